@@ -1,0 +1,1 @@
+"""Accuracy checks: runners, metrics, bisection and reports."""

@@ -1,0 +1,1 @@
+"""Import of public checkpoints into the networks of this package."""

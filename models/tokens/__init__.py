@@ -1,0 +1,1 @@
+"""Static token reduction: which tokens survive, as constants of the graph."""
