@@ -1,0 +1,52 @@
+# Two commands do everything: `make demo` and `make test`. Needs Python 3.10+ and make, nothing else.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# What the suite and the demo use. Engines: make test EXTRAS=$(EXTRAS),trt-rtx
+EXTRAS ?= apps,export,check,openvino,eval,dev
+STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+comma  := ,
+
+.PHONY: demo test test-all lint bench gpu wheel train-deps clean venv
+
+demo: $(STAMP)
+	$(BIN)/python -m prunus.apps.demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: $(STAMP) .typing
+	$(BIN)/ruff check .
+	MYPYPATH=.typing $(BIN)/mypy -p prunus
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/pose.py
+
+gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu_suite.py
+
+wheel: $(STAMP)
+	$(BIN)/python -m build --wheel --outdir dist .
+
+# The renderer of synthetic people. Without its own dependencies: Warp is optional and large.
+train-deps: $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps anny
+	$(BIN)/python -m pip install -q -c constraints.txt roma trimesh pyyaml moderngl pillow scikit-image
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
+	touch $@
+
+# mypy follows the namespace through links, since an editable install is invisible to it.
+.typing: setup.py
+	mkdir -p .typing/prunus
+	for part in runtime models export apps; do ln -sfn ../../$$part .typing/prunus/$$part; done
+
+clean:
+	rm -rf $(VENV) .typing build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
