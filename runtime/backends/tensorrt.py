@@ -1,0 +1,250 @@
+"""TensorRT engines: ``tensorrt`` 10 and 11 and ``tensorrt_rtx`` behind one session.
+
+The plan file is opened only after its sidecar has been compared with this machine and the driver
+has been probed, because TensorRT ends the whole process when it meets no driver. Each call copies
+into page-locked buffers and replays one CUDA graph (upload, network, download); without graphs the
+same three steps are queued one by one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from prunus.runtime.artifact import EngineSidecar, sha256_of
+from prunus.runtime.backends.cuda import DeviceProperties, Gpu, device_properties
+from prunus.runtime.card import ModelCard, TensorSpec
+from prunus.runtime.errors import ArtifactError, HostError, MissingDependencyError, TensorError
+
+EXTRAS = {"tensorrt": "trt", "tensorrt_rtx": "trt-rtx"}
+PORTABLE = "portable"
+_OLDEST_PORTABLE = (8, 0)  # portable engines run on Ampere and later
+_logger = logging.getLogger(__name__)
+
+
+class TensorRTSession:
+    """Run an engine; the arrays that `run` returns are reused by the next call."""
+
+    backend = "tensorrt"
+
+    def __init__(
+        self,
+        engine: str | Path,
+        sidecar: EngineSidecar,
+        trt: Any,
+        gpu: Gpu,
+        cuda_graph: bool = True,
+    ) -> None:
+        self.card = sidecar.card
+        self._gpu, self._graph = gpu, 0
+        self._runtime, self._engine, self._context = _deserialise(engine, trt)
+        _compare_tensors(trt, self._engine, self.card, engine)
+        specs = (*self.card.inputs, *self.card.outputs)
+        self._host = {s.name: gpu.pinned_array(s.shape, np.dtype(s.dtype)) for s in specs}
+        self._device = {name: gpu.device_buffer(array.nbytes) for name, array in self._host.items()}
+        for name, address in self._device.items():
+            self._context.set_tensor_address(name, address)
+        graph = self._capture() if cuda_graph else "off"
+        self.description = (
+            f"{sidecar.flavour} {sidecar.version}, {gpu.properties.name} "
+            f"(sm {gpu.properties.compute_capability}), {self.card.precision.precision}, "
+            f"CUDA graph {graph}"
+        )
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once.
+
+        Args:
+            inputs: One array per input of the card, exactly of its shape and dtype.
+
+        Returns:
+            One array per output of the card, in page-locked memory that the next call overwrites.
+
+        Raises:
+            TensorError: a name, shape or dtype is not the card's.
+            HostError: the GPU refused.
+        """
+        self._gpu.activate()
+        for spec in _checked(self.card, inputs):
+            np.copyto(self._host[spec.name], inputs[spec.name])
+        if self._graph:
+            self._gpu.launch(self._graph)
+        else:
+            self._enqueue()
+        self._gpu.synchronise()
+        return {spec.name: self._host[spec.name] for spec in self.card.outputs}
+
+    def close(self) -> None:
+        """Free the engine and all memory; arrays returned by `run` must not be used afterwards."""
+        if self._context is not None:
+            self._gpu.activate()
+            self._gpu.synchronise()
+        # In this order: each object uses the ones after it.
+        self._context = self._engine = self._runtime = None
+        self._host = {}
+        self._gpu.close()
+
+    def __enter__(self) -> TensorRTSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _enqueue(self) -> None:
+        for spec in self.card.inputs:
+            self._gpu.upload(self._host[spec.name], self._device[spec.name])
+        if not self._context.execute_async_v3(self._gpu.stream):
+            raise HostError("TensorRT could not queue the engine.", "See: prunus doctor")
+        for spec in self.card.outputs:
+            self._gpu.download(self._device[spec.name], self._host[spec.name])
+
+    def _capture(self) -> str:
+        """Record one call as a CUDA graph; returns what the description says about it."""
+        # The first call allocates and may compile, which a capture cannot hold.
+        self._enqueue()
+        self._gpu.synchronise()
+        # Only TensorRT-RTX has this question: kernels that it still compiles forbid a capture.
+        capturable = getattr(self._context, "is_stream_capturable", None)
+        if capturable is not None and not capturable(self._gpu.stream):
+            _logger.warning("This engine cannot be captured as a CUDA graph; running without.")
+            return "not possible"
+        with self._gpu.capture() as recorded:
+            self._enqueue()
+        self._graph = recorded[0]
+        return "on"
+
+
+def open_session(
+    path: str | Path,
+    card: ModelCard | None = None,
+    threads: int | None = None,
+    device: str = "cuda:0",
+    options: Any = None,
+) -> TensorRTSession:
+    """Open an engine after comparing its sidecar with this machine.
+
+    Args:
+        path: Plan file; its sidecar lies beside it.
+        card: Not used: the sidecar holds the card that the engine was built from.
+        threads: Not used: the work is the GPU's.
+        device: ``cuda``, ``cuda:N`` or ``gpu``; anything without a number means GPU 0.
+        options: `prunus.runtime.session.BackendOptions`; ``cuda_graph=False`` switches graphs off.
+
+    Raises:
+        ArtifactError: the engine or its sidecar does not fit this machine; says what differs.
+        MissingDependencyError: the flavour's package is not installed.
+        HostError: no driver or no GPU.
+    """
+    sidecar = EngineSidecar.read(path)
+    trt = _import(sidecar.flavour)
+    index = int(device.rpartition(":")[2]) if device.rpartition(":")[2].isdigit() else 0
+    explain_mismatch(path, sidecar, str(trt.__version__), device_properties(index))
+    gpu = Gpu(index)
+    try:
+        graph = bool(getattr(options, "cuda_graph", True))
+        return TensorRTSession(path, sidecar, trt, gpu, cuda_graph=graph)
+    except BaseException:
+        gpu.close()
+        raise
+
+
+def explain_mismatch(
+    path: str | Path, sidecar: EngineSidecar, version: str, gpu: DeviceProperties
+) -> None:
+    """Raise ArtifactError with one line naming everything in which engine and machine differ.
+
+    Args:
+        path: Plan file, whose hash is compared too.
+        sidecar: Its sidecar.
+        version: Version of the installed package of the sidecar's flavour.
+        gpu: The GPU that is to run it.
+    """
+    wrong = []
+    if sidecar.version != version:
+        wrong.append(f"built with {sidecar.flavour} {sidecar.version}, installed is {version}")
+    here = tuple(int(n) for n in gpu.compute_capability.split("."))
+    if sidecar.compute_capability == PORTABLE:
+        if here < _OLDEST_PORTABLE:
+            wrong.append(f"needs an Ampere or later GPU, {gpu.name} is sm {gpu.compute_capability}")
+    elif sidecar.compute_capability != gpu.compute_capability:
+        wrong.append(
+            f"built for sm {sidecar.compute_capability}, {gpu.name} is sm {gpu.compute_capability}"
+        )
+    if sha256_of(path) != sidecar.engine_sha256:
+        wrong.append("the file is not the one that its sidecar describes (SHA-256 differs)")
+    if wrong:
+        raise ArtifactError(f"{path} cannot run here: {'; '.join(wrong)}.", _rebuild(path, sidecar))
+
+
+def _rebuild(path: str | Path, sidecar: EngineSidecar) -> str:
+    onnx = Path(path).with_suffix(".onnx")
+    return f"Build it again: prunus build {onnx} -o {path} --flavour {sidecar.flavour}"
+
+
+def _import(flavour: str) -> Any:
+    if flavour not in EXTRAS:
+        raise ArtifactError(
+            f"The engine has the unknown flavour '{flavour}'; known: {', '.join(EXTRAS)}.",
+            "Upgrade prunus, or build the engine again.",
+        )
+    if importlib.util.find_spec(flavour) is None:
+        raise MissingDependencyError(flavour, EXTRAS[flavour], "Running this engine")
+    return importlib.import_module(flavour)
+
+
+def _deserialise(path: str | Path, trt: Any) -> tuple[Any, Any, Any]:
+    runtime = trt.Runtime(trt.Logger(trt.ILogger.Severity.ERROR))
+    engine = runtime.deserialize_cuda_engine(Path(path).read_bytes())
+    context = engine.create_execution_context() if engine is not None else None
+    if context is None:
+        what = "open" if engine is None else "prepare"
+        raise ArtifactError(
+            f"{trt.__name__} {trt.__version__} could not {what} {path} (its log says why).",
+            f"Build it again: prunus build {Path(path).with_suffix('.onnx')} -o {path}",
+        )
+    return runtime, engine, context
+
+
+def _compare_tensors(trt: Any, engine: Any, card: ModelCard, path: str | Path) -> None:
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    expected = {s.name: s for s in (*card.inputs, *card.outputs)}
+    found = {
+        name: (
+            tuple(engine.get_tensor_shape(name)),
+            np.dtype(trt.nptype(engine.get_tensor_dtype(name))),
+        )
+        for name in names
+    }
+    if found != {name: (s.shape, np.dtype(s.dtype)) for name, s in expected.items()}:
+        told = ", ".join(f"{n} {dtype} {list(shape)}" for n, (shape, dtype) in found.items())
+        card_says = ", ".join(s.describe() for s in expected.values())
+        raise ArtifactError(
+            f"{path} has the tensors {told}; its card says {card_says}.", "Build the engine again."
+        )
+
+
+def _checked(card: ModelCard, inputs: Mapping[str, np.ndarray]) -> tuple[TensorSpec, ...]:
+    """Return the card's inputs once `inputs` fits them in name, shape and dtype."""
+    expected = [s.name for s in card.inputs]
+    if sorted(inputs) != sorted(expected):
+        raise TensorError(f"Got the inputs {sorted(inputs)}; expected {sorted(expected)}.")
+    for spec in card.inputs:
+        array = inputs[spec.name]
+        if array.shape != spec.shape or array.dtype != np.dtype(spec.dtype):
+            raise TensorError(
+                f"Input '{spec.name}' is {array.dtype} {list(array.shape)}; "
+                f"expected {spec.describe()}."
+            )
+    return card.inputs
