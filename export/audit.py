@@ -125,12 +125,22 @@ def forbidden_operators(model: onnx.ModelProto) -> list[Problem]:
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
             constants[node.output[0]] = node.attribute[0].t
-    problems = []
+    problems = _byte_readers(model)
     for node in (*model.graph.node, *(n for f in model.functions for n in f.node)):
         reason = _operator_problem(node, constants)
         if reason:
             problems.append(Problem(node.name or node.op_type, reason))
     return problems
+
+
+def _byte_readers(model: onnx.ModelProto) -> list[Problem]:
+    uint8 = TensorProto.UINT8
+    raw = {v.name for v in model.graph.input if v.type.tensor_type.elem_type == uint8}
+    return [
+        Problem(node.name or node.op_type, f"{node.op_type} reads bytes; TensorRT can only Cast them")
+        for node in model.graph.node
+        if node.op_type != "Cast" and raw & set(node.input)
+    ]
 
 
 _Rule = Callable[[onnx.NodeProto, dict[str, onnx.TensorProto]], str]

@@ -43,6 +43,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             simple, _ = onnxsim.simplify(model, check_n=0, skipped_optimizers=_SKIPPED)
+            cast_bytes_first(simple)
             fold_shuffled_norms(simple)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -109,6 +110,29 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
             node.doc_string = ""
             del node.metadata_props[:]
     return model
+
+
+def cast_bytes_first(model: onnx.ModelProto) -> None:
+    """Swap ``uint8 -> Transpose -> Cast`` to ``Cast -> Transpose``: TensorRT can only cast bytes."""
+    graph = model.graph
+    uint8 = onnx.TensorProto.UINT8
+    raw = {v.name for v in graph.input if v.type.tensor_type.elem_type == uint8}
+    outputs = {v.name for v in graph.output}
+    for node in [n for n in graph.node if n.op_type == "Transpose" and n.input[0] in raw]:
+        readers = [n for n in graph.node if node.output[0] in n.input]
+        if len(readers) != 1 or readers[0].op_type != "Cast" or node.output[0] in outputs:
+            continue
+        cast, middle, result = readers[0], node.output[0], readers[0].output[0]
+        cast.input[0], cast.output[0] = node.input[0], middle
+        node.input[0], node.output[0] = middle, result
+        nodes = [n for n in graph.node if n is not node and n is not cast]
+        at = next(k for k, n in enumerate(graph.node) if n is node)
+        first, second = onnx.NodeProto(), onnx.NodeProto()
+        first.CopyFrom(cast)
+        second.CopyFrom(node)
+        nodes[at:at] = [first, second]
+        del graph.node[:]
+        graph.node.extend(nodes)
 
 
 def share_constants(model: onnx.ModelProto) -> None:
