@@ -28,6 +28,7 @@ from typing import IO, Any, Literal
 from prunus.export.engine_worker import BuildJob
 from prunus.runtime.artifact import EngineSidecar, atomic_path, read_card, sha256_of, write_error
 from prunus.runtime.backends import cuda
+from prunus.runtime.backends.engine_match import EXTRAS, PORTABLE
 from prunus.runtime.card import ModelCard, Precision
 from prunus.runtime.errors import (
     ArtifactError,
@@ -41,12 +42,10 @@ from prunus.runtime.errors import (
 from prunus.runtime.progress import Progress, Silent
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
-EXTRAS: dict[str, str] = {"tensorrt": "trt", "tensorrt_rtx": "trt-rtx"}
 
 # Smallest share of compute layers in half precision or on quantised operands. The rest of an fp16
 # artifact is the ranking branch; an int8 one also leaves attention products in float.
 MIN_HALF_SHARE: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.8, "int8": 0.3}
-PORTABLE = "portable"
 
 
 def build_engine(

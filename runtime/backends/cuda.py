@@ -150,10 +150,13 @@ class Gpu:
         self._device = self._driver.number("cuDeviceGet", index)
         self._context = self._driver.handle("cuDevicePrimaryCtxRetain", self._device)
         self._undo: list[tuple[str, int]] = [("cuDevicePrimaryCtxRelease_v2", self._device)]
-        self.activate()
-        self.stream = self._keep(
-            "cuStreamDestroy_v2", self._driver.handle("cuStreamCreate", _NON_BLOCKING)
-        )
+        try:
+            self.activate()
+            stream = self._driver.handle("cuStreamCreate", _NON_BLOCKING)
+        except HostError:
+            self.close()
+            raise
+        self.stream = self._keep("cuStreamDestroy_v2", stream)
 
     def _keep(self, undo: str, handle: int) -> int:
         self._undo.append((undo, handle))
@@ -202,13 +205,16 @@ class Gpu:
         self._driver.call("cuStreamBeginCapture_v2", self.stream, _THREAD_LOCAL)
         graph, recorded = c_void_p(), list[int]()
         try:
-            yield recorded
+            try:
+                yield recorded
+            finally:
+                # Also after a failure: a stream left in capture mode refuses everything else.
+                self._driver.call("cuStreamEndCapture", self.stream, ctypes.byref(graph))
+            executable = self._driver.handle("cuGraphInstantiateWithFlags", graph, 0)
+            recorded.append(self._keep("cuGraphExecDestroy", executable))
         finally:
-            # Also after a failure: a stream left in capture mode refuses everything else.
-            self._driver.call("cuStreamEndCapture", self.stream, ctypes.byref(graph))
-        executable = self._driver.handle("cuGraphInstantiateWithFlags", graph, 0)
-        self._driver.call("cuGraphDestroy", graph)
-        recorded.append(self._keep("cuGraphExecDestroy", executable))
+            if graph:
+                self._driver.call("cuGraphDestroy", graph)
 
     def launch(self, executable: int) -> None:
         """Queue a recorded graph."""

@@ -8,8 +8,7 @@ same three steps are queued one by one.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import contextlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,14 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from prunus.runtime.artifact import EngineSidecar, sha256_of
-from prunus.runtime.backends.cuda import DeviceProperties, Gpu, device_properties
+from prunus.runtime.artifact import EngineSidecar
+from prunus.runtime.backends.cuda import Gpu, device_properties
+from prunus.runtime.backends.engine_match import explain_mismatch, import_flavour, rebuild_hint
 from prunus.runtime.card import ModelCard, TensorSpec
-from prunus.runtime.errors import ArtifactError, HostError, MissingDependencyError, TensorError
+from prunus.runtime.errors import ArtifactError, HostError, TensorError
 
-EXTRAS = {"tensorrt": "trt", "tensorrt_rtx": "trt-rtx"}
-PORTABLE = "portable"
-_OLDEST_PORTABLE = (8, 0)  # portable engines run on Ampere and later
 _logger = logging.getLogger(__name__)
 
 
@@ -44,19 +41,37 @@ class TensorRTSession:
     ) -> None:
         self.card = sidecar.card
         self._gpu, self._graph = gpu, 0
-        self._runtime, self._engine, self._context = _deserialise(engine, trt)
-        _compare_tensors(trt, self._engine, self.card, engine)
-        specs = (*self.card.inputs, *self.card.outputs)
-        self._host = {s.name: gpu.pinned_array(s.shape, np.dtype(s.dtype)) for s in specs}
-        self._device = {name: gpu.device_buffer(array.nbytes) for name, array in self._host.items()}
-        for name, address in self._device.items():
-            self._context.set_tensor_address(name, address)
-        graph = self._capture() if cuda_graph else "off"
+        self._runtime = self._engine = self._context = None
+        self._host: dict[str, np.ndarray] = {}
+        try:
+            graph = self._prepare(Path(engine), sidecar, trt, cuda_graph)
+        except BaseException:
+            self.close()
+            raise
         self.description = (
             f"{sidecar.flavour} {sidecar.version}, {gpu.properties.name} "
             f"(sm {gpu.properties.compute_capability}), {self.card.precision.precision}, "
             f"CUDA graph {graph}"
         )
+
+    def _prepare(self, path: Path, sidecar: EngineSidecar, trt: Any, cuda_graph: bool) -> str:
+        self._runtime = trt.Runtime(trt.Logger(trt.ILogger.Severity.ERROR))
+        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if self._engine is not None:
+            _compare_tensors(trt, self._engine, self.card, path)
+            self._context = self._engine.create_execution_context()
+        if self._context is None:
+            what = "open" if self._engine is None else "prepare"
+            raise ArtifactError(
+                f"{trt.__name__} {trt.__version__} could not {what} {path} (its log says why).",
+                rebuild_hint(path, sidecar),
+            )
+        gpu, specs = self._gpu, (*self.card.inputs, *self.card.outputs)
+        self._host = {s.name: gpu.pinned_array(s.shape, np.dtype(s.dtype)) for s in specs}
+        self._device = {name: gpu.device_buffer(array.nbytes) for name, array in self._host.items()}
+        for name, address in self._device.items():
+            self._context.set_tensor_address(name, address)
+        return self._capture() if cuda_graph else "off"
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once.
@@ -84,8 +99,10 @@ class TensorRTSession:
     def close(self) -> None:
         """Free the engine and all memory; arrays returned by `run` must not be used afterwards."""
         if self._context is not None:
-            self._gpu.activate()
-            self._gpu.synchronise()
+            # A GPU that has failed says so here as well; what can be freed still is.
+            with contextlib.suppress(HostError):
+                self._gpu.activate()
+                self._gpu.synchronise()
         # In this order: each object uses the ones after it.
         self._context = self._engine = self._runtime = None
         self._host = {}
@@ -148,73 +165,11 @@ def open_session(
         HostError: no driver or no GPU.
     """
     sidecar = EngineSidecar.read(path)
-    trt = _import(sidecar.flavour)
+    trt = import_flavour(sidecar.flavour)
     index = int(device.rpartition(":")[2]) if device.rpartition(":")[2].isdigit() else 0
     explain_mismatch(path, sidecar, str(trt.__version__), device_properties(index))
-    gpu = Gpu(index)
-    try:
-        graph = bool(getattr(options, "cuda_graph", True))
-        return TensorRTSession(path, sidecar, trt, gpu, cuda_graph=graph)
-    except BaseException:
-        gpu.close()
-        raise
-
-
-def explain_mismatch(
-    path: str | Path, sidecar: EngineSidecar, version: str, gpu: DeviceProperties
-) -> None:
-    """Raise ArtifactError with one line naming everything in which engine and machine differ.
-
-    Args:
-        path: Plan file, whose hash is compared too.
-        sidecar: Its sidecar.
-        version: Version of the installed package of the sidecar's flavour.
-        gpu: The GPU that is to run it.
-    """
-    wrong = []
-    if sidecar.version != version:
-        wrong.append(f"built with {sidecar.flavour} {sidecar.version}, installed is {version}")
-    here = tuple(int(n) for n in gpu.compute_capability.split("."))
-    if sidecar.compute_capability == PORTABLE:
-        if here < _OLDEST_PORTABLE:
-            wrong.append(f"needs an Ampere or later GPU, {gpu.name} is sm {gpu.compute_capability}")
-    elif sidecar.compute_capability != gpu.compute_capability:
-        wrong.append(
-            f"built for sm {sidecar.compute_capability}, {gpu.name} is sm {gpu.compute_capability}"
-        )
-    if sha256_of(path) != sidecar.engine_sha256:
-        wrong.append("the file is not the one that its sidecar describes (SHA-256 differs)")
-    if wrong:
-        raise ArtifactError(f"{path} cannot run here: {'; '.join(wrong)}.", _rebuild(path, sidecar))
-
-
-def _rebuild(path: str | Path, sidecar: EngineSidecar) -> str:
-    onnx = Path(path).with_suffix(".onnx")
-    return f"Build it again: prunus build {onnx} -o {path} --flavour {sidecar.flavour}"
-
-
-def _import(flavour: str) -> Any:
-    if flavour not in EXTRAS:
-        raise ArtifactError(
-            f"The engine has the unknown flavour '{flavour}'; known: {', '.join(EXTRAS)}.",
-            "Upgrade prunus, or build the engine again.",
-        )
-    if importlib.util.find_spec(flavour) is None:
-        raise MissingDependencyError(flavour, EXTRAS[flavour], "Running this engine")
-    return importlib.import_module(flavour)
-
-
-def _deserialise(path: str | Path, trt: Any) -> tuple[Any, Any, Any]:
-    runtime = trt.Runtime(trt.Logger(trt.ILogger.Severity.ERROR))
-    engine = runtime.deserialize_cuda_engine(Path(path).read_bytes())
-    context = engine.create_execution_context() if engine is not None else None
-    if context is None:
-        what = "open" if engine is None else "prepare"
-        raise ArtifactError(
-            f"{trt.__name__} {trt.__version__} could not {what} {path} (its log says why).",
-            f"Build it again: prunus build {Path(path).with_suffix('.onnx')} -o {path}",
-        )
-    return runtime, engine, context
+    graph = bool(getattr(options, "cuda_graph", True))
+    return TensorRTSession(path, sidecar, trt, Gpu(index), cuda_graph=graph)
 
 
 def _compare_tensors(trt: Any, engine: Any, card: ModelCard, path: str | Path) -> None:
