@@ -1,0 +1,303 @@
+"""`prunus check`: is this file still the network that it was exported from?
+
+The reference is the PyTorch network in float32, rebuilt from the artifact's card, or a float32
+artifact. Each back end runs the same real samples; the answer is judged in task units.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prunus.export.verify.bisect import TOLERANCES, bisect_graphs
+from prunus.export.verify.expose import find_tensor, load_model, with_outputs
+from prunus.export.verify.metrics import HEATMAPS, Array, judges_pixels
+from prunus.export.verify.report import Report
+from prunus.export.verify.saved import Run, RunSet, judge, save_runs
+from prunus.runtime.artifact import read_card, sha256_of
+from prunus.runtime.card import ModelCard
+from prunus.runtime.errors import ArtifactError, MissingDependencyError, TensorError, UsageError, nearest
+from prunus.runtime.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+    from polygraphy.backend.base import BaseRunner
+
+_NETWORK = "network"  # the submodule of a deployed network that returns heatmaps
+_HEATMAP_STRIDE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One way to run an artifact under test.
+
+    Attributes:
+        name: As in ``--backend``.
+        budget: Row of the budget when it computes less precisely than the file; None: the file's.
+        needs_engine: True when the file must be built into an engine first (and a GPU is needed).
+    """
+
+    name: str
+    budget: str | None = None
+    needs_engine: bool = False
+
+
+BACKENDS: Mapping[str, Backend] = {
+    b.name: b
+    for b in (
+        Backend("onnxruntime"),
+        Backend("openvino"),
+        Backend("openvino-bf16", budget="fp16"),
+        Backend("tensorrt", needs_engine=True),
+        Backend("tensorrt_rtx", needs_engine=True),
+    )
+}
+
+
+def check_artifact(
+    path: str | Path,
+    *,
+    crops: Array,
+    backends: Sequence[str] = ("onnxruntime",),
+    reference: torch.nn.Module | str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    bisect: bool = False,
+    save: str | Path | None = None,
+    budgets: Mapping[str, float] | None = None,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Report:
+    """Compare an artifact with its reference on real crops.
+
+    Args:
+        path: The ``.onnx`` artifact to judge.
+        crops: (N, height, width, 3) uint8 RGB, cropped as the card's preprocessing says.
+        backends: Names out of `BACKENDS`.
+        reference: The PyTorch module, or a float32 artifact of the same network; None rebuilds the
+            module from the card.
+        checkpoint: Weights for the rebuilt module; None takes the ones that the card names.
+        bisect: Name the first block and node out of tolerance when the check fails.
+        save: Where to store inputs and outputs (``.npz``) for `rejudge`.
+        budgets: Quantity -> bound that replaces the default.
+        threads: Threads of the CPU back ends.
+        progress: Told about each runner.
+
+    Returns:
+        The report; `Report.raise_if_failed` turns it into an exit code.
+
+    Raises:
+        ArtifactError, UsageError, TensorError: wrong file, back end or crops.
+        HostError: a back end cannot run on this machine.
+    """
+    steps = progress or Silent()
+    chosen = [_backend(name) for name in dict.fromkeys(backends)]
+    card, inputs = read_card(path), None
+    inputs = _inputs(card, crops)
+    subject = _Subject.load(path, card)
+    believed = _believe(reference, card, checkpoint)
+    total = len(chosen) + 1 + bisect
+    steps.update(0, total, "reference")
+    base = _run_reference(believed, subject, inputs, threads)
+    suspects = []
+    for k, backend in enumerate(chosen):
+        steps.update(k + 1, total, backend.name)
+        suspects.append(_run_suspect(backend, subject, inputs, threads))
+    runs = RunSet(Path(path).name, sha256_of(path), card, inputs, base, tuple(suspects))
+    if save is not None:
+        save_runs(runs, save)
+    report = judge(runs, budgets)
+    if bisect and not report.passed:
+        steps.update(total - 1, total, "bisect")
+        report = judge(runs, budgets, _bisect(believed, subject, inputs))
+    steps.update(total, total)
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """An artifact ready to run: heatmaps exposed where they have to be judged.
+
+    Attributes:
+        path: The file.
+        card: Its card.
+        model: Its graph, with one more output when `renamed` is not empty.
+        renamed: Name of the exposed tensor -> ``heatmaps``.
+    """
+
+    path: Path
+    card: ModelCard
+    model: onnx.ModelProto
+    renamed: Mapping[str, str]
+
+    @staticmethod
+    def load(path: str | Path, card: ModelCard) -> _Subject:
+        """Load a file; an untrained network without heatmaps gets them as an extra output."""
+        model = load_model(path)
+        if not _wants_heatmaps(card):
+            return _Subject(Path(path), card, model, {})
+        batch, height, width = card.inputs[0].shape[:3]
+        joints = card.outputs[0].shape[1]
+        shape = (batch, joints, height // _HEATMAP_STRIDE, width // _HEATMAP_STRIDE)
+        name = find_tensor(model, shape, _NETWORK)
+        if name is None:
+            raise ArtifactError(
+                f"{path} has random weights and no heatmaps {list(shape)} to judge them by.",
+                "Export it with --heatmaps, or from a trained checkpoint.",
+            )
+        return _Subject(Path(path), card, with_outputs(model, [name]), {name: HEATMAPS})
+
+    def named(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return outputs under their public names, in float32."""
+        return {
+            self.renamed.get(k, k): v.astype(np.float32) if v.dtype == np.float16 else v
+            for k, v in outputs.items()
+        }
+
+
+def _backend(name: str) -> Backend:
+    if name not in BACKENDS:
+        known = list(BACKENDS)
+        raise UsageError(
+            f"Unknown back end '{name}'{nearest(name, known)}.", f"Known: {', '.join(known)}."
+        )
+    return BACKENDS[name]
+
+
+def _wants_heatmaps(card: ModelCard) -> bool:
+    named = {output.name for output in card.outputs}
+    return card.task == "pose" and not judges_pixels(card) and HEATMAPS not in named
+
+
+def _inputs(card: ModelCard, crops: Array) -> dict[str, Array]:
+    spec = card.inputs[0]
+    if crops.shape[1:] != spec.shape[1:] or crops.dtype != np.dtype(spec.dtype):
+        raise TensorError(
+            f"Got crops {crops.dtype} {list(crops.shape)}; expected n of {spec.describe()}.",
+            "Crop people as the card's preprocessing says.",
+        )
+    if not len(crops):
+        raise TensorError("Got 0 crops to check with.", "Give at least one picture of a person.")
+    return {spec.name: np.ascontiguousarray(crops)}
+
+
+def _believe(
+    reference: torch.nn.Module | str | Path | None, card: ModelCard, checkpoint: str | Path | None
+) -> torch.nn.Module | _Subject:
+    if isinstance(reference, str | Path):
+        other = read_card(reference)
+        mine, yours = _identity(card), _identity(other)
+        if other.precision.precision != "fp32" or mine != yours:
+            raise UsageError(
+                f"The reference {reference} is {other.name}; expected fp32 of {card.name} with "
+                "the same weights and token plan.",
+                "Export the reference with --precision fp32 from the same checkpoint.",
+            )
+        return _Subject.load(reference, other)
+    if reference is not None:
+        return reference
+    from prunus.export import evitpose
+
+    module: torch.nn.Module = evitpose.reference_module(card, checkpoint)
+    return module
+
+
+def _identity(card: ModelCard) -> tuple[Any, ...]:
+    plan = card.tokens
+    return (
+        card.model,
+        card.variant,
+        card.weights.sha256,
+        (plan.blocks, plan.keep, plan.fill, plan.score) if plan else None,
+    )
+
+
+def _runners() -> Any:
+    """Import the runners late: they need polygraphy and torch, which a saved run does not."""
+    try:
+        from prunus.export.verify import runners
+    except ImportError as error:
+        raise MissingDependencyError(error.name or "polygraphy", "check", "prunus check") from None
+    return runners
+
+
+def _run_reference(
+    believed: torch.nn.Module | _Subject,
+    subject: _Subject,
+    inputs: Mapping[str, Array],
+    threads: int,
+) -> Run:
+    runners = _runners()
+    if isinstance(believed, _Subject):
+        runner = runners.onnxruntime_runner(believed.model.SerializeToString(), threads)
+        batch = believed.card.inputs[0].shape[0]
+        outputs = believed.named(runners.run(runner, inputs, batch))
+        return Run(f"{runner.name} on {believed.path.name}", "fp32", outputs)
+    capture = {_NETWORK: HEATMAPS} if subject.renamed else {}
+    runner = runners.TorchRunner(believed, subject.card, capture)
+    batch = subject.card.inputs[0].shape[0]
+    return Run(f"{runner.name} fp32", "fp32", runners.run(runner, inputs, batch))
+
+
+def _run_suspect(
+    backend: Backend, subject: _Subject, inputs: Mapping[str, Array], threads: int
+) -> Run:
+    batch = subject.card.inputs[0].shape[0]
+    precision = subject.card.precision.precision
+    budget = precision if precision == "int8" else backend.budget or precision
+    with _open_runner(backend, subject, threads) as runner:
+        outputs = subject.named(_runners().run(runner, inputs, batch))
+        return Run(runner.name, budget, outputs)
+
+
+@contextmanager
+def _open_runner(backend: Backend, subject: _Subject, threads: int) -> Iterator[BaseRunner]:
+    runners = _runners()
+    with ExitStack() as stack:
+        if backend.needs_engine:
+            if subject.renamed:
+                raise UsageError(
+                    f"Random weights are judged by heatmaps, which {subject.path} does not return.",
+                    "Export it with --heatmaps to check an engine.",
+                )
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunus-check-")))
+            yield runners.engine_runner(subject.path, backend.name, folder, stack)
+        elif backend.name.startswith("openvino"):
+            precision = "bf16" if backend.name.endswith("bf16") else "f32"
+            yield runners.OpenVINORunner(subject.model, subject.card, precision, threads)
+        else:
+            yield runners.onnxruntime_runner(subject.model.SerializeToString(), threads)
+
+
+def _bisect(
+    believed: torch.nn.Module | _Subject, subject: _Subject, inputs: Mapping[str, Array]
+) -> tuple[str, ...]:
+    """Compare with the reference's own graph, traced afresh when the reference is PyTorch."""
+    batch = subject.card.inputs[0].shape[0]
+    first = {name: np.resize(values, (batch, *values.shape[1:])) for name, values in inputs.items()}
+    tolerance = TOLERANCES[subject.card.precision.precision]
+    model: Any
+    if isinstance(believed, _Subject):
+        if believed.card.inputs[0].shape[0] != batch:
+            return ("Not bisected: the reference artifact has another batch size.",)
+        model = believed.model
+    else:
+        model = _trace(believed, subject.card)
+    return bisect_graphs(model, subject.model, first, tolerance).sentences()
+
+
+def _trace(module: torch.nn.Module, card: ModelCard) -> Any:
+    import torch
+
+    from prunus.export.simplify import simplify
+    from prunus.export.trace import trace
+
+    example = [torch.from_numpy(np.zeros(i.shape, i.dtype)) for i in card.inputs]
+    names = [i.name for i in card.inputs], [o.name for o in card.outputs]
+    return simplify(trace(module, example, *names))

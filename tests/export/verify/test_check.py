@@ -1,0 +1,177 @@
+"""The check passes on a faithful export and fails, saying why, on a damaged one."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from prunus.export.verify.check import check_artifact
+from prunus.export.verify.saved import load_runs, rejudge
+from prunus.runtime.errors import ArtifactError, CheckFailedError, TensorError, UsageError
+
+
+def damaged(standin, path: Path, factor: float, **changes) -> Path:
+    """Scale one weight of block 4 in a copy of the artifact."""
+    model = standin.model()
+    node = next(
+        n
+        for n in model.graph.node
+        if n.op_type == "MatMul" and n.name.startswith("network.blocks.4.out")
+    )
+    tensor = next(t for t in model.graph.initializer if t.name in node.input)
+    values = numpy_helper.to_array(tensor).copy()
+    values[0] = values[0] * factor if np.isfinite(factor) else factor
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return standin.write(model, path, **changes)
+
+
+@pytest.fixture
+def confident(monkeypatch) -> None:
+    """Peaks of the stand-in are not probabilities, so its threshold is out of the way."""
+    monkeypatch.setattr("prunus.export.verify.metrics.CONFIDENT_SCORE", -1e9)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_faithful_export_passes(trained, crops, confident, backend) -> None:
+    report = check_artifact(
+        trained.path, crops=crops, reference=trained.module, backends=(backend,)
+    )
+    assert report.passed and report.samples == 5
+    (comparison,) = report.comparisons
+    assert comparison.suspect.startswith(backend)
+    assert comparison.effect["max_px"] <= 0.01
+    assert comparison.effect["judged_joints"] == 20
+    assert 0 < comparison.differences[0].maximum < 1e-3  # two programs, not one compared to itself
+    report.raise_if_failed()
+    assert "verdict: ok" in report.to_text()
+    assert json.loads(report.to_json())["passed"] is True
+
+
+def test_a_damaged_export_fails_and_is_bisected(trained, crops, confident, tmp_path) -> None:
+    path = damaged(trained, tmp_path / "bad.onnx", 40.0)
+    report = check_artifact(path, crops=crops, reference=trained.module, bisect=True)
+    assert not report.passed
+    assert report.divergence[0].endswith("network.blocks.4")
+    assert "network.blocks.4.out/MatMul" in report.divergence[1]
+    with pytest.raises(CheckFailedError, match=r"bad\.onnx left its fp32 budget.*max_px") as caught:
+        report.raise_if_failed()
+    assert caught.value.exit_code == 1
+    assert "FAILED" in report.to_text() and "network.blocks.4" in report.to_text()
+
+
+def test_a_reference_artifact_serves_as_well(trained, crops, confident, tmp_path) -> None:
+    good = check_artifact(trained.path, crops=crops, reference=trained.path)
+    assert good.passed and good.comparisons[0].effect["max_px"] == 0.0
+    bad = damaged(trained, tmp_path / "bad.onnx", 40.0)
+    report = check_artifact(bad, crops=crops, reference=trained.path, bisect=True)
+    assert not report.passed and "network.blocks.4" in report.divergence[0]
+
+
+def test_not_a_number_is_named(trained, crops, confident, tmp_path) -> None:
+    path = damaged(trained, tmp_path / "nan.onnx", float("nan"))
+    report = check_artifact(path, crops=crops, reference=trained.module)
+    assert not report.passed
+    with pytest.raises(CheckFailedError, match="output 'keypoints' holds .* NaN"):
+        report.raise_if_failed()
+    assert "NaN" not in report.to_json().replace("NaN and", "")  # valid JSON: numbers become null
+
+
+def test_untrained_weights_are_judged_by_heatmaps(untrained, crops, tmp_path) -> None:
+    report = check_artifact(untrained.path, crops=crops, reference=untrained.module)
+    assert report.passed
+    (comparison,) = report.comparisons
+    assert [v.limit.quantity for v in comparison.verdicts] == ["heatmap_max_relative"]
+    assert 0 < comparison.effect["heatmap_max_relative"] < 1e-4
+    assert "random" in comparison.notes[0]
+    bad = damaged(untrained, tmp_path / "bad.onnx", 1.5)
+    assert not check_artifact(bad, crops=crops, reference=untrained.module).passed
+
+
+def test_too_few_confident_joints_do_not_pass(trained, crops, monkeypatch) -> None:
+    monkeypatch.setattr("prunus.export.verify.metrics.CONFIDENT_SCORE", 1e9)
+    report = check_artifact(trained.path, crops=crops, reference=trained.module)
+    assert not report.passed
+    with pytest.raises(CheckFailedError):
+        report.raise_if_failed()
+
+
+def test_saved_runs_are_judged_again(trained, crops, confident, tmp_path) -> None:
+    target = tmp_path / "runs.npz"
+    path = damaged(trained, tmp_path / "bad.onnx", 40.0)
+    first = check_artifact(path, crops=crops, reference=trained.module, save=target)
+    assert not first.passed
+    again = rejudge(target)
+    assert again == first
+    assert rejudge(target, {"max_px": 1e9}).passed
+    with pytest.raises(UsageError, match="did you mean 'max_px'"):
+        rejudge(target, {"max_pxl": 1.0})
+    assert load_runs(target).inputs["image"].shape == crops.shape
+
+
+def test_damaged_runs_are_refused(trained, crops, confident, tmp_path) -> None:
+    target = tmp_path / "runs.npz"
+    check_artifact(trained.path, crops=crops, reference=trained.module, save=target)
+    with np.load(target) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    arrays["run1/keypoints"] = arrays["run1/keypoints"] + 1.0
+    np.savez(target, **arrays)
+    with pytest.raises(ArtifactError, match="'run1/keypoints'.*hash"):
+        rejudge(target)
+    target.write_bytes(b"nothing")
+    with pytest.raises(ArtifactError, match="not a file of saved runs"):
+        rejudge(target)
+    with pytest.raises(ArtifactError, match="not found"):
+        rejudge(tmp_path / "none.npz")
+
+
+def test_it_leaves_nothing_behind(trained, crops, confident, tmp_path, monkeypatch, capfd) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    check_artifact(trained.path, crops=crops, reference=trained.module)
+    assert os.listdir(tmp_path) == []
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        (lambda c: c[:, :10], TensorError),
+        (lambda c: c.astype(np.float32), TensorError),
+        (lambda c: c[:0], TensorError),
+    ],
+)
+def test_wrong_crops_are_explained(trained, crops, wrong, error) -> None:
+    with pytest.raises(error, match="crops"):
+        check_artifact(trained.path, crops=wrong(crops), reference=trained.module)
+
+
+def test_wrong_requests_are_explained(trained, untrained, crops, tmp_path) -> None:
+    with pytest.raises(UsageError, match="did you mean 'onnxruntime'"):
+        check_artifact(trained.path, crops=crops, backends=("onnxrutime",))
+    raw = json.loads(trained.card.to_json())["weights"] | {"sha256": "other"}
+    other = trained.write(trained.model(), tmp_path / "other.onnx", weights=raw)
+    with pytest.raises(UsageError, match="same weights"):
+        check_artifact(trained.path, crops=crops, reference=other)
+    with pytest.raises(ArtifactError, match="not found"):
+        check_artifact(tmp_path / "none.onnx", crops=crops)
+    bare = untrained.model()
+    for k, node in enumerate(bare.graph.node):
+        node.name = f"nameless/{k}"
+    with pytest.raises(ArtifactError, match="--heatmaps"):
+        check_artifact(
+            untrained.write(bare, tmp_path / "bare.onnx"), crops=crops, reference=untrained.module
+        )
+
+
+def test_the_last_batch_is_filled(trained, untrained, crops, confident) -> None:
+    """Five samples through batches of two give the answers of five single ones."""
+    both = [
+        check_artifact(trained.path, crops=crops[:n], reference=trained.module).comparisons[0]
+        for n in (4, 5)
+    ]
+    assert [c.effect["judged_joints"] for c in both] == [16, 20]
+    assert onnx.load(str(trained.path)).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
