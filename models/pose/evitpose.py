@@ -1,0 +1,278 @@
+"""EViTPose: a plain ViT with joint tokens that rank the patches, most of which are dropped.
+
+Follows Kinfu & Vidal, "Transformers with Joint Tokens and Local-Global Attention for Efficient
+Human Pose Estimation" (arXiv 2503.00232) and its precursor (arXiv 2306.04225); sizes, heads and
+parameter layout follow ViTPose (arXiv 2204.12484), the cut position follows PPT (arXiv 2209.08194).
+
+What differs:
+* the number of surviving patches is a constant of the network (the precursor keeps the union of
+  each joint's best patches, whose size depends on the picture);
+* dropped patches re-enter before the decoder with the features they had (`fill="carry"`);
+* the position code has no class-token slot: it is folded into the patches' own;
+* a sub-pixel head (1x1 convolutions + pixel shuffle) next to ViTPose's two heads.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prunus.models.pose.heads import Head, build_head
+from prunus.models.tokens.attention_rank import JointAttentionRank, Score, put_tokens, take_tokens
+from prunus.models.tokens.plan import PruningPlan, evitpose_plan
+from prunus.runtime.errors import UsageError, nearest
+
+Fill = Literal["carry", "zero", "mask"]
+PATCH = 16
+_SIZES = {"tiny": (192, 3, "subpixel"), "small": (384, 12, "classic"), "base": (768, 12, "classic")}
+
+
+@dataclass(frozen=True, slots=True)
+class EViTPoseConfig:
+    """Everything that fixes the network's shapes.
+
+    Attributes:
+        variant: Name of the size.
+        dim: Channels of a token.
+        heads: Attention heads; must divide `dim`.
+        plan: Where patches are dropped.
+        head: Decoder from features to joints.
+        depth: Transformer blocks.
+        joints: Joint tokens.
+        fill: What a grid decoder sees where a patch was dropped.
+        score: How the joints' attention is combined into one rank.
+        height: Input height in pixels.
+        width: Input width in pixels.
+    """
+
+    variant: str
+    dim: int
+    heads: int
+    plan: PruningPlan
+    head: Head
+    depth: int = 12
+    joints: int = 17
+    fill: Fill = "carry"
+    score: Score = "sum"
+    height: int = 256
+    width: int = 192
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.height // PATCH, self.width // PATCH
+
+    @property
+    def patches(self) -> int:
+        """Number of patches that enter."""
+        return self.grid[0] * self.grid[1]
+
+
+def evitpose_config(
+    variant: str,
+    level: str = "L0",
+    *,
+    head: Head | None = None,
+    joints: int = 17,
+    fill: Fill = "carry",
+    score: Score = "sum",
+) -> EViTPoseConfig:
+    """Return the configuration of ``tiny``, ``small`` or ``base`` at a pruning level.
+
+    Raises:
+        UsageError: unknown variant or level.
+    """
+    if variant not in _SIZES:
+        known = list(_SIZES)
+        raise UsageError(f"Unknown EViTPose variant '{variant}'{nearest(variant, known)}.", f"Choose one of {', '.join(known)}.")
+    dim, heads, default_head = _SIZES[variant]
+    return EViTPoseConfig(
+        variant=variant,
+        dim=dim,
+        heads=heads,
+        plan=evitpose_plan(level, joints),
+        head=head or default_head,  # type: ignore[arg-type]
+        joints=joints,
+        fill=fill,
+        score=score,
+    )
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention that also hands out its queries and keys for ranking."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (output (B, L, C), query (B, h, L, d), key (B, h, L, d))."""
+        batch, length, dim = tokens.shape
+        shape = (batch, length, self.heads, dim // self.heads)
+        query, key, value = (
+            part.reshape(shape).transpose(1, 2) for part in self.qkv(tokens).split(dim, dim=-1)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(mixed.transpose(1, 2).reshape(batch, length, dim)), query, key
+
+
+class Mlp(nn.Module):
+    """Linear, exact GELU, Linear."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map (B, L, C) to (B, L, C)."""
+        return self.fc2(F.gelu(self.fc1(tokens)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block whose two halves are called apart, with the cut in between."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, 4 * dim)
+
+    def forward(self, tokens: Tensor, cut: Cut | None = None) -> tuple[Tensor, Selection | None]:
+        """Return tokens (B, L or J + K, C) and, when `cut` is given, what it selected."""
+        mixed, query, key = self.attn(self.norm1(tokens))
+        tokens = tokens + mixed
+        selection = None
+        if cut is not None:
+            tokens, selection = cut(tokens, query, key)
+        return tokens + self.mlp(self.norm2(tokens)), selection
+
+
+class Selection(NamedTuple):
+    """What a cut did: the patches (B, N, C) it saw and the indices (B, K) it kept of them."""
+
+    patches: Tensor
+    index: Tensor
+
+
+class Cut(nn.Module):
+    """Drop all but the best `keep` patches; joint tokens stay in front."""
+
+    def __init__(self, joints: int, keep: int, score: Score) -> None:
+        super().__init__()
+        self.joints = joints
+        self.rank = JointAttentionRank(keep, score)
+
+    def forward(self, tokens: Tensor, query: Tensor, key: Tensor) -> tuple[Tensor, Selection]:
+        """Return joint tokens + kept patches (B, J + K, C), and the selection."""
+        patches = tokens[:, self.joints :]
+        index = self.rank(query[:, :, : self.joints], key)
+        kept = take_tokens(patches, index)
+        return torch.cat((tokens[:, : self.joints], kept), dim=1), Selection(patches, index)
+
+
+class EViTPose(nn.Module):
+    """The network: crops in, heatmaps (or coordinates) out.
+
+    Example:
+        >>> network = EViTPose(evitpose_config("tiny", "L1")).eval()
+        >>> network(torch.zeros(1, 3, 256, 192)).shape
+        torch.Size([1, 17, 64, 48])
+    """
+
+    def __init__(self, config: EViTPoseConfig) -> None:
+        super().__init__()
+        if config.dim % config.heads:
+            raise UsageError(f"{config.dim} channels do not split into {config.heads} heads.")
+        dim = config.dim
+        self.config = config
+        # Padding 2 is ViTPose's: the first patch starts two pixels outside the crop.
+        self.patch_embed = nn.Conv2d(3, dim, PATCH, stride=PATCH, padding=2)
+        self.pos_embed = nn.Parameter(torch.zeros(1, config.patches, dim))
+        self.joint_tokens = nn.Parameter(torch.zeros(1, config.joints, dim))
+        if config.fill == "mask":
+            self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.blocks = nn.ModuleList(Block(dim, config.heads) for _ in range(config.depth))
+        self.last_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.keypoint_head = build_head(config.head, dim, config.joints, config.grid)
+        self.cuts = self._build_cuts(config)
+        self._initialise()
+
+    @staticmethod
+    def _build_cuts(config: EViTPoseConfig) -> nn.ModuleDict:
+        config.plan.check(config.patches, config.depth)
+        pairs = zip(config.plan.blocks, config.plan.keep, strict=True)
+        return nn.ModuleDict({str(b): Cut(config.joints, k, config.score) for b, k in pairs})
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        for table in (self.pos_embed, self.joint_tokens, getattr(self, "mask_token", None)):
+            if table is not None:
+                nn.init.trunc_normal_(table, std=0.02)
+
+    def with_plan(self, plan: PruningPlan) -> EViTPose:
+        """Return a network with another plan that shares this one's parameters and buffers."""
+        twin = copy.copy(self)
+        twin.config = replace(self.config, plan=plan)
+        twin.__dict__["_modules"] = dict(self._modules)
+        twin.cuts = self._build_cuts(twin.config)
+        return twin
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised crops to joints.
+
+        Args:
+            images: (B, 3, height, width) float32, RGB, ImageNet-normalised.
+
+        Returns:
+            (B, J, height / 4, width / 4) heatmaps; the regression head returns (B, J, 4):
+            x and y in 0..1 of the crop, and their standard deviations in the same unit.
+        """
+        joints, patches = self.features(images)
+        return self.keypoint_head(joints, patches)
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return normed joint tokens (B, J, C) and the normed patch grid (B, N, C).
+
+        The grid is None for heads that read joint tokens only.
+        """
+        patches = self.patch_embed(images).flatten(2).transpose(1, 2) + self.pos_embed
+        joints = self.joint_tokens.expand(patches.shape[0], -1, -1).to(patches.dtype)
+        tokens = torch.cat((joints, patches), dim=1)
+        needs_grid = self.keypoint_head.reads_grid
+        grid: Tensor | None = None
+        where: Tensor | None = None
+        for number, block in enumerate(self.blocks):
+            cut = self.cuts[str(number)] if str(number) in self.cuts else None
+            tokens, selection = block(tokens, cut)
+            if selection is None or not needs_grid:
+                continue
+            if self.config.fill == "carry":
+                grid = selection.patches if where is None else put_tokens(grid, where, selection.patches)
+            where = selection.index if where is None else torch.gather(where, 1, selection.index)
+        count = self.config.joints
+        if not needs_grid:
+            return self.last_norm(tokens[:, :count]), None
+        patches = tokens[:, count:]
+        if where is not None:
+            patches = put_tokens(self._background(grid, patches), where, patches)
+        return self.last_norm(tokens[:, :count]), self.last_norm(patches)
+
+    def _background(self, grid: Tensor | None, like: Tensor) -> Tensor:
+        if grid is not None:
+            return grid
+        shape = (like.shape[0], self.config.patches, self.config.dim)
+        if self.config.fill == "mask":
+            return (self.mask_token + self.pos_embed).expand(shape)
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
