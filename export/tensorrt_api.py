@@ -34,7 +34,7 @@ BUILDER_NAMES = (
     "IBuilderConfig.set_flag",
     "IBuilderConfig.set_memory_pool_limit",
     "IBuilderConfig.set_timing_cache",
-    "IHostMemory.nbytes",
+    "IHostMemory",
     "ILayer.get_input",
     "ILayer.get_output",
     "ILayer.num_inputs",

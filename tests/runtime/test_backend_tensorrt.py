@@ -195,7 +195,8 @@ def test_damaged_plan(engine, trt, driver) -> None:
 @pytest.mark.parametrize(
     "function",
     ["cuInit", "cuMemAlloc_v2", "cuMemAllocHost_v2", "cuStreamBeginCapture_v2",
-     "cuGraphInstantiateWithFlags", "cuStreamSynchronize", "cuStreamCreate", "cuMemcpyHtoDAsync_v2"],
+     "cuGraphInstantiateWithFlags", "cuStreamSynchronize", "cuStreamCreate",
+     "cuMemcpyHtoDAsync_v2"],
 )  # fmt: skip
 def test_a_refusing_driver_is_one_clear_error(engine, driver, function) -> None:
     driver.fake_fail(function.encode())
