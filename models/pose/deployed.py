@@ -1,0 +1,71 @@
+"""The network as it is deployed: raw pixels in, joints in pixels of the crop out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from prunus.models.pose.decode import udp_dark_decode
+from prunus.models.pose.evitpose import EViTPose
+from prunus.runtime.card import ImagePreprocess
+
+IMAGENET = ImagePreprocess(height=256, width=192, fit="udp_affine")
+
+
+class DeployedPose(nn.Module):
+    """Normalisation + network + decoding, all of it inside one graph.
+
+    Args:
+        network: A pose network that takes normalised crops.
+        heatmaps: Return the heatmaps beside the joints.
+        preprocess: Mean and standard deviation of the pixels.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, network: EViTPose, *, heatmaps: bool = False, preprocess: ImagePreprocess = IMAGENET
+    ) -> None:
+        super().__init__()
+        if heatmaps and network.config.head == "regression":
+            from prunus.runtime.errors import UsageError
+
+            raise UsageError("The regression head has no heatmaps.", "Leave --heatmaps out, or choose another head.")
+        self.network = network
+        self.heatmaps = heatmaps
+        self.register_buffer("mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", 1.0 / torch.tensor(preprocess.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Map crops to joints.
+
+        Args:
+            image: (B, H, W, 3) uint8 RGB in 0..255.
+
+        Returns:
+            (B, J, 3) float32: x in 0..W-1 and y in 0..H-1 pixels of the crop, and a score: the
+            heatmap's maximum, or 1 / (1 + 100 s) for the regression head, with s the mean of the
+            predicted standard deviations as a share of the crop. With `heatmaps` also
+            (B, J, H/4, W/4) float32.
+        """
+        config = self.network.config
+        pixels = image.permute(0, 3, 1, 2).to(torch.float32)
+        raw = self.network((pixels - self.mean) * self.scale)
+        if config.head == "regression":
+            return self._from_coordinates(raw.float())
+        decoded = udp_dark_decode(raw)
+        rows, columns = raw.shape[2], raw.shape[3]
+        # UDP: the outer pixel centres of heatmap and crop coincide.
+        factors = torch.tensor(
+            [(config.width - 1) / (columns - 1), (config.height - 1) / (rows - 1), 1.0],
+            device=raw.device,
+        )
+        keypoints = decoded * factors
+        return (keypoints, raw.float()) if self.heatmaps else keypoints
+
+    def _from_coordinates(self, raw: Tensor) -> Tensor:
+        config = self.network.config
+        size = torch.tensor([config.width - 1.0, config.height - 1.0], device=raw.device)
+        score = 1.0 / (1.0 + 100.0 * raw[..., 2:].mean(dim=-1, keepdim=True))
+        return torch.cat((raw[..., :2] * size, score), dim=-1)

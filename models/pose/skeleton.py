@@ -1,0 +1,87 @@
+"""Joint sets: names, limbs, mirror pairs and OKS constants, as data.
+
+COCO's order and OKS constants are those of the COCO keypoint evaluation. The unified set of 23
+joints merges COCO, MPII, AI Challenger, CrowdPose and JRDB-Pose after the description of
+UniTransPose (arXiv 2503.00232); its official order is not public, so ours is a table to replace.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prunus.runtime.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """One joint set.
+
+    Attributes:
+        name: Short name, e.g. ``coco17``.
+        joints: Names in output order.
+        limbs: Index pairs to draw.
+        flip_pairs: Index pairs that swap when the picture is mirrored.
+        sigmas: OKS constant of each joint (k_i / 2 in the COCO evaluation).
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    limbs: tuple[tuple[int, int], ...]
+    flip_pairs: tuple[tuple[int, int], ...]
+    sigmas: tuple[float, ...]
+
+
+def _mirror(joints: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple(
+        (i, joints.index("right" + name[4:])) for i, name in enumerate(joints) if name.startswith("left")
+    )
+
+
+_COCO_JOINTS = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
+    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip",
+    "left_knee", "right_knee", "left_ankle", "right_ankle",
+)  # fmt: skip
+_COCO_LIMBS = (
+    (0, 1), (0, 2), (1, 3), (2, 4), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10), (5, 11), (6, 12),
+    (11, 12), (11, 13), (13, 15), (12, 14), (14, 16),
+)  # fmt: skip
+_COCO_SIGMAS = (
+    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107,
+    0.087, 0.087, 0.089, 0.089,
+)  # fmt: skip
+
+COCO17 = Skeleton("coco17", _COCO_JOINTS, _COCO_LIMBS, _mirror(_COCO_JOINTS), _COCO_SIGMAS)
+
+_UNIFIED_JOINTS = (
+    *_COCO_JOINTS, "head_top", "neck", "thorax", "pelvis", "left_foot", "right_foot",
+)  # fmt: skip
+UNIFIED23 = Skeleton(
+    "unified23",
+    _UNIFIED_JOINTS,
+    (*_COCO_LIMBS, (17, 18), (18, 19), (19, 20), (15, 21), (16, 22)),
+    _mirror(_UNIFIED_JOINTS),
+    # CrowdPose gives 0.079 for head top and neck; the others take their neighbours' constants.
+    (*_COCO_SIGMAS, 0.079, 0.079, 0.079, 0.107, 0.089, 0.089),
+)
+
+# Dataset -> for each of its joints in its own order, the index in UNIFIED23.
+UNIFIED23_FROM: dict[str, tuple[int, ...]] = {
+    "coco": tuple(range(17)),
+    "mpii": (16, 14, 12, 11, 13, 15, 20, 19, 18, 17, 10, 8, 6, 5, 7, 9),
+    "aic": (6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 17, 18),
+    "crowdpose": (5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18),
+}
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (COCO17, UNIFIED23)}
+
+
+def skeleton_for(joints: int) -> Skeleton:
+    """Return the joint set with that many joints, or one with numbered joints and no limbs."""
+    if joints < 1:
+        raise UsageError(f"A skeleton of {joints} joints was asked for; expected at least 1.")
+    for skeleton in SKELETONS.values():
+        if len(skeleton.joints) == joints:
+            return skeleton
+    names = tuple(f"joint_{i}" for i in range(joints))
+    return Skeleton(f"joints{joints}", names, (), (), (0.079,) * joints)
