@@ -84,6 +84,7 @@ RUNTIME_NAMES = (
     "ICudaEngine.create_engine_inspector",
     "ICudaEngine.create_execution_context",
     "ICudaEngine.get_tensor_dtype",
+    "ICudaEngine.get_tensor_mode",
     "ICudaEngine.get_tensor_name",
     "ICudaEngine.get_tensor_shape",
     "ICudaEngine.num_io_tensors",
@@ -94,6 +95,8 @@ RUNTIME_NAMES = (
     "Logger",
     "Runtime",
     "Runtime.deserialize_cuda_engine",
+    "TensorIOMode.INPUT",
+    "TensorIOMode.OUTPUT",
     "nptype",
 )
 

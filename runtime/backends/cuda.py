@@ -177,7 +177,8 @@ class Gpu:
             "cuMemFreeHost", self._driver.handle("cuMemAllocHost_v2", max(size, 1))
         )
         memory = (ctypes.c_uint8 * size).from_address(address)
-        return np.frombuffer(memory, dtype=dtype).reshape(shape)
+        array: np.ndarray = np.frombuffer(memoryview(memory), dtype=dtype).reshape(shape)
+        return array
 
     def upload(self, source: np.ndarray, target: int) -> None:
         """Queue a copy of a pinned array to device memory."""

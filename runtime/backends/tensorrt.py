@@ -20,8 +20,9 @@ import numpy as np
 from prunus.runtime.artifact import EngineSidecar
 from prunus.runtime.backends.cuda import Gpu, device_properties
 from prunus.runtime.backends.engine_match import explain_mismatch, import_flavour, rebuild_hint
-from prunus.runtime.card import ModelCard, TensorSpec
-from prunus.runtime.errors import ArtifactError, HostError, TensorError
+from prunus.runtime.card import ModelCard
+from prunus.runtime.errors import ArtifactError, HostError
+from prunus.runtime.tensors import check_graph, check_inputs
 
 _logger = logging.getLogger(__name__)
 
@@ -41,8 +42,11 @@ class TensorRTSession:
     ) -> None:
         self.card = sidecar.card
         self._gpu, self._graph = gpu, 0
-        self._runtime = self._engine = self._context = None
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._context: Any = None
         self._host: dict[str, np.ndarray] = {}
+        self._device: dict[str, int] = {}
         try:
             graph = self._prepare(Path(engine), sidecar, trt, cuda_graph)
         except BaseException:
@@ -58,7 +62,8 @@ class TensorRTSession:
         self._runtime = trt.Runtime(trt.Logger(trt.ILogger.Severity.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is not None:
-            _compare_tensors(trt, self._engine, self.card, path)
+            modes = (trt.TensorIOMode.INPUT, trt.TensorIOMode.OUTPUT)
+            check_graph(path, self.card, *(_tensors(trt, self._engine, mode) for mode in modes))
             self._context = self._engine.create_execution_context()
         if self._context is None:
             what = "open" if self._engine is None else "prepare"
@@ -87,7 +92,7 @@ class TensorRTSession:
             HostError: the GPU refused.
         """
         self._gpu.activate()
-        for spec in _checked(self.card, inputs):
+        for spec in check_inputs(self.card, inputs):
             np.copyto(self._host[spec.name], inputs[spec.name])
         if self._graph:
             self._gpu.launch(self._graph)
@@ -172,34 +177,13 @@ def open_session(
     return TensorRTSession(path, sidecar, trt, Gpu(index), cuda_graph=graph)
 
 
-def _compare_tensors(trt: Any, engine: Any, card: ModelCard, path: str | Path) -> None:
+def _tensors(trt: Any, engine: Any, mode: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-    expected = {s.name: s for s in (*card.inputs, *card.outputs)}
-    found = {
+    return {
         name: (
+            np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name,
             tuple(engine.get_tensor_shape(name)),
-            np.dtype(trt.nptype(engine.get_tensor_dtype(name))),
         )
         for name in names
+        if engine.get_tensor_mode(name) == mode
     }
-    if found != {name: (s.shape, np.dtype(s.dtype)) for name, s in expected.items()}:
-        told = ", ".join(f"{n} {dtype} {list(shape)}" for n, (shape, dtype) in found.items())
-        card_says = ", ".join(s.describe() for s in expected.values())
-        raise ArtifactError(
-            f"{path} has the tensors {told}; its card says {card_says}.", "Build the engine again."
-        )
-
-
-def _checked(card: ModelCard, inputs: Mapping[str, np.ndarray]) -> tuple[TensorSpec, ...]:
-    """Return the card's inputs once `inputs` fits them in name, shape and dtype."""
-    expected = [s.name for s in card.inputs]
-    if sorted(inputs) != sorted(expected):
-        raise TensorError(f"Got the inputs {sorted(inputs)}; expected {sorted(expected)}.")
-    for spec in card.inputs:
-        array = inputs[spec.name]
-        if array.shape != spec.shape or array.dtype != np.dtype(spec.dtype):
-            raise TensorError(
-                f"Input '{spec.name}' is {array.dtype} {list(array.shape)}; "
-                f"expected {spec.describe()}."
-            )
-    return card.inputs

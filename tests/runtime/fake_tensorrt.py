@@ -20,6 +20,11 @@ class DataType(IntEnum):
     UINT8 = 5
 
 
+class TensorIOMode(IntEnum):
+    INPUT = 1
+    OUTPUT = 2
+
+
 class ILogger:
     class Severity(IntEnum):
         INTERNAL_ERROR = 0
@@ -84,6 +89,9 @@ class ICudaEngine:
 
     def get_tensor_name(self, index: int) -> str:
         return list(self._tensors)[index]
+
+    def get_tensor_mode(self, name: str) -> TensorIOMode:
+        return TensorIOMode.INPUT if name == "x" else TensorIOMode.OUTPUT
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return self._tensors[name][0]

@@ -130,8 +130,8 @@ def test_rtx_is_asked_before_a_capture(engine, trt, monkeypatch, capturable, tol
 @pytest.mark.parametrize(
     ("inputs", "words"),
     [
-        ({"z": np.zeros((2, 3), np.uint8)}, ["'z'", "'x'"]),
-        ({"x": np.zeros((2, 4), np.uint8)}, ["[2, 4]", "width=3"]),
+        ({"z": np.zeros((2, 3), np.uint8)}, ["'z'", "x uint8"]),
+        ({"x": np.zeros((2, 4), np.uint8)}, ["width=4!", "width=3"]),
         ({"x": np.zeros((2, 3), np.float32)}, ["float32", "uint8"]),
     ],
 )
@@ -177,9 +177,7 @@ def test_portable_engines_need_ampere(engine, trt, driver, major, fits) -> None:
 def test_tensors_must_be_the_cards(engine, trt, driver) -> None:
     other = dataclasses.replace(CARD, inputs=(TensorSpec("x", "uint8", (1, 3), ("b", "w")),))
     _sidecar(engine, trt, card=other).write(engine)
-    with pytest.raises(
-        ArtifactError, match=r"x uint8 \[2, 3\].*its card says x uint8 \[b=1, w=3\]"
-    ):
+    with pytest.raises(ArtifactError, match=r"x uint8 \[2, 3\].* card says x uint8 \[b=1, w=3\]"):
         backend.open_session(engine)
     assert driver.fake_live() == 0
 

@@ -1,0 +1,74 @@
+"""Every Dockerfile: pinned base, no root at the end, its install script, and hadolint's rules."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+by_name = pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+
+
+def _instructions(path: Path) -> list[tuple[str, str]]:
+    """Return (instruction, rest) with continued lines joined and comments left out."""
+    lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
+    return [
+        (word.upper(), rest)
+        for word, _, rest in (line.partition(" ") for line in joined.splitlines() if line.strip())
+    ]
+
+
+def test_the_three_targets_are_there() -> None:
+    names = {p.name.removesuffix(".Dockerfile") for p in FILES}
+    assert names == {"cpu", "tensorrt", "jetpack6"}
+
+
+@by_name
+def test_base_is_pinned_and_root_is_left(path) -> None:
+    instructions = _instructions(path)
+    bases = [rest for word, rest in instructions if word == "FROM"]
+    assert bases and all(re.fullmatch(r"[\w./-]+:[\w.-]*\d[\w.-]*", base) for base in bases)
+    assert not any("latest" in base for base in bases)
+    users = [rest for word, rest in instructions if word == "USER"]
+    # A number, since the host may not know the name; below 10000 it may belong to a host's user.
+    assert users and int(users[-1]) >= 10000
+    runs = "".join(rest for word, rest in instructions if word == "RUN")
+    assert f"useradd --create-home --uid {users[-1]} " in runs
+    assert [rest for word, rest in instructions if word == "ENTRYPOINT"] == ['["prunus"]']
+    assert not any(word == "ADD" for word, _ in instructions)
+
+
+@by_name
+def test_install_lines_are_the_script(path) -> None:
+    script = f"docker/install_{path.name.removesuffix('.Dockerfile')}.sh"
+    runs = [rest for word, rest in _instructions(path) if word == "RUN"]
+    assert any(f"bash {script}" in run for run in runs), f"{path.name} does not run {script}"
+    assert not any("pip install" in run for run in runs), "install lines belong into the script"
+    text = (ROOT / script).read_text()
+    assert "-c constraints.txt" in text and "set -euo pipefail" in text
+    subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
+
+
+@by_name
+def test_scripts_ask_for_extras_that_exist(path) -> None:
+    script = ROOT / "docker" / f"install_{path.name.removesuffix('.Dockerfile')}.sh"
+    metadata = (ROOT / "pyproject.toml").read_text()
+    asked = re.search(r'"\.\[([\w,-]+)\]"', script.read_text())
+    assert asked is not None
+    for extra in asked[1].split(","):
+        assert re.search(rf"^{extra} = \[", metadata, re.MULTILINE), extra
+
+
+@by_name
+def test_hadolint(path) -> None:
+    found = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}")
+    if found is None:
+        pytest.skip("hadolint is not installed (extra dev)")
+    run = subprocess.run([found, str(path)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout
