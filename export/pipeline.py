@@ -1,0 +1,320 @@
+"""From a PyTorch module to a finished artifact: one road for every model.
+
+trace -> simplify -> audit -> number format -> audit -> judge in ONNX Runtime -> card -> file. The
+file takes its name only after the graph that will be in it has been compared with PyTorch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from prunus.export.audit import require_clean
+from prunus.export.calibration import Calibration
+from prunus.export.naming import scope_of
+from prunus.export.precision import sensitive_nodes, to_fp16
+from prunus.export.quantize import KEPT_HIGHER, QUANTISER, Activations, to_int8
+from prunus.export.simplify import simplify
+from prunus.export.trace import trace
+from prunus.export.verify.metrics import metric_for, non_finite
+from prunus.runtime.artifact import atomic_path, write_error
+from prunus.runtime.card import CARD_KEY, ModelCard, Precision, PrecisionSpec
+from prunus.runtime.errors import (
+    CheckFailedError,
+    MissingDependencyError,
+    PrunusError,
+    SourceError,
+    UsageError,
+)
+from prunus.runtime.progress import Progress, Silent
+
+Array = npt.NDArray[Any]
+_STEPS = ("trace", "simplify", "audit", "number format", "compare with PyTorch", "write")
+MAX_BYTES = 2**31 - 1  # protobuf's limit; larger models would need external data files
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What may vary between exports of one network.
+
+    Attributes:
+        precision: Number format of the layers.
+        activations: Integer type of quantised activations: ``int8`` for every back end.
+        extra_outputs: Outputs of the module that only the comparison needs; not in the file.
+        threads: Threads of the comparison.
+    """
+
+    precision: Precision = "fp32"
+    activations: Activations = "int8"
+    extra_outputs: tuple[str, ...] = ()
+    threads: int = 2
+
+
+def exporter_name() -> str:
+    """Return name and version for the card, e.g. ``prunus 0.1.0``."""
+    try:
+        return f"prunus {metadata.version('prunus')}"
+    except metadata.PackageNotFoundError:
+        return "prunus"
+
+
+def export_artifact(
+    network: torch.nn.Module,
+    card: ModelCard,
+    samples: Calibration,
+    path: str | Path,
+    *,
+    options: ExportOptions | None = None,
+    calibration: Calibration | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Export a module as one self-describing ONNX file.
+
+    Args:
+        network: Takes `card.inputs` and returns `card.outputs`, then `options.extra_outputs`.
+        card: What the file will say about itself; `precision` is filled in here.
+        samples: Real inputs on which the result is compared with PyTorch before it is written.
+        path: Where the file goes.
+        options: Number format and outputs.
+        calibration: Real inputs for int8; `samples` when not given.
+        progress: Told about each step.
+
+    Returns:
+        The path.
+
+    Raises:
+        PrunusError: the module cannot be exported as a static graph.
+        CheckFailedError: the graph does not compute what the module computes.
+        SourceError: the folder cannot be written.
+        HostError: the disk is full, or a package is missing.
+    """
+    options = options or ExportOptions()
+    steps = progress or Silent()
+    path = Path(path)
+    require_writable(path)
+    names = [o.name for o in card.outputs] + list(options.extra_outputs)
+    steps.update(0, len(_STEPS), _STEPS[0])
+    example = [torch.from_numpy(_resized(samples.images, spec.shape)) for spec in card.inputs]
+    traced = trace(network, example, [i.name for i in card.inputs], names)
+    steps.update(1, len(_STEPS), _STEPS[1])
+    master = simplify(traced)
+    steps.update(2, len(_STEPS), _STEPS[2])
+    require_clean(master)
+    require_card(master, card)
+    steps.update(3, len(_STEPS), _STEPS[3])
+    data = calibration or samples
+    model = _in_precision(master, options, data)
+    if model is not master:
+        require_clean(model)
+    card = replace(card, precision=_precision_spec(master, options, data))
+    steps.update(4, len(_STEPS), _STEPS[4])
+    expected = run_torch(network, card, samples.images, names)
+    _judge(expected, master, card, samples, options, "fp32")
+    if options.precision != "fp32":
+        _judge(expected, model, card, samples, options, options.precision)
+    steps.update(5, len(_STEPS), _STEPS[5])
+    write_model(without_outputs(model, options.extra_outputs), card, path)
+    steps.update(len(_STEPS), len(_STEPS), "done")
+    return path
+
+
+def _in_precision(
+    master: onnx.ModelProto, options: ExportOptions, data: Calibration
+) -> onnx.ModelProto:
+    if options.precision == "fp16":
+        return to_fp16(master)
+    if options.precision == "int8":
+        return to_int8(master, data, activations=options.activations)
+    return master
+
+
+def _precision_spec(
+    master: onnx.ModelProto, options: ExportOptions, data: Calibration
+) -> PrecisionSpec:
+    if options.precision == "fp16":
+        scopes = sorted({scope_of(name) or "normalisation" for name in sensitive_nodes(master)})
+        return PrecisionSpec("fp16", tuple(scopes))
+    if options.precision == "int8":
+        quantiser = QUANTISER.format(activations=options.activations)
+        return PrecisionSpec("int8", KEPT_HIGHER, quantiser, data.sha256, len(data.images))
+    return PrecisionSpec()
+
+
+def require_writable(path: Path) -> None:
+    """Refuse a target that cannot be written, before minutes of work.
+
+    Raises:
+        UsageError: not an ``.onnx`` path, or a folder.
+        SourceError: the folder is missing or read-only.
+    """
+    if path.suffix != ".onnx":
+        raise UsageError(f"Got the output '{path}'; expected a name ending in .onnx.")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; expected a file name.")
+    if not path.absolute().parent.is_dir():
+        raise SourceError(
+            f"The folder {path.absolute().parent} does not exist.",
+            "Create it, or choose another path with -o.",
+        )
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise SourceError(
+            f"Cannot write {path}: the folder is read-only.", "Choose a writable path with -o."
+        )
+
+
+def require_card(model: onnx.ModelProto, card: ModelCard) -> None:
+    """Refuse a card whose inputs and outputs are not the graph's.
+
+    Raises:
+        PrunusError: naming the first tensor that differs.
+    """
+    for specs, values in ((card.inputs, model.graph.input), (card.outputs, model.graph.output)):
+        for spec, value in zip(specs, values, strict=False):
+            tensor = value.type.tensor_type
+            shape = tuple(d.dim_value for d in tensor.shape.dim)
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+            if (value.name, shape, dtype) != (spec.name, spec.shape, spec.dtype):
+                raise PrunusError(
+                    f"The graph has {value.name} {dtype} {list(shape)}; its card says "
+                    f"{spec.describe()}."
+                )
+
+
+def run_torch(
+    network: torch.nn.Module, card: ModelCard, images: Array, names: Sequence[str]
+) -> dict[str, Array]:
+    """Return what the module computes, samples stacked along axis 0."""
+    network.eval()
+    found: dict[str, list[Array]] = {name: [] for name in names}
+    with torch.no_grad():
+        for batch in _batches(images, card.inputs[0].shape):
+            result = network(torch.from_numpy(batch))
+            results = result if isinstance(result, tuple | list) else (result,)
+            for name, value in zip(names, results, strict=True):
+                found[name].append(value.numpy())
+    return {name: np.concatenate(parts)[: len(images)] for name, parts in found.items()}
+
+
+def run_onnx(model: onnx.ModelProto, images: Array, threads: int = 2) -> dict[str, Array]:
+    """Return what the graph computes in ONNX Runtime on the CPU, stacked along axis 0.
+
+    Raises:
+        PrunusError: ONNX Runtime refuses the graph.
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingDependencyError("onnxruntime", "export", "Comparing an export") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PrunusError(f"ONNX Runtime refuses the exported graph: {reason[:300]}.") from error
+    entry = session.get_inputs()[0]
+    names = [output.name for output in session.get_outputs()]
+    runs = [session.run(names, {entry.name: b}) for b in _batches(images, tuple(entry.shape))]
+    return {n: np.concatenate([r[k] for r in runs])[: len(images)] for k, n in enumerate(names)}
+
+
+def _judge(
+    expected: Mapping[str, Array],
+    model: onnx.ModelProto,
+    card: ModelCard,
+    samples: Calibration,
+    options: ExportOptions,
+    precision: Precision,
+) -> None:
+    """Hold the graph against PyTorch with the budgets of `check`."""
+    got = run_onnx(model, samples.images, options.threads)
+    title = f"The exported {precision} graph of {card.model} {card.variant}"
+    poisoned = non_finite(got, title)
+    if poisoned:
+        raise CheckFailedError(poisoned[0], "Nothing was written.")
+    metric = metric_for(card)
+    measured = metric.measure(expected, got, card)
+    for limit in metric.limits(card, precision):
+        value = measured.values.get(limit.quantity, float("nan"))
+        if not limit.holds(value):
+            raise CheckFailedError(
+                f"{title} differs from PyTorch: {limit.quantity} is {value:.4g}, expected "
+                f"{limit.describe()} on {len(samples.images)} crops ({samples.source}).",
+                "Nothing was written. Export with --precision fp32, or give other crops with "
+                "--calibration.",
+            )
+
+
+def without_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Return the model without these outputs; their makers stay if anything else reads them."""
+    if not names:
+        return model
+    from prunus.export.simplify import canonicalise
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    kept = [value for value in copy.graph.output if value.name not in names]
+    del copy.graph.output[:]
+    copy.graph.output.extend(kept)
+    needed = {value.name for value in kept}
+    nodes = []
+    for node in reversed(copy.graph.node):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            nodes.append(node)
+    alive = list(reversed(nodes))
+    del copy.graph.node[:]
+    copy.graph.node.extend(alive)
+    return canonicalise(copy)
+
+
+def write_model(model: onnx.ModelProto, card: ModelCard, path: Path) -> None:
+    """Embed the card, run the full checker, and write the file atomically.
+
+    Raises:
+        PrunusError: the model is invalid or too large for one file.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    entry = copy.metadata_props.add()
+    entry.key, entry.value = CARD_KEY, card.to_json()
+    if copy.ByteSize() > MAX_BYTES:
+        raise PrunusError(
+            f"The model is {copy.ByteSize() / 2**30:.1f} GiB; one file holds at most 2 GiB.",
+            "Export with --precision fp16.",
+        )
+    try:
+        onnx.checker.check_model(copy, full_check=True)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PrunusError(f"The exported model is not valid ONNX: {reason[:300]}.") from error
+    data = copy.SerializeToString(deterministic=True)
+    with atomic_path(path) as temporary:
+        try:
+            temporary.write_bytes(data)
+        except OSError as error:
+            raise write_error(error, path) from None
+
+
+def _resized(images: Array, shape: tuple[int, ...]) -> Array:
+    return np.ascontiguousarray(np.resize(images, shape))
+
+
+def _batches(images: Array, shape: tuple[int, ...]) -> list[Array]:
+    """Split into full batches; the last one is filled up by repeating."""
+    count = -(-len(images) // shape[0]) * shape[0]
+    filled = _resized(images, (count, *images.shape[1:]))
+    return list(filled.reshape(-1, *shape))
