@@ -1,0 +1,134 @@
+"""OpenVINO: the same ``.onnx`` artifact on x86 and ARM CPUs, Intel GPUs and NPUs.
+
+Without being told otherwise OpenVINO multiplies in bfloat16 wherever the CPU can. Here the default
+is float32, and bfloat16 is used when the caller asks for it, or when the card says that it was
+measured inside the task's error budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from prunus.runtime import host
+from prunus.runtime.card import ModelCard
+from prunus.runtime.errors import ArtifactError, HostError, MissingDependencyError
+from prunus.runtime.session import BackendOptions
+from prunus.runtime.tensors import check_graph, check_inputs
+
+
+class OpenVinoSession:
+    """Run an ``.onnx`` artifact; the arrays that `run` returns are reused by the next call."""
+
+    backend = "openvino"
+    choice: tuple[str, ...]
+
+    def __init__(self, card: ModelCard, compiled: Any, description: str, finite: bool) -> None:
+        import openvino as ov
+
+        self.card, self.description, self.choice = card, description, ()
+        self._compiled, self._finite = compiled, finite
+        self._inputs = {s.name: np.zeros(s.shape, s.dtype) for s in card.inputs}
+        self._outputs = {s.name: np.zeros(s.shape, s.dtype) for s in card.outputs}
+        self._request = compiled.create_infer_request()
+        for name, array in {**self._inputs, **self._outputs}.items():
+            self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once; see `prunus.runtime.session.Session.run`."""
+        for spec in check_inputs(self.card, inputs, finite=self._finite):
+            np.copyto(self._inputs[spec.name], inputs[spec.name])
+        self._request.infer()
+        return dict(self._outputs)
+
+    def close(self) -> None:
+        """Free the model; safe to call twice."""
+        self._request = self._compiled = None
+
+    def __enter__(self) -> OpenVinoSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_session(
+    path: str | Path, card: ModelCard, threads: int | None, device: str, options: BackendOptions
+) -> OpenVinoSession:
+    """Compile `path` for ``cpu``, ``gpu`` or ``npu``.
+
+    Raises:
+        MissingDependencyError: openvino is not installed.
+        HostError: no such device here.
+        ArtifactError: the graph cannot be read or compiled, or differs from its card.
+    """
+    try:
+        import openvino as ov
+    except ImportError:
+        raise MissingDependencyError("openvino", "openvino", "The back end 'openvino'") from None
+    core, kind = ov.Core(), device.replace(":", ".").upper()
+    if kind.partition(".")[0] not in {name.partition(".")[0] for name in core.available_devices}:
+        raise HostError(
+            f"OpenVINO finds no device '{device}' here; it finds {core.available_devices}.",
+            "Use --device cpu, or install the driver of the device.",
+        )
+    count, precision = threads or host.usable_cpus(), arithmetic(card, options, kind)
+    config = _config(kind, count, precision, options)
+    try:
+        compiled = core.compile_model(core.read_model(str(path)), kind, config)
+    except Exception as error:  # it raises RuntimeError and its own kinds
+        raise ArtifactError(
+            f"OpenVINO {version()} cannot load {path}: {_one_line(error)}",
+            "Use --backend onnxruntime, or export the file again.",
+        ) from error
+    check_graph(path, card, _tensors(compiled.inputs), _tensors(compiled.outputs))
+    used = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+    description = f"OpenVINO {version()}, {kind}, {used} arithmetic, {count} threads"
+    return OpenVinoSession(card, compiled, description, options.check_finite)
+
+
+def version() -> str:
+    """Return the installed version without importing the package."""
+    return host.version_of("openvino")
+
+
+def arithmetic(card: ModelCard, options: BackendOptions, kind: str) -> str:
+    """Return the precision hint for a card: ``f32``, ``bf16``, or empty for the device's own."""
+    if options.inference_precision != "auto":
+        return options.inference_precision
+    return "f32"
+
+
+def _config(kind: str, threads: int, precision: str, options: BackendOptions) -> dict[str, Any]:
+    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    if precision:
+        config["INFERENCE_PRECISION_HINT"] = precision
+    if kind == "CPU":
+        config["INFERENCE_NUM_THREADS"] = threads
+        # A pinned worker cannot get out of the way of the other stages of a live application.
+        config["ENABLE_CPU_PINNING"] = False
+    if options.cache_dir:
+        config["CACHE_DIR"] = options.cache_dir
+    return config
+
+
+def _tensors(ports: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {
+        port.get_any_name(): (np.dtype(port.element_type.to_dtype()).name, tuple(port.shape))
+        for port in ports
+    }
+
+
+def _one_line(error: Exception) -> str:
+    """Return the last sentence of OpenVINO's report, which names the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]

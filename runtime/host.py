@@ -1,0 +1,86 @@
+"""What this machine offers: CPUs that may be used, number formats of the CPU, installed packages.
+
+Read from the kernel and from package metadata alone, so that asking costs no import.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from functools import lru_cache
+from pathlib import Path
+
+_CPUINFO = Path("/proc/cpuinfo")
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+# Flags that decide about inference speed; the rest would bury them in a report.
+_TOLD_FLAGS = (
+    "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_tile",
+    "amx_bf16", "amx_int8", "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve",
+)  # fmt: skip
+# Flags of CPUs that multiply bfloat16 matrices in hardware (x86, then ARM).
+BFLOAT16_FLAGS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
+
+
+@lru_cache(maxsize=1)
+def _cpuinfo() -> dict[str, str]:
+    """Return the fields of the first processor in /proc/cpuinfo, empty where there is none."""
+    if not _CPUINFO.is_file():
+        return {}
+    first = _CPUINFO.read_text(errors="replace").split("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def cpu_model() -> str:
+    """Return the CPU's name as the kernel gives it."""
+    info = _cpuinfo()
+    return info.get("model name") or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> tuple[str, ...]:
+    """Return the CPU features that matter for inference, in a fixed order."""
+    info = _cpuinfo()
+    present = set((info.get("flags") or info.get("Features") or "").split())
+    return tuple(flag for flag in _TOLD_FLAGS if flag in present)
+
+
+def bfloat16_flag() -> str:
+    """Return the flag by which this CPU multiplies bfloat16 in hardware, empty when it does not."""
+    return next((flag for flag in cpu_flags() if flag in BFLOAT16_FLAGS), "")
+
+
+def usable_cpus() -> int:
+    """Return how many CPUs this process may use: affinity and the container's quota, at least 1."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        count = os.cpu_count() or 1
+    return max(1, min(count, _quota(count)))
+
+
+def _quota(default: int) -> int:
+    try:
+        quota, period = _QUOTA.read_text().split()
+        return default if quota == "max" else round(int(quota) / int(period))
+    except (OSError, ValueError, ZeroDivisionError):
+        return default
+
+
+def installed(module: str) -> bool:
+    """Tell whether a top-level module can be found, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def version_of(*distributions: str) -> str:
+    """Return the version of the first of these that is installed, or an empty string."""
+    for name in distributions:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
