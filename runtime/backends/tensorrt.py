@@ -13,7 +13,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from prunus.runtime.card import ModelCard
 from prunus.runtime.errors import ArtifactError, HostError
 from prunus.runtime.tensors import check_graph, check_inputs
 
+if TYPE_CHECKING:
+    from prunus.runtime.session import BackendOptions
+
 _logger = logging.getLogger(__name__)
 
 
@@ -31,6 +34,7 @@ class TensorRTSession:
     """Run an engine; the arrays that `run` returns are reused by the next call."""
 
     backend = "tensorrt"
+    choice: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -38,9 +42,12 @@ class TensorRTSession:
         sidecar: EngineSidecar,
         trt: Any,
         gpu: Gpu,
+        *,
         cuda_graph: bool = True,
+        check_finite: bool = False,
     ) -> None:
         self.card = sidecar.card
+        self._check_finite = check_finite
         self._gpu, self._graph = gpu, 0
         self._runtime: Any = None
         self._engine: Any = None
@@ -88,11 +95,11 @@ class TensorRTSession:
             One array per output of the card, in page-locked memory that the next call overwrites.
 
         Raises:
-            TensorError: a name, shape or dtype is not the card's.
+            TensorError: a name, shape, dtype or value does not fit the card.
             HostError: the GPU refused.
         """
         self._gpu.activate()
-        for spec in check_inputs(self.card, inputs):
+        for spec in check_inputs(self.card, inputs, finite=self._check_finite):
             np.copyto(self._host[spec.name], inputs[spec.name])
         if self._graph:
             self._gpu.launch(self._graph)
@@ -153,7 +160,7 @@ def open_session(
     card: ModelCard | None = None,
     threads: int | None = None,
     device: str = "cuda:0",
-    options: Any = None,
+    options: BackendOptions | None = None,
 ) -> TensorRTSession:
     """Open an engine after comparing its sidecar with this machine.
 
@@ -161,8 +168,8 @@ def open_session(
         path: Plan file; its sidecar lies beside it.
         card: Not used: the sidecar holds the card that the engine was built from.
         threads: Not used: the work is the GPU's.
-        device: ``cuda``, ``cuda:N`` or ``gpu``; anything without a number means GPU 0.
-        options: `prunus.runtime.session.BackendOptions`; ``cuda_graph=False`` switches graphs off.
+        device: ``cuda:N`` or ``gpu:N``; anything without a number means GPU 0.
+        options: ``cuda_graph=False`` switches graphs off.
 
     Raises:
         ArtifactError: the engine or its sidecar does not fit this machine; says what differs.
@@ -173,8 +180,10 @@ def open_session(
     trt = import_flavour(sidecar.flavour)
     index = int(device.rpartition(":")[2]) if device.rpartition(":")[2].isdigit() else 0
     explain_mismatch(path, sidecar, str(trt.__version__), device_properties(index))
-    graph = bool(getattr(options, "cuda_graph", True))
-    return TensorRTSession(path, sidecar, trt, Gpu(index), cuda_graph=graph)
+    switches = (
+        {"cuda_graph": options.cuda_graph, "check_finite": options.check_finite} if options else {}
+    )
+    return TensorRTSession(path, sidecar, trt, Gpu(index), **switches)
 
 
 def _tensors(trt: Any, engine: Any, mode: Any) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -24,6 +24,8 @@ from prunus.runtime.errors import (
     PrunusError,
     TensorError,
 )
+from prunus.runtime.session import BackendOptions
+from prunus.runtime.session import open as open_model
 
 HERE = Path(__file__).parent
 CARD = ModelCard(
@@ -87,14 +89,9 @@ def _sidecar(path: Path, trt, **changes) -> EngineSidecar:
     return dataclasses.replace(sidecar, **changes)
 
 
-@dataclasses.dataclass
-class Options:
-    cuda_graph: bool
-
-
 @pytest.mark.parametrize("graph", [True, False])
 def test_results_and_buffers(engine, driver, graph) -> None:
-    with backend.open_session(engine, options=Options(graph)) as session:
+    with backend.open_session(engine, options=BackendOptions(cuda_graph=graph)) as session:
         assert ("CUDA graph on" in session.description) == graph
         assert "Fake GPU (sm 8.6)" in session.description
         first = np.arange(6, dtype=np.uint8).reshape(2, 3)
@@ -106,6 +103,14 @@ def test_results_and_buffers(engine, driver, graph) -> None:
         assert driver.fake_launches() == (2 if graph else 0)
     assert driver.fake_live() == 0, "closing frees every allocation, stream, graph and context"
     session.close()
+
+
+def test_the_runtime_opens_engines_here(engine) -> None:
+    """The way of users: `open` knows an engine by its suffix, whatever the device is called."""
+    with open_model(engine, options=BackendOptions(cuda_graph=False)) as session:
+        assert (session.backend, session.card) == ("tensorrt", CARD)
+        assert session.choice and "graph off" in session.description
+        assert session.run({"x": np.zeros((2, 3), np.uint8)})["y"].min() == 1
 
 
 def test_works_from_another_thread(engine) -> None:
