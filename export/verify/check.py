@@ -21,7 +21,7 @@ from prunus.export.verify.metrics import HEATMAPS, Array, judges_pixels
 from prunus.export.verify.report import Report
 from prunus.export.verify.saved import Run, RunSet, judge, save_runs
 from prunus.runtime.artifact import read_card, sha256_of
-from prunus.runtime.card import ModelCard
+from prunus.runtime.card import ImagePreprocess, ModelCard
 from prunus.runtime.errors import ArtifactError, MissingDependencyError, TensorError, UsageError, nearest
 from prunus.runtime.progress import Progress, Silent
 
@@ -64,21 +64,26 @@ BACKENDS: Mapping[str, Backend] = {
 def check_artifact(
     path: str | Path,
     *,
-    crops: Array,
+    crops: Array | None = None,
+    images: str | Path | None = None,
+    samples: int = 16,
     backends: Sequence[str] = ("onnxruntime",),
     reference: torch.nn.Module | str | Path | None = None,
     checkpoint: str | Path | None = None,
     bisect: bool = False,
     save: str | Path | None = None,
     budgets: Mapping[str, float] | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Compare an artifact with its reference on real crops.
 
     Args:
         path: The ``.onnx`` artifact to judge.
-        crops: (N, height, width, 3) uint8 RGB, cropped as the card's preprocessing says.
+        crops: (N, height, width, 3) uint8 RGB, cropped as the card's preprocessing says; None takes
+            them from `images`.
+        images: Where crops come from, see `calibration.load_calibration`; None: the bundled media.
+        samples: At most this many crops are taken from `images`.
         backends: Names out of `BACKENDS`.
         reference: The PyTorch module, or a float32 artifact of the same network; None rebuilds the
             module from the card.
@@ -86,7 +91,7 @@ def check_artifact(
         bisect: Name the first block and node out of tolerance when the check fails.
         save: Where to store inputs and outputs (``.npz``) for `rejudge`.
         budgets: Quantity -> bound that replaces the default.
-        threads: Threads of the CPU back ends.
+        threads: Threads of the CPU back ends; None: one.
         progress: Told about each runner.
 
     Returns:
@@ -98,17 +103,19 @@ def check_artifact(
     """
     steps = progress or Silent()
     chosen = [_backend(name) for name in dict.fromkeys(backends)]
-    card, inputs = read_card(path), None
+    card, workers = read_card(path), threads or 1
+    if crops is None:
+        crops = _real_crops(card, images, samples)
     inputs = _inputs(card, crops)
     subject = _Subject.load(path, card)
     believed = _believe(reference, card, checkpoint)
     total = len(chosen) + 1 + bisect
     steps.update(0, total, "reference")
-    base = _run_reference(believed, subject, inputs, threads)
+    base = _run_reference(believed, subject, inputs, workers)
     suspects = []
     for k, backend in enumerate(chosen):
         steps.update(k + 1, total, backend.name)
-        suspects.append(_run_suspect(backend, subject, inputs, threads))
+        suspects.append(_run_suspect(backend, subject, inputs, workers))
     runs = RunSet(Path(path).name, sha256_of(path), card, inputs, base, tuple(suspects))
     if save is not None:
         save_runs(runs, save)
@@ -173,6 +180,17 @@ def _backend(name: str) -> Backend:
 def _wants_heatmaps(card: ModelCard) -> bool:
     named = {output.name for output in card.outputs}
     return card.task == "pose" and not judges_pixels(card) and HEATMAPS not in named
+
+
+def _real_crops(card: ModelCard, images: str | Path | None, samples: int) -> Array:
+    from prunus.export.calibration import load_calibration
+
+    if not isinstance(card.preprocess, ImagePreprocess):
+        raise UsageError(
+            f"{card.name} does not say how its inputs are made from pictures.",
+            "Give the inputs themselves.",
+        )
+    return load_calibration(images, card.preprocess, samples).images
 
 
 def _inputs(card: ModelCard, crops: Array) -> dict[str, Array]:
