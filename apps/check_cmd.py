@@ -1,0 +1,94 @@
+"""`prunus check`: the exported file against PyTorch, judged in the task's own units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prunus.apps.options import Debug, Json, Output, Quiet, Threads, shown_progress
+from prunus.runtime.errors import UsageError
+
+
+def check(
+    model: Annotated[Path, typer.Argument(help="ONNX file, or saved runs (.npz) to judge again.")],
+    *,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option("--backend", help="Back end to judge; repeat for more.", metavar="NAME"),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Real crops to compare.", min=1)] = 16,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of pictures; default: bundled clip.")
+    ] = None,
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="Name the first block and node that differ.")
+    ] = False,
+    save: Annotated[
+        Path | None, typer.Option(help="Keep the runs (.npz) to judge them again.")
+    ] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="Own limit, e.g. mean_px=0.2; repeat for more.")
+    ] = None,
+    output: Output = None,
+    threads: Threads = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Compare an exported model with its PyTorch network on real crops, in pixels.
+
+    \b
+    Examples:
+      prunus check evitpose-tiny-L2.onnx --backend onnxruntime --backend openvino
+      prunus check evitpose-tiny-int8.onnx --bisect --save runs.npz
+    """
+    limits = parse_budgets(budget or [])
+    if model.suffix == ".npz":
+        from prunus.export.verify.saved import rejudge
+
+        report = rejudge(model, limits)
+    else:
+        from prunus.export.verify.check import check_artifact
+
+        with shown_progress("check", quiet) as progress:
+            report = check_artifact(
+                model,
+                backends=tuple(backend or ("onnxruntime",)),
+                samples=samples,
+                images=images,
+                bisect=bisect,
+                save=save,
+                budgets=limits,
+                threads=threads,
+                progress=progress,
+            )
+    if output is not None:
+        from prunus.runtime.artifact import atomic_path
+
+        with atomic_path(output) as temporary:
+            temporary.write_text(report.to_json())
+    typer.echo(report.to_json() if as_json else report.to_text())
+    report.raise_if_failed()
+
+
+def parse_budgets(words: list[str]) -> dict[str, float]:
+    """Read ``quantity=bound`` words.
+
+    Raises:
+        UsageError: a word of another form.
+
+    >>> parse_budgets(["mean_px=0.2"])
+    {'mean_px': 0.2}
+    """
+    limits = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        try:
+            limits[name] = float(value)
+        except ValueError:
+            raise UsageError(
+                f"Got --budget {word}; expected NAME=NUMBER.", "Example: --budget mean_px=0.2"
+            ) from None
+    return limits

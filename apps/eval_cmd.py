@@ -1,0 +1,64 @@
+"""`prunus eval`: accuracy on labelled pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prunus.apps.options import Backend, Debug, Json, Output, Quiet, Threads, shown_progress
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="""Measure accuracy on labelled data.
+
+\b
+Examples:
+  prunus eval pose coco/val2017 --annotations coco/person_keypoints_val2017.json
+  prunus eval pose pictures/ --annotations labels.json --model evitpose-tiny-L0.onnx
+""",
+)
+
+
+@app.command("pose")
+def pose(
+    folder: Annotated[Path, typer.Argument(help="Folder of pictures.")],
+    *,
+    annotations: Annotated[Path, typer.Option(help="COCO keypoint annotations (JSON).")],
+    model: Annotated[
+        list[str] | None, typer.Option(help="Model file or name; repeat per batch size.")
+    ] = None,
+    output: Output = None,
+    backend: Backend = "auto",
+    threads: Threads = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Report COCO AP, OKS and PCK of a pose model on any COCO-format folder.
+
+    \b
+    Examples:
+      prunus eval pose val2017 --annotations person_keypoints_val2017.json --model a.onnx
+      prunus eval pose pictures --annotations labels.json --model movenet_lightning --json
+    """
+    from prunus.apps.eval_pose import evaluate_pose_folder
+    from prunus.apps.model_files import pose_models
+
+    paths = pose_models(model or [], None)
+    with shown_progress("eval", quiet) as progress:
+        result = evaluate_pose_folder(
+            folder,
+            annotations,
+            paths,
+            backend=backend,
+            threads=threads,
+            output=output,
+            progress=progress,
+        )
+    typer.echo(
+        json.dumps(result.to_dict(), indent=1, sort_keys=True) if as_json else result.to_text()
+    )

@@ -1,0 +1,93 @@
+"""Turn what a user typed after ``--model`` into files: a path, a folder, or a shipped name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prunus.runtime.errors import ArtifactError, UsageError, nearest
+
+_SUFFIXES = (".onnx", ".engine", ".plan")
+_FOLDERS = (Path(), Path("demo"))  # where `prunus export` and `make demo` leave their files
+DEFAULT_MODEL = "evitpose-tiny"
+LEVELS = ("L0", "L1", "L2", "L3")
+
+
+def find_model(name: str) -> Path:
+    """Return the file of a model given by path or by its name in the zoo.
+
+    Raises:
+        ArtifactError: there is no such file and no such name.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    from prunus.models import zoo
+
+    known = sorted(shipped_graphs())
+    plain = name.replace("-", "_")
+    if plain in known:
+        return zoo.model_path(plain)
+    if path.suffix in _SUFFIXES or len(path.parts) > 1:
+        raise ArtifactError(
+            f"Model file not found: {name}.",
+            "Make one with: prunus export; list the names with: prunus models",
+        )
+    raise ArtifactError(
+        f"There is no model file and no shipped model '{name}'{nearest(plain, known)}.",
+        f"Give a .onnx file, or one of: {', '.join(known)}",
+    )
+
+
+def shipped_graphs() -> dict[str, str]:
+    """Return name -> file name of the graphs that come with prunus and run as they are."""
+    from prunus.models import zoo
+
+    return {entry.name: entry.file for entry in zoo.entries() if entry.file.endswith(".onnx")}
+
+
+def pose_models(names: Sequence[str], level: str | None) -> list[Path]:
+    """Return the pose model files of one network, one per batch size.
+
+    Args:
+        names: What the user gave, empty for the default network.
+        level: Pruning level, which picks the default file.
+
+    Raises:
+        ArtifactError: nothing fits.
+        UsageError: an unknown level.
+    """
+    if level is not None and level not in LEVELS:
+        raise UsageError(
+            f"Unknown level '{level}'{nearest(level, list(LEVELS))}.",
+            f"Use one of: {', '.join(LEVELS)}",
+        )
+    if not names:
+        return _default_models(level or "L2")
+    files: list[Path] = []
+    for name in names:
+        folder = Path(name)
+        if folder.is_dir():
+            shown = (p for p in folder.iterdir() if not p.name.startswith("."))
+            found = sorted(p for p in shown if p.suffix in _SUFFIXES)
+            if not found:
+                raise ArtifactError(
+                    f"The folder {folder} holds no model.",
+                    "Export one with: prunus export evitpose",
+                )
+            files += found
+        else:
+            files.append(find_model(name))
+    return files
+
+
+def _default_models(level: str) -> list[Path]:
+    stem = f"{DEFAULT_MODEL}-{level}"
+    for folder in _FOLDERS:
+        first = folder / f"{stem}.onnx"
+        if first.is_file():
+            return [first, *sorted(folder.glob(f"{stem}-b[248].onnx"))]
+    raise ArtifactError(
+        f"No --model was given and there is no {stem}.onnx here or in demo/.",
+        f"Make it (once) with: prunus export evitpose --level {level} -o {stem}.onnx",
+    )

@@ -1,0 +1,81 @@
+"""`prunus models`: what is shipped, and the way in for official checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from prunus.apps.options import Debug, Json, Output, Quiet
+
+app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+
+
+@app.callback()
+def models(context: typer.Context, as_json: Json = False, debug: Debug = False) -> None:
+    """List the models that come with prunus, and import official checkpoints.
+
+    \b
+    Examples:
+      prunus models
+      prunus models import vitpose-small.pth --variant small -o vitpose-small.safetensors
+    """
+    if context.invoked_subcommand is not None:
+        return
+    rows = [_row(entry) for entry in _entries()]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, sort_keys=True))
+        return
+    _print_table(rows)
+
+
+@app.command("import")
+def import_checkpoint(
+    checkpoint: Annotated[Path, typer.Argument(help="Official file: .pth, .pt or .safetensors.")],
+    *,
+    variant: Annotated[str, typer.Option(help="Size: tiny, small or base.")] = "small",
+    head: Annotated[
+        str | None, typer.Option(help="Head of the checkpoint; default: by size.")
+    ] = None,
+    expert: Annotated[int, typer.Option(help="Data set of a ++ checkpoint: 0 is COCO.")] = 0,
+    output: Output = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Turn an official ViTPose checkpoint into a safetensors file that prunus exports.
+
+    \b
+    Examples:
+      prunus models import vitpose-b.pth --variant base -o vitpose-b.safetensors
+      prunus models import vitpose-plus-small.safetensors --expert 0 -o small.safetensors
+    """
+    from prunus.models.checkpoints import vitpose
+
+    target = output or checkpoint.with_suffix(".prunus.safetensors")
+    vitpose.import_checkpoint(checkpoint, target, variant=variant, head=head, expert=expert)
+    if not quiet:
+        use = f"prunus export evitpose --variant {variant} --checkpoint {target}"
+        typer.echo(f"wrote {target}; use it with: {use}")
+
+
+def _entries() -> tuple[Any, ...]:
+    from prunus.models import zoo
+
+    return tuple(zoo.entries())
+
+
+def _row(entry: Any) -> dict[str, Any]:
+    """Return one zoo entry as plain values; what the table does not show is in the JSON."""
+    import dataclasses
+
+    return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(entry).items()}
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from prunus.apps.tables import print_table
+
+    columns = ("name", "task", "file", "size_mb", "licence", "origin")
+    shown = [c for c in columns if any(c in row for row in rows)]
+    print_table("shipped models", shown, [[str(row.get(c, "")) for c in shown] for row in rows])

@@ -1,0 +1,58 @@
+"""OpenCV, imported late and kept quiet: its messages on stderr would bury our one clear line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from prunus.runtime.errors import MissingDependencyError
+
+# A picture of this many pixels takes 400 MB as BGR; beyond it a decoder is more likely being
+# attacked than used. OpenCV reads the limit once, when it is loaded.
+MAX_PIXELS = 1 << 27
+
+_SETTINGS = {
+    "OPENCV_LOG_LEVEL": "OFF",
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",
+    "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),
+    # Without it every camera index that does not exist is tried on every driver.
+    "OPENCV_VIDEOIO_PRIORITY_OBSENSOR": "0",
+}
+_stderr_lock = threading.Lock()
+
+
+def load_cv2(purpose: str = "Reading and writing pictures") -> Any:
+    """Import OpenCV with its own messages off; settings of the user's environment win.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    try:
+        import cv2
+    except ImportError:
+        raise MissingDependencyError("cv2", "apps", purpose) from None
+    return cv2
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Silence the C libraries that write to file descriptor 2 (libjpeg, libpng) for a moment."""
+    with _stderr_lock:
+        try:
+            saved = os.dup(2)
+        except OSError:  # stderr is closed: nothing to silence
+            yield
+            return
+        void = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(void, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(void)
+            os.close(saved)

@@ -1,0 +1,1 @@
+"""Watch a run in a browser."""
