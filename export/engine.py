@@ -45,7 +45,7 @@ Flavour = Literal["tensorrt", "tensorrt_rtx"]
 
 # Smallest share of compute layers in half precision or on quantised operands. The rest of an fp16
 # artifact is the ranking branch; an int8 one also leaves attention products in float.
-MIN_HALF_SHARE: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.8, "int8": 0.3}
+MIN_HALF_SHARE: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.8, "int8": 0.5}
 
 
 def build_engine(
