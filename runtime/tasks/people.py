@@ -109,7 +109,7 @@ def _peaks(
 
 
 def _joints(heat: Floats, offsets: Floats, guess: Floats, low: Floats, high: Floats) -> Floats:
-    """Move each guessed joint of one person to the best cell of its box: (joints, 3) x, y, score."""
+    """Move each guessed joint of a person to the best cell of the box: (joints, 3) x, y, score."""
     (y0, x0), (y1, x1) = np.ceil(low).astype(int), np.ceil(high).astype(int)
     if y1 <= y0 or x1 <= x0:
         return np.concatenate([guess[:, ::-1], np.zeros((len(guess), 1), np.float32)], axis=1)
@@ -123,7 +123,9 @@ def _joints(heat: Floats, offsets: Floats, guess: Floats, low: Floats, high: Flo
     joint = np.arange(len(guess))
     y, x = y0 + index // (x1 - x0), x0 + index % (x1 - x0)
     shift = offsets[y, x, joint]
-    return np.stack([x + shift[:, 1], y + shift[:, 0], flat[index, joint]], axis=1).astype(np.float32)
+    return np.stack([x + shift[:, 1], y + shift[:, 0], flat[index, joint]], axis=1).astype(
+        np.float32
+    )
 
 
 class PeopleFinder:
@@ -140,8 +142,15 @@ class PeopleFinder:
     def __init__(self, session: Session, minimum_score: float = 0.12) -> None:
         card = session.card
         if card.preprocess is None or not isinstance(card.postprocess, PeoplePostprocess):
-            raise ArtifactError(f"{card.name} is a model for {card.task}; expected a people finder.", "Use movenet_multipose.onnx.")
-        self.session, self.minimum_score, self.postprocess = session, minimum_score, card.postprocess
+            raise ArtifactError(
+                f"{card.name} is a model for {card.task}; expected a people finder.",
+                "Give movenet_multipose.onnx.",
+            )
+        self.session, self.minimum_score, self.postprocess = (
+            session,
+            minimum_score,
+            card.postprocess,
+        )
         self.preprocess = card.preprocess
         self._buffer = np.zeros(card.inputs[0].shape, np.uint8)
 
@@ -169,7 +178,9 @@ class PeopleFinder:
         heads = self.session.run({self.session.card.inputs[0].name: self._buffer})
         post = self.postprocess
         people = decode_multipose(heads, post.stride, post.maximum_people, self.minimum_score)
-        return [p for p in _to_image(people, scale, frame_bgr.shape) if p.score >= self.minimum_score]
+        return [
+            p for p in _to_image(people, scale, frame_bgr.shape) if p.score >= self.minimum_score
+        ]
 
     def _letterbox(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Fill the input buffer; return input pixels per image pixel as x, y."""
@@ -181,7 +192,9 @@ class PeopleFinder:
         method = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
         small = cv2.resize(frame, size, interpolation=method)
         self._buffer[:] = self.preprocess.pad_value
-        self._buffer[0, : size[1], : size[0]] = small[:, :, ::-1] if self.preprocess.colour == "rgb" else small
+        self._buffer[0, : size[1], : size[0]] = (
+            small[:, :, ::-1] if self.preprocess.colour == "rgb" else small
+        )
         return np.array([size[0] / frame.shape[1], size[1] / frame.shape[0]])
 
     def close(self) -> None:
@@ -205,5 +218,3 @@ def _to_image(people: People, scale: npt.NDArray[np.float64], shape: tuple[int, 
         Pose(k.astype(np.float32), (float(b[0]), float(b[1]), float(b[2]), float(b[3])), float(s))
         for k, b, s in zip(keypoints, boxes, people.scores, strict=True)
     ]
-
-

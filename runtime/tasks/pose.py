@@ -73,14 +73,17 @@ class PoseEstimator:
     def __init__(self, sessions: Mapping[int, Session] | Session) -> None:
         table = dict(sessions) if isinstance(sessions, Mapping) else {_batch(sessions): sessions}
         if not table:
-            raise ArtifactError("Got no sessions; expected at least one.", "Open one with prunus.runtime.open.")
+            raise ArtifactError(
+                "Got no sessions; expected at least one.", "Open one with prunus.runtime.open."
+            )
         self.sessions: dict[int, Session] = dict(sorted(table.items()))
         self.card = next(iter(self.sessions.values())).card
         preprocess, self.postprocess = _contract(self.sessions)
         self.geometry = CropGeometry.of(preprocess)
         self._decode = _DECODERS[self.postprocess.decoder]
         self._buffers = {
-            size: np.zeros(session.card.inputs[0].shape, np.uint8) for size, session in self.sessions.items()
+            size: np.zeros(session.card.inputs[0].shape, np.uint8)
+            for size, session in self.sessions.items()
         }
 
     @staticmethod
@@ -121,7 +124,11 @@ class PoseEstimator:
         windows = self.geometry.windows(corners)
         joints = self.geometry.to_image(self._joints(frame_bgr, windows), windows)
         return [
-            Pose(k, (float(b[0]), float(b[1]), float(b[2]), float(b[3])), float(np.clip(k[:, 2], 0, 1).mean()))
+            Pose(
+                k,
+                (float(b[0]), float(b[1]), float(b[2]), float(b[3])),
+                float(np.clip(k[:, 2], 0, 1).mean()),
+            )
             for k, b in zip(joints, corners, strict=True)
         ]
 
@@ -180,7 +187,9 @@ def _split_rest(people: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
         options = []
         for size in sizes:
             cost, runs = best[max(count - size, 0)]
-            options.append((cost + size + _RUN_OVERHEAD, tuple(sorted((*runs, size), reverse=True))))
+            options.append(
+                (cost + size + _RUN_OVERHEAD, tuple(sorted((*runs, size), reverse=True)))
+            )
         best.append(min(options, key=lambda option: (option[0], len(option[1]))))
     return best[people][1]
 
@@ -196,7 +205,7 @@ def _contract(sessions: Mapping[int, Session]) -> tuple[ImagePreprocess, Keypoin
     for size, session in sessions.items():
         card = session.card
         if card.task != "pose" or not isinstance(card.postprocess, KeypointPostprocess):
-            raise ArtifactError(f"{card.name} is a model for {card.task}; expected one for pose.", fix)
+            raise ArtifactError(f"{card.name} is made for {card.task}; expected pose.", fix)
         if card.preprocess is None or card.preprocess.fit != "udp_affine":
             raise ArtifactError(f"{card.name} does not take affine crops of people.", fix)
         if _batch(session) != size:
