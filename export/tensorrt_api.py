@@ -78,7 +78,7 @@ BUILDER_NAMES = (
     "ProfilingVerbosity.DETAILED",
 )
 
-# Used by runtime/backends/tensorrt.py and benchmarks/gpu_suite.py.
+# Used by runtime/backends/tensorrt.py.
 RUNTIME_NAMES = (
     "EngineInspector.get_engine_information",
     "ICudaEngine.create_engine_inspector",

@@ -48,7 +48,7 @@ class TensorRTSession:
     ) -> None:
         self.card = sidecar.card
         self._check_finite = check_finite
-        self._gpu, self._graph = gpu, 0
+        self._trt, self._gpu, self._graph = trt, gpu, 0
         self._runtime: Any = None
         self._engine: Any = None
         self._context: Any = None
@@ -107,6 +107,11 @@ class TensorRTSession:
             self._enqueue()
         self._gpu.synchronise()
         return {spec.name: self._host[spec.name] for spec in self.card.outputs}
+
+    def layer_report(self) -> str:
+        """Return TensorRT's description of every layer as JSON (see `export/engine_report.py`)."""
+        inspector = self._engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
     def close(self) -> None:
         """Free the engine and all memory; arrays returned by `run` must not be used afterwards."""

@@ -40,6 +40,17 @@ def nptype(trt_type: DataType) -> type:
     return {DataType.FLOAT: np.float32, DataType.UINT8: np.uint8}[trt_type]
 
 
+class LayerInformationFormat(IntEnum):
+    ONELINE = 0
+    JSON = 1
+
+
+class EngineInspector:
+    def get_engine_information(self, format: LayerInformationFormat) -> str:
+        assert format == LayerInformationFormat.JSON
+        return '{"Layers": []}'
+
+
 class IExecutionContext:
     _WORK = ctypes.CFUNCTYPE(None, ctypes.c_int)
     _library: Any = None  # the fake driver that work is queued on
@@ -98,6 +109,9 @@ class ICudaEngine:
 
     def get_tensor_dtype(self, name: str) -> DataType:
         return self._tensors[name][1]
+
+    def create_engine_inspector(self) -> EngineInspector:
+        return EngineInspector()
 
     def create_execution_context(self) -> IExecutionContext:
         return IExecutionContext(self._tensors)

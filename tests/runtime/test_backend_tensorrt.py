@@ -110,6 +110,7 @@ def test_the_runtime_opens_engines_here(engine) -> None:
     with open_model(engine, options=BackendOptions(cuda_graph=False)) as session:
         assert (session.backend, session.card) == ("tensorrt", CARD)
         assert session.choice and "graph off" in session.description
+        assert session.layer_report() == '{"Layers": []}'
         assert session.run({"x": np.zeros((2, 3), np.uint8)})["y"].min() == 1
 
 
