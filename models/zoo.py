@@ -1,0 +1,201 @@
+"""The files that ship with prunus, as a typed and checked table (`zoo.toml`).
+
+Reading the table needs neither PyTorch nor ONNX; a file is compared with its hash before its path
+or its numbers are handed out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import sys
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from prunus.runtime.artifact import sha256_of
+from prunus.runtime.errors import ArtifactError, MissingDependencyError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Kind = Literal["checkpoint", "artifact"]
+TABLE = Path(__file__).with_name("zoo.toml")
+WEIGHTS = Path(__file__).with_name("weights")
+_SUFFIX = {"checkpoint": ".safetensors", "artifact": ".onnx"}
+_REINSTALL = "Install prunus again, or copy the file from a good installation."
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One shipped file.
+
+    Attributes:
+        name: What users and programs call it.
+        file: File name inside `weights/`.
+        kind: ``checkpoint`` (safetensors) or ``artifact`` (ONNX).
+        task: e.g. ``pose`` or ``detection``.
+        sha256: Lower-case hexadecimal hash of the file.
+        size: Bytes.
+        licence: SPDX identifier of the numbers, not of the code.
+        origin: Who made them, from what.
+        config: What rebuilds the network or describes the graph, e.g. ``{"variant": "tiny"}``.
+    """
+
+    name: str
+    file: str
+    kind: Kind
+    task: str
+    sha256: str
+    size: int
+    licence: str
+    origin: str
+    config: dict[str, str | int] = dataclasses.field(default_factory=dict, hash=False)
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies; it may be missing or damaged, see `model_path`."""
+        return WEIGHTS / self.file
+
+
+def entries() -> tuple[Entry, ...]:
+    """Return the shipped files in the table's order.
+
+    Raises:
+        ArtifactError: the table is missing or wrong.
+    """
+    return _cached_table(TABLE)
+
+
+@functools.lru_cache(maxsize=1)
+def _cached_table(path: Path) -> tuple[Entry, ...]:
+    return read_table(path)
+
+
+def read_table(path: Path) -> tuple[Entry, ...]:
+    """Read and check a table of files.
+
+    Raises:
+        ArtifactError: not readable, an unknown or missing key, a wrong value, a repeated name.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:  # pragma: no cover - the newest supported interpreters carry it
+        import tomli as tomllib
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"Cannot read the table {path}: {error}.", _REINSTALL) from None
+    unknown = [key for key in table if key != "entry"]
+    if unknown:
+        raise ArtifactError(f"{path.name} has the unknown key '{unknown[0]}'; expected 'entry'.")
+    found = tuple(_entry(row, number) for number, row in enumerate(table.get("entry", [])))
+    names = [entry.name for entry in found]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ArtifactError(f"{path.name} lists '{repeated[0]}' twice.", "Names must differ.")
+    return found
+
+
+def _entry(row: dict[str, Any], number: int) -> Entry:
+    title = f"Entry '{row.get('name', number)}' of the table of files"
+    fields = {field.name: field for field in dataclasses.fields(Entry)}
+    for key in row:
+        if key not in fields:
+            raise ArtifactError(f"{title} has the unknown key '{key}'{nearest(key, list(fields))}.")
+    missing = [n for n in fields if n not in row and n != "config"]
+    if missing:
+        raise ArtifactError(f"{title} lacks {', '.join(missing)}.")
+    for key, value in row.items():
+        wanted = {"size": int, "config": dict}.get(key, str)
+        if type(value) is not wanted:
+            got = type(value).__name__
+            raise ArtifactError(f"{title} has {key} of type {got}; expected {wanted.__name__}.")
+    entry = Entry(**row)
+    _check_values(entry, title)
+    return entry
+
+
+def _check_values(entry: Entry, title: str) -> None:
+    if entry.kind not in typing.get_args(Kind):
+        known = ", ".join(typing.get_args(Kind))
+        raise ArtifactError(f"{title} is of kind '{entry.kind}'; expected one of {known}.")
+    if not re.fullmatch(r"[0-9a-f]{64}", entry.sha256):
+        raise ArtifactError(f"{title} has a sha256 that is not 64 lower-case hexadecimal digits.")
+    if not re.fullmatch(r"[\w.-]+", entry.file) or Path(entry.file).suffix != _SUFFIX[entry.kind]:
+        raise ArtifactError(
+            f"{title} has the file '{entry.file}'; expected a plain name that ends in "
+            f"{_SUFFIX[entry.kind]}."
+        )
+    if entry.size < 1:
+        raise ArtifactError(f"{title} has a size of {entry.size} bytes; expected at least 1.")
+
+
+def find(name: str) -> Entry:
+    """Return the entry of that name.
+
+    Raises:
+        UsageError: nothing of that name ships.
+    """
+    known = {entry.name: entry for entry in entries()}
+    if name not in known:
+        choices = ", ".join(known) or "nothing"
+        raise UsageError(
+            f"No model named '{name}' ships with prunus{nearest(name, list(known))}.",
+            f"What ships: {choices}.",
+        )
+    return known[name]
+
+
+def model_path(name: str) -> Path:
+    """Return the path of a shipped file, after comparing it with its hash.
+
+    Raises:
+        UsageError: nothing of that name ships.
+        ArtifactError: the file is missing or damaged.
+    """
+    entry = find(name)
+    verify(entry)
+    return entry.path
+
+
+def verify(entry: Entry) -> None:
+    """Compare a file with its entry.
+
+    Raises:
+        ArtifactError: the file is missing, or has another size or hash.
+    """
+    if not entry.path.is_file():
+        raise ArtifactError(f"The file of '{entry.name}' is missing: {entry.path}.", _REINSTALL)
+    size = entry.path.stat().st_size
+    if size != entry.size:
+        raise ArtifactError(f"{entry.path} has {size} bytes; expected {entry.size}.", _REINSTALL)
+    got = sha256_of(entry.path)
+    if got != entry.sha256:
+        raise ArtifactError(
+            f"{entry.path} has sha256 {got[:12]}...; expected {entry.sha256[:12]}...", _REINSTALL
+        )
+
+
+def load_checkpoint(name: str) -> dict[str, Tensor]:
+    """Return the state dict of a shipped checkpoint; half precision comes back as float32.
+
+    Raises:
+        UsageError: nothing of that name ships, or it is no checkpoint.
+        ArtifactError: the file is missing or damaged.
+    """
+    entry = find(name)
+    if entry.kind != "checkpoint":
+        raise UsageError(
+            f"'{name}' is an {entry.kind} ({entry.file}); expected a checkpoint.",
+            "Open it with prunus.runtime.open.",
+        )
+    verify(entry)
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise MissingDependencyError("safetensors", "models", "Reading weights") from None
+    state = load_file(entry.path)
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}

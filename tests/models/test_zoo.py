@@ -1,0 +1,117 @@
+import hashlib
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from prunus.models import zoo
+from prunus.runtime.errors import ArtifactError, UsageError
+
+ROW = {
+    "name": "net",
+    "file": "net.safetensors",
+    "kind": "checkpoint",
+    "task": "pose",
+    "sha256": "0" * 64,
+    "size": 10,
+    "licence": "Apache-2.0",
+    "origin": "a test",
+}
+
+
+def _write(path, *rows):
+    lines = []
+    for row in rows:
+        lines.append("[[entry]]")
+        lines += [f"{k} = {v}" if isinstance(v, int) else f'{k} = "{v}"' for k, v in row.items()]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A weights folder with one real checkpoint in half precision."""
+    tensors = {"weight": torch.arange(6.0).reshape(2, 3).half(), "count": torch.tensor(7)}
+    file = tmp_path / ROW["file"]
+    save_file(tensors, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    row = {**ROW, "sha256": digest, "size": file.stat().st_size}
+    monkeypatch.setattr(zoo, "TABLE", _write(tmp_path / "zoo.toml", row))
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
+    return file
+
+
+def test_every_shipped_file_is_listed_and_intact():
+    listed = {entry.file for entry in zoo.entries()}
+    on_disk = {p.name for p in zoo.WEIGHTS.iterdir() if p.suffix in (".onnx", ".safetensors")}
+    assert listed == on_disk
+    for entry in zoo.entries():
+        zoo.verify(entry)
+    assert sum(entry.size for entry in zoo.entries()) < 40 * 2**20
+
+
+def test_the_table_is_read_without_torch():
+    code = "import sys; from prunus.models import zoo; zoo.entries(); print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+
+
+def test_checkpoint_comes_back_in_float32(shelf):
+    state = zoo.load_checkpoint("net")
+    assert state["weight"].dtype == torch.float32
+    assert torch.equal(state["weight"], torch.arange(6.0).reshape(2, 3))
+    assert state["count"].dtype == torch.int64
+    assert zoo.model_path("net") == shelf
+
+
+def test_damage_is_noticed(shelf):
+    data = bytearray(shelf.read_bytes())
+    data[-1] ^= 1
+    shelf.write_bytes(data)
+    with pytest.raises(ArtifactError, match="sha256"):
+        zoo.load_checkpoint("net")
+    shelf.write_bytes(data[:-3])
+    with pytest.raises(ArtifactError, match="bytes; expected"):
+        zoo.model_path("net")
+    shelf.unlink()
+    with pytest.raises(ArtifactError, match="missing"):
+        zoo.model_path("net")
+
+
+def test_unknown_name_gets_the_nearest(shelf):
+    with pytest.raises(UsageError, match="did you mean 'net'"):
+        zoo.find("nett")
+
+
+def test_an_artifact_is_no_checkpoint():
+    with pytest.raises(UsageError, match="expected a checkpoint"):
+        zoo.load_checkpoint("movenet_lightning")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sise": 3}, "unknown key 'sise' .did you mean 'size'"),
+        ({"kind": "picture"}, "kind 'picture'"),
+        ({"sha256": "abc"}, "64 lower-case"),
+        ({"file": "../net.safetensors"}, "plain name"),
+        ({"file": "net.onnx"}, "ends in .safetensors"),
+        ({"size": 0}, "at least 1"),
+        ({"size": "10"}, "of type str; expected int"),
+    ],
+)
+def test_wrong_rows_are_refused(tmp_path, change, message):
+    with pytest.raises(ArtifactError, match=message):
+        zoo.read_table(_write(tmp_path / "zoo.toml", {**ROW, **change}))
+
+
+def test_missing_and_repeated_are_refused(tmp_path):
+    short = {k: v for k, v in ROW.items() if k != "licence"}
+    with pytest.raises(ArtifactError, match="lacks licence"):
+        zoo.read_table(_write(tmp_path / "a.toml", short))
+    with pytest.raises(ArtifactError, match="twice"):
+        zoo.read_table(_write(tmp_path / "b.toml", ROW, ROW))
+    with pytest.raises(ArtifactError, match="Cannot read"):
+        zoo.read_table(tmp_path / "none.toml")
