@@ -113,7 +113,9 @@ def _shape_problem(value: onnx.ValueInfoProto | None) -> str:
         return "has no element type"
     if not tensor.HasField("shape"):
         return "has an unknown rank"
-    dims = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim]
+    dims = [
+        d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim
+    ]
     if any(not isinstance(d, int) or d < 1 for d in dims):
         return f"has shape {dims}, which is not constant"
     return ""
@@ -137,7 +139,9 @@ def _byte_readers(model: onnx.ModelProto) -> list[Problem]:
     uint8 = TensorProto.UINT8
     raw = {v.name for v in model.graph.input if v.type.tensor_type.elem_type == uint8}
     return [
-        Problem(node.name or node.op_type, f"{node.op_type} reads bytes; TensorRT can only Cast them")
+        Problem(
+            node.name or node.op_type, f"{node.op_type} reads bytes; TensorRT can only Cast them"
+        )
         for node in model.graph.node
         if node.op_type != "Cast" and raw & set(node.input)
     ]

@@ -77,7 +77,8 @@ def load_calibration(
         pictures = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
         if not pictures:
             raise SourceError(
-                f"{path} holds no pictures.", f"Put files {', '.join(PICTURES)} there, one person each."
+                f"{path} holds no pictures.",
+                f"Put files {', '.join(PICTURES)} there, one person each.",
             )
         spread = np.linspace(0, len(pictures) - 1, min(limit, len(pictures))).round().astype(int)
         crops = [_whole(_read(pictures[k]), preprocess) for k in spread]
@@ -162,7 +163,9 @@ def _read(path: Path) -> Any:
 
     image = load_cv2().imread(str(path)) if path.is_file() else None
     if image is None:
-        raise SourceError(f"Cannot read {path} as a picture.", f"Give one of: {', '.join(PICTURES)}.")
+        raise SourceError(
+            f"Cannot read {path} as a picture.", f"Give one of: {', '.join(PICTURES)}."
+        )
     return as_bgr8(image)
 
 

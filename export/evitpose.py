@@ -167,7 +167,9 @@ def choose_plan(
     Raises:
         UsageError: several are given, or the one given is impossible.
     """
-    given = [n for n, v in (("--level", level), ("--keep", keep), ("--plan", plan)) if v is not None]
+    given = [
+        n for n, v in (("--level", level), ("--keep", keep), ("--plan", plan)) if v is not None
+    ]
     if len(given) > 1:
         raise UsageError(f"Got {' and '.join(given)}; expected one of them.")
     if keep is not None:
@@ -186,11 +188,15 @@ def build_card(network: EViTPose, weights: PoseWeights, batch: int, heatmaps: bo
         "intensity", 0.0, 255.0,
     )  # fmt: skip
     outputs = [
-        TensorSpec("keypoints", "float32", (batch, joints, 3), ("batch", "joint", "x_y_score"), "pixel")
+        TensorSpec(
+            "keypoints", "float32", (batch, joints, 3), ("batch", "joint", "x_y_score"), "pixel"
+        )
     ]
     if heatmaps:
         shape = (batch, joints, height // 4, width // 4)
-        outputs.append(TensorSpec("heatmaps", "float32", shape, ("batch", "joint", "row", "column")))
+        outputs.append(
+            TensorSpec("heatmaps", "float32", shape, ("batch", "joint", "row", "column"))
+        )
     return ModelCard(
         task="pose",
         model="evitpose",

@@ -38,8 +38,9 @@ def scoped_names(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in model.graph.node:
         scope = next((p.value for p in node.metadata_props if p.key == _SCOPES_KEY), "[]")
         path: list[str] = ast.literal_eval(scope)
-        # The last entry is the operation's own name, the one before the innermost module.
-        node.name = f"{path[-2] if len(path) > 1 else ''}/{node.op_type}"
+        # The last entry is the operation's own name, the one before the innermost module. Some
+        # operators (splits) arrive without a scope and inherit their producer's.
+        node.name = f"{path[-2]}/{node.op_type}" if len(path) > 1 else ""
     return canonical_names(model)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from prunus.models.checkpoints.read import read_checkpoint
+from prunus.models.checkpoints.vitpose import convert_vitpose
+from prunus.models.zoo import Entry, entries, load_checkpoint
 from prunus.runtime.artifact import sha256_of
 from prunus.runtime.card import Weights
-from prunus.runtime.errors import ArtifactError, MissingDependencyError, UsageError
+from prunus.runtime.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
     from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig
 
 RANDOM = "random"
-_SHIPPED = {("tiny", "subpixel", 17): "evitpose_tiny_coco17"}
-_SHIPPED_ORIGIN = "trained by prunus on rendered people and teacher-labelled frames"
-_SHIPPED_LICENCE = "Apache-2.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +52,10 @@ def find_weights(
         ArtifactError: the file is missing or damaged.
     """
     if checkpoint is not None and str(checkpoint) != RANDOM:
-        return _from_file(Path(checkpoint), "", "")
+        return _from_file(Path(checkpoint), config)
     shipped = shipped_checkpoint(config) if checkpoint is None else None
     if shipped is not None:
-        return _from_file(shipped, _SHIPPED_ORIGIN, _SHIPPED_LICENCE)
+        return _from_zoo(shipped)
     if seed < 0:
         raise UsageError(f"Got the seed {seed}; expected 0 or more.")
     origin = f"random initialisation, seed {seed}: for benchmarks only"
@@ -79,16 +78,18 @@ def weights_of(
     kind, _, seed = spec.sha256.partition(":")
     if kind == RANDOM:
         return PoseWeights(spec, None, int(seed))
-    path = Path(checkpoint) if checkpoint is not None else shipped_checkpoint(config)
-    if path is None or (checkpoint is None and sha256_of(path) != spec.sha256):
-        raise ArtifactError(
-            f"The weights of this model (sha256 {spec.sha256[:12]}...) do not come with prunus.",
-            "Give the file that was exported with --checkpoint.",
-        )
-    found = _from_file(path, spec.origin, spec.licence)
+    if checkpoint is None:
+        shipped = shipped_checkpoint(config)
+        if shipped is None or shipped.sha256 != spec.sha256:
+            raise ArtifactError(
+                f"The weights of this model (sha256 {spec.sha256[:12]}...) do not come with prunus.",
+                "Give the file that was exported with --checkpoint.",
+            )
+        return _from_zoo(shipped)
+    found = _from_file(Path(checkpoint), config)
     if found.spec.sha256 != spec.sha256:
         raise ArtifactError(
-            f"{path} has sha256 {found.spec.sha256[:12]}...; the model was exported from "
+            f"{checkpoint} has sha256 {found.spec.sha256[:12]}...; the model was exported from "
             f"{spec.sha256[:12]}...",
             "Give the file that was exported, or export again.",
         )
@@ -129,55 +130,33 @@ def _shape_note(name: str, own: Mapping[str, Any], state: Mapping[str, Any]) -> 
     return f"has {name} {list(state[name].shape)}, expected {list(own[name].shape)}"
 
 
-def shipped_checkpoint(config: EViTPoseConfig) -> Path | None:
-    """Return the shipped weights file that fits a network, None when there is none."""
-    name = _SHIPPED.get((config.variant, config.head, config.joints))
-    spec = importlib.util.find_spec("prunus.models")
-    if name is None or config.fill == "mask" or spec is None:
+def shipped_checkpoint(config: EViTPoseConfig) -> Entry | None:
+    """Return the shipped weights that fit a network, None when there are none."""
+    if config.fill == "mask":  # its token is a parameter that other fills do not train
         return None
-    folders = [Path(folder) / "weights" for folder in spec.submodule_search_locations or ()]
-    files = [folder / f"{name}.safetensors" for folder in folders]
-    return next((path for path in files if path.is_file()), None)
+    wanted = {"variant": config.variant, "head": config.head, "joints": config.joints}
+    for entry in entries():
+        fits = all(entry.config.get(key) == value for key, value in wanted.items())
+        if entry.kind == "checkpoint" and entry.task == "pose" and fits:
+            return entry
+    return None
 
 
-def _from_file(path: Path, origin: str, licence: str) -> PoseWeights:
-    if not path.is_file():
-        raise ArtifactError(f"Checkpoint not found: {path}.", "Give a .safetensors or .pth file.")
-    state = read_state(path)
-    # Files may come from anywhere: their name says more than a guess would.
-    spec = Weights(
-        origin or f"checkpoint {path.name}", sha256_of(path), licence or "see checkpoint", True
-    )
-    return PoseWeights(spec, state)
+def _from_zoo(entry: Entry) -> PoseWeights:
+    state = load_checkpoint(entry.name)
+    return PoseWeights(Weights(entry.origin, entry.sha256, entry.licence, True), state)
 
 
-def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """Read a checkpoint of prunus (``.safetensors`` or a plain ``torch.save`` of a state dict).
-
-    Raises:
-        ArtifactError: not readable, or not a dictionary of tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            try:
-                from safetensors.torch import load_file
-            except ImportError:
-                raise MissingDependencyError("safetensors", "models", "Reading weights") from None
-            return dict(load_file(path))
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except MissingDependencyError:
-        raise
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ArtifactError(
-            f"Cannot read the checkpoint {path}: {reason[:150]}.", "Copy or download it again."
-        ) from None
-    if not isinstance(loaded, dict) or not loaded:
-        raise ArtifactError(f"{path} holds a {type(loaded).__name__}; expected a state dict.")
-    for key in ("state_dict", "model"):
-        if isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    tensors = {str(k): v for k, v in loaded.items() if isinstance(v, torch.Tensor)}
-    if not tensors:
-        raise ArtifactError(f"{path} holds no tensors.", "Give a state dict.")
-    return tensors
+def _from_file(path: Path, config: EViTPoseConfig) -> PoseWeights:
+    """Read weights of prunus, or of ViTPose in any public layout."""
+    state = read_checkpoint(path)
+    origin, trained = f"checkpoint {path.name}", True
+    if "joint_tokens" not in state:
+        imported = convert_vitpose(state, config)
+        state = dict(imported.state)
+        # Joint tokens rank the patches: until they are trained, so is nothing behind a cut.
+        trained = not imported.fresh
+        origin = f"ViTPose checkpoint {path.name}"
+        if imported.fresh:
+            origin += f", {len(imported.fresh)} parameters untrained"
+    return PoseWeights(Weights(origin, sha256_of(path), "see checkpoint", trained), state)

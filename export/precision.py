@@ -158,7 +158,9 @@ class _HalfTyping:
     def _overflows(self, node: onnx.NodeProto) -> bool:
         used = [self.constants[name] for name in node.input if name in self.constants]
         arrays = (numpy_helper.to_array(tensor) for tensor in used)
-        return any(a.size and float(np.abs(a[np.isfinite(a)]).max(initial=0)) > HALF_MAX for a in arrays)
+        return any(
+            a.size and float(np.abs(a[np.isfinite(a)]).max(initial=0)) > HALF_MAX for a in arrays
+        )
 
 
 def _halve_attributes(node: onnx.NodeProto) -> None:

@@ -115,7 +115,11 @@ def sensitive_layers(model: onnx.ModelProto) -> list[str]:
         if node.name in heavy or leads:
             before.update(node.input)
     first = [layers[0].name] if layers else []
-    return [*first, *sorted(set(last) - set(first)), *(n.name for n in layers if n.name in deciding)]
+    return [
+        *first,
+        *sorted(set(last) - set(first)),
+        *(n.name for n in layers if n.name in deciding),
+    ]
 
 
 def lift_biases(model: onnx.ModelProto, layers: Collection[str]) -> None:
@@ -140,6 +144,11 @@ def lift_biases(model: onnx.ModelProto, layers: Collection[str]) -> None:
                 if lifted.name not in tensors:
                     graph.initializer.append(lifted)
                     tensors[lifted.name] = graph.initializer[-1]
+    # A shared bias may have lost its last reader; ONNX Runtime would complain about it.
+    read = {name for node in graph.node for name in node.input}
+    alive = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(alive)
 
 
 def _quantise(

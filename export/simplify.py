@@ -18,9 +18,14 @@ from prunus.export.naming import canonical_names
 from prunus.runtime.errors import MissingDependencyError, PrunusError
 
 PRODUCER = "prunus"
-# MatMul + Add is what every back end's attention patterns are written for; Gemm needs two extra
-# reshapes per linear layer and was not faster in ONNX Runtime.
-_SKIPPED = ["fuse_matmul_add_bias_into_gemm", "fuse_matmul_add_bias_into_gemm_batched"]
+_SKIPPED = [
+    # MatMul + Add is what every back end's attention patterns are written for; Gemm needs two extra
+    # reshapes per linear layer and was not faster in ONNX Runtime.
+    "fuse_matmul_add_bias_into_gemm",
+    "fuse_matmul_add_bias_into_gemm_batched",
+    # Would drop biases that happen to be zero: a graph must not change shape with its weights.
+    "eliminate_nop_with_unit",
+]
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
