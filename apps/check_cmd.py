@@ -16,11 +16,18 @@ def check(
     *,
     backend: Annotated[
         list[str] | None,
-        typer.Option("--backend", help="Back end to judge; repeat for more.", metavar="NAME"),
+        typer.Option(
+            "--backend",
+            help="onnxruntime, openvino, openvino-bf16, tensorrt, tensorrt_rtx; repeatable.",
+            metavar="NAME",
+        ),
     ] = None,
     samples: Annotated[int, typer.Option(help="Real crops to compare.", min=1)] = 16,
     images: Annotated[
         Path | None, typer.Option(help="Folder of pictures; default: bundled clip.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights that were exported; default: shipped ones.")
     ] = None,
     bisect: Annotated[
         bool, typer.Option("--bisect", help="Name the first block and node that differ.")
@@ -56,6 +63,7 @@ def check(
             report = check_artifact(
                 model,
                 backends=tuple(backend or ("onnxruntime",)),
+                checkpoint=checkpoint,
                 samples=samples,
                 images=images,
                 bisect=bisect,

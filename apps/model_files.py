@@ -25,7 +25,7 @@ def find_model(name: str) -> Path:
     from prunus.models import zoo
 
     known = sorted(shipped_graphs())
-    plain = name.replace("-", "_")
+    plain = name.removesuffix(".onnx").replace("-", "_")
     if plain in known:
         return zoo.model_path(plain)
     if path.suffix in _SUFFIXES or len(path.parts) > 1:
@@ -43,7 +43,7 @@ def shipped_graphs() -> dict[str, str]:
     """Return name -> file name of the graphs that come with prunus and run as they are."""
     from prunus.models import zoo
 
-    return {entry.name: entry.file for entry in zoo.entries() if entry.file.endswith(".onnx")}
+    return {e.name: e.file for e in zoo.entries() if e.kind == "artifact"}
 
 
 def pose_models(names: Sequence[str], level: str | None) -> list[Path]:

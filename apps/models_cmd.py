@@ -76,6 +76,6 @@ def _row(entry: Any) -> dict[str, Any]:
 def _print_table(rows: list[dict[str, Any]]) -> None:
     from prunus.apps.tables import print_table
 
-    columns = ("name", "task", "file", "size_mb", "licence", "origin")
+    columns = ("name", "kind", "task", "size", "licence", "origin")
     shown = [c for c in columns if any(c in row for row in rows)]
     print_table("shipped models", shown, [[str(row.get(c, "")) for c in shown] for row in rows])

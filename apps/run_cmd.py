@@ -66,7 +66,8 @@ def pose(
 ) -> None:
     """Draw the skeletons of people on a picture, a folder, a video, a camera or a stream.
 
-    -o is short for one more --sink. Ctrl-C ends the run; what was written by then is kept whole.
+    -o is short for one more --sink. Without any, files get a neighbour named NAME-pose, live
+    sources a page on http://localhost:8080/. Ctrl-C ends the run and completes the output.
 
     \b
     Examples:
@@ -99,3 +100,5 @@ def pose(
         typer.echo(summary.to_json())
     elif not quiet:
         typer.echo(summary.to_text())
+    if summary.interrupted:
+        raise typer.Exit(130)

@@ -28,7 +28,7 @@ class WindowSink:
         except self._cv2.error:
             raise HostError(
                 "This OpenCV cannot open windows (a headless build, or no display).",
-                "Use --sink web:8080, or install the package opencv-python instead of the headless one.",
+                "Use --sink web:8080, or install opencv-python instead of its headless build.",
             ) from None
         self._open = True
 
