@@ -164,6 +164,8 @@ class PrecisionSpec:
         quantiser: Tool and scheme, empty without quantisation.
         calibration_sha256: Hash of the calibration data, empty without.
         calibration_samples: How many samples were used.
+        also_within_budget: Lower arithmetic of a back end (``bf16``) that was measured on real
+            inputs and stayed within the error budget of the task; `auto` may then use it.
     """
 
     precision: Precision = "fp32"
@@ -171,6 +173,7 @@ class PrecisionSpec:
     quantiser: str = ""
     calibration_sha256: str = ""
     calibration_samples: int = 0
+    also_within_budget: tuple[Literal["bf16"], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ def open(
         )
     path, options = Path(path), options or BackendOptions()
     card = read_card(path)
-    choice = choose(path, card, backend, device)
+    choice = choose(path, card, backend, device, options.inference_precision)
     module = cast(_BackendModule, importlib.import_module(choice.backend.module))
     session = module.open_session(path, card, threads, device, options)
     session.choice = choice.reasons

@@ -102,10 +102,21 @@ def version() -> str:
 
 
 def arithmetic(card: ModelCard, options: BackendOptions, kind: str) -> str:
-    """Return the precision hint for a card: ``f32``, ``bf16``, or empty for the device's own."""
+    """Return the precision hint: ``f32``, ``bf16``, or empty for the device's own.
+
+    Args:
+        card: Says which lower arithmetic was measured within the task's budget.
+        options: What the caller asked for comes first.
+        kind: OpenVINO's name of the device.
+    """
     if options.inference_precision != "auto":
         return options.inference_precision
-    return "f32"
+    if kind.startswith("NPU"):
+        return ""  # it has half precision and no other
+    if kind.startswith("GPU"):
+        return "" if card.precision.precision != "fp32" else "f32"
+    allowed = "bf16" in card.precision.also_within_budget
+    return "bf16" if allowed and host.bfloat16_flag() else "f32"
 
 
 def _config(kind: str, threads: int, precision: str, options: BackendOptions) -> dict[str, Any]:

@@ -100,66 +100,91 @@ class Choice:
     reasons: tuple[str, ...]
 
 
-def choose(path: str | Path, card: ModelCard, backend: str, device: str) -> Choice:
+def choose(
+    path: str | Path, card: ModelCard, backend: str, device: str, arithmetic: str = "auto"
+) -> Choice:
     """Choose the back end that opens `path`.
 
     A name is taken at its word: when that back end is missing, or cannot open such a file, the
-    result is an error and never another back end.
+    result is an error and never another back end. `auto` takes ONNX Runtime, and OpenVINO only
+    where it was seen faster without leaving the accuracy budget: on CPUs that multiply bfloat16 in
+    hardware, for models whose card says that bfloat16 was measured within the budget. (In float32
+    the two are equally fast within the noise, and OpenVINO takes longer to load.)
+
+    Args:
+        path: Model file; only its suffix is read.
+        card: Its card.
+        backend: A name, or ``auto``.
+        device: Device name with or without an index.
+        arithmetic: ``auto``, or the `BackendOptions.inference_precision` that was asked for.
 
     Raises:
-        UsageError: no such back end or device.
+        UsageError: no such back end or device, or it cannot compute as asked.
         ArtifactError: the back end does not open this kind of file.
         MissingDependencyError: its package is not installed.
     """
-    suffix, kind = Path(path).suffix, device.partition(":")[0]
+    request = _Request(path, Path(path).suffix, device.partition(":")[0], arithmetic)
     if backend != "auto":
-        info = find(backend)
-        _refuse_misfit(info, suffix, kind, path)
-        return Choice(info, (f"{info.name}: asked for",))
-    if suffix in ENGINE_SUFFIXES:
-        info = find("tensorrt")
-        _refuse_misfit(info, suffix, kind, path)
-        return Choice(info, ("tensorrt: engines run there alone",))
-    return _choose_for_onnx(card, suffix, kind, path)
+        return Choice(_fitting(find(backend), request), (f"{backend}: asked for",))
+    if request.suffix in ENGINE_SUFFIXES:
+        return Choice(_fitting(find("tensorrt"), request), ("tensorrt: engines run there alone",))
+    return _choose_for_onnx(card, request)
 
 
-def _refuse_misfit(info: BackendInfo, suffix: str, kind: str, path: str | Path) -> None:
-    if suffix not in info.suffixes:
-        fits = [other.name for other in BACKENDS if suffix in other.suffixes]
+@dataclass(frozen=True, slots=True)
+class _Request:
+    path: str | Path
+    suffix: str
+    kind: str
+    arithmetic: str
+
+
+def _fitting(info: BackendInfo, request: _Request) -> BackendInfo:
+    """Return `info` if it can do what is asked; otherwise raise what says why not."""
+    if request.suffix not in info.suffixes:
+        fits = [other.name for other in BACKENDS if request.suffix in other.suffixes]
         raise ArtifactError(
-            f"{info.label} opens {' and '.join(info.suffixes)} files; got {path}.",
+            f"{info.label} opens {' and '.join(info.suffixes)} files; got {request.path}.",
             f"Use --backend {fits[0]}." if fits else "Give a .onnx or .engine file.",
         )
-    if kind not in info.devices:
+    if request.kind not in info.devices:
         raise UsageError(
-            f"{info.label} has no device '{kind}'{nearest(kind, list(info.devices))}.",
+            f"{info.label} has no device '{request.kind}'{nearest(request.kind, [*info.devices])}.",
             f"Choose one of: {', '.join(info.devices)}.",
+        )
+    if request.arithmetic == "bf16" and info.name != "openvino":
+        raise UsageError(
+            f"{info.label} computes in the number formats of the graph; it has no bf16 switch.",
+            "Use --backend openvino, or leave the arithmetic to the back end.",
         )
     if not info.installed:
         raise MissingDependencyError(info.packages[0], info.extra, f"The back end '{info.name}'")
+    return info
 
 
-def _choose_for_onnx(card: ModelCard, suffix: str, kind: str, path: str | Path) -> Choice:
-    default, fast = find("onnxruntime"), find("openvino")
-    if kind not in default.devices and kind in fast.devices:
-        _refuse_misfit(fast, suffix, kind, path)
-        return Choice(fast, (f"openvino: the one with the device '{kind}'",))
-    prefer, reason = prefer_openvino(card, kind)
-    if prefer or (not default.installed and fast.installed and kind in fast.devices):
-        _refuse_misfit(fast, suffix, kind, path)
-        other = "not needed" if default.installed else "not installed"
-        return Choice(fast, (f"openvino: {reason}", f"onnxruntime: {other}"))
-    _refuse_misfit(default, suffix, kind, path)
-    return Choice(default, ("onnxruntime: the default", f"openvino: {reason}"))
+def _choose_for_onnx(card: ModelCard, request: _Request) -> Choice:
+    default, other = find("onnxruntime"), find("openvino")
+    prefer, reason = _prefer_openvino(card, request)
+    if prefer:
+        return Choice(_fitting(other, request), (f"openvino: {reason}", "onnxruntime: slower here"))
+    if not default.installed and other.installed and request.kind in other.devices:
+        reasons = ("openvino: the one that is installed", "onnxruntime: not installed")
+        return Choice(_fitting(other, request), reasons)
+    return Choice(_fitting(default, request), ("onnxruntime: the default", f"openvino: {reason}"))
 
 
-def prefer_openvino(card: ModelCard, kind: str) -> tuple[bool, str]:
-    """Tell whether OpenVINO should run this model on this CPU, and why (not)."""
-    flag = host.bfloat16_flag()
-    if not find("openvino").installed:
-        return False, "not installed: pip install 'prunus[openvino]'"
-    if kind != "cpu":
-        return False, f"has no device '{kind}'"
-    if not flag:
-        return False, "this CPU has no bfloat16 arithmetic, where it would be faster"
-    return True, f"this CPU has bfloat16 arithmetic ({flag})"
+def _prefer_openvino(card: ModelCard, request: _Request) -> tuple[bool, str]:
+    """Tell whether OpenVINO should run this model, and why (not)."""
+    flag, missing = host.bfloat16_flag(), not find("openvino").installed
+    measured = "bf16" in card.precision.also_within_budget
+    rules = (  # the first one that holds decides
+        (request.arithmetic == "bf16", True, "the one with a bf16 switch"),
+        (request.kind in ("gpu", "npu"), True, f"the one with the device '{request.kind}'"),
+        (missing, False, "not installed: pip install 'prunus[openvino]'"),
+        (request.kind != "cpu", False, f"has no device '{request.kind}'"),
+        (not flag, False, "this CPU has no bfloat16 arithmetic, where it would be faster"),
+        (request.arithmetic == "f32", False, "faster in bfloat16 only; float32 was asked for"),
+        (not measured, False, "faster in bfloat16 only, not measured within this model's budget"),
+        (True, True, f"bfloat16 ({flag}) is faster, and was measured within this model's budget"),
+    )
+    return next((verdict, reason) for holds, verdict, reason in rules if holds)

@@ -18,7 +18,7 @@ def alive() -> set[str]:
     return {t.name for t in threading.enumerate() if t.name in ("capture", *NAMES)}
 
 
-class Boom(Exception):
+class BoomError(Exception):
     """A planted failure."""
 
 
@@ -27,7 +27,7 @@ def stage(name, step, switches=(), fails=(), index_of=lambda p: p[0]):
 
     def work(payload):
         if index_of(payload) in fails:
-            raise Boom(name, index_of(payload))
+            raise BoomError(name, index_of(payload))
         if index_of(payload) in switches:
             time.sleep(0)  # gives the interpreter to another thread: a different interleaving
             time.sleep(0.0002)
@@ -77,7 +77,7 @@ def test_failure_comes_after_the_frames_before_it(fails, switches) -> None:
     stages = [stage(n, i, padded[i], fails.get(i, ())) for i, n in enumerate(NAMES)]
     received = []
     with (
-        pytest.raises(Boom) as caught,
+        pytest.raises(BoomError) as caught,
         Pipeline(((n,) for n in range(60)), stages, live=False) as p,
     ):
         for item in p:
@@ -157,9 +157,9 @@ def test_leaving_the_loop_ends_the_threads() -> None:
 
 
 def test_caller_exception_passes_through() -> None:
-    with pytest.raises(Boom), Pipeline(iter(int, 1), [Stage("infer", abs)], live=False) as pipeline:
+    with pytest.raises(BoomError), Pipeline(iter(int, 1), [Stage("infer", abs)], live=False) as pipeline:
         for _ in pipeline:
-            raise Boom
+            raise BoomError
     assert not alive()
 
 
