@@ -120,7 +120,8 @@ def _finish(b: Builder, size: tuple[int, int], outputs: Sequence[str]) -> onnx.M
 def _shorten_names(model: onnx.ModelProto) -> None:
     """Keep the last three parts of TensorFlow's long paths, numbered where they meet."""
     graph = model.graph
-    renamed = {v.name: v.name for v in [*graph.input, *graph.output]} | {"": ""}
+    renamed: dict[str, str] = {v.name: v.name for v in [*graph.input, *graph.output]}
+    renamed[""] = ""
     taken = set(renamed)
 
     def short(name: str) -> str:

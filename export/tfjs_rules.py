@@ -132,7 +132,7 @@ def _relu6(b: Builder, n: TfjsNode) -> None:
 
 
 def _six(b: Builder) -> list[str]:
-    return [b.constant("relu6/low", np.float32(0.0)), b.constant("relu6/high", np.float32(6.0))]
+    return [b.constant(f"relu6/{k}", np.array(v, np.float32)) for k, v in (("low", 0), ("high", 6))]
 
 
 def _squared_difference(b: Builder, n: TfjsNode) -> None:

@@ -77,7 +77,7 @@ def check_frame(frame: npt.NDArray[Any]) -> None:
     Raises:
         TensorError: another shape or dtype.
     """
-    shape = getattr(frame, "shape", ())
+    shape: tuple[int, ...] = getattr(frame, "shape", ())
     dtype = getattr(frame, "dtype", type(frame).__name__)
     if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise TensorError(
