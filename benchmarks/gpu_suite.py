@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import importlib.util
 import json
-import platform
 import sys
 import tempfile
 import time
@@ -29,6 +29,7 @@ from prunus import runtime
 from prunus.runtime.backends import cuda
 from prunus.runtime.card import ImagePreprocess
 from prunus.runtime.errors import PrunusError
+from prunus.runtime.measure import environment
 from prunus.runtime.session import BackendOptions, Session
 
 FLAVOURS = ("tensorrt", "tensorrt_rtx")
@@ -219,14 +220,18 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def environment() -> dict[str, Any]:
-    """Return GPU, driver and versions."""
-    versions = {}
-    for name in (*FLAVOURS, "onnxruntime", "numpy"):
-        if importlib.util.find_spec(name):
-            versions[name] = str(importlib.import_module(name).__version__)
-    gpu = dataclasses.asdict(cuda.device_properties())
-    return {"gpu": gpu, "versions": versions, "python": platform.python_version()}
+def surroundings() -> dict[str, Any]:
+    """Return the machine, its GPU and driver, and the versions of TensorRT."""
+    versions = {
+        name: str(importlib.import_module(name).__version__)
+        for name in FLAVOURS
+        if importlib.util.find_spec(name)
+    }
+    return {
+        **environment(),
+        "gpu": dataclasses.asdict(cuda.device_properties()),
+        "tensorrt": versions,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -253,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     result = Result(model.stem, flavour, problems=[str(error)])
                 results.append(result)
                 sys.stderr.write(f"{result.model} {flavour}: {result.problems or 'ok'}\n")
-    report = {"environment": environment(), "results": [dataclasses.asdict(r) for r in results]}
+    report = {"environment": surroundings(), "results": [dataclasses.asdict(r) for r in results]}
     options.output.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
     sys.stdout.write(table(results) + f"\n\nraw samples: {options.output}\n")
     return int(any(r.problems for r in results))
