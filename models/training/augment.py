@@ -174,6 +174,7 @@ def _recolour(crop: np.ndarray, strength: float, rng: np.random.Generator) -> np
         grey = cv2.cvtColor(out, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, 2)
         out = cv2.addWeighted(out, keep := float(rng.uniform(0, 0.8)), grey, 1 - keep, 0)
     if rng.random() < 0.2 * strength:
+        cv2.setRNGSeed(int(rng.integers(2**31)))  # OpenCV's own generator knows no other source
         noise = np.empty(out.shape, np.int16)
         cv2.randn(noise, 0, float(rng.uniform(1, 10)))
         out = np.clip(out.astype(np.int16) + noise, 0, 255).astype(np.uint8)

@@ -43,7 +43,7 @@ def decode_jpeg(data: bytes) -> np.ndarray:
     """Decode JPEG bytes to RGB uint8 (H,W,3)."""
     import cv2
 
-    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
+    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))[..., ::-1]
 
 
 def write_shard(path: Path, shard: PeopleShard) -> None:

@@ -174,7 +174,7 @@ def _composite(
     """Lay the premultiplied figure over the background, with a soft shadow at the feet."""
     import cv2
 
-    scene = back.astype(np.float32)
+    scene: np.ndarray = back.astype(np.float32)
     if rng.random() < 0.5:
         shadow = np.zeros(back.shape[:2], np.float32)
         foot = body[body[:, 1] > np.quantile(body[:, 1], 0.97)].mean(0)

