@@ -34,9 +34,9 @@ from prunus.runtime.progress import Progress, Silent
 if TYPE_CHECKING:
     import onnx
 
-# Largest difference of a tensor as a share of its range. Half precision loses about 1e-3 per
-# operation and 8 bits about 1e-2; a dozen blocks add it up.
-TOLERANCES: Mapping[str, float] = {"fp32": 1e-4, "fp16": 2e-2, "int8": 2e-1}
+# Largest difference of a value as a share of its range. An EViTPose-Tiny in half precision stays
+# near 1e-3 once its selections are aligned; each 8-bit step is off by 4e-3 and blocks add it up.
+TOLERANCES: Mapping[str, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 2e-1}
 _CHUNK_BYTES = 128 << 20
 
 
@@ -132,7 +132,9 @@ def bisect_graphs(
     pair, error = twin.first_beyond(tolerance, inside) or first
     feeding = [e for _, e in twin.errors(matched_inputs(accused, pair, pairs))]
     report.update(3, 3)
-    found = Divergence(block, pair.label, pair.operator, error, max(feeding, default=0.0), tolerance)
+    found = Divergence(
+        block, pair.label, pair.operator, error, max(feeding, default=0.0), tolerance
+    )
     return Bisection(found, len(pairs), swap_notes(twin.swaps))
 
 

@@ -22,7 +22,13 @@ from prunus.export.verify.report import Report
 from prunus.export.verify.saved import Run, RunSet, judge, save_runs
 from prunus.runtime.artifact import read_card, sha256_of
 from prunus.runtime.card import ImagePreprocess, ModelCard
-from prunus.runtime.errors import ArtifactError, MissingDependencyError, TensorError, UsageError, nearest
+from prunus.runtime.errors import (
+    ArtifactError,
+    MissingDependencyError,
+    TensorError,
+    UsageError,
+    nearest,
+)
 from prunus.runtime.progress import Progress, Silent
 
 if TYPE_CHECKING:

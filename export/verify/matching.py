@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,31 +50,75 @@ class Pair:
 def matching_values(reference: onnx.ModelProto, suspect: onnx.ModelProto) -> list[Pair]:
     """Return the values that both graphs compute, in the order of the suspect's nodes.
 
-    Nodes are matched by name and operator; nodes without a name by the name of their value.
+    A node finds its twin in the same module, with the same operator and the same producers: a pass
+    that sorts the graph anew numbers its nodes anew. Where the wiring differs, the name decides.
     """
-    by_label, by_value = {}, {}
-    for label, operator, output, value in _values(reference):
-        by_label[label, operator, output] = value
-        by_value[operator, output, value] = value
+    nodes, twins = _Wiring(reference), _Wiring(suspect)
     shapes, own_shapes = tensor_shapes(reference), tensor_shapes(suspect)
+    known: dict[str, str] = {name: name for name in twins.inputs & nodes.inputs}
     pairs = []
-    for label, operator, output, value in _values(suspect):
-        named = not label.endswith(f"{operator}#{label.rpartition('#')[2]}")
-        twin = by_label.get((label, operator, output)) if named else None
-        twin = twin or by_value.get((operator, output, value))
-        if twin is not None:
-            pairs.append(
-                Pair(
-                    label,
-                    operator,
-                    output,
-                    twin,
-                    value,
-                    shapes.get(twin, ()),
-                    own_shapes.get(value, ()),
-                )
-            )
+    for label, node in twins.nodes.items():
+        feeding = tuple(known.get(v, v) for v in twins.producers_of(node))
+        twin = nodes.take(label, node, feeding)
+        if twin is None:
+            continue
+        for output, (theirs, mine) in enumerate(zip(twin.output, node.output, strict=False)):
+            if not (theirs and mine):
+                continue
+            known[mine] = theirs
+            shape, own = shapes.get(theirs, ()), own_shapes.get(mine, ())
+            pairs.append(Pair(label, node.op_type, output, theirs, mine, shape, own))
     return pairs
+
+
+class _Wiring:
+    """A graph without inserted conversions: nodes by label, and who feeds whom."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        graph = model.graph
+        self.inputs = {value.name for value in graph.input}
+        self.producers = {value: node for node in graph.node for value in node.output}
+        self.nodes = {
+            node_label(node, k): node
+            for k, node in enumerate(graph.node)
+            if node.op_type not in INSERTED
+        }
+        self._free: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+        self._taken: set[str] = set()
+        for label, node in self.nodes.items():
+            self._free.setdefault(self._key(label, node, self.producers_of(node)), []).append(label)
+
+    def producers_of(self, node: onnx.NodeProto) -> tuple[str, ...]:
+        """Return the computed values that feed a node, seen through conversions; no constants."""
+        found = []
+        for value in node.input:
+            name = value
+            while name in self.producers and self.producers[name].op_type in INSERTED:
+                name = self.producers[name].input[0]
+            if name in self.producers or name in self.inputs:
+                found.append(name)
+        return tuple(found)
+
+    def take(
+        self, label: str, node: onnx.NodeProto, feeding: tuple[str, ...]
+    ) -> onnx.NodeProto | None:
+        """Return the free node that is wired like this one, else the one of the same name."""
+        same = [
+            x for x in self._free.get(self._key(label, node, feeding), ()) if x not in self._taken
+        ]
+        chosen = label if label in same else next(iter(same), None)
+        if chosen is None and label in self.nodes and label not in self._taken:
+            chosen = label if self.nodes[label].op_type == node.op_type else None
+        if chosen is None:
+            return None
+        self._taken.add(chosen)
+        return self.nodes[chosen]
+
+    @staticmethod
+    def _key(
+        label: str, node: onnx.NodeProto, feeding: tuple[str, ...]
+    ) -> tuple[str, str, tuple[str, ...]]:
+        return label.rpartition("/")[0], node.op_type, feeding
 
 
 def crossing(model: onnx.ModelProto, pairs: list[Pair]) -> list[Pair]:
@@ -104,12 +147,3 @@ def matched_inputs(model: onnx.ModelProto, pair: Pair, pairs: list[Pair]) -> lis
         if name in known:
             found.append(known[name])
     return found
-
-
-def _values(model: onnx.ModelProto) -> Iterator[tuple[str, str, int, str]]:
-    for k, node in enumerate(model.graph.node):
-        if node.op_type in INSERTED:
-            continue
-        for output, value in enumerate(node.output):
-            if value:
-                yield node_label(node, k), node.op_type, output, value

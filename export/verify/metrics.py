@@ -140,7 +140,7 @@ class PoseMetric:
         expected, got = reference["keypoints"], suspect["keypoints"]
         distance = np.linalg.norm(got[..., :2] - expected[..., :2], axis=-1)
         judged = np.ones(distance.shape, dtype=bool)
-        if not _regresses(card):
+        if _has_confidence(card):
             judged = expected[..., 2] >= CONFIDENT_SCORE
         values = {"judged_joints": float(judged.sum()), **_distances(distance[judged])}
         values["score_max"] = _peak(np.abs(got[..., 2] - expected[..., 2]))
@@ -154,15 +154,13 @@ class PoseMetric:
         return table[precision]
 
     @staticmethod
-    def _notes(
-        distance: Array, judged: Array, expected: Array, card: ModelCard
-    ) -> tuple[str, ...]:
+    def _notes(distance: Array, judged: Array, expected: Array, card: ModelCard) -> tuple[str, ...]:
         if not judges_pixels(card):
             return (
                 "The weights are random, so heatmaps are flat and the place of their maximum means "
-                "nothing: pixels are shown, heatmaps are judged.",
+                "nothing: pixels are shown for all joints, heatmaps are judged.",
             )
-        rule = "all" if _regresses(card) else f"reference score >= {CONFIDENT_SCORE}"
+        rule = f"reference score >= {CONFIDENT_SCORE}" if _has_confidence(card) else "all"
         notes = [f"Judged {int(judged.sum())} of {judged.size} joints ({rule})."]
         if judged.any():
             sample, joint = np.unravel_index(
@@ -193,6 +191,11 @@ def metric_for(card: ModelCard) -> TaskMetric:
 def _regresses(card: ModelCard) -> bool:
     post = card.postprocess
     return isinstance(post, KeypointPostprocess) and post.decoder == "regression"
+
+
+def _has_confidence(card: ModelCard) -> bool:
+    """Return whether a joint's score tells if its place means something: trained heatmaps only."""
+    return card.weights.trained and not _regresses(card)
 
 
 def _joint_name(card: ModelCard, index: int) -> str:

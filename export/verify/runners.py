@@ -63,7 +63,9 @@ class TorchRunner(BaseRunner):
     def infer_impl(self, feed_dict: Mapping[str, Array]) -> OrderedDict[str, Array]:
         """Run one batch."""
         caught: dict[str, Array] = {}
-        tensors = [torch.from_numpy(np.ascontiguousarray(feed_dict[i.name])) for i in self.card.inputs]
+        tensors = [
+            torch.from_numpy(np.ascontiguousarray(feed_dict[i.name])) for i in self.card.inputs
+        ]
         with ExitStack() as hooks:
             for path, name in self.capture.items():
                 hooks.callback(_catch(self.module.get_submodule(path), name, caught).remove)
@@ -148,7 +150,10 @@ class OpenVINORunner(BaseRunner):
         import openvino
 
         core = openvino.Core()
-        options = {"INFERENCE_PRECISION_HINT": self.precision, "INFERENCE_NUM_THREADS": self.threads}
+        options = {
+            "INFERENCE_PRECISION_HINT": self.precision,
+            "INFERENCE_NUM_THREADS": self.threads,
+        }
         try:
             read = core.read_model(self.model.SerializeToString())
             self.compiled = core.compile_model(read, "CPU", options)
@@ -197,9 +202,7 @@ class SessionRunner(BaseRunner):
         return OrderedDict({name: np.array(value) for name, value in outputs.items()})
 
 
-def run(
-    runner: BaseRunner, inputs: Mapping[str, Array], batch: int
-) -> dict[str, Array]:
+def run(runner: BaseRunner, inputs: Mapping[str, Array], batch: int) -> dict[str, Array]:
     """Run all samples through one runner.
 
     Args:

@@ -80,7 +80,9 @@ def judge(
     metric = metric_for(runs.card)
     rows = [metric.limits(runs.card, suspect.precision) for suspect in runs.suspects]
     override(tuple(limit for row in rows for limit in row), budgets)  # refuses unknown names
-    comparisons = tuple(_compare(runs, s, row, budgets) for s, row in zip(runs.suspects, rows, strict=True))
+    comparisons = tuple(
+        _compare(runs, s, row, budgets) for s, row in zip(runs.suspects, rows, strict=True)
+    )
     samples = len(next(iter(runs.inputs.values()), ()))
     digest = hash_arrays(runs.inputs)
     return Report(

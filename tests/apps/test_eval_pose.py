@@ -41,7 +41,7 @@ class Oracle:
         return [self._pose(box) for box in boxes]
 
     def _pose(self, box: np.ndarray) -> Pose:
-        joints = layout(box, len(self.skeleton.joints)) + [self.shift, 0]
+        joints = layout(box, len(self.skeleton.joints)) + np.array([self.shift, 0])
         table = np.c_[joints, np.full(len(joints), self.score)].astype(np.float32)
         return Pose(table, tuple(box), self.score)
 

@@ -32,7 +32,8 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(DIM)
         self.query, self.key = nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)
-        self.value = nn.Linear(DIM, DIM)
+        # OpenVINO 2026.4 crashes on attention that enters the residual without a projection.
+        self.value, self.project = nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)
         self.mlp = nn.Sequential(nn.LayerNorm(DIM), nn.Linear(DIM, 2 * DIM), nn.GELU())
         self.out = nn.Linear(2 * DIM, DIM)
         self.keep = keep
@@ -40,7 +41,7 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         y = self.norm(x)
         weights = (self.query(y) @ self.key(y).transpose(1, 2) / DIM**0.5).softmax(-1)
-        x = x + weights @ self.value(y)
+        x = x + self.project(weights @ self.value(y))
         if self.keep is not None:
             chosen = torch.topk(weights.sum(1), self.keep, dim=1, sorted=True).indices
             x = x.gather(1, chosen[..., None].expand(-1, -1, DIM))

@@ -74,7 +74,9 @@ def tie_scores(model: onnx.ModelProto, node: onnx.NodeProto, seed: int) -> None:
     noise = np.random.default_rng(seed).uniform(0, 1e-6, shape).astype(np.float32)
     step = np.float32(0.25)
     for suffix, value in (("step", step), ("noise", noise)):
-        graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{node.name}_{suffix}"))
+        graph.initializer.append(
+            numpy_helper.from_array(np.asarray(value), f"{node.name}_{suffix}")
+        )
     chain = [
         ("Div", [node.input[0], f"{node.name}_step"], "a"),
         ("Round", [f"{node.name}_a"], "b"),
