@@ -45,7 +45,9 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     """
     target = Path(target)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent
+        )
         os.close(handle)
     except OSError as error:
         raise write_error(error, target) from None
@@ -55,6 +57,9 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         os.chmod(temporary, 0o666 & ~_umask())
         temporary.replace(target)
     except OSError as error:
+        # A file of the caller's own that failed inside the block is not about the target.
+        if error.filename not in (None, str(temporary), str(target)):
+            raise
         raise write_error(error, target) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -64,9 +69,14 @@ def write_error(error: OSError, target: str | Path) -> UsageError | HostError:
     """Turn an OSError met while writing `target` into one clear error."""
     parent = Path(target).absolute().parent
     if error.errno == errno.ENOSPC:
-        return HostError(f"No space left while writing {target}.", "Free some disk space, or choose another folder with -o.")
+        return HostError(
+            f"No space left while writing {target}.",
+            "Free some disk space, or choose another folder with -o.",
+        )
     if error.errno == errno.ENOENT:
-        return SourceError(f"The folder {parent} does not exist.", "Create it, or choose another path with -o.")
+        return SourceError(
+            f"The folder {parent} does not exist.", "Create it, or choose another path with -o."
+        )
     reason = error.strerror or type(error).__name__
     return SourceError(f"Cannot write {target}: {reason}.", "Choose a writable path with -o.")
 
@@ -87,7 +97,7 @@ def read_onnx_metadata(path: str | Path) -> dict[str, str]:
     if not path.is_file():
         raise ArtifactError(f"Model file not found: {path}.", "List the models with: prunus models")
     size, found, fields = path.stat().st_size, {}, 0
-    with path.open("rb") as file:
+    with _opened(path) as file:
         try:
             while (at := file.tell()) < size:
                 key = _varint(file)
@@ -107,12 +117,25 @@ def read_onnx_metadata(path: str | Path) -> dict[str, str]:
                     raise ValueError(f"wire type {wire} at byte {at}")
                 fields += 1
         except EOFError:
-            raise ArtifactError(f"{path} is truncated: it ends inside a field ({size} bytes).", "Copy or export the file again.") from None
+            raise ArtifactError(
+                f"{path} is truncated: it ends inside a field ({size} bytes).",
+                "Copy or export the file again.",
+            ) from None
         except (ValueError, UnicodeDecodeError) as error:
-            raise ArtifactError(f"{path} is not an ONNX model ({error}).", "Give a .onnx file made by: prunus export") from None
+            raise ArtifactError(
+                f"{path} is not an ONNX model ({error}).",
+                "Give a .onnx file made by: prunus export",
+            ) from None
     if fields == 0:
         raise ArtifactError(f"{path} is empty.", "Copy or export the file again.")
     return found
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ArtifactError(f"Cannot read {path}: {error.strerror}.", "Check its rights.") from None
 
 
 def _varint(file: BinaryIO) -> int:
@@ -194,7 +217,9 @@ class EngineSidecar:
     def read(engine: str | Path) -> EngineSidecar:
         """Read the sidecar of an engine; raises ArtifactError when it is missing or damaged."""
         if not Path(engine).is_file():
-            raise ArtifactError(f"Engine file not found: {engine}.", "Build it with: prunus build MODEL.onnx")
+            raise ArtifactError(
+                f"Engine file not found: {engine}.", "Build it with: prunus build MODEL.onnx"
+            )
         path = EngineSidecar.path_for(engine)
         if not path.is_file():
             raise ArtifactError(
@@ -206,7 +231,9 @@ class EngineSidecar:
             card = ModelCard.from_json(json.dumps(raw.pop("card")))
             return EngineSidecar(card=card, **{**raw, "flags": tuple(raw.get("flags", ()))})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ArtifactError(f"The sidecar {path} is damaged: {error}.", "Build the engine again.") from None
+            raise ArtifactError(
+                f"The sidecar {path} is damaged: {error}.", "Build the engine again."
+            ) from None
 
     def write(self, engine: str | Path) -> None:
         """Write the sidecar of `engine` atomically."""

@@ -22,6 +22,7 @@ SCHEMA_VERSION = 1
 
 Task = Literal["pose", "detection", "segmentation", "codec", "separation"]
 Precision = Literal["fp32", "fp16", "int8"]
+DTYPES = ("float32", "float16", "float64", "uint8", "int8", "int16", "int32", "int64", "bool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,18 @@ class TensorSpec:
     unit: str = "1"
     minimum: float | None = None
     maximum: float | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.axes) != len(self.shape) or any(n < 1 for n in self.shape):
+            raise ArtifactError(
+                f"Tensor '{self.name}' has the shape {list(self.shape)} and the axes "
+                f"{list(self.axes)}; expected positive sizes with one name each."
+            )
+        if self.dtype not in DTYPES:
+            raise ArtifactError(
+                f"Tensor '{self.name}' has the dtype '{self.dtype}'; "
+                f"expected one of {list(DTYPES)}{nearest(self.dtype, list(DTYPES))}."
+            )
 
     def describe(self) -> str:
         """Return e.g. ``image uint8 [batch=1, height=256, width=192, rgb=3]``."""
@@ -257,15 +270,22 @@ class ModelCard:
     KEY: ClassVar[str] = CARD_KEY
 
     def to_json(self) -> str:
-        """Return canonical JSON: sorted keys, no spaces, so equal cards are equal strings."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        """Return canonical JSON: sorted keys, no spaces, so equal cards are equal strings.
+
+        Raises:
+            ArtifactError: a value has a type that `from_json` would refuse.
+        """
+        # Built once more, so that 255 in a field of floats is written like the 255.0 it equals.
+        raw = json.loads(json.dumps(dataclasses.asdict(self)))
+        same = dataclasses.asdict(_build(ModelCard, raw, "card"))
+        return json.dumps(same, sort_keys=True, separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> ModelCard:
         """Parse and validate; raises ArtifactError naming the first key that does not fit."""
         try:
             raw = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArtifactError(f"The model card is not JSON: {error}.", RE_EXPORT) from None
         if not isinstance(raw, dict):
             raise ArtifactError(f"The model card is a {type(raw).__name__}, not an object.")
@@ -335,7 +355,8 @@ def _tuple(args: tuple[Any, ...], raw: Any, path: str) -> tuple[Any, ...]:
         args = (args[0],) * len(raw)
     if len(args) != len(raw):
         raise ArtifactError(f"{path} has {len(raw)} entries; expected {len(args)}.")
-    return tuple(_value(a, v, f"{path}[{i}]") for i, (a, v) in enumerate(zip(args, raw, strict=True)))
+    pairs = enumerate(zip(args, raw, strict=True))
+    return tuple(_value(a, v, f"{path}[{i}]") for i, (a, v) in pairs)
 
 
 def _union(args: tuple[Any, ...], raw: Any, path: str) -> Any:
@@ -346,6 +367,6 @@ def _union(args: tuple[Any, ...], raw: Any, path: str) -> Any:
         return _value(choices[0], raw, path)
     kinds = {next(f.default for f in dataclasses.fields(c) if f.name == "kind"): c for c in choices}
     kind = raw.get("kind") if isinstance(raw, dict) else None
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ArtifactError(f"{path}.kind is {kind!r}; expected one of {sorted(map(str, kinds))}.")
     return _build(kinds[kind], raw, path)

@@ -41,7 +41,12 @@ class ConsoleProgress:
     def __enter__(self) -> ConsoleProgress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self.terminal and self._width:
             self.stream.write("\n")
             self.stream.flush()
@@ -52,7 +57,9 @@ class ConsoleProgress:
         if self.terminal:
             filled = 24 * done // total if total else 0
             share = f"{done}/{total}" if total else str(done)
-            text = f"{self.title} [{'#' * filled}{'.' * (24 - filled)}] {share} {seconds:5.1f}s {note}"
+            text = (
+                f"{self.title} [{'#' * filled}{'.' * (24 - filled)}] {share} {seconds:5.1f}s {note}"
+            )
             self.stream.write("\r" + text.ljust(self._width))
             self._width = len(text)
             self.stream.flush()

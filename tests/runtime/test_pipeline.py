@@ -157,7 +157,10 @@ def test_leaving_the_loop_ends_the_threads() -> None:
 
 
 def test_caller_exception_passes_through() -> None:
-    with pytest.raises(BoomError), Pipeline(iter(int, 1), [Stage("infer", abs)], live=False) as pipeline:
+    with (
+        pytest.raises(BoomError),
+        Pipeline(iter(int, 1), [Stage("infer", abs)], live=False) as pipeline,
+    ):
         for _ in pipeline:
             raise BoomError
     assert not alive()
