@@ -12,7 +12,7 @@ import pytest
 
 import prunus.models
 import prunus.runtime
-from prunus.export.movenet import SOURCES, convert_movenet, main, movenet_card
+from prunus.export.movenet import SOURCES, compare, convert_movenet, main, movenet_card
 from prunus.export.tfjs_graph import load_graph
 from prunus.runtime.artifact import read_card
 from prunus.runtime.errors import ArtifactError, UsageError
@@ -81,3 +81,17 @@ def test_another_package_is_refused(tmp_path: Path) -> None:
         convert_movenet(tmp_path, "lightning")
     assert main(["--package", str(tmp_path), "--variant", "lightning", "-o", str(tmp_path)]) == 2
     assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_comparison_tells_card_from_weights(tmp_path: Path) -> None:
+    shipped, other = WEIGHTS / "movenet_lightning.onnx", tmp_path / "other.onnx"
+    assert compare(shipped, shipped) == "equals the shipped file"
+    assert compare(shipped, tmp_path / "none.onnx") == "not shipped"
+    model = onnx.load(shipped)
+    model.metadata_props[0].value += " "
+    onnx.save(model, other)
+    assert "another card" in compare(other, shipped)
+    weight = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+    weight.raw_data = bytes([weight.raw_data[0] ^ 1]) + weight.raw_data[1:]
+    onnx.save(model, other)
+    assert compare(other, shipped) == "differs from the shipped file"
