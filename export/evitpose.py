@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from prunus.runtime.progress import ConsoleProgress, Progress, Silent
 if TYPE_CHECKING:
     from prunus.export.quantize import Activations
 
+Decoder = Literal["udp_dark", "regression"]
 PAPER = "arXiv 2503.00232"
 HEADS = ("classic", "simple", "subpixel", "token", "regression")
 MAX_BATCH = 64
@@ -92,7 +93,14 @@ def export_evitpose(
         UsageError: an option that cannot be.
         PrunusError: see `export_artifact`.
     """
-    config = _config(variant, choose_plan(level, keep, plan, joints), head, joints, fill, score)
+    config = _config(
+        variant,
+        choose_plan(level, keep, plan, joints),
+        head=head,
+        joints=joints,
+        fill=fill,
+        score=score,
+    )
     _check_batch(batch)
     path = Path(output) if output is not None else Path(_default_name(config, batch, precision))
     require_writable(path)
@@ -146,7 +154,9 @@ def config_of(card: ModelCard) -> EViTPoseConfig:
             "Give a file made by: prunus export evitpose",
         )
     plan = PruningPlan(tokens.level, tokens.blocks, tokens.keep)
-    return _config(variant, plan, head, tokens.special, tokens.fill, tokens.score)
+    return _config(
+        variant, plan, head=head, joints=tokens.special, fill=tokens.fill, score=tokens.score
+    )
 
 
 def build_network(config: EViTPoseConfig, weights: PoseWeights) -> EViTPose:
@@ -214,7 +224,7 @@ def build_card(network: EViTPose, weights: PoseWeights, batch: int, heatmaps: bo
 
 
 def _postprocess(config: EViTPoseConfig) -> KeypointPostprocess:
-    decoder = "regression" if config.head == "regression" else "udp_dark"
+    decoder: Decoder = "regression" if config.head == "regression" else "udp_dark"
     known: dict[int, Skeleton] = {len(s.joints): s for s in (COCO17, UNIFIED23)}
     skeleton = known.get(config.joints)
     if skeleton is None:
@@ -254,7 +264,7 @@ def _token_plan(network: EViTPose) -> TokenPlan:
 
 
 def _config(
-    variant: str, plan: PruningPlan, head: str | None, joints: int, fill: str, score: str
+    variant: str, plan: PruningPlan, *, head: str | None, joints: int, fill: str, score: str
 ) -> EViTPoseConfig:
     for name, value, known in (
         ("head", head, (None, *HEADS)),
@@ -308,7 +318,7 @@ def _crops(
 
 _EXAMPLES = """examples:
   python -m prunus.export.evitpose --variant tiny --level L1 -o evitpose-tiny-L1.onnx
-  python -m prunus.export.evitpose --variant small --keep 0.5 --precision int8 --checkpoint vit-s.pth
+  python -m prunus.export.evitpose --variant small --keep 0.5 --precision int8 --checkpoint s.pth
 """
 
 

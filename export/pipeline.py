@@ -118,9 +118,9 @@ def export_artifact(
     card = replace(card, precision=_precision_spec(master, options, data))
     steps.update(4, len(_STEPS), _STEPS[4])
     expected = run_torch(network, card, samples.images, names)
-    _judge(expected, master, card, samples, options, "fp32")
-    if options.precision != "fp32":
-        _judge(expected, model, card, samples, options, options.precision)
+    for graph, precision in _judged(master, model, options):
+        got = run_onnx(graph, samples.images, options.threads)
+        _judge(expected, got, card, samples, precision)
     steps.update(5, len(_STEPS), _STEPS[5])
     write_model(without_outputs(model, options.extra_outputs), card, path)
     steps.update(len(_STEPS), len(_STEPS), "done")
@@ -135,6 +135,14 @@ def _in_precision(
     if options.precision == "int8":
         return to_int8(master, data, activations=options.activations)
     return master
+
+
+def _judged(
+    master: onnx.ModelProto, model: onnx.ModelProto, options: ExportOptions
+) -> list[tuple[onnx.ModelProto, Precision]]:
+    """Return what is compared: the float32 graph first, so that a tracing fault is named as one."""
+    first: tuple[onnx.ModelProto, Precision] = (master, "fp32")
+    return [first] if model is master else [first, (model, options.precision)]
 
 
 def _precision_spec(
@@ -233,14 +241,12 @@ def run_onnx(model: onnx.ModelProto, images: Array, threads: int = 2) -> dict[st
 
 def _judge(
     expected: Mapping[str, Array],
-    model: onnx.ModelProto,
+    got: Mapping[str, Array],
     card: ModelCard,
     samples: Calibration,
-    options: ExportOptions,
     precision: Precision,
 ) -> None:
-    """Hold the graph against PyTorch with the budgets of `check`."""
-    got = run_onnx(model, samples.images, options.threads)
+    """Hold what the graph computed against PyTorch, with the budgets of `check`."""
     title = f"The exported {precision} graph of {card.model} {card.variant}"
     poisoned = non_finite(got, title)
     if poisoned:

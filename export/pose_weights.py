@@ -82,7 +82,7 @@ def weights_of(
         shipped = shipped_checkpoint(config)
         if shipped is None or shipped.sha256 != spec.sha256:
             raise ArtifactError(
-                f"The weights of this model (sha256 {spec.sha256[:12]}...) do not come with prunus.",
+                f"The weights of this model (sha256 {spec.sha256[:12]}...) are not shipped.",
                 "Give the file that was exported with --checkpoint.",
             )
         return _from_zoo(shipped)

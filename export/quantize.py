@@ -77,11 +77,11 @@ def to_int8(
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     lift_biases(copy, {node.name for node in chosen})
-    operators = sorted({node.op_type for node in chosen})
     try:
         with tempfile.TemporaryDirectory(prefix="prunus-int8-") as folder, _quiet():
             target = Path(folder) / "int8.onnx"
-            _quantise(copy, target, calibration, [n.name for n in chosen], operators, activations)
+            layers = {n.name: n.op_type for n in chosen}
+            _quantise(copy, target, calibration, layers, activations)
             quantised = onnx.load(target)
     except (UsageError, MissingDependencyError):
         raise
@@ -155,15 +155,16 @@ def _quantise(
     model: onnx.ModelProto,
     target: Path,
     calibration: Calibration,
-    names: list[str],
-    operators: list[str],
+    layers: dict[str, str],
     activations: Activations,
 ) -> None:
+    """Quantise `layers` (name -> operator) and write the result to `target`."""
     try:
         from onnxruntime import quantization as tool
     except ImportError:
         raise MissingDependencyError("onnxruntime", "export", "Quantising") from None
 
+    operators = sorted(set(layers.values()))
     # Sums of a MatMul stay float32; a Conv has a fast kernel only with an int8 result.
     open_ended = [name for name in operators if name != "Conv"]
     tool.quantize_static(
@@ -172,7 +173,7 @@ def _quantise(
         _Reader(model, calibration),
         quant_format=tool.QuantFormat.QDQ,
         op_types_to_quantize=operators,
-        nodes_to_quantize=names,
+        nodes_to_quantize=list(layers),
         per_channel=True,
         activation_type=tool.QuantType.QInt8 if activations == "int8" else tool.QuantType.QUInt8,
         weight_type=tool.QuantType.QInt8,
@@ -188,7 +189,7 @@ def _quantise(
 
 
 class _Reader:
-    """Feeds calibration samples in the graph's own batch size; what does not fill one is repeated."""
+    """Feeds samples in the graph's batch size; the last batch is filled by repeating."""
 
     def __init__(self, model: onnx.ModelProto, calibration: Calibration) -> None:
         value = model.graph.input[0]

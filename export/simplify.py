@@ -118,7 +118,7 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def cast_bytes_first(model: onnx.ModelProto) -> None:
-    """Swap ``uint8 -> Transpose -> Cast`` to ``Cast -> Transpose``: TensorRT can only cast bytes."""
+    """Turn ``Transpose -> Cast`` of bytes around: TensorRT can do nothing but cast them."""
     graph = model.graph
     uint8 = onnx.TensorProto.UINT8
     raw = {v.name for v in graph.input if v.type.tensor_type.elem_type == uint8}

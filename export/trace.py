@@ -69,7 +69,7 @@ def trace(
     except Exception as error:
         raise PrunusError(
             f"Cannot trace {type(module).__name__} to ONNX: {_reason(error)}.",
-            "The forward pass must not depend on the values of its inputs; see --debug for the trace.",
+            "The forward pass must not depend on input values; --debug shows the trace.",
         ) from error
     finally:
         for part in training:
