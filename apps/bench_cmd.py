@@ -16,13 +16,18 @@ def bench(
     backend: Annotated[
         list[str] | None,
         typer.Option(
-            "--backend", help="onnxruntime, openvino, tensorrt; repeat for more.", metavar="NAME"
+            "--backend",
+            help="onnxruntime, openvino[-f32|-bf16], tensorrt; repeatable.",
+            metavar="NAME",
         ),
     ] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(help="Also measure torch-eager or torch-compile on the same network."),
     ] = None,
+    boundary: Annotated[
+        str, typer.Option(help="engine: one call; pipeline: boxes to joints.")
+    ] = "engine",
     rounds: Annotated[int, typer.Option(help="Turns of each runner (A B A B is 2).", min=1)] = 3,
     seconds: Annotated[float, typer.Option(help="Length of one turn.", min=0.1)] = 2.0,
     threads: Threads = None,
@@ -38,11 +43,13 @@ def bench(
       prunus bench dense.onnx pruned.onnx --backend onnxruntime --backend openvino
       prunus bench evitpose-tiny-L0.onnx --against torch-eager -o results.json
     """
-    from prunus.apps.bench_runs import compare, runners_for
+    from prunus.apps.bench_runs import run_in_turns, runners_for
 
-    runners = runners_for(model, tuple(backend or ("auto",)), tuple(against or ()), threads)
+    runners = runners_for(
+        model, tuple(backend or ("auto",)), tuple(against or ()), threads, boundary
+    )
     with shown_progress("bench", quiet) as progress:
-        result = compare(runners, rounds=rounds, seconds=seconds, progress=progress)
+        result = run_in_turns(runners, rounds=rounds, seconds=seconds, progress=progress)
     if output is not None:
         result.write(Path(output))
     typer.echo(result.to_json() if as_json else result.to_text())

@@ -84,9 +84,17 @@ def _report(facts: dict[str, Any]) -> list[str]:
 
 
 def _backends() -> list[dict[str, Any]]:
+    from prunus.runtime.backends import cuda
     from prunus.runtime.backends.registry import probe
 
-    return [{"name": p.name, "usable": p.usable, "reason": p.reason} for p in probe()]
+    found = []
+    for entry in probe():
+        usable, reason = entry.usable, entry.reason
+        if usable and entry.name == "tensorrt" and (problem := cuda.why_unusable()):
+            # The package alone builds engines; running one takes a GPU.
+            usable, reason = False, f"{reason} builds engines, but cannot run them: {problem}"
+        found.append({"name": entry.name, "usable": usable, "reason": reason})
+    return found
 
 
 def _version(distribution: str) -> str:

@@ -21,6 +21,7 @@ _SETTINGS = {
     # Without it every camera index that does not exist is tried on every driver.
     "OPENCV_VIDEOIO_PRIORITY_OBSENSOR": "0",
 }
+_OWN_LEVEL = "OPENCV_LOG_LEVEL" not in os.environ
 _stderr_lock = threading.Lock()
 
 
@@ -36,6 +37,8 @@ def load_cv2(purpose: str = "Reading and writing pictures") -> Any:
         import cv2
     except ImportError:
         raise MissingDependencyError("cv2", "apps", purpose) from None
+    if _OWN_LEVEL:  # somebody may have loaded OpenCV before the variable was set
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
 
 

@@ -119,10 +119,10 @@ def _draw_pose(scene: Image, pose: Pose, bones: Bones, minimum: float) -> None:
         cv2.line(scene, points[a], points[b], _DARK, thick + 2, cv2.LINE_AA, _SHIFT)
     for a, b, colour in seen:
         cv2.line(scene, points[a], points[b], colour, thick, cv2.LINE_AA, _SHIFT)
-    radius = max(thick, 2) << _SHIFT
+    radius = round(max(1.05 * thick, 1.4) * (1 << _SHIFT))
     for k, point in enumerate(points):
         if scores[k] >= minimum:
-            cv2.circle(scene, point, radius + (1 << _SHIFT), _DARK, -1, cv2.LINE_AA, _SHIFT)
+            cv2.circle(scene, point, radius + (1 << (_SHIFT - 1)), _DARK, -1, cv2.LINE_AA, _SHIFT)
             cv2.circle(scene, point, radius, bones.joint_colours[k], -1, cv2.LINE_AA, _SHIFT)
 
 
@@ -131,7 +131,8 @@ def _draw_name(scene: Image, pose: Pose, minimum: float) -> None:
     font, scale = cv2.FONT_HERSHEY_DUPLEX, _text_scale(scene) * 0.9
     text = str(pose.track_id)
     width, height = cv2.getTextSize(text, font, scale, 1)[0]
-    seen = pose.keypoints[pose.keypoints[:, 2] >= minimum]
+    joints = np.nan_to_num(pose.keypoints)
+    seen = joints[joints[:, 2] >= minimum]
     top = float(seen[:, 1].min()) if len(seen) else pose.box[1]
     middle = float(seen[:, 0].mean()) if len(seen) else (pose.box[0] + pose.box[2]) / 2
     pad = max(round(height * 0.4), 2)
