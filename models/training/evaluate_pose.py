@@ -148,6 +148,20 @@ def as_table(scores: dict[str, dict[str, PoseScores]], sets: list[HeldOut]) -> s
     return "\n".join(lines)
 
 
+def as_data(scores: dict[str, dict[str, PoseScores]], sets: list[HeldOut]) -> dict[str, object]:
+    """Return the scores as plain data, each set with its reference and model with its figures."""
+    return {
+        data.name: {
+            "reference": data.reference,
+            "models": {
+                model: {k: round(v, 4) for k, v in asdict(row[data.name]).items()}
+                for model, row in scores.items()
+            },
+        }
+        for data in sets
+    }
+
+
 def level_readers(network: EViTPose) -> dict[str, Reader]:
     """Return a reader per level; inputs smaller than 256x192 have no pruned levels."""
     levels = LEVELS if (network.config.height, network.config.width) == (256, 192) else LEVELS[:1]
@@ -172,7 +186,10 @@ def main() -> None:
     parser.add_argument("--lightning", type=Path)
     parser.add_argument("--data", type=Path, default=Path(".cache/training"))
     parser.add_argument("--limit", type=int, help="people per set")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    parser.add_argument(
+        "--record", action="store_true", help="with --weights: add the figures to their .json"
+    )
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -187,9 +204,14 @@ def main() -> None:
     sets = held_out_sets(args.data, args.limit)
     scores = evaluate(readers, sets)
     print(as_table(scores, sets))
+    flat = as_data(scores, sets)
     if args.json:
-        flat = {m: {s: asdict(v) for s, v in row.items()} for m, row in scores.items()}
         args.json.write_text(json.dumps(flat, indent=2) + "\n")
+    if args.record and args.weights:
+        path = args.weights.with_suffix(".json")
+        path.write_text(
+            json.dumps({**json.loads(path.read_text()), "evaluation": flat}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":

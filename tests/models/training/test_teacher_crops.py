@@ -50,7 +50,7 @@ def test_a_confident_agreeing_reading_is_taken_once():
 
 @pytest.mark.parametrize(
     "answer",
-    [_reading(PERSON, 0.1), _reading(PERSON + [70, 0])],
+    [_reading(PERSON, 0.1), _reading(PERSON + np.float32([70, 0]))],
     ids=["unsure", "somebody else"],
 )
 def test_doubtful_readings_are_dropped(answer):
