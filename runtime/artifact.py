@@ -13,7 +13,6 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +42,8 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         HostError: the disk is full.
         SourceError: the folder does not exist or cannot be written.
     """
+    import tempfile  # only writers need it, and it is slow to load
+
     target = Path(target)
     try:
         handle, name = tempfile.mkstemp(

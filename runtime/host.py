@@ -5,7 +5,6 @@ Read from the kernel and from package metadata alone, so that asking costs no im
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -78,6 +77,8 @@ def installed(module: str) -> bool:
 
 def version_of(*distributions: str) -> str:
     """Return the version of the first of these that is installed, or an empty string."""
+    import importlib.metadata  # a third of the import time of the whole runtime
+
     for name in distributions:
         try:
             return importlib.metadata.version(name)
