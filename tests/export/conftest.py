@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def small_pose():
-    """DeployedPose of 3 blocks, 32 channels, one cut from 192 to 100 patches; gives heatmaps too."""
+    """DeployedPose of 3 blocks, 32 channels, one cut from 192 to 100 patches; with heatmaps."""
     torch = pytest.importorskip("torch")
     from prunus.models.pose.deployed import DeployedPose
     from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig
