@@ -128,7 +128,7 @@ def save_runs(runs: RunSet, path: str | Path) -> Path:
     Raises:
         SourceError, HostError: the folder cannot be written, or the disk is full.
     """
-    arrays = _arrays(runs)
+    arrays: dict[str, Any] = _arrays(runs)
     everyone = (runs.reference, *runs.suspects)
     meta = {
         "format": _FORMAT,
