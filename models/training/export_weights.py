@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
+from prunus.models.training.pose_dataset import DATA_RECORD
 from prunus.models.training.schedule import STAGES
-from prunus.models.training.shards import read_shards
 from prunus.models.training.train_state import Checkpoint, load_checkpoint, resize_positions
 from prunus.runtime.artifact import sha256_of
 
@@ -28,7 +28,7 @@ _SOURCES = {
         "scikit-image and OpenCV's samples, cut and blended",
     },
     "street": {
-        "what": "person crops of OpenCV's vtest.avi, frames 0-599",
+        "what": "person crops of OpenCV's vtest.avi, frames 0-549",
         "labels": "MoveNet Thunder (Apache-2.0), flip-averaged, weighted by its score",
         "licence": "OpenCV sample data (Apache-2.0 package)",
     },
@@ -51,13 +51,18 @@ def shipped_state(saved: Checkpoint) -> dict[str, torch.Tensor]:
     return state
 
 
-def provenance(saved: Checkpoint, cache: Path) -> dict[str, object]:
-    """Return what the weights were made of and how, as plain data."""
-    data = []
-    for folder, facts in _SOURCES.items():
-        path = cache / folder
-        if path.is_dir() and any(path.glob("*.npz")):
-            data.append({**facts, "pictures": len(read_shards(path))})
+def provenance(saved: Checkpoint, pictures: dict[str, int]) -> dict[str, object]:
+    """Return what the weights were made of and how, as plain data.
+
+    Args:
+        saved: The run's checkpoint.
+        pictures: Pictures used, by set (``synthetic``, ``street``).
+    """
+    data = [
+        {**facts, "pictures": pictures[name]}
+        for name, facts in _SOURCES.items()
+        if pictures.get(name)
+    ]
     clock = saved.clock
     sizes = sorted({f"{s.size[0]}x{s.size[1]}" for s in STAGES[: clock.stage + 1]})
     return {
@@ -76,12 +81,11 @@ def provenance(saved: Checkpoint, cache: Path) -> dict[str, object]:
     }
 
 
-def export_weights(run: Path, cache: Path, target: Path = SHIPPED, device: str = "cpu") -> Path:
+def export_weights(run: Path, target: Path = SHIPPED, device: str = "cpu") -> Path:
     """Write the weights and, beside them, ``<name>.json``; return the weights' path.
 
     Args:
         run: Training folder.
-        cache: Folder of the training data, counted for the record.
         target: ``.safetensors`` file; replaced only when the new one is complete.
         device: Device the run was trained on, for the record.
 
@@ -93,7 +97,7 @@ def export_weights(run: Path, cache: Path, target: Path = SHIPPED, device: str =
     partial = target.with_name(target.name + ".part")
     save_file(shipped_state(saved), str(partial), metadata={"model": "evitpose_tiny_coco17"})
     os.replace(partial, target)
-    record = provenance(saved, cache)
+    record = provenance(saved, json.loads((run / DATA_RECORD).read_text()))
     if device != "cpu":
         record["hardware"] = device
     record |= {"file": target.name, "sha256": sha256_of(target), "size": target.stat().st_size}

@@ -12,6 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 from prunus.models.training.augment import AugmentConfig, augment
 from prunus.models.training.shards import PeopleShard, decode_jpeg, read_shards
 
+# Name of the file in a run's folder that tells how many pictures of each set it used.
+DATA_RECORD = "data.json"
+
 # A joint outside the crop asks for an empty map, but quietly: COCO leaves such joints unlabelled.
 ABSENT_WEIGHT = 0.2
 
@@ -48,6 +51,13 @@ class PosePools:
         street = folder / "street"
         has_street = street.is_dir() and any(street.glob("*.npz"))
         return cls(read_shards(folder / "synthetic"), read_shards(street) if has_street else None)
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of pictures of each set."""
+        return {
+            "synthetic": len(self.synthetic),
+            "street": 0 if self.street is None else len(self.street),
+        }
 
 
 class PoseBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):

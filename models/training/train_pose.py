@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from prunus.models.pose.evitpose import EViTPose
 from prunus.models.tokens.plan import evitpose_plan
 from prunus.models.training.export_weights import SHIPPED, export_weights
-from prunus.models.training.pose_dataset import BatchPlan, PosePools, batch_loader
+from prunus.models.training.pose_dataset import DATA_RECORD, BatchPlan, PosePools, batch_loader
 from prunus.models.training.pose_losses import heatmap_loss
 from prunus.models.training.schedule import STAGES, Stage, locate_weight, rate_factor, stage_at
 from prunus.models.training.train_state import (
@@ -117,6 +117,7 @@ class PoseTrainer:
         """Train until the time or the steps are used up, then save."""
         pools = PosePools.read(self.config.data)
         self.config.out.mkdir(parents=True, exist_ok=True)
+        (self.config.out / DATA_RECORD).write_text(json.dumps(pools.counts()) + "\n")
         while self.progress() < 1:
             index = stage_at(self.progress(), self.config.stages)
             self._enter(self.config.stages[index])
@@ -212,7 +213,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     if args.export_only is not None:
-        print(export_weights(args.out, args.data, args.export_only, args.device))
+        print(export_weights(args.out, args.export_only, args.device))
         return
     torch.set_num_threads(args.threads)
     config = TrainConfig(

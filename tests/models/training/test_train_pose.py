@@ -91,8 +91,8 @@ def test_a_run_grows_its_inputs_and_trains_pruned_levels(tmp_path, figure_cache)
     assert load_checkpoint(tmp_path).clock.step == 3
 
 
-def test_exported_weights_fit_the_network_and_the_size_limit(short_run, figure_cache, tmp_path):
-    target = export_weights(short_run, figure_cache, tmp_path / "pose.safetensors")
+def test_exported_weights_fit_the_network_and_the_size_limit(short_run, tmp_path):
+    target = export_weights(short_run, tmp_path / "pose.safetensors")
     assert target.stat().st_size <= 12 * 2**20
     network = evaluate_pose.shipped_network(target, "tiny")
     assert torch.isfinite(network(torch.zeros(1, 3, 256, 192))).all()
