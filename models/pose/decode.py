@@ -10,6 +10,8 @@ decode in float32.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,23 +22,23 @@ _FLOOR, _CEILING = 1e-3, 50.0  # clip before the logarithm
 _EPSILON = 1.1920929e-07  # float32 epsilon on the Hessian's diagonal, as in UDP's evaluation
 
 
-def _gaussian() -> list[float]:
-    taps = torch.arange(BLUR, dtype=torch.float64) - BLUR // 2
-    weights = torch.exp(-(taps**2) / (2 * SIGMA**2))
-    return (weights / weights.sum()).tolist()
-
-
-def _stencil() -> Tensor:
-    """Return (9, 169) float32: row r sums the neighbourhood to the blurred value at offset r."""
-    taps = torch.tensor(_gaussian(), dtype=torch.float64)
+def _stencil() -> list[list[float]]:
+    """Return 9 rows of 169 weights: row r sums the neighbourhood to the blur at offset r."""
+    taps = [math.exp(-((i - BLUR // 2) ** 2) / (2 * SIGMA**2)) for i in range(BLUR)]
+    total = sum(taps) ** 2
     side = 2 * _RADIUS + 1
     rows = []
     for dy in (0, 1, 2):
         for dx in (0, 1, 2):
-            window = torch.zeros(side, side, dtype=torch.float64)
-            window[dy : dy + BLUR, dx : dx + BLUR] = torch.outer(taps, taps)
-            rows.append(window.flatten())
-    return torch.stack(rows).float()
+            window = [0.0] * (side * side)
+            for y in range(BLUR):
+                for x in range(BLUR):
+                    window[(y + dy) * side + x + dx] = taps[y] * taps[x] / total
+            rows.append(window)
+    return rows
+
+
+_STENCIL = _stencil()
 
 
 def _reflect(position: Tensor, size: int) -> Tensor:
@@ -67,15 +69,18 @@ def udp_dark_decode(heatmaps: Tensor) -> Tensor:
     columns = _reflect(column.unsqueeze(-1) + offsets, width)
     index = (rows.unsqueeze(-1) * width + columns.unsqueeze(-2)).flatten(2)
     near = torch.gather(flat, 2, index.to(torch.int64))
-    sums = [(near * weights).sum(dim=2) for weights in _stencil().to(heatmaps.device)]
-    logs = torch.stack(sums, dim=2).clamp(_FLOOR, _CEILING).log()
-    return _taylor_step(logs, row, column, score, height, width)
+    weights = torch.tensor(_STENCIL, dtype=torch.float32, device=heatmaps.device)
+    blurred = (near.unsqueeze(2) * weights).sum(dim=3)
+    logs = blurred.clamp(_FLOOR, _CEILING).log()
+    x, y = _taylor_step(logs, row, column, (height, width))
+    return torch.stack((x, y, score), dim=2)
 
 
 def _taylor_step(
-    logs: Tensor, row: Tensor, column: Tensor, score: Tensor, height: int, width: int
-) -> Tensor:
-    """Move from the maximum to the extremum of the local quadratic of the log map (B, J, 9)."""
+    logs: Tensor, row: Tensor, column: Tensor, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Return x, y of the extremum of the quadratic through the log map (B, J, 9) at the maximum."""
+    height, width = size
     centre = logs[..., 4]
     # Beyond the border the map repeats its edge (replicate padding), hence the selections.
     left, right = _edge(logs, 3, 4, column == 0), _edge(logs, 5, 4, column == width - 1)
@@ -90,14 +95,9 @@ def _taylor_step(
     safe = torch.where(determinant.abs() < 1e-12, torch.full_like(determinant, 1e-12), determinant)
     step_x = ((dyy + _EPSILON) * dx - dxy * dy) / safe
     step_y = ((dxx + _EPSILON) * dy - dxy * dx) / safe
-    return torch.stack(
-        (
-            (column.float() - step_x).clamp(0.0, width - 1.0),
-            (row.float() - step_y).clamp(0.0, height - 1.0),
-            score,
-        ),
-        dim=2,
-    )
+    x = (column.float() - step_x).clamp(0.0, width - 1.0)
+    y = (row.float() - step_y).clamp(0.0, height - 1.0)
+    return x, y
 
 
 def _edge(logs: Tensor, at: int, inside: int, outside: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from prunus.models.pose.decode import udp_dark_decode
 from prunus.models.pose.evitpose import EViTPose
 from prunus.runtime.card import ImagePreprocess
+from prunus.runtime.errors import UsageError
 
 IMAGENET = ImagePreprocess(height=256, width=192, fit="udp_affine")
 
@@ -29,13 +30,18 @@ class DeployedPose(nn.Module):
     ) -> None:
         super().__init__()
         if heatmaps and network.config.head == "regression":
-            from prunus.runtime.errors import UsageError
-
-            raise UsageError("The regression head has no heatmaps.", "Leave --heatmaps out, or choose another head.")
+            raise UsageError(
+                "The regression head has no heatmaps.",
+                "Leave --heatmaps out, or choose another head.",
+            )
         self.network = network
         self.heatmaps = heatmaps
-        self.register_buffer("mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("scale", 1.0 / torch.tensor(preprocess.std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "scale", 1.0 / torch.tensor(preprocess.std).view(1, 3, 1, 1), persistent=False
+        )
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Map crops to joints.

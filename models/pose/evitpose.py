@@ -16,20 +16,25 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from prunus.models.pose.heads import Head, build_head
-from prunus.models.tokens.attention_rank import JointAttentionRank, Score, put_tokens, take_tokens
+from prunus.models.tokens.attention_rank import JointTokenReducer, Score
 from prunus.models.tokens.plan import PruningPlan, evitpose_plan
+from prunus.models.tokens.reducer import put_tokens
 from prunus.runtime.errors import UsageError, nearest
 
 Fill = Literal["carry", "zero", "mask"]
 PATCH = 16
-_SIZES = {"tiny": (192, 3, "subpixel"), "small": (384, 12, "classic"), "base": (768, 12, "classic")}
+_SIZES: dict[str, tuple[int, int, Head]] = {
+    "tiny": (192, 3, "subpixel"),
+    "small": (384, 12, "classic"),
+    "base": (768, 12, "classic"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,29 @@ class EViTPoseConfig:
     height: int = 256
     width: int = 192
 
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("fill", self.fill, get_args(Fill)),
+            ("score", self.score, get_args(Score)),
+        ):
+            if value not in known:
+                choices = ", ".join(known)
+                raise UsageError(
+                    f"Unknown {name} '{value}'{nearest(value, list(known))}.",
+                    f"Choose one of {choices}.",
+                )
+        if self.joints < 1 or self.depth < 1:
+            raise UsageError(
+                f"Got {self.joints} joints and {self.depth} blocks; expected at least 1 of each."
+            )
+        if self.heads < 1 or self.dim % self.heads:
+            raise UsageError(f"{self.dim} channels do not split into {self.heads} heads.")
+        if self.height % PATCH or self.width % PATCH or min(self.height, self.width) < PATCH:
+            raise UsageError(
+                f"Got an input of {self.height}x{self.width}; expected multiples of {PATCH}."
+            )
+        self.plan.check(self.patches, self.depth)
+
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
@@ -89,14 +117,17 @@ def evitpose_config(
     """
     if variant not in _SIZES:
         known = list(_SIZES)
-        raise UsageError(f"Unknown EViTPose variant '{variant}'{nearest(variant, known)}.", f"Choose one of {', '.join(known)}.")
+        raise UsageError(
+            f"Unknown EViTPose variant '{variant}'{nearest(variant, known)}.",
+            f"Choose one of {', '.join(known)}.",
+        )
     dim, heads, default_head = _SIZES[variant]
     return EViTPoseConfig(
         variant=variant,
         dim=dim,
         heads=heads,
         plan=evitpose_plan(level, joints),
-        head=head or default_head,  # type: ignore[arg-type]
+        head=head or default_head,
         joints=joints,
         fill=fill,
         score=score,
@@ -119,8 +150,9 @@ class Attention(nn.Module):
         query, key, value = (
             part.reshape(shape).transpose(1, 2) for part in self.qkv(tokens).split(dim, dim=-1)
         )
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(mixed.transpose(1, 2).reshape(batch, length, dim)), query, key
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, length, dim))
+        return out, query, key
 
 
 class Mlp(nn.Module):
@@ -133,7 +165,8 @@ class Mlp(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (B, L, C) to (B, L, C)."""
-        return self.fc2(F.gelu(self.fc1(tokens)))
+        out: Tensor = self.fc2(functional.gelu(self.fc1(tokens)))
+        return out
 
 
 class Block(nn.Module):
@@ -146,13 +179,18 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, 4 * dim)
 
-    def forward(self, tokens: Tensor, cut: Cut | None = None) -> tuple[Tensor, Selection | None]:
+    def forward(
+        self, tokens: Tensor, cut: JointTokenReducer | None = None
+    ) -> tuple[Tensor, Selection | None]:
         """Return tokens (B, L or J + K, C) and, when `cut` is given, what it selected."""
         mixed, query, key = self.attn(self.norm1(tokens))
         tokens = tokens + mixed
         selection = None
         if cut is not None:
-            tokens, selection = cut(tokens, query, key)
+            joints = cut.spec.special
+            reduced = cut(tokens, {"q_special": query[:, :, :joints], "k": key})
+            selection = Selection(tokens[:, joints:], reduced.kept)
+            tokens = reduced.x
         return tokens + self.mlp(self.norm2(tokens)), selection
 
 
@@ -160,23 +198,7 @@ class Selection(NamedTuple):
     """What a cut did: the patches (B, N, C) it saw and the indices (B, K) it kept of them."""
 
     patches: Tensor
-    index: Tensor
-
-
-class Cut(nn.Module):
-    """Drop all but the best `keep` patches; joint tokens stay in front."""
-
-    def __init__(self, joints: int, keep: int, score: Score) -> None:
-        super().__init__()
-        self.joints = joints
-        self.rank = JointAttentionRank(keep, score)
-
-    def forward(self, tokens: Tensor, query: Tensor, key: Tensor) -> tuple[Tensor, Selection]:
-        """Return joint tokens + kept patches (B, J + K, C), and the selection."""
-        patches = tokens[:, self.joints :]
-        index = self.rank(query[:, :, : self.joints], key)
-        kept = take_tokens(patches, index)
-        return torch.cat((tokens[:, : self.joints], kept), dim=1), Selection(patches, index)
+    kept: Tensor
 
 
 class EViTPose(nn.Module):
@@ -190,8 +212,6 @@ class EViTPose(nn.Module):
 
     def __init__(self, config: EViTPoseConfig) -> None:
         super().__init__()
-        if config.dim % config.heads:
-            raise UsageError(f"{config.dim} channels do not split into {config.heads} heads.")
         dim = config.dim
         self.config = config
         # Padding 2 is ViTPose's: the first patch starts two pixels outside the crop.
@@ -208,9 +228,11 @@ class EViTPose(nn.Module):
 
     @staticmethod
     def _build_cuts(config: EViTPoseConfig) -> nn.ModuleDict:
-        config.plan.check(config.patches, config.depth)
-        pairs = zip(config.plan.blocks, config.plan.keep, strict=True)
-        return nn.ModuleDict({str(b): Cut(config.joints, k, config.score) for b, k in pairs})
+        before = (config.patches, *config.plan.keep)
+        cuts = nn.ModuleDict()
+        for block, count, keep in zip(config.plan.blocks, before, config.plan.keep, strict=False):
+            cuts[str(block)] = JointTokenReducer(config.joints, count, keep, config.score)
+        return cuts
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -222,7 +244,10 @@ class EViTPose(nn.Module):
                 nn.init.trunc_normal_(table, std=0.02)
 
     def with_plan(self, plan: PruningPlan) -> EViTPose:
-        """Return a network with another plan that shares this one's parameters and buffers."""
+        """Return a network with another plan that shares this one's parameters and buffers.
+
+        The training flag of the blocks and the head is shared too.
+        """
         twin = copy.copy(self)
         twin.config = replace(self.config, plan=plan)
         twin.__dict__["_modules"] = dict(self._modules)
@@ -240,7 +265,8 @@ class EViTPose(nn.Module):
             x and y in 0..1 of the crop, and their standard deviations in the same unit.
         """
         joints, patches = self.features(images)
-        return self.keypoint_head(joints, patches)
+        out: Tensor = self.keypoint_head(joints, patches)
+        return out
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return normed joint tokens (B, J, C) and the normed patch grid (B, N, C).
@@ -251,16 +277,17 @@ class EViTPose(nn.Module):
         joints = self.joint_tokens.expand(patches.shape[0], -1, -1).to(patches.dtype)
         tokens = torch.cat((joints, patches), dim=1)
         needs_grid = self.keypoint_head.reads_grid
-        grid: Tensor | None = None
-        where: Tensor | None = None
+        grid: Tensor | None = None  # patches as they were when they were dropped
+        where: Tensor | None = None  # position of each surviving patch
         for number, block in enumerate(self.blocks):
             cut = self.cuts[str(number)] if str(number) in self.cuts else None
             tokens, selection = block(tokens, cut)
             if selection is None or not needs_grid:
                 continue
+            seen, kept = selection
             if self.config.fill == "carry":
-                grid = selection.patches if where is None else put_tokens(grid, where, selection.patches)
-            where = selection.index if where is None else torch.gather(where, 1, selection.index)
+                grid = seen if grid is None or where is None else put_tokens(grid, where, seen)
+            where = kept if where is None else torch.gather(where, 1, kept)
         count = self.config.joints
         if not needs_grid:
             return self.last_norm(tokens[:, :count]), None
@@ -274,5 +301,5 @@ class EViTPose(nn.Module):
             return grid
         shape = (like.shape[0], self.config.patches, self.config.dim)
         if self.config.fill == "mask":
-            return (self.mask_token + self.pos_embed).expand(shape)
+            return (self.mask_token + self.pos_embed).to(like.dtype).expand(shape)
         return torch.zeros(shape, dtype=like.dtype, device=like.device)

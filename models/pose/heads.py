@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from prunus.runtime.errors import UsageError, nearest
 
@@ -48,7 +48,8 @@ class ClassicHead(GridHead):
 
     def forward(self, joints: Tensor, patches: Tensor) -> Tensor:
         """Map patches (B, N, C) to heatmaps (B, J, 4 rows, 4 columns)."""
-        return self.final_layer(self.deconv_layers(self._as_map(patches)))
+        out: Tensor = self.final_layer(self.deconv_layers(self._as_map(patches)))
+        return out
 
 
 class SimpleHead(GridHead):
@@ -62,10 +63,14 @@ class SimpleHead(GridHead):
     def forward(self, joints: Tensor, patches: Tensor) -> Tensor:
         """Map patches (B, N, C) to heatmaps (B, J, 4 rows, 4 columns)."""
         rows, columns = self.grid
-        features = F.interpolate(
-            F.relu(self._as_map(patches)), size=(4 * rows, 4 * columns), mode="bilinear", align_corners=False
+        features = functional.interpolate(
+            functional.relu(self._as_map(patches)),
+            size=(4 * rows, 4 * columns),
+            mode="bilinear",
+            align_corners=False,
         )
-        return self.final_layer(features)
+        out: Tensor = self.final_layer(features)
+        return out
 
 
 class SubpixelHead(GridHead):
@@ -88,7 +93,8 @@ class SubpixelHead(GridHead):
 
     def forward(self, joints: Tensor, patches: Tensor) -> Tensor:
         """Map patches (B, N, C) to heatmaps (B, J, 4 rows, 4 columns)."""
-        return self.final_layer(self.up_layers(self._as_map(patches)))
+        out: Tensor = self.final_layer(self.up_layers(self._as_map(patches)))
+        return out
 
 
 class TokenHead(nn.Module):
@@ -108,7 +114,8 @@ class TokenHead(nn.Module):
 
     def forward(self, joints: Tensor, patches: Tensor | None) -> Tensor:
         """Map joint tokens (B, J, C) to heatmaps (B, J, 4 rows, 4 columns)."""
-        return self.mlp(joints).reshape(joints.shape[0], -1, *self.size)
+        out: Tensor = self.mlp(joints).reshape(joints.shape[0], -1, *self.size)
+        return out
 
 
 class RegressionHead(nn.Module):
@@ -122,7 +129,8 @@ class RegressionHead(nn.Module):
 
     def forward(self, joints: Tensor, patches: Tensor | None) -> Tensor:
         """Map joint tokens (B, J, C) to (B, J, 4): x, y, sigma x, sigma y, each in 0..1."""
-        return self.mlp(joints).sigmoid()
+        out: Tensor = self.mlp(joints).sigmoid()
+        return out
 
 
 _HEADS = {
@@ -137,5 +145,8 @@ _HEADS = {
 def build_head(head: str, dim: int, joints: int, grid: tuple[int, int]) -> nn.Module:
     """Return the head of that name; raises UsageError for an unknown one."""
     if head not in _HEADS:
-        raise UsageError(f"Unknown head '{head}'{nearest(head, list(_HEADS))}.", f"Choose one of {', '.join(_HEADS)}.")
+        raise UsageError(
+            f"Unknown head '{head}'{nearest(head, list(_HEADS))}.",
+            f"Choose one of {', '.join(_HEADS)}.",
+        )
     return _HEADS[head](dim, joints, grid)

@@ -33,7 +33,9 @@ class Skeleton:
 
 def _mirror(joints: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
     return tuple(
-        (i, joints.index("right" + name[4:])) for i, name in enumerate(joints) if name.startswith("left")
+        (i, joints.index("right" + name[4:]))
+        for i, name in enumerate(joints)
+        if name.startswith("left")
     )
 
 

@@ -8,10 +8,14 @@ are sorted, so that tokens stay in raster order; the count is a constant.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from prunus.models.tokens.reducer import Reduced, ReduceSpec, TokenReducer, take_tokens
 
 Score = Literal["sum", "max"]
 
@@ -28,9 +32,19 @@ def joint_attention_scores(query: Tensor, key: Tensor, score: Score = "sum") -> 
         (B, N) float32; probabilities are taken over all tokens before special columns are dropped.
     """
     special = query.shape[2]
-    logits = (query.float() * query.shape[-1] ** -0.5) @ key.float().transpose(-1, -2)
+    # Indices carry no gradient, so neither need the scores; autocast would round the product.
+    query, key = query.detach().float(), key.detach().float()
+    with _full_precision(query.device.type):
+        logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     received = torch.softmax(logits, dim=-1)[..., special:].mean(dim=1)
     return received.sum(dim=1) if score == "sum" else received.amax(dim=1)
+
+
+def _full_precision(device: str) -> contextlib.AbstractContextManager[object]:
+    # Entered only where autocast is on, as it would leave a marker in an exported graph.
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()
 
 
 class JointAttentionRank(nn.Module):
@@ -56,14 +70,20 @@ class JointAttentionRank(nn.Module):
         return order.values.to(torch.int64)
 
 
-def take_tokens(tokens: Tensor, index: Tensor) -> Tensor:
-    """Return (B, K, C): the rows `index` (B, K) of `tokens` (B, N, C)."""
-    if tokens.shape[0] == 1:  # one Gather instead of an expanded GatherElements
-        return tokens.index_select(1, index[0])
-    return torch.gather(tokens, 1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+class JointTokenReducer(TokenReducer):
+    """Drop all but the patches that the joint tokens look at most; joint tokens stay in front.
 
+    Reads the side tensors ``q_special`` (B, heads, J, d) and ``k`` (B, heads, J + N, d).
+    """
 
-def put_tokens(grid: Tensor, index: Tensor, tokens: Tensor) -> Tensor:
-    """Return `grid` (B, N, C) with rows `index` (B, K) replaced by `tokens` (B, K, C)."""
-    where = index.unsqueeze(-1).expand(-1, -1, grid.shape[-1])
-    return torch.scatter(grid, 1, where, tokens.to(grid.dtype))
+    def __init__(self, joints: int, patches: int, keep: int, score: Score = "sum") -> None:
+        needs = frozenset({"q_special", "k"})
+        super().__init__(ReduceSpec(patches, keep, joints, needs=needs, trained=True))
+        self.rank = JointAttentionRank(keep, score)
+
+    def forward(self, x: Tensor, side: Mapping[str, Tensor]) -> Reduced:
+        """Return joint tokens + kept patches (B, J + K, C), and the indices kept."""
+        special = self.spec.special
+        kept = self.rank(side["q_special"], side["k"])
+        patches = take_tokens(x[:, special:], kept)
+        return Reduced(torch.cat((x[:, :special], patches), dim=1), kept)

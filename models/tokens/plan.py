@@ -1,9 +1,9 @@
 """Where a transformer drops tokens, and how many survive: constants chosen before export.
 
-Levels follow the three-cut schedule of PPT (arXiv 2209.08194: after the attention of blocks 3, 6 and 9)
-with counts rounded so that joint tokens + kept patches is a multiple of 8, the row granularity that
-matrix units like. L1, L2 and L3 cut about 30, 37 and 44 % of a ViT-B pose network's multiply-accumulates,
-the range that EViTPose reports (arXiv 2503.00232, abstract).
+Levels follow the three-cut schedule of PPT (arXiv 2209.08194: after the attention of blocks 3, 6
+and 9) with counts rounded so that joint tokens + kept patches is a multiple of 8, the row
+granularity that matrix units like. L1, L2 and L3 cut about 30, 37 and 44 % of a ViT-B pose
+network's multiply-accumulates, the range that EViTPose reports (arXiv 2503.00232, abstract).
 """
 
 from __future__ import annotations
@@ -48,10 +48,13 @@ class PruningPlan:
                 "Give one count per block, e.g. 135/95/71@3/6/9.",
             )
         if any(b < 0 for b in self.blocks) or list(self.blocks) != sorted(set(self.blocks)):
-            raise UsageError(f"Plan '{self.level}' has blocks {self.blocks}; expected an increasing list from 0.")
+            raise UsageError(
+                f"Plan '{self.level}' has blocks {self.blocks}; expected an increasing list from 0."
+            )
         if any(k < 1 for k in self.keep) or list(self.keep) != sorted(self.keep, reverse=True):
             raise UsageError(
-                f"Plan '{self.level}' keeps {self.keep}; expected counts of at least 1 that never grow.",
+                f"Plan '{self.level}' keeps {self.keep}; "
+                "expected counts of at least 1 that never grow.",
             )
 
     def check(self, tokens: int, depth: int) -> None:
@@ -63,7 +66,8 @@ class PruningPlan:
             )
         if self.blocks and self.blocks[-1] >= depth:
             raise UsageError(
-                f"Plan '{self.level}' cuts at block {self.blocks[-1]}; the network has blocks 0..{depth - 1}.",
+                f"Plan '{self.level}' cuts at block {self.blocks[-1]}; "
+                f"the network has blocks 0..{depth - 1}.",
             )
 
 
@@ -75,7 +79,10 @@ def evitpose_plan(level: str, joints: int = 17) -> PruningPlan:
         joints: Number of joint tokens, which share the sequence with the patches.
     """
     if level not in LEVELS:
-        raise UsageError(f"Unknown level '{level}'; expected one of {', '.join(LEVELS)}.", "Or give a ratio with --keep.")
+        raise UsageError(
+            f"Unknown level '{level}'; expected one of {', '.join(LEVELS)}.",
+            "Or give a ratio with --keep.",
+        )
     if level == "L0":
         return PruningPlan("L0", (), ())
     if joints in _LENGTHS:
@@ -87,7 +94,10 @@ def evitpose_plan(level: str, joints: int = 17) -> PruningPlan:
 def plan_for_ratio(keep: float, joints: int = 17) -> PruningPlan:
     """Return the three-cut plan that keeps the share `keep` (0..1] of the patches at each cut."""
     if not 0.0 < keep <= 1.0:
-        raise UsageError(f"The keep ratio is {keep:g}; expected a number above 0 and at most 1.", "For example: --keep 0.6")
+        raise UsageError(
+            f"The keep ratio is {keep:g}; expected a number above 0 and at most 1.",
+            "For example: --keep 0.6",
+        )
     if keep == 1.0:
         return evitpose_plan("L0", joints)
     return PruningPlan(f"keep{keep:g}", CUT_BLOCKS, _chain(keep, joints))
