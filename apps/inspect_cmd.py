@@ -127,7 +127,7 @@ def _bar(label: str, left: int, total: int) -> str:
 
 def _precision(card: ModelCard) -> str:
     spec = card.precision
-    parts = [spec.precision]
+    parts: list[str] = [spec.precision]
     if spec.kept_higher:
         parts.append(f"kept higher: {', '.join(spec.kept_higher)}")
     if spec.quantiser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,10 +84,15 @@ def pose_models(names: Sequence[str], level: str | None) -> list[Path]:
 
 def _default_models(level: str) -> list[Path]:
     stem = f"{DEFAULT_MODEL}-{level}"
-    for folder in _FOLDERS:
-        first = folder / f"{stem}.onnx"
+    # The name in our hints, and the one that the exporter gives when it gets none.
+    names = (stem, f"{DEFAULT_MODEL}-subpixel-{level}-fp32")
+    for folder, name in itertools.product(_FOLDERS, names):
+        first = folder / f"{name}.onnx"
         if first.is_file():
-            return [first, *sorted(folder.glob(f"{stem}-b[248].onnx"))]
+            more = [
+                first.with_name(f"{name.replace(level, f'{level}-B{n}')}.onnx") for n in (2, 4, 8)
+            ]
+            return [first, *(path for path in more if path.is_file())]
     raise ArtifactError(
         f"No --model was given and there is no {stem}.onnx here or in demo/.",
         f"Make it (once) with: prunus export evitpose --level {level} -o {stem}.onnx",

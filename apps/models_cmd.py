@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from prunus.apps.options import Debug, Json, Output, Quiet
+from prunus.runtime.errors import UsageError, nearest
+
+_HEADS = ["classic", "simple", "subpixel", "token", "regression"]
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -35,9 +38,9 @@ def models(context: typer.Context, as_json: Json = False, debug: Debug = False) 
 def import_checkpoint(
     checkpoint: Annotated[Path, typer.Argument(help="Official file: .pth, .pt or .safetensors.")],
     *,
-    variant: Annotated[str, typer.Option(help="Size: tiny, small or base.")] = "small",
+    variant: Annotated[str, typer.Option(help="Size: small or base.")] = "small",
     head: Annotated[
-        str | None, typer.Option(help="Head of the checkpoint; default: by size.")
+        str | None, typer.Option(help="Head of the checkpoint; default: what the file has.")
     ] = None,
     expert: Annotated[int, typer.Option(help="Data set of a ++ checkpoint: 0 is COCO.")] = 0,
     output: Output = None,
@@ -51,13 +54,22 @@ def import_checkpoint(
       prunus models import vitpose-b.pth --variant base -o vitpose-b.safetensors
       prunus models import vitpose-plus-small.safetensors --expert 0 -o small.safetensors
     """
+    if head is not None and head not in _HEADS:
+        raise UsageError(
+            f"Unknown head '{head}'{nearest(head, _HEADS)}.", f"Use one of: {', '.join(_HEADS)}"
+        )
     from prunus.models.checkpoints import vitpose
 
     target = output or checkpoint.with_suffix(".prunus.safetensors")
-    vitpose.import_checkpoint(checkpoint, target, variant=variant, head=head, expert=expert)
-    if not quiet:
-        use = f"prunus export evitpose --variant {variant} --checkpoint {target}"
-        typer.echo(f"wrote {target}; use it with: {use}")
+    imported = vitpose.import_checkpoint(
+        checkpoint, target, variant=variant, head=cast(Any, head), expert=expert
+    )
+    if quiet:
+        return
+    fresh = f", {len(imported.fresh)} parameters start fresh" if imported.fresh else ""
+    use = f"--variant {variant} --head {imported.config.head} --checkpoint {target}"
+    typer.echo(f"read layout '{imported.layout}' with head {imported.config.head}{fresh}")
+    typer.echo(f"wrote {target}; use it with: prunus export evitpose {use}")
 
 
 def _entries() -> tuple[Any, ...]:

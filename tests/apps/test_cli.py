@@ -45,6 +45,8 @@ def test_help_of_every_verb_shows_two_examples(prunus, words):
         (["inspect", "movenet_lightening"], "did you mean 'movenet_lightning'?"),
         (["export", "evitpose", "--precision", "fp61"], "did you mean 'fp16'?"),
         (["export", "evitpose", "--keep", "half"], "a share or a plan"),
+        (["models", "import", "missing.pth"], "missing.pth"),
+        (["models", "import", "a.pth", "--head", "clasic"], "did you mean 'classic'?"),
         (["check", "a.onnx", "--budget", "tight"], "expected NAME=NUMBER"),
         (["run", "pose", "--source", "synthetic:", "--level", "L9"], "Unknown level 'L9'"),
         (["bench", "movenet_lightning", "--boundary", "motor"], "Unknown boundary 'motor'"),

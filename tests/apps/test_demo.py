@@ -1,0 +1,46 @@
+"""The demo: its parts with a shipped model, and the whole chain with random weights."""
+
+from __future__ import annotations
+
+import cv2
+import pytest
+
+from prunus.apps import demo
+from prunus.models import zoo
+from prunus.runtime.errors import SourceError
+
+
+def test_still_is_the_middle_of_the_video(tmp_path, video, frames_of):
+    demo.write_still(video, tmp_path / "still.png")
+    still = cv2.imread(str(tmp_path / "still.png"))
+    gaps = [abs(still.astype(int) - f).mean() for f in frames_of(video)]
+    assert gaps.index(min(gaps)) == 6
+
+
+def test_still_of_a_broken_video(tmp_path):
+    with pytest.raises(SourceError):
+        demo.write_still(tmp_path / "missing.mp4", tmp_path / "still.png")
+
+
+def test_models_are_timed_in_turns():
+    path = str(zoo.model_path("movenet_lightning"))
+    timings = demo.time_in_turns({"a": path, "b": path}, "onnxruntime")
+    assert list(timings) == ["a", "b"]
+    assert all(0 < t.p50_ms <= t.p90_ms for t in timings.values())
+
+
+def test_errors_are_two_lines(tmp_path, capfd):
+    words = ["-o", str(tmp_path), "--checkpoint", str(tmp_path / "missing.safetensors")]
+    assert demo.main(words) == 2
+    assert capfd.readouterr().err.splitlines()[-2].startswith("error: ")
+
+
+@pytest.mark.slow
+def test_whole_chain(tmp_path, capfd, frames_of):
+    words = ["-o", str(tmp_path), "--checkpoint", "random", "--frames", "3"]
+    assert demo.main([*words, "--backend", "onnxruntime"]) == 0
+    out = capfd.readouterr().out
+    assert out.count(": ok") == 2
+    assert "faster" in out
+    assert len(frames_of(tmp_path / "pedestrians-pose.mp4")) == 3
+    assert (tmp_path / "pedestrians-pose.png").is_file()

@@ -1,0 +1,49 @@
+"""Which file a name stands for."""
+
+from __future__ import annotations
+
+import pytest
+
+from prunus.apps.model_files import find_model, pose_models
+from prunus.models import zoo
+from prunus.runtime.errors import ArtifactError, UsageError
+
+
+def test_paths_win_over_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "movenet_lightning").touch()
+    assert find_model("movenet_lightning").absolute() == tmp_path / "movenet_lightning"
+
+
+@pytest.mark.parametrize("name", ["movenet_lightning", "movenet-lightning"])
+def test_shipped_names(name):
+    assert find_model(name) == zoo.model_path("movenet_lightning")
+
+
+def test_folders_hold_one_file_per_batch_size(tmp_path):
+    for name in ("b.onnx", "a.onnx", ".a-tmp.onnx", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [p.name for p in pose_models([str(tmp_path)], None)] == ["a.onnx", "b.onnx"]
+
+
+def test_empty_folder(tmp_path):
+    with pytest.raises(ArtifactError, match="holds no model"):
+        pose_models([str(tmp_path)], None)
+
+
+@pytest.mark.parametrize("stem", ["evitpose-tiny-L1", "evitpose-tiny-subpixel-L1-fp32"])
+def test_default_is_what_export_and_demo_leave(tmp_path, monkeypatch, stem):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    for name in (stem, stem.replace("L1", "L1-B4")):
+        (tmp_path / "demo" / f"{name}.onnx").touch()
+    found = [p.name for p in pose_models([], "L1")]
+    assert found == [f"{stem}.onnx", f"{stem.replace('L1', 'L1-B4')}.onnx"]
+    with pytest.raises(ArtifactError) as caught:
+        pose_models([], None)
+    assert "prunus export evitpose --level L2" in caught.value.hint
+
+
+def test_unknown_level():
+    with pytest.raises(UsageError, match="did you mean"):
+        pose_models([], "L02")
