@@ -76,6 +76,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(tmp_path, figure_cache):
         torch.testing.assert_close(two.network[name], value, atol=2e-3, rtol=2e-2, msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_grows_its_inputs_and_trains_pruned_levels(tmp_path, figure_cache):
     stages = (
         Stage(0.5, (64, 48), 2, 0.0, 0.0, NONE),
