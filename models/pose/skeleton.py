@@ -70,9 +70,20 @@ UNIFIED23 = Skeleton(
 # Dataset -> for each of its joints in its own order, the index in UNIFIED23.
 UNIFIED23_FROM: dict[str, tuple[int, ...]] = {
     "coco": tuple(range(17)),
+    "ochuman": tuple(range(17)),
     "mpii": (16, 14, 12, 11, 13, 15, 20, 19, 18, 17, 10, 8, 6, 5, 7, 9),
     "aic": (6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 17, 18),
     "crowdpose": (5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18),
+}
+
+# JRDB-Pose by name, as the order of its files is not settled here. Its head has no counterpart but
+# the top of the head; ears, nose and ankles have no label there.
+_JRDB_SIDED = ("eye", "shoulder", "elbow", "wrist", "hip", "knee", "foot")
+UNIFIED23_FROM_JRDB: dict[str, str] = {
+    "head": "head_top",
+    "center_shoulder": "thorax",
+    "center_hip": "pelvis",
+    **{f"{side}_{part}": f"{side}_{part}" for side in ("left", "right") for part in _JRDB_SIDED},
 }
 
 SKELETONS = {skeleton.name: skeleton for skeleton in (COCO17, UNIFIED23)}
