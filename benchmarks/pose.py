@@ -148,7 +148,7 @@ def peers(settings: Settings) -> dict[str, Any]:
     """MoveNet Lightning beside EViTPose, one person, boxes to joints, ONNX Runtime."""
     lightning = find_model("movenet_lightning")
     entries = [people_runner(lightning, "onnxruntime", settings.threads, 1, "movenet-lightning")]
-    for variant in ("tiny", settings.variant):
+    for variant in dict.fromkeys(("tiny", settings.variant)):
         own = Settings(settings.threads, settings.rounds, settings.seconds, variant)
         entries += [
             people_runner(
