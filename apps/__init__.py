@@ -2,5 +2,6 @@
 
 if __name__ != "prunus.apps":
     raise ImportError(
-        f"Imported as '{__name__}', expected 'prunus.apps'. Install prunus first: pip install -e ."
+        f"Imported as '{__name__}', expected 'prunus.apps'. "
+        "Install prunus first: pip install -e ."
     )

@@ -2,5 +2,6 @@
 
 if __name__ != "prunus.export":
     raise ImportError(
-        f"Imported as '{__name__}', expected 'prunus.export'. Install prunus first: pip install -e ."
+        f"Imported as '{__name__}', expected 'prunus.export'. "
+        "Install prunus first: pip install -e ."
     )

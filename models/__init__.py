@@ -2,5 +2,6 @@
 
 if __name__ != "prunus.models":
     raise ImportError(
-        f"Imported as '{__name__}', expected 'prunus.models'. Install prunus first: pip install -e ."
+        f"Imported as '{__name__}', expected 'prunus.models'. "
+        "Install prunus first: pip install -e ."
     )
