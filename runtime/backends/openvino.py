@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from prunus.runtime import host
+from prunus.runtime.backends.openvino_tail import keep_last_products
 from prunus.runtime.card import ModelCard
 from prunus.runtime.errors import ArtifactError, HostError, MissingDependencyError
 from prunus.runtime.session import BackendOptions
@@ -84,7 +85,9 @@ def open_session(
     count, precision = threads or host.usable_cpus(), arithmetic(card, options, kind)
     config = _config(kind, count, precision, options)
     try:
-        compiled = core.compile_model(core.read_model(str(path)), kind, config)
+        model = core.read_model(str(path))
+        kept = keep_last_products(core, model) if precision == "bf16" else ()
+        compiled = core.compile_model(model, kind, config)
     except Exception as error:  # it raises RuntimeError and its own kinds
         raise ArtifactError(
             f"OpenVINO {version()} cannot load {path}: {_one_line(error)}",
@@ -92,7 +95,8 @@ def open_session(
         ) from error
     check_graph(path, card, _tensors(compiled.inputs), _tensors(compiled.outputs))
     used = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
-    description = f"OpenVINO {version()}, {kind}, {used} arithmetic, {count} threads"
+    tail = f" (last layers in f32: {len(kept)})" if kept and used == "bf16" else ""
+    description = f"OpenVINO {version()}, {kind}, {used} arithmetic{tail}, {count} threads"
     return OpenVinoSession(card, compiled, description, options.check_finite)
 
 

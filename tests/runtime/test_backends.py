@@ -8,13 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 import prunus.runtime as runtime
 from prunus.runtime import host
 from prunus.runtime.backends import onnxruntime as ort_backend
 from prunus.runtime.backends import openvino as ov_backend
 from prunus.runtime.backends import registry
-from prunus.runtime.card import PrecisionSpec
+from prunus.runtime.card import PrecisionSpec, TensorSpec
 from prunus.runtime.errors import (
     ArtifactError,
     HostError,
@@ -254,3 +255,45 @@ def test_openvino_cache_folder_and_arithmetic(artifact, tiny_inputs, tmp_path) -
     assert list(cache.iterdir())
     with runtime.open(artifact, "openvino", options=options) as session:
         assert np.array_equal(session.run(tiny_inputs)["keypoints"], first)
+
+
+@needs_openvino
+@pytest.mark.skipif(not host.bfloat16_flag(), reason="this CPU computes bf16 as f32")
+def test_last_layer_stays_in_float32_under_bf16(tmp_path, card) -> None:
+    """What a decoder reads has more than bfloat16's eight bits; the layers before it do not."""
+    image = TensorSpec("image", "float32", (1, 64, 64), ("batch", "row", "value"))
+    outputs = tuple(
+        TensorSpec(name, "float32", (1, 64, 64), ("batch", "row", "value"))
+        for name in ("hidden", "keypoints")
+    )
+    card = dataclasses.replace(card, inputs=(image,), outputs=outputs)
+    path, values = tmp_path / "two.onnx", np.random.default_rng(0)
+    tensors = [helper.make_tensor_value_info(n, 1, [1, 64, 64]) for n in ("image", "keypoints")]
+    weights = [values.normal(size=(64, 64)).astype(np.float32) for _ in range(3)]
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["image", "w0"], ["first"]),
+            helper.make_node("Relu", ["first"], ["bent"]),
+            helper.make_node("MatMul", ["bent", "w1"], ["second"]),
+            helper.make_node("Mul", ["second", "second"], ["keypoints"]),
+            helper.make_node("MatMul", ["bent", "w2"], ["hidden"]),
+        ],
+        "two", tensors[:1],
+        [helper.make_tensor_value_info("hidden", 1, [1, 64, 64]), tensors[1]],
+        [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, {card.KEY: card.to_json()})
+    onnx.save(model, path)
+    x = values.normal(size=(1, 64, 64)).astype(np.float32)
+    with runtime.open(path, "openvino", options=BackendOptions(inference_precision="bf16")) as s:
+        assert "bf16 arithmetic (last layers in f32: 2)" in s.description
+        found = s.run({"image": x})["keypoints"]
+    # A bfloat16 is a float32 whose lower 16 bits are zero.
+    first = np.maximum(x.astype(np.float64) @ weights[0], 0)
+    exact = (first @ weights[1]) ** 2
+    error = np.abs(found - exact).max() / exact.max()
+    assert 1e-5 < error < 0.02, "the first layer is bf16"
+    assert (found.view(np.uint32) & 0xFFFF != 0).mean() > 0.9
+    root = np.sqrt(found.astype(np.float64)).astype(np.float32)
+    assert (root.view(np.uint32) & 0xFFFF != 0).mean() > 0.9, "the last layer's result is f32"
