@@ -11,6 +11,8 @@ from prunus.runtime.errors import ArtifactError, UsageError, nearest
 _SUFFIXES = (".onnx", ".engine", ".plan")
 _FOLDERS = (Path(), Path("demo"))  # where `prunus export` and `make demo` leave their files
 DEFAULT_MODEL = "evitpose-tiny"
+DEFAULT_LEVEL = "L2"
+FALLBACK = "movenet_lightning"
 LEVELS = ("L0", "L1", "L2", "L3")
 
 
@@ -54,6 +56,9 @@ def pose_models(names: Sequence[str], level: str | None) -> list[Path]:
         names: What the user gave, empty for the default network.
         level: Pruning level, which picks the default file.
 
+    Returns:
+        Files of one network; the shipped MoveNet Lightning when nothing is named or exported.
+
     Raises:
         ArtifactError: nothing fits.
         UsageError: an unknown level.
@@ -64,7 +69,7 @@ def pose_models(names: Sequence[str], level: str | None) -> list[Path]:
             f"Use one of: {', '.join(LEVELS)}",
         )
     if not names:
-        return _default_models(level or "L2")
+        return _default_models(level)
     files: list[Path] = []
     for name in names:
         folder = Path(name)
@@ -82,7 +87,22 @@ def pose_models(names: Sequence[str], level: str | None) -> list[Path]:
     return files
 
 
-def _default_models(level: str) -> list[Path]:
+def no_export_found(level: str | None) -> str:
+    """Return the clause that says which file was looked for, and how it is made."""
+    stem = f"{DEFAULT_MODEL}-{level or DEFAULT_LEVEL}"
+    return (
+        f"there is no {stem}.onnx here or in demo/ (make it, once, with: "
+        f"prunus export evitpose --level {level or DEFAULT_LEVEL} -o {stem}.onnx)"
+    )
+
+
+def _default_models(wanted: str | None) -> list[Path]:
+    """Return the exported network of this level, else the graph that ships.
+
+    An export needs PyTorch, which a device may not have: without one, and when no level is asked
+    for, MoveNet Lightning runs. The caller says so.
+    """
+    level = wanted or DEFAULT_LEVEL
     stem = f"{DEFAULT_MODEL}-{level}"
     # The name in our hints, and the one that the exporter gives when it gets none.
     names = (stem, f"{DEFAULT_MODEL}-subpixel-{level}-fp32")
@@ -93,6 +113,8 @@ def _default_models(level: str) -> list[Path]:
                 first.with_name(f"{name.replace(level, f'{level}-B{n}')}.onnx") for n in (2, 4, 8)
             ]
             return [first, *(path for path in more if path.is_file())]
+    if wanted is None:
+        return [find_model(FALLBACK)]
     raise ArtifactError(
         f"No --model was given and there is no {stem}.onnx here or in demo/.",
         f"Make it (once) with: prunus export evitpose --level {level} -o {stem}.onnx",

@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from prunus.apps.options import Debug, Json, Output, Quiet
+from prunus.apps.options import Debug, Json, Output, Quiet, shown_progress
 from prunus.runtime.errors import UsageError, nearest
 
 _HEADS = ["classic", "simple", "subpixel", "token", "regression"]
@@ -72,6 +72,33 @@ def import_checkpoint(
     typer.echo(f"wrote {target}; use it with: prunus export evitpose {use}")
 
 
+@app.command("fetch")
+def fetch_file(
+    url: Annotated[str, typer.Argument(help="Address of a checkpoint.")],
+    *,
+    sha256: Annotated[str, typer.Option(help="Its hash, 64 hexadecimal digits.")],
+    output: Output = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Download a checkpoint whose hash is known; goes on where an earlier try stopped.
+
+    \b
+    Examples:
+      prunus models fetch https://example.org/vitpose-b.pth --sha256 0123...cdef
+      prunus models fetch URL --sha256 HASH -o weights/vitpose-b.pth
+    """
+    from urllib.parse import unquote, urlparse
+
+    from prunus.models.checkpoints.fetch import fetch
+
+    target = output or Path(Path(unquote(urlparse(url).path)).name or "checkpoint")
+    with shown_progress("fetch", quiet) as progress:
+        path = fetch(url, sha256, target, progress=progress)
+    if not quiet:
+        typer.echo(f"wrote {path}; read it with: prunus models import {path}")
+
+
 def _entries() -> tuple[Any, ...]:
     from prunus.models import zoo
 
@@ -82,12 +109,14 @@ def _row(entry: Any) -> dict[str, Any]:
     """Return one zoo entry as plain values; what the table does not show is in the JSON."""
     import dataclasses
 
-    return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(entry).items()}
+    values = dataclasses.asdict(entry)
+    row = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+    return row | {"size_mb": round(entry.size / 1e6, 1)}
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
     from prunus.apps.tables import print_table
 
-    columns = ("name", "kind", "task", "size", "licence", "origin")
+    columns = ("name", "kind", "task", "size_mb", "licence", "origin")
     shown = [c for c in columns if any(c in row for row in rows)]
     print_table("shipped models", shown, [[str(row.get(c, "")) for c in shown] for row in rows])

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from prunus.runtime.errors import UsageError, nearest
 from prunus.runtime.progress import ConsoleProgress, Silent
+
+if TYPE_CHECKING:
+    from prunus.runtime.session import BackendOptions, InferencePrecision
 
 Output = Annotated[
     Path | None, typer.Option("-o", "--output", help="Where the result goes.", metavar="PATH")
@@ -36,9 +40,38 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", help="CPU threads; default: all cores.", min=1, metavar="N"),
 ]
+Device = Annotated[
+    str, typer.Option("--device", help="cpu, cuda:0, or what the back end knows.", metavar="NAME")
+]
+Arithmetic = Annotated[
+    str,
+    typer.Option(
+        "--arithmetic",
+        help="OpenVINO's products: f32, bf16, or auto (bf16 where the card allows it).",
+        metavar="NAME",
+    ),
+]
+NoCudaGraph = Annotated[
+    bool, typer.Option("--no-cuda-graph", help="TensorRT: queue calls instead of replaying them.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole trace of an error.")]
+
+
+def switches(arithmetic: str, no_cuda_graph: bool) -> BackendOptions:
+    """Return the back ends' switches from the flags above."""
+    from prunus.runtime.session import BackendOptions
+
+    known = ("auto", "f32", "bf16")
+    if arithmetic not in known:
+        raise UsageError(
+            f"Unknown arithmetic '{arithmetic}'{nearest(arithmetic, list(known))}.",
+            f"Choose one of: {', '.join(known)}.",
+        )
+    return BackendOptions(
+        inference_precision=cast("InferencePrecision", arithmetic), cuda_graph=not no_cuda_graph
+    )
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunus.apps.coco_results import ResultWriter, image_id, read_boxes
-from prunus.apps.model_files import find_model, pose_models
+from prunus.apps.model_files import find_model, no_export_found, pose_models
 from prunus.apps.overlay import Bones, draw_panel, draw_people
 from prunus.apps.sinks import Sink, Stop, open_sink
 from prunus.apps.sources import Frame, Source, SourceInfo, open_source
@@ -31,6 +31,7 @@ from prunus.runtime.progress import ConsoleProgress, Silent
 if TYPE_CHECKING:
     from prunus.runtime.card import ModelCard
     from prunus.runtime.pipeline import Pipeline
+    from prunus.runtime.session import BackendOptions
     from prunus.runtime.tasks.pose import Pose, PoseEstimator
 
 _STEADY = 0.9  # share of the old value in the numbers on screen, so that they can be read
@@ -55,6 +56,8 @@ class PoseOptions:
     overlay: bool = True
     backend: str = "auto"
     threads: int | None = None
+    device: str = "cpu"
+    switches: BackendOptions | None = None
     quiet: bool = False
 
 
@@ -139,7 +142,7 @@ def run_pose(options: PoseOptions) -> RunSummary:
             card=estimator.card,
             started=started,
         )
-        run.announce(_description(estimator))
+        run.announce(_description(estimator), _reasons(options, estimator))
         counts = run.loop(people, Bones.of(estimator.postprocess), _description(estimator))
     # Only now are all files closed, and so complete.
     outputs = [s.name for s in sinks if s.name != "null:"]
@@ -168,12 +171,14 @@ class _Run:
         self._shown: dict[str, float] = {}
         self._last_drawn = 0.0
 
-    def announce(self, description: str) -> None:
-        """Say what runs where, before the first frame."""
+    def announce(self, description: str, reasons: Sequence[str]) -> None:
+        """Say what runs where and why, before the first frame."""
         if self.options.quiet:
             return
         info = self.source.info
         print(f"{self.card.name} on {description}", file=sys.stderr)
+        for line in reasons:
+            print(f"  {line}", file=sys.stderr)
         print(f"{info.kind} {info.width}x{info.height} -> {', '.join(s.name for s in self.sinks)}",
               file=sys.stderr)  # fmt: skip
 
@@ -310,6 +315,16 @@ def _description(estimator: PoseEstimator) -> str:
     return next(iter(estimator.sessions.values())).description
 
 
+def _reasons(options: PoseOptions, estimator: PoseEstimator) -> list[str]:
+    """Return why `auto` took what it took: the model where none was named, and the back end."""
+    lines = []
+    if not options.models and estimator.card.model == "movenet":
+        lines.append(f"model: the shipped one, as {no_export_found(options.level)}")
+    if options.backend == "auto":
+        lines += next(iter(estimator.sessions.values())).choice
+    return lines
+
+
 def _open_models(
     options: PoseOptions, info: SourceInfo, stack: ExitStack
 ) -> tuple[Callable[[_Work], _Work], PoseEstimator]:
@@ -318,7 +333,15 @@ def _open_models(
     from prunus.runtime.tasks.pose import PoseEstimator
 
     files = pose_models(options.models, options.level)
-    estimator = stack.enter_context(PoseEstimator.open(files, options.backend, options.threads))
+    estimator = stack.enter_context(
+        PoseEstimator.open(
+            files,
+            options.backend,
+            options.threads,
+            device=options.device,
+            options=options.switches,
+        )
+    )
     steps = _Steps(options, info, estimator)
     if options.boxes is not None:
         steps.given = read_boxes(options.boxes)

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from prunus.apps.options import Backend, Debug, Json, Level, Output, Quiet, Threads
+from prunus.apps.options import (
+    Arithmetic,
+    Backend,
+    Debug,
+    Device,
+    Json,
+    Level,
+    NoCudaGraph,
+    Output,
+    Quiet,
+    Threads,
+    switches,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,6 +71,9 @@ def pose(
     ] = False,
     threads: Threads = None,
     backend: Backend = "auto",
+    device: Device = "cpu",
+    arithmetic: Arithmetic = "auto",
+    no_cuda_graph: NoCudaGraph = False,
     output: Output = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -93,6 +108,8 @@ def pose(
             overlay=not no_overlay,
             backend=backend,
             threads=threads,
+            device=device,
+            switches=switches(arithmetic, no_cuda_graph),
             quiet=quiet,
         )
     )

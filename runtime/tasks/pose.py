@@ -22,7 +22,7 @@ from prunus.runtime.tasks.crop import CropGeometry, check_boxes, check_frame
 from prunus.runtime.tasks.movenet import rows_to_pixels
 
 if TYPE_CHECKING:
-    from prunus.runtime.session import Session
+    from prunus.runtime.session import BackendOptions, Session
 
 Floats = npt.NDArray[np.float32]
 
@@ -91,12 +91,20 @@ class PoseEstimator:
         path_or_paths: str | Path | Sequence[str | Path],
         backend: str = "auto",
         threads: int | None = None,
+        *,
+        device: str = "cpu",
+        options: BackendOptions | None = None,
     ) -> PoseEstimator:
-        """Open one model file, or several of the same network with different batch sizes."""
+        """Open one model file, or several of the same network with different batch sizes.
+
+        The arguments after the files are those of `prunus.runtime.open`.
+        """
         from prunus.runtime.session import open as open_session
 
         paths = [path_or_paths] if isinstance(path_or_paths, (str, Path)) else list(path_or_paths)
-        sessions = [open_session(p, backend, threads=threads) for p in paths]
+        sessions = [
+            open_session(p, backend, threads=threads, device=device, options=options) for p in paths
+        ]
         return PoseEstimator({_batch(s): s for s in sessions})
 
     @property

@@ -40,8 +40,9 @@ def test_default_is_what_export_and_demo_leave(tmp_path, monkeypatch, stem):
     found = [p.name for p in pose_models([], "L1")]
     assert found == [f"{stem}.onnx", f"{stem.replace('L1', 'L1-B4')}.onnx"]
     with pytest.raises(ArtifactError) as caught:
-        pose_models([], None)
+        pose_models([], "L2")
     assert "prunus export evitpose --level L2" in caught.value.hint
+    assert [p.name for p in pose_models([], None)] == ["movenet_lightning.onnx"]
 
 
 def test_unknown_level():
