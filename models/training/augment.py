@@ -41,7 +41,9 @@ class AugmentConfig:
     border: float = 0.1
 
 
-GENTLE = AugmentConfig(rotation=12.0, scale=0.15, shift=0.05, half_body=0.05, colour=0.7, holes=0.2)
+GENTLE = AugmentConfig(
+    rotation=10.0, scale=0.13, shift=0.04, half_body=0.05, colour=0.7, holes=0.15, border=0.08
+)
 NONE = AugmentConfig(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 

@@ -3,7 +3,10 @@
 Three data-free steps replace what an MAE-pretrained backbone would bring:
 
 * patch filters are the lowest-frequency cosines of a 16x16 tile, brightness and two colour
-  differences, scaled against the 1/f spectrum of pictures: the tokens keep what a patch shows;
+  differences, scaled on real pictures towards equal variance, and then frozen: pixels of a patch
+  are so alike that Adam's steps, equal for every weight, would soon leave nothing but its mean
+  (Chen et al., "An Empirical Study of Training Self-Supervised Vision Transformers", ICCV 2021,
+  freeze them for stability too);
 * position codes are 2-D sines and cosines;
 * query/key and value/projection products start near the identity ("mimetic" initialisation;
   Trockman and Kolter, "Mimetic Initialization of Self-Attention Layers", ICML 2023), so that
@@ -34,11 +37,30 @@ def cosine_filters(count: int) -> torch.Tensor:
     for colour, share in zip(_COLOURS, _SHARES, strict=True):
         for u, v in order[: round(share * count)]:
             pattern = torch.outer(waves[u], waves[v])
-            pattern = pattern / pattern.norm() * 0.3 * (1 + math.hypot(u, v)) ** 1.6 / _TILE
+            pattern = pattern / pattern.norm() * (1 + math.hypot(u, v)) / _TILE
             filters.append(torch.tensor(colour)[:, None, None] * pattern)
     while len(filters) < count:
         filters.append(torch.randn(3, _TILE, _TILE) * 0.02)
     return torch.stack(filters[:count])
+
+
+def level_patches(patch_embed: nn.Conv2d, images: torch.Tensor, flatness: float = 0.6) -> None:
+    """Scale and centre frozen patch filters on sample pictures.
+
+    Args:
+        patch_embed: The convolution, changed in place.
+        images: Normalised pictures (B,3,H,W).
+        flatness: 0 keeps the pictures' spectrum, 1 makes every channel's variance equal.
+    """
+    with torch.no_grad():
+        found = patch_embed(images)
+        spread = found.std((0, 2, 3)).clamp(min=1e-4)
+        wanted = 0.8 * (spread / spread.max()) ** (1 - flatness)
+        scale = wanted / spread
+        centre = found.mean((0, 2, 3))
+        patch_embed.weight.mul_(scale[:, None, None, None])
+        if patch_embed.bias is not None:
+            patch_embed.bias.copy_((patch_embed.bias - centre) * scale)
 
 
 def sine_positions(rows: int, cols: int, channels: int) -> torch.Tensor:

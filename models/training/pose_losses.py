@@ -10,12 +10,14 @@ from torch.nn import functional
 from prunus.models.training.heatmap_targets import SIGMA, gaussian_targets
 
 _SHARPNESS = 10.0
-# The energy of one target: the integral of its square. It makes the loss of an empty map 1.
-_ENERGY = math.pi * SIGMA**2
 
 
 def heatmap_loss(
-    heatmaps: torch.Tensor, joints: torch.Tensor, image_size: tuple[int, int], locate: float = 0.0
+    heatmaps: torch.Tensor,
+    joints: torch.Tensor,
+    image_size: tuple[int, int],
+    locate: float = 0.0,
+    sigma: float = SIGMA,
 ) -> torch.Tensor:
     """Return the mean loss of a batch.
 
@@ -28,12 +30,15 @@ def heatmap_loss(
         joints: float (B,J,3): x, y in input pixels, weight.
         image_size: Height and width of the input.
         locate: Weight of the cross-entropy.
+        sigma: Standard deviation of the targets in heatmap cells.
     """
     maps = heatmaps.float()
-    target = gaussian_targets(joints, image_size, (maps.shape[2], maps.shape[3]))
+    target = gaussian_targets(joints, image_size, (maps.shape[2], maps.shape[3]), sigma)
+    # The integral of a target's square: it makes the loss of an empty map 1.
+    energy = math.pi * sigma**2
     weight = joints[..., 2]
     total = torch.clamp(weight.sum(), min=1.0)
-    error = ((maps - target) ** 2).sum((2, 3)) / _ENERGY
+    error = ((maps - target) ** 2).sum((2, 3)) / energy
     loss = (error * weight).sum() / total
     if locate > 0:
         mass = target.flatten(2)
@@ -41,6 +46,6 @@ def heatmap_loss(
         logs = functional.log_softmax(maps.flatten(2) * _SHARPNESS, dim=2)
         entropy = -(mass / volume.clamp(min=1e-6) * logs).sum(2)
         # A Gaussian that lies mostly outside says nothing about where the joint is.
-        inside = weight * (volume[..., 0] > 0.5 * 2 * math.pi * SIGMA**2)
+        inside = weight * (volume[..., 0] > energy)
         loss = loss + locate * (entropy * inside).sum() / total
     return loss

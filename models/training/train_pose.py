@@ -21,7 +21,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from prunus.models.pose.evitpose import EViTPose
 from prunus.models.tokens.plan import evitpose_plan
 from prunus.models.training.export_weights import SHIPPED, export_weights
-from prunus.models.training.pose_dataset import DATA_RECORD, BatchPlan, PosePools, batch_loader
+from prunus.models.training.joint_readout import JointReadout, readout_loss
+from prunus.models.training.pose_dataset import (
+    DATA_RECORD,
+    BatchPlan,
+    PoseBatches,
+    PosePools,
+    batch_loader,
+)
+from prunus.models.training.pose_init import level_patches
 from prunus.models.training.pose_losses import heatmap_loss
 from prunus.models.training.schedule import STAGES, Stage, locate_weight, rate_factor, stage_at
 from prunus.models.training.train_state import (
@@ -88,7 +96,8 @@ class PoseTrainer:
         else:
             network = build_network(config.variant, config.stages[0].size, config.seed)
             self.network = network.to(self.device)
-            self.optimisers = Optimisers(self.network, config.rate, config.decay, config.muon)
+            self.readout = self._new_readout()
+            self.optimisers = self._new_optimisers(self.network)
             self.average = Average(self.network, config.average)
         self._generator = torch.Generator().manual_seed(config.seed + self.clock.step)
 
@@ -97,12 +106,23 @@ class PoseTrainer:
         network = build_network(saved.variant, saved.size, config.seed)
         network.load_state_dict(saved.network)
         self.network = network.to(self.device)
-        self.optimisers = Optimisers(self.network, config.rate, config.decay, config.muon)
+        self.readout = self._new_readout()
+        if saved.readout:
+            self.readout.load_state_dict(saved.readout)
+        self.optimisers = self._new_optimisers(self.network)
         if saved.optimisers is not None:
             self.optimisers.restore(saved.optimisers)
         self.average = Average(self.network, config.average)
         self.average.state = {k: v.to(self.device) for k, v in saved.average.items()}
         self.clock = saved.clock
+
+    def _new_readout(self) -> JointReadout:
+        config = self.network.config
+        return JointReadout(config.dim, config.joints).to(self.device)
+
+    def _new_optimisers(self, network: EViTPose) -> Optimisers:
+        config = self.config
+        return Optimisers(network, self.readout, config.rate, config.decay, config.muon)
 
     def progress(self) -> float:
         """Return how much of the run is done, 0..1."""
@@ -118,12 +138,22 @@ class PoseTrainer:
         pools = PosePools.read(self.config.data)
         self.config.out.mkdir(parents=True, exist_ok=True)
         (self.config.out / DATA_RECORD).write_text(json.dumps(pools.counts()) + "\n")
+        if self.clock.step == 0:
+            self._level(pools)
         while self.progress() < 1:
             index = stage_at(self.progress(), self.config.stages)
             self._enter(self.config.stages[index])
             self.clock.stage = index
             self._run_stage(pools, index)
         self.save()
+
+    def _level(self, pools: PosePools) -> None:
+        """Scale the patch filters on one batch of the first stage."""
+        stage, config = self.config.stages[0], self.config
+        plan = BatchPlan(stage.size, 64, stage.street, stage.augment, config.seed)
+        images, _ = PoseBatches(pools, plan)[_FOREVER]
+        level_patches(self.network.patch_embed, normalise(images.to(self.device)))
+        self.average = Average(self.network, config.average)
 
     def _enter(self, stage: Stage) -> None:
         """Move weights, average and optimiser memory to the stage's input size."""
@@ -133,7 +163,7 @@ class PoseTrainer:
         old = network.config.grid
         moved = moved_to_size(network, self.config.variant, stage.size).to(self.device)
         states = self.optimisers.state()
-        self.optimisers = Optimisers(moved, self.config.rate, self.config.decay, self.config.muon)
+        self.optimisers = self._new_optimisers(moved)
         self.optimisers.restore(states)
         self.average.state = resize_positions(self.average.state, old, moved.config.grid)
         self.network = moved
@@ -146,13 +176,14 @@ class PoseTrainer:
         mark, saved = time.monotonic(), time.monotonic()
         with (config.out / "log.jsonl").open("a") as log:
             for images, joints in loader:
-                loss = self._step(stage, images, joints)
+                loss, read = self._step(stage, images, joints)
                 now = time.monotonic()
                 self.clock.seconds, mark = self.clock.seconds + now - mark, now
                 self.clock.step += 1
                 self.clock.samples += len(images)
                 if self.clock.step % 10 == 0:
-                    record = {"loss": round(loss, 4), "progress": round(self.progress(), 4)}
+                    record = {"loss": round(loss, 4), "readout": round(read, 4)}
+                    record["progress"] = round(self.progress(), 4)
                     log.write(json.dumps({**asdict(self.clock), **record}) + "\n")
                     log.flush()
                 if now - saved > 60 * config.save_minutes:
@@ -161,7 +192,9 @@ class PoseTrainer:
                 if self.progress() >= 1 or stage_at(self.progress(), config.stages) != index:
                     return
 
-    def _step(self, stage: Stage, images: torch.Tensor, joints: torch.Tensor) -> float:
+    def _step(
+        self, stage: Stage, images: torch.Tensor, joints: torch.Tensor
+    ) -> tuple[float, float]:
         config, network = self.config, self.network
         network.train()
         inputs, labels = normalise(images.to(self.device)), joints.to(self.device)
@@ -173,22 +206,33 @@ class PoseTrainer:
             parts.append((pruned, slice(cut, None)))
         locate = locate_weight(self.progress())
         kernels = _plain_attention if _few_tokens(network) else contextlib.nullcontext
-        total = 0.0
+        total, read = 0.0, 0.0
         for module, rows in parts:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16), kernels():
-                heatmaps = module(inputs[rows])
+                tokens, patches = module.features(inputs[rows])
+                heatmaps = module.keypoint_head(tokens, patches)
             share = len(inputs[rows]) / len(inputs)
-            loss = share * heatmap_loss(heatmaps, labels[rows], stage.size, locate)
+            maps = heatmap_loss(heatmaps, labels[rows], stage.size, locate, stage.sigma)
+            lines = readout_loss(self.readout(tokens), labels[rows], stage.size)
+            loss = share * (maps + lines)
             loss.backward()
-            total += float(loss.detach())
+            total += share * float(maps.detach())
+            read += share * float(lines.detach())
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         self.optimisers.step(rate_factor(self.progress(), self.clock.step, config.warmup))
         self.average.update(network, self.clock.step)
-        return total
+        return total, read
 
     def save(self) -> None:
         """Write the checkpoint."""
-        save_checkpoint(self.config.out, self.network, self.average, self.optimisers, self.clock)
+        save_checkpoint(
+            self.config.out,
+            self.network,
+            self.readout,
+            average=self.average,
+            optimisers=self.optimisers,
+            clock=self.clock,
+        )
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
+from prunus.models.training.joint_readout import JointReadout
 from prunus.models.training.pose_init import cosine_filters, mimic_attention, sine_positions
 from prunus.runtime.errors import ArtifactError
 
@@ -84,9 +85,14 @@ class Optimisers:
     convolutions stay with AdamW; one-dimensional parameters, codes and tokens do not decay.
     """
 
-    def __init__(self, network: nn.Module, rate: float, decay: float, muon: bool) -> None:
+    def __init__(
+        self, network: nn.Module, readout: nn.Module, rate: float, decay: float, muon: bool
+    ) -> None:
         matrices, kernels, vectors = [], [], []
         for name, value in network.named_parameters():
+            if name.startswith("patch_embed."):
+                value.requires_grad_(False)  # see pose_init: frozen cosine filters
+                continue
             if value.ndim == 2 and name.startswith("blocks."):
                 matrices.append(value)
             elif value.ndim == 4:
@@ -112,6 +118,9 @@ class Optimisers:
         else:
             groups.append({"params": matrices, "weight_decay": decay})
         self.all.append(torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), fused=True))
+        self.all.append(
+            torch.optim.AdamW(readout.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
+        )
         self._rate = rate
 
     def step(self, factor: float) -> None:
@@ -128,7 +137,7 @@ class Optimisers:
 
     def restore(self, states: list[dict[str, object]]) -> None:
         """Take over saved states; moments whose parameter changed size are dropped."""
-        for optimiser, state in zip(self.all, states, strict=True):
+        for optimiser, state in zip(self.all, states, strict=False):
             optimiser.load_state_dict(state)
             for parameter, values in list(optimiser.state.items()):
                 moments = [v for v in values.values() if torch.is_tensor(v) and v.ndim > 0]
@@ -137,7 +146,13 @@ class Optimisers:
 
 
 def save_checkpoint(
-    folder: Path, network: EViTPose, average: Average, optimisers: Optimisers, clock: Clock
+    folder: Path,
+    network: EViTPose,
+    readout: JointReadout,
+    *,
+    average: Average,
+    optimisers: Optimisers,
+    clock: Clock,
 ) -> None:
     """Write weights, average, optimiser state and clock so that a kill never leaves half a file.
 
@@ -154,6 +169,7 @@ def save_checkpoint(
         "variant": network.config.variant,
     }
     tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
+    tensors |= {f"readout.{k}": v.contiguous() for k, v in readout.state_dict().items()}
     tensors |= {f"average.{k}": v.contiguous() for k, v in average.state.items()}
     weights, memory = folder / "weights.safetensors", folder / "optimiser.pt"
     save_file(tensors, f"{weights}.part", metadata=facts)
@@ -167,6 +183,7 @@ class Checkpoint:
     """Hold what ``save_checkpoint`` wrote."""
 
     network: dict[str, torch.Tensor]
+    readout: dict[str, torch.Tensor]
     average: dict[str, torch.Tensor]
     optimisers: list[dict[str, object]] | None
     clock: Clock
@@ -200,7 +217,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         states = saved["states"] if saved["step"] == clock.step else None
     pick = {
         prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        for prefix in ("network.", "average.")
+        for prefix in ("network.", "readout.", "average.")
     }
     size = (int(facts["height"]), int(facts["width"]))
-    return Checkpoint(pick["network."], pick["average."], states, clock, size, facts["variant"])
+    return Checkpoint(
+        pick["network."], pick["readout."], pick["average."], states, clock, size, facts["variant"]
+    )
