@@ -28,7 +28,7 @@ _SOURCES = {
         "scikit-image and OpenCV's samples, cut and blended",
     },
     "street": {
-        "what": "person crops of OpenCV's vtest.avi, frames 0-549",
+        "what": "person crops of OpenCV's vtest.avi, frames 0-599",
         "labels": "MoveNet Thunder (Apache-2.0), flip-averaged, weighted by its score",
         "licence": "OpenCV sample data (Apache-2.0 package)",
     },

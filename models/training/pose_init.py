@@ -22,7 +22,7 @@ from torch import nn
 
 _TILE = 16
 _COLOURS = ((0.577, 0.577, 0.577), (0.707, 0.0, -0.707), (0.408, -0.816, 0.408))
-_SHARES = (0.6, 0.2, 0.2)
+_COLOUR_SHARE = 0.2
 
 
 def cosine_filters(count: int) -> torch.Tensor:
@@ -34,14 +34,16 @@ def cosine_filters(count: int) -> torch.Tensor:
         key=lambda f: (f[0] ** 2 + f[1] ** 2, f),
     )
     filters = []
-    for colour, share in zip(_COLOURS, _SHARES, strict=True):
-        for u, v in order[: round(share * count)]:
+    each = round(_COLOUR_SHARE * count)
+    for colour, number in zip(_COLOURS, (count - 2 * each, each, each), strict=True):
+        for u, v in order[:number]:
             pattern = torch.outer(waves[u], waves[v])
             pattern = pattern / pattern.norm() * (1 + math.hypot(u, v)) / _TILE
             filters.append(torch.tensor(colour)[:, None, None] * pattern)
-    while len(filters) < count:
-        filters.append(torch.randn(3, _TILE, _TILE) * 0.02)
-    return torch.stack(filters[:count])
+    if len(filters) < count:  # wider networks: more channels than a tile has frequencies
+        filters.append(torch.randn(count - len(filters), 3, _TILE, _TILE) * 0.02)
+        return torch.cat([torch.stack(filters[:-1]), filters[-1]])
+    return torch.stack(filters)
 
 
 def level_patches(patch_embed: nn.Conv2d, images: torch.Tensor, flatness: float = 0.6) -> None:

@@ -59,7 +59,7 @@ class TrainConfig:
     variant: str = "tiny"
     device: str = "cpu"
     seed: int = 0
-    rate: float = 2e-3
+    rate: float = 1.5e-3
     decay: float = 0.05
     muon: bool = True
     bf16: bool = True
@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--resume", choices=("auto", "no"), default="auto")
     parser.add_argument(
         "--export-only",
