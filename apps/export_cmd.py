@@ -34,6 +34,9 @@ def evitpose(
     batch: Annotated[int, typer.Option(help="People per run: 1, 2, 4 or 8.", min=1)] = 1,
     precision: Precision = "fp32",
     activations: Annotated[str, typer.Option(help="Of int8: int8, or uint8 for CPUs.")] = "int8",
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Measure OpenVINO's bfloat16; allow it on the card.")
+    ] = False,
     checkpoint: Annotated[
         str | None, typer.Option(help="Weights file, or random; default: the shipped ones.")
     ] = None,
@@ -80,6 +83,7 @@ def evitpose(
             batch=batch,
             precision=cast(Any, precision),
             activations=cast(Any, activations),
+            bf16=bf16,
             heatmaps=heatmaps,
             checkpoint=checkpoint,
             fill=fill,

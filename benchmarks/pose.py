@@ -59,7 +59,6 @@ def model(settings: Settings, level: str, precision: str = "fp32", batch: int = 
         with ConsoleProgress(f"export {path.name}") as progress:
             export_evitpose(
                 settings.variant, level=level, precision=precision, batch=batch,
-                activations="uint8" if precision == "int8" else "int8",
                 checkpoint="random", output=path, progress=progress,
             )  # fmt: skip
     return path
@@ -93,7 +92,9 @@ def runners_of_dense(settings: Settings) -> dict[str, Any]:
     ]
     entries += [session_runner(dense, name, settings.threads) for name in backends()]
     quantised = model(settings, "L0", "int8")
-    entries.append(session_runner(quantised, "onnxruntime", settings.threads))
+    for name in ("onnxruntime", "openvino-f32"):
+        if name in backends():
+            entries.append(session_runner(quantised, name, settings.threads))
     return _stored(measure("dense network, all runners", entries, settings))
 
 

@@ -61,6 +61,7 @@ def export_evitpose(
     seed: int = 0,
     calibration: str | Path | Calibration | None = None,
     activations: Activations = "int8",
+    bf16: bool = False,
     output: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -83,6 +84,8 @@ def export_evitpose(
         calibration: Real crops (folder, ``.npz``, picture or clip) for int8 and for the comparison
             with PyTorch; None for the bundled media.
         activations: Integer type of int8 activations; ``uint8`` is for CPUs only.
+        bf16: Measure OpenVINO's bfloat16 on this CPU with the budget of half precision, and write
+            on the card that it may be used. Shipped weights are marked where they were measured.
         output: The file; default ``evitpose-<variant>-<head>-<plan>-<precision>.onnx`` here.
         progress: Told about each step.
 
@@ -118,10 +121,25 @@ def export_evitpose(
         card,
         crops.first(_JUDGED),
         path,
-        options=ExportOptions(precision, activations, extra),
+        options=ExportOptions(
+            precision, activations, extra, bf16=_bfloat16(bf16, precision, config, weights)
+        ),
         calibration=crops,
         progress=progress,
     )
+
+
+def _bfloat16(
+    measure: bool, precision: Precision, config: EViTPoseConfig, weights: PoseWeights
+) -> Literal["measure", "known", "no"]:
+    if measure:
+        if precision != "fp32":
+            raise UsageError(
+                f"--bf16 concerns float32 files; got --precision {precision}.", "Leave out one."
+            )
+        return "measure"
+    known = precision == "fp32" and config.plan.level in weights.bf16_levels
+    return "known" if known else "no"
 
 
 def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> torch.nn.Module:
@@ -340,6 +358,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--batch", type=int, default=1, help="crops per run (default 1)")
     add("--precision", default="fp32", choices=("fp32", "fp16", "int8"))
     add("--activations", default="int8", choices=("int8", "uint8"), help="uint8: CPUs only")
+    add("--bf16", action="store_true", help="measure bfloat16 and allow it on the card")
     add("--heatmaps", action="store_true", help="give the heatmaps as a second output")
     add("--checkpoint", help="weights file, or 'random' (default: the shipped ones that fit)")
     add("--seed", type=int, default=0, help="seed of random weights (default 0)")

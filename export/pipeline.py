@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import onnx
 import torch
 
 from prunus.export.audit import require_clean
+from prunus.export.bfloat16 import BUDGET, require_bfloat16, run_bfloat16
 from prunus.export.calibration import Calibration
 from prunus.export.naming import scope_of
 from prunus.export.precision import sensitive_nodes, to_fp16
@@ -51,12 +52,15 @@ class ExportOptions:
         activations: Integer type of quantised activations: ``int8`` for every back end.
         extra_outputs: Outputs of the module that only the comparison needs; not in the file.
         threads: Threads of the comparison.
+        bf16: Let OpenVINO compute in bfloat16: ``measure`` here with the budget of half precision,
+            ``known`` when these very weights were measured before, ``no``.
     """
 
     precision: Precision = "fp32"
     activations: Activations = "int8"
     extra_outputs: tuple[str, ...] = ()
     threads: int = 2
+    bf16: Literal["measure", "known", "no"] = "no"
 
 
 def exporter_name() -> str:
@@ -101,6 +105,8 @@ def export_artifact(
     steps = progress or Silent()
     path = Path(path)
     require_writable(path)
+    if options.bf16 == "measure":
+        require_bfloat16(card)
     names = [o.name for o in card.outputs] + list(options.extra_outputs)
     steps.update(0, len(_STEPS), _STEPS[0])
     example = [torch.from_numpy(_resized(samples.images, spec.shape)) for spec in card.inputs]
@@ -121,8 +127,14 @@ def export_artifact(
     for graph, precision in _judged(master, model, options):
         got = run_onnx(graph, samples.images, options.threads)
         _judge(expected, got, card, samples, precision)
+    model = without_outputs(model, options.extra_outputs)
+    if options.bf16 == "measure":
+        lower = run_bfloat16(serialise(model, card), card, samples.images, options.threads)
+        _judge(expected, lower, card, samples, BUDGET, shown="bfloat16")
+    if options.bf16 != "no":
+        card = replace(card, precision=replace(card.precision, also_within_budget=("bf16",)))
     steps.update(5, len(_STEPS), _STEPS[5])
-    write_model(without_outputs(model, options.extra_outputs), card, path)
+    write_model(model, card, path)
     steps.update(len(_STEPS), len(_STEPS), "done")
     return path
 
@@ -239,15 +251,25 @@ def run_onnx(model: onnx.ModelProto, images: Array, threads: int = 2) -> dict[st
     return {n: np.concatenate([r[k] for r in runs])[: len(images)] for k, n in enumerate(names)}
 
 
+_WAY_OUT = {
+    "fp32": "Nothing was written. Judge other crops with --calibration.",
+    "fp16": "Nothing was written. Export with --precision fp32.",
+    "int8": "Nothing was written. Calibrate on other crops, or export with --precision fp16.",
+    "bf16": "Nothing was written. Leave out --bf16.",
+}
+
+
 def _judge(
     expected: Mapping[str, Array],
     got: Mapping[str, Array],
     card: ModelCard,
     samples: Calibration,
     precision: Precision,
+    *,
+    shown: str = "",
 ) -> None:
     """Hold what the graph computed against PyTorch, with the budgets of `check`."""
-    title = f"The exported {precision} graph of {card.model} {card.variant}"
+    title = f"The exported {shown or precision} graph of {card.model} {card.variant}"
     poisoned = non_finite(got, title)
     if poisoned:
         raise CheckFailedError(poisoned[0], "Nothing was written.")
@@ -259,8 +281,7 @@ def _judge(
             raise CheckFailedError(
                 f"{title} differs from PyTorch: {limit.quantity} is {value:.4g}, expected "
                 f"{limit.describe()} on {len(samples.images)} crops ({samples.source}).",
-                "Nothing was written. Export with --precision fp32, or give other crops with "
-                "--calibration.",
+                _WAY_OUT["bf16" if shown else precision],
             )
 
 
@@ -293,6 +314,20 @@ def write_model(model: onnx.ModelProto, card: ModelCard, path: Path) -> None:
     Raises:
         PrunusError: the model is invalid or too large for one file.
     """
+    data = serialise(model, card)
+    with atomic_path(path) as temporary:
+        try:
+            temporary.write_bytes(data)
+        except OSError as error:
+            raise write_error(error, path) from None
+
+
+def serialise(model: onnx.ModelProto, card: ModelCard) -> bytes:
+    """Return the artifact's bytes: the checked graph with its card.
+
+    Raises:
+        PrunusError: the model is invalid or too large for one file.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     entry = copy.metadata_props.add()
@@ -307,12 +342,8 @@ def write_model(model: onnx.ModelProto, card: ModelCard, path: Path) -> None:
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PrunusError(f"The exported model is not valid ONNX: {reason[:300]}.") from error
-    data = copy.SerializeToString(deterministic=True)
-    with atomic_path(path) as temporary:
-        try:
-            temporary.write_bytes(data)
-        except OSError as error:
-            raise write_error(error, path) from None
+    data: bytes = copy.SerializeToString(deterministic=True)
+    return data
 
 
 def _resized(images: Array, shape: tuple[int, ...]) -> Array:

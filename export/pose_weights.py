@@ -30,11 +30,14 @@ class PoseWeights:
         spec: What the card says.
         state: Parameter name -> tensor; None for random weights.
         seed: Seed of the initialisation.
+        bf16_levels: Pruning levels at which these weights were measured to stay within the budget
+            of half precision when OpenVINO computes in bfloat16.
     """
 
     spec: Weights
     state: Mapping[str, torch.Tensor] | None
     seed: int = 0
+    bf16_levels: tuple[str, ...] = ()
 
 
 def find_weights(
@@ -144,7 +147,9 @@ def shipped_checkpoint(config: EViTPoseConfig) -> Entry | None:
 
 def _from_zoo(entry: Entry) -> PoseWeights:
     state = load_checkpoint(entry.name)
-    return PoseWeights(Weights(entry.origin, entry.sha256, entry.licence, True), state)
+    levels = tuple(str(entry.config.get("bf16_levels", "")).split())
+    spec = Weights(entry.origin, entry.sha256, entry.licence, True)
+    return PoseWeights(spec, state, bf16_levels=levels)
 
 
 def _from_file(path: Path, config: EViTPoseConfig) -> PoseWeights:

@@ -1,0 +1,75 @@
+"""Measure whether a float32 artifact may be computed in bfloat16 by OpenVINO.
+
+bfloat16 keeps eight bits of a product's operands: two to three times faster on CPUs that have it,
+and coarser than half precision. So it is allowed per file, by measurement, with the budget of half
+precision; the card then says so, and the back end `auto` believes the card.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.runtime import host
+from prunus.runtime.errors import HostError, MissingDependencyError, UsageError
+from prunus.runtime.session import BackendOptions
+from prunus.runtime.session import open as open_session
+
+if TYPE_CHECKING:
+    from prunus.runtime.card import ModelCard
+
+Array = npt.NDArray[Any]
+BUDGET: Final = "fp16"
+
+
+def require_bfloat16(card: ModelCard) -> None:
+    """Refuse, before minutes of work, what could not be measured here.
+
+    Raises:
+        UsageError: the weights are untrained, so that no joint can be judged.
+        MissingDependencyError: OpenVINO is not installed.
+        HostError: this CPU has no bfloat16 arithmetic.
+    """
+    if not card.weights.trained:
+        raise UsageError(
+            "bfloat16 is judged in pixels, and these weights are untrained.",
+            "Leave out --bf16, or give trained weights with --checkpoint.",
+        )
+    if not host.installed("openvino"):
+        raise MissingDependencyError("openvino", "openvino", "Measuring bfloat16")
+    if not host.bfloat16_flag():
+        raise HostError(
+            f"The CPU ({host.cpu_model()}) has no bfloat16 arithmetic (AVX512_BF16 or AMX).",
+            "Leave out --bf16, or export on a CPU that has it.",
+        )
+
+
+def run_bfloat16(
+    data: bytes, card: ModelCard, images: Array, threads: int
+) -> Mapping[str, Array]:
+    """Return what OpenVINO computes in bfloat16, samples stacked along axis 0.
+
+    Args:
+        data: The artifact, card included.
+        card: That card.
+        images: uint8 (n, height, width, 3).
+        threads: CPU threads.
+    """
+    size = card.inputs[0].shape[0]
+    name = card.inputs[0].name
+    found: dict[str, list[Array]] = {spec.name: [] for spec in card.outputs}
+    with tempfile.TemporaryDirectory(prefix="prunus-bf16-") as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(data)
+        switches = BackendOptions(inference_precision="bf16")
+        with open_session(path, "openvino", threads=threads, options=switches) as session:
+            for start in range(0, len(images), size):
+                batch = np.resize(images[start : start + size], (size, *images.shape[1:]))
+                for key, value in session.run({name: np.ascontiguousarray(batch)}).items():
+                    found[key].append(value.copy())
+    return {key: np.concatenate(parts)[: len(images)] for key, parts in found.items()}
