@@ -11,13 +11,13 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from prunus.runtime import host
 from prunus.runtime.card import ModelCard
+from prunus.runtime.closable import Closable
 from prunus.runtime.errors import ArtifactError, HostError, MissingDependencyError
 from prunus.runtime.session import BackendOptions
 from prunus.runtime.tensors import check_graph, check_inputs
@@ -33,7 +33,7 @@ _DTYPES = {"float": "float32", "double": "float64"}  # the others carry numpy's 
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(Closable):
     """Run an ``.onnx`` artifact; the arrays that `run` returns are reused by the next call."""
 
     backend = "onnxruntime"
@@ -63,17 +63,6 @@ class OnnxRuntimeSession:
     def close(self) -> None:
         """Free the model; safe to call twice."""
         self._binding = self._session = None
-
-    def __enter__(self) -> OnnxRuntimeSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_session(

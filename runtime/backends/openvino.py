@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,13 @@ import numpy as np
 from prunus.runtime import host
 from prunus.runtime.backends.openvino_tail import keep_last_products
 from prunus.runtime.card import ModelCard
+from prunus.runtime.closable import Closable
 from prunus.runtime.errors import ArtifactError, HostError, MissingDependencyError
 from prunus.runtime.session import BackendOptions
 from prunus.runtime.tensors import check_graph, check_inputs
 
 
-class OpenVinoSession:
+class OpenVinoSession(Closable):
     """Run an ``.onnx`` artifact; the arrays that `run` returns are reused by the next call."""
 
     backend = "openvino"
@@ -49,17 +49,6 @@ class OpenVinoSession:
     def close(self) -> None:
         """Free the model; safe to call twice."""
         self._request = self._compiled = None
-
-    def __enter__(self) -> OpenVinoSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_session(

@@ -12,7 +12,6 @@ import contextlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from prunus.runtime.artifact import EngineSidecar
 from prunus.runtime.backends.cuda import Gpu, device_properties
 from prunus.runtime.backends.engine_match import explain_mismatch, import_flavour, rebuild_hint
 from prunus.runtime.card import ModelCard
+from prunus.runtime.closable import Closable
 from prunus.runtime.errors import ArtifactError, HostError
 from prunus.runtime.tensors import check_graph, check_inputs
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
-class TensorRTSession:
+class TensorRTSession(Closable):
     """Run an engine; the arrays that `run` returns are reused by the next call."""
 
     backend = "tensorrt"
@@ -124,17 +124,6 @@ class TensorRTSession:
         self._context = self._engine = self._runtime = None
         self._host = {}
         self._gpu.close()
-
-    def __enter__(self) -> TensorRTSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _enqueue(self) -> None:
         for spec in self.card.inputs:

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.card import PeoplePostprocess
+from prunus.runtime.closable import Closable
 from prunus.runtime.errors import ArtifactError
 from prunus.runtime.tasks.crop import check_frame, load_cv2
 from prunus.runtime.tasks.movenet import PIXEL_SHIFT
@@ -128,7 +129,7 @@ def _joints(heat: Floats, offsets: Floats, guess: Floats, low: Floats, high: Flo
     )
 
 
-class PeopleFinder:
+class PeopleFinder(Closable):
     """Find people in whole frames.
 
     Args:
@@ -200,12 +201,6 @@ class PeopleFinder:
     def close(self) -> None:
         """Close the session."""
         self.session.close()
-
-    def __enter__(self) -> PeopleFinder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _to_image(people: People, scale: npt.NDArray[np.float64], shape: tuple[int, ...]) -> list[Pose]:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.card import ImagePreprocess, KeypointPostprocess
+from prunus.runtime.closable import Closable
 from prunus.runtime.errors import ArtifactError, TensorError
 from prunus.runtime.tasks.crop import CropGeometry, check_boxes, check_frame
 from prunus.runtime.tasks.movenet import rows_to_pixels
@@ -59,7 +60,7 @@ _DECODERS: Mapping[str, Callable[[Floats, int, int], Floats]] = {
 }
 
 
-class PoseEstimator:
+class PoseEstimator(Closable):
     """Estimate the joints of people whose boxes are known.
 
     Args:
@@ -163,12 +164,6 @@ class PoseEstimator:
         """Close every session."""
         for session in self.sessions.values():
             session.close()
-
-    def __enter__(self) -> PoseEstimator:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def split_batches(people: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
