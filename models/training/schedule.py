@@ -35,7 +35,7 @@ class Stage:
 # Half-size inputs cost a quarter of a step: they teach where bodies are; the rest teaches where
 # exactly, and how to do with fewer patches.
 STAGES = (
-    Stage(0.6, (128, 96), 32, 0.0, 0.6, GENTLE, sigma=1.25),
+    Stage(0.5, (128, 96), 32, 0.0, 0.6, GENTLE, sigma=1.25),
     Stage(1.0, (256, 192), 24, 0.5, 0.6, GENTLE),
 )
 
