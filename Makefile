@@ -4,8 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # What the suite and the demo use. Engines: make test EXTRAS=$(EXTRAS),trt-rtx
 EXTRAS ?= apps,export,check,openvino,eval,dev
-STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 comma  := ,
+STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
 .PHONY: demo test test-all lint bench gpu wheel train-deps clean venv
 
