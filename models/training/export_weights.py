@@ -96,6 +96,7 @@ def export_weights(run: Path, target: Path = SHIPPED, device: str = "cpu") -> Pa
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".part")
     save_file(shipped_state(saved), str(partial), metadata={"model": "evitpose_tiny_coco17"})
+    partial.chmod(0o644)  # safetensors writes for the owner alone
     os.replace(partial, target)
     record = provenance(saved, json.loads((run / DATA_RECORD).read_text()))
     if device != "cpu":
