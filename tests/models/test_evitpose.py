@@ -288,3 +288,12 @@ def test_deployed_regression():
     assert ((keypoints[..., 2] > 0) & (keypoints[..., 2] < 1)).all()
     with pytest.raises(UsageError, match="no heatmaps"):
         DeployedPose(network, heatmaps=True)
+
+
+def test_macs_are_the_same_on_real_and_on_meta_tensors():
+    config = evitpose_config("tiny", "L2")
+    image = torch.zeros(1, 3, 256, 192)
+    real = count_macs(EViTPose(config), image)
+    assert real / 1e9 == pytest.approx(1.010, rel=5e-3)
+    with torch.device("meta"):
+        assert count_macs(EViTPose(config), torch.zeros_like(image, device="meta")) == real
