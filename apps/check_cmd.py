@@ -22,7 +22,7 @@ def check(
             metavar="NAME",
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(help="Real crops to compare.", min=1)] = 16,
+    samples: Annotated[int, typer.Option(help="Real crops to compare.", min=1)] = 64,
     images: Annotated[
         Path | None, typer.Option(help="Folder of pictures; default: bundled clip.")
     ] = None,

@@ -92,7 +92,7 @@ def runners_of_dense(settings: Settings) -> dict[str, Any]:
     ]
     entries += [session_runner(dense, name, settings.threads) for name in backends()]
     quantised = model(settings, "L0", "int8")
-    for name in ("onnxruntime", "openvino-f32"):
+    for name in ("onnxruntime", "openvino-f32", "openvino-bf16"):
         if name in backends():
             entries.append(session_runner(quantised, name, settings.threads))
     return _stored(measure("dense network, all runners", entries, settings))

@@ -72,7 +72,7 @@ def check_artifact(
     *,
     crops: Array | None = None,
     images: str | Path | None = None,
-    samples: int = 16,
+    samples: int = 64,
     backends: Sequence[str] = ("onnxruntime",),
     reference: torch.nn.Module | str | Path | None = None,
     checkpoint: str | Path | None = None,
