@@ -1,15 +1,18 @@
 """The `prunus` command: assembles the verbs and turns every error into two lines and an exit code.
 
 Exit codes: 0 ok, 1 a check failed (or an unexpected error), 2 wrong usage or input, 3 this machine
-lacks something, 130 stopped with Ctrl-C (whatever was finished by then is kept).
+lacks something, 130 stopped with Ctrl-C or SIGTERM (whatever was finished by then is kept).
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from prunus.runtime.errors import HostError, MissingDependencyError, PrunusError
@@ -32,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
+    _stop_on_terminate()
     try:
         result = build_app()(words, standalone_mode=False, prog_name="prunus")
         return result if isinstance(result, int) else 0
@@ -99,6 +103,21 @@ Examples:
 Exit codes: 0 ok, 1 a check failed, 2 wrong usage or input, 3 this machine lacks something,
 130 stopped with Ctrl-C. Every verb explains itself with --help.
 """
+
+
+def _stop_on_terminate() -> None:
+    """Let SIGTERM (a service manager, a container) end a run as Ctrl-C does: outputs complete."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _as_ctrl_c)
+
+
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):  # Ctrl-C is ignored by programs in the background
+        raise KeyboardInterrupt
+    handler(signal.SIGINT, frame)
 
 
 def _say(code: int, message: str, hint: str) -> int:

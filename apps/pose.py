@@ -24,7 +24,7 @@ from prunus.apps.coco_results import ResultWriter, image_id, read_boxes
 from prunus.apps.model_files import find_model, no_export_found, pose_models
 from prunus.apps.overlay import Bones, draw_panel, draw_people
 from prunus.apps.sinks import Sink, Stop, open_sink
-from prunus.apps.sources import Frame, Source, SourceInfo, open_source
+from prunus.apps.sources import PICTURES, Frame, Source, SourceInfo, open_source
 from prunus.runtime.errors import UsageError
 from prunus.runtime.progress import ConsoleProgress, Silent
 
@@ -281,10 +281,25 @@ class _Run:
 def _check(options: PoseOptions) -> None:
     if options.single and options.boxes is not None:
         raise UsageError("Got --single and --boxes; expected one of them.", "Leave one out.")
-    here = Path(options.source)
     for uri in (*options.sinks, str(options.json_out or "")):
-        if uri and here.exists() and Path(uri).exists() and here.samefile(uri):
+        if uri and (_overwrites(options.source, uri) or _same(options.boxes, uri)):
             raise UsageError(f"{uri} is both source and output.", "Choose another path with -o.")
+
+
+def _overwrites(source: str, uri: str) -> bool:
+    """Tell whether writing to `uri` would replace the source, or a picture of a source folder."""
+    here, there = Path(source), Path(uri)
+    if _same(here, there):
+        return True
+    if here.is_dir():
+        written = there.suffix.lower() in PICTURES and there.exists()
+        return written and _same(here, there.parent)
+    # A folder gets each picture under the name that it had in the source.
+    return here.suffix.lower() in PICTURES and _same(here, there / here.name)
+
+
+def _same(one: Path | None, other: Path | str) -> bool:
+    return one is not None and one.exists() and Path(other).exists() and one.samefile(other)
 
 
 def default_sink(uri: str, info: SourceInfo) -> str:

@@ -15,7 +15,6 @@ from prunus.apps.options import (
     Json,
     Level,
     NoCudaGraph,
-    Output,
     Quiet,
     Threads,
     switches,
@@ -74,7 +73,9 @@ def pose(
     device: Device = "cpu",
     arithmetic: Arithmetic = "auto",
     no_cuda_graph: NoCudaGraph = False,
-    output: Output = None,
+    output: Annotated[  # text, not a path, which would lose the '/' that means a folder
+        str | None, typer.Option("-o", "--output", help="One more --sink.", metavar="SINK")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -91,7 +92,7 @@ def pose(
     """
     from prunus.apps.pose import PoseOptions, run_pose
 
-    sinks = [*(sink or []), *([str(output)] if output is not None else [])]
+    sinks = [*(sink or []), *([output] if output is not None else [])]
     summary = run_pose(
         PoseOptions(
             source=source,

@@ -74,7 +74,7 @@ def write_error(error: OSError, target: str | Path) -> UsageError | HostError:
             f"No space left while writing {target}.",
             "Free some disk space, or choose another folder with -o.",
         )
-    if error.errno == errno.ENOENT:
+    if error.errno == errno.ENOENT and not parent.is_dir():
         return SourceError(
             f"The folder {parent} does not exist.", "Create it, or choose another path with -o."
         )
@@ -178,7 +178,10 @@ def read_card(path: str | Path) -> ModelCard:
             f"{path} has no prunus card (found metadata: {sorted(metadata) or 'none'}).",
             "Give a .onnx file made by: prunus export",
         )
-    return ModelCard.from_json(metadata[CARD_KEY])
+    try:
+        return ModelCard.from_json(metadata[CARD_KEY])
+    except ArtifactError as error:  # with several files, which one?
+        raise ArtifactError(f"{path}: {error.message}", error.hint) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +234,8 @@ class EngineSidecar:
             raw = json.loads(path.read_text())
             card = ModelCard.from_json(json.dumps(raw.pop("card")))
             return EngineSidecar(card=card, **{**raw, "flags": tuple(raw.get("flags", ()))})
+        except ArtifactError as error:
+            raise ArtifactError(f"{path}: {error.message}", error.hint) from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ArtifactError(
                 f"The sidecar {path} is damaged: {error}.", "Build the engine again."

@@ -110,6 +110,45 @@ def test_a_source_is_not_overwritten(prunus, video):
     assert video.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("source", "sink"),
+    [("in/a.png", "in"), ("in/a.png", "in/"), ("in", "in/a.png"), ("link.png", "in/a.png")],
+)
+def test_no_picture_of_the_source_is_overwritten(prunus, tmp_path, monkeypatch, source, sink):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("in")
+    cv2.imwrite("in/a.png", np.zeros((32, 32, 3), np.uint8))
+    os.symlink("in/a.png", "link.png")
+    before = (tmp_path / "in" / "a.png").read_bytes()
+    ran = prunus("run", "pose", "--source", source, *MODEL, "-o", sink)
+    assert ran.code == 2
+    assert "both source and output" in ran.err
+    assert (tmp_path / "in" / "a.png").read_bytes() == before
+
+
+def test_boxes_are_not_overwritten(prunus, tmp_path, portrait):
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text("[]")
+    ran = prunus("run", "pose", "--source", portrait, *MODEL, "--boxes", boxes, "--json-out", boxes)
+    assert ran.code == 2
+    assert boxes.read_text() == "[]"
+
+
+def test_a_slash_makes_the_output_a_folder(prunus, tmp_path, portrait):
+    ran = prunus("run", "pose", "--source", portrait, *MODEL, "-o", f"{tmp_path}/walk.mp4/")
+    assert ran.code == 0, ran.err
+    assert os.listdir(tmp_path / "walk.mp4") == ["portrait.jpg"]
+
+
+def test_a_file_is_not_replaced_where_a_folder_was_meant(prunus, tmp_path, portrait):
+    kept = tmp_path / "walk.mp4"
+    kept.write_bytes(b"kept")
+    ran = prunus("run", "pose", "--source", portrait, *MODEL, "-o", f"{kept}/")
+    assert ran.code == 2
+    assert "File exists" in ran.err
+    assert kept.read_bytes() == b"kept"
+
+
 def test_without_a_model_the_command_that_makes_one_is_named(prunus, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ran = prunus("run", "pose", "--source", "synthetic:", "--sink", "null:", "--level", "L1")
@@ -117,7 +156,8 @@ def test_without_a_model_the_command_that_makes_one_is_named(prunus, tmp_path, m
     assert "prunus export evitpose --level L1" in ran.err
 
 
-def test_ctrl_c_leaves_complete_files(tmp_path, frames_of):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_complete_files(tmp_path, frames_of, number):
     words = ["run", "pose", "--source", "synthetic:128x96@0*100000", *MODEL, "--single",
              "--sink", "out.mp4", "--json-out", "out.json"]  # fmt: skip
     process = subprocess.Popen(
@@ -128,7 +168,7 @@ def test_ctrl_c_leaves_complete_files(tmp_path, frames_of):
         for line in process.stderr:  # the first line of progress: frames are coming out
             if line.startswith("pose:"):
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=30)
     finally:
         process.kill()

@@ -46,6 +46,14 @@ def test_missing_empty_and_cardless(tmp_path, write_artifact) -> None:
         read_card(tmp_path)
 
 
+def test_a_card_that_cannot_be_read_names_its_file(card, tmp_path, write_artifact) -> None:
+    newer = write_artifact(card, "newer.onnx")
+    data = newer.read_bytes()
+    newer.write_bytes(data.replace(b'"schema_version":1', b'"schema_version":2'))
+    with pytest.raises(ArtifactError, match=r"newer\.onnx: The card has schema version 2"):
+        read_card(newer)
+
+
 def test_truncated_at_every_tenth_byte(artifact, tmp_path) -> None:
     data = artifact.read_bytes()
     cut = tmp_path / "cut.onnx"
@@ -97,6 +105,12 @@ def test_write_error_names_the_reason(tmp_path) -> None:
     error = write_error(PermissionError(errno.EACCES, "Permission denied"), tmp_path / "a")
     assert "Permission denied" in str(error)
     assert error.exit_code == 2
+
+
+def test_a_folder_that_exists_is_not_called_missing(tmp_path) -> None:
+    refused = FileNotFoundError(errno.ENOENT, "No such file or directory")  # as /proc answers
+    assert "does not exist" not in str(write_error(refused, tmp_path / "a"))
+    assert "does not exist" in str(write_error(refused, tmp_path / "no" / "a"))
 
 
 def _sidecar(card) -> EngineSidecar:
