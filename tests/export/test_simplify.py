@@ -32,10 +32,37 @@ def test_the_graph_computes_what_the_module_computes(pose_graph, small_pose, noi
     import torch
 
     with torch.no_grad():
-        expected = small_pose(torch.from_numpy(noise_crops[:1]))
-    got = run(pose_graph, {"image": noise_crops[:1]})
-    for mine, theirs in zip(got, expected, strict=True):
-        np.testing.assert_allclose(mine, theirs.numpy(), atol=1e-2 if mine.shape[-1] == 3 else 2e-5)
+        joints, maps = (o.numpy() for o in small_pose(torch.from_numpy(noise_crops[:1])))
+    got_joints, got_maps = run(pose_graph, {"image": noise_crops[:1]})
+    np.testing.assert_allclose(got_maps, maps, atol=MAP_TOLERANCE)
+    np.testing.assert_allclose(got_joints[..., 2], joints[..., 2], atol=MAP_TOLERANCE)
+    moved = np.linalg.norm(got_joints[..., :2] - joints[..., :2], axis=-1)
+    sharp = _wobble(maps, joints) <= 1e-2
+    assert sharp.mean() >= 0.25, "too few peaks of this network are sharp enough to judge"
+    assert moved[sharp].max() <= 1e-2
+
+
+MAP_TOLERANCE = 2e-5
+
+
+def _wobble(maps, joints):
+    """Pixels by which rounding that is allowed in the maps may move each joint, (B, J).
+
+    The maps are noise: where one is nearly flat around its maximum, the Newton step divides by a
+    curvature near zero, and the last bit of another processor's sums moves the joint visibly.
+    """
+    import torch
+
+    from prunus.models.pose.decode import udp_dark_decode
+
+    rng = np.random.default_rng(0)
+    scale = np.array([191 / (maps.shape[3] - 1), 255 / (maps.shape[2] - 1)])
+    furthest = np.zeros(joints.shape[:2])
+    for _ in range(8):
+        shaken = maps + rng.uniform(-MAP_TOLERANCE, MAP_TOLERANCE, maps.shape).astype(np.float32)
+        places = udp_dark_decode(torch.from_numpy(shaken)).numpy()[..., :2] * scale
+        furthest = np.maximum(furthest, np.linalg.norm(places - joints[..., :2], axis=-1))
+    return furthest
 
 
 def test_norms_are_folded_and_names_survive(pose_graph):
