@@ -22,9 +22,9 @@ def check(
             metavar="NAME",
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(help="Real crops to compare.", min=1)] = 64,
+    samples: Annotated[int, typer.Option(help="Real inputs to compare.", min=1)] = 64,
     images: Annotated[
-        Path | None, typer.Option(help="Folder of pictures; default: bundled clip.")
+        Path | None, typer.Option(help="Files to take inputs from; default: bundled media.")
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights that were exported; default: shipped ones.")
@@ -44,7 +44,7 @@ def check(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Compare an exported model with its PyTorch network on real crops, in pixels.
+    """Compare an exported model with its PyTorch network on real inputs, in units of the task.
 
     \b
     Examples:
@@ -64,8 +64,8 @@ def check(
                 model,
                 backends=tuple(backend or ("onnxruntime",)),
                 checkpoint=checkpoint,
-                samples=samples,
-                images=images,
+                limit=samples,
+                source=images,
                 bisect=bisect,
                 save=save,
                 budgets=limits,

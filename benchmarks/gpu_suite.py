@@ -157,7 +157,7 @@ def run_case(onnx: Path, flavour: str, samples: int, folder: Path) -> Result:
     if not isinstance(image, ImagePreprocess):
         result.problems.append("not an image model")
         return result
-    crops = np.asarray(load_calibration(None, image, 32).images)
+    crops = np.asarray(load_calibration(None, image, 32)["image"])
     batch = sidecar.card.inputs[0].shape[0]
     crops = np.resize(crops, (max(len(crops) // batch, 1) * batch, *crops.shape[1:]))
     with ExitStack() as stack:

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from prunus.export.samples import full_batches
 from prunus.runtime import host
 from prunus.runtime.errors import HostError, MissingDependencyError, UsageError
 from prunus.runtime.session import BackendOptions
 from prunus.runtime.session import open as open_session
 
 if TYPE_CHECKING:
+    from prunus.export.samples import Samples
     from prunus.runtime.card import ModelCard
 
 Array = npt.NDArray[Any]
@@ -50,26 +52,24 @@ def require_bfloat16(card: ModelCard) -> None:
 
 
 def run_bfloat16(
-    data: bytes, card: ModelCard, images: Array, threads: int
+    data: bytes, card: ModelCard, samples: Samples, threads: int
 ) -> Mapping[str, Array]:
     """Return what OpenVINO computes in bfloat16, samples stacked along axis 0.
 
     Args:
         data: The artifact, card included.
         card: That card.
-        images: uint8 (n, height, width, 3).
+        samples: Inputs.
         threads: CPU threads.
     """
     size = card.inputs[0].shape[0]
-    name = card.inputs[0].name
     found: dict[str, list[Array]] = {spec.name: [] for spec in card.outputs}
     with tempfile.TemporaryDirectory(prefix="prunus-bf16-") as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(data)
         switches = BackendOptions(inference_precision="bf16")
         with open_session(path, "openvino", threads=threads, options=switches) as session:
-            for start in range(0, len(images), size):
-                batch = np.resize(images[start : start + size], (size, *images.shape[1:]))
-                for key, value in session.run({name: np.ascontiguousarray(batch)}).items():
+            for feed in full_batches(samples.arrays, size):
+                for key, value in session.run(feed).items():
                     found[key].append(value.copy())
-    return {key: np.concatenate(parts)[: len(images)] for key, parts in found.items()}
+    return {key: np.concatenate(parts)[: len(samples)] for key, parts in found.items()}

@@ -1,20 +1,18 @@
 """Real inputs for calibrating int8 and for judging an export: crops of people, as the card says.
 
-The same source gives the same bytes on every machine with the same decoder; their hash and count
-go on the card of a quantised model.
+The same source gives the same bytes on every machine with the same decoder.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from prunus.export.samples import Samples
 from prunus.runtime.card import ImagePreprocess
 from prunus.runtime.errors import HostError, SourceError, UsageError
 
@@ -24,36 +22,14 @@ CLIPS = (".mp4", ".avi", ".mkv", ".mov")
 BUNDLED = "bundled clip and portrait"
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Crops and where they come from.
-
-    Attributes:
-        images: uint8 (n, height, width, 3) RGB, raw pixels.
-        source: A few words for the card and for messages.
-    """
-
-    images: Crops
-    source: str
-
-    @property
-    def sha256(self) -> str:
-        """Hash of shape and pixels."""
-        digest = hashlib.sha256(repr(self.images.shape).encode())
-        digest.update(np.ascontiguousarray(self.images).tobytes())
-        return digest.hexdigest()
-
-    def first(self, count: int) -> Calibration:
-        """Return at most `count` crops, spread evenly over the set."""
-        if count >= len(self.images):
-            return self
-        chosen = np.linspace(0, len(self.images) - 1, count).round().astype(int)
-        return Calibration(self.images[chosen], self.source)
+def crop_samples(images: Crops, source: str) -> Samples:
+    """Return crops as samples of the input ``image``: uint8 (n, height, width, 3) RGB."""
+    return Samples({"image": images}, source, "crops")
 
 
 def load_calibration(
     source: str | Path | None, preprocess: ImagePreprocess, limit: int = 64
-) -> Calibration:
+) -> Samples:
     """Load crops of people.
 
     Args:
@@ -198,7 +174,7 @@ def _arrays(path: Path) -> Crops:
         return crops
 
 
-def _calibration(crops: Any, source: str, preprocess: ImagePreprocess) -> Calibration:
+def _calibration(crops: Any, source: str, preprocess: ImagePreprocess) -> Samples:
     images = np.asarray(crops)
     shape = (preprocess.height, preprocess.width, 3)
     if images.ndim != 4 or images.shape[1:] != shape or images.dtype != np.uint8 or not len(images):
@@ -207,4 +183,4 @@ def _calibration(crops: Any, source: str, preprocess: ImagePreprocess) -> Calibr
             f"[n, {shape[0]}, {shape[1]}, 3] RGB.",
             "Crop people at the network's input size.",
         )
-    return Calibration(np.ascontiguousarray(images), source)
+    return crop_samples(np.ascontiguousarray(images), source)

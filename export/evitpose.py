@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import torch
 
-from prunus.export.calibration import Calibration, load_calibration
+from prunus.export.calibration import crop_samples, load_calibration
 from prunus.export.pipeline import ExportOptions, export_artifact, exporter_name, require_writable
 from prunus.export.pose_weights import PoseWeights, apply_weights, find_weights, weights_of
+from prunus.export.samples import Samples
 from prunus.models.macs import count_macs
 from prunus.models.pose.deployed import DeployedPose
 from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig, evitpose_config
@@ -59,7 +60,7 @@ def export_evitpose(
     fill: str = "carry",
     score: str = "sum",
     seed: int = 0,
-    calibration: str | Path | Calibration | None = None,
+    calibration: str | Path | Samples | None = None,
     activations: Activations = "int8",
     bf16: bool = False,
     output: str | Path | None = None,
@@ -159,6 +160,13 @@ def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> t
     weights = weights_of(card.weights, config, checkpoint)
     heatmaps = any(output.name == "heatmaps" for output in card.outputs)
     return DeployedPose(build_network(config, weights), heatmaps=heatmaps).eval()
+
+
+def load_samples(
+    card: ModelCard, source: str | Path | None = None, limit: int = _JUDGED
+) -> Samples:
+    """Find crops of people for an artifact, see `load_calibration`."""
+    return load_calibration(source, cast(ImagePreprocess, card.preprocess), limit)
 
 
 def config_of(card: ModelCard) -> EViTPoseConfig:
@@ -322,16 +330,16 @@ def _default_name(config: EViTPoseConfig, batch: int, precision: str) -> str:
 
 
 def _crops(
-    source: str | Path | Calibration | None, preprocess: ImagePreprocess, real: bool
-) -> Calibration:
+    source: str | Path | Samples | None, preprocess: ImagePreprocess, real: bool
+) -> Samples:
     """Return crops; where pictures cannot matter (random weights), noise stands in for them."""
-    if isinstance(source, Calibration):
+    if isinstance(source, Samples):
         return source
     if source is not None or real:
         return load_calibration(source, preprocess)
     shape = (4, preprocess.height, preprocess.width, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    return Calibration(noise, "noise, as the weights are random")
+    return crop_samples(noise, "noise, as the weights are random")
 
 
 _EXAMPLES = """examples:

@@ -20,10 +20,10 @@ import torch
 
 from prunus.export.audit import require_clean
 from prunus.export.bfloat16 import BUDGET, require_bfloat16, run_bfloat16
-from prunus.export.calibration import Calibration
 from prunus.export.naming import scope_of
 from prunus.export.precision import sensitive_nodes, to_fp16
 from prunus.export.quantize import KEPT_HIGHER, QUANTISER, Activations, to_int8
+from prunus.export.samples import Samples, full_batches
 from prunus.export.simplify import simplify
 from prunus.export.trace import trace
 from prunus.export.verify.metrics import metric_for, non_finite
@@ -74,11 +74,11 @@ def exporter_name() -> str:
 def export_artifact(
     network: torch.nn.Module,
     card: ModelCard,
-    samples: Calibration,
+    samples: Samples,
     path: str | Path,
     *,
     options: ExportOptions | None = None,
-    calibration: Calibration | None = None,
+    calibration: Samples | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Export a module as one self-describing ONNX file.
@@ -109,7 +109,10 @@ def export_artifact(
         require_bfloat16(card)
     names = [o.name for o in card.outputs] + list(options.extra_outputs)
     steps.update(0, len(_STEPS), _STEPS[0])
-    example = [torch.from_numpy(_resized(samples.images, spec.shape)) for spec in card.inputs]
+    samples.require(card.inputs)
+    batch = card.inputs[0].shape[0]
+    first = full_batches(samples.arrays, batch)[0]
+    example = [torch.from_numpy(first[spec.name]) for spec in card.inputs]
     traced = trace(network, example, [i.name for i in card.inputs], names)
     steps.update(1, len(_STEPS), _STEPS[1])
     master = simplify(traced)
@@ -123,13 +126,13 @@ def export_artifact(
         require_clean(model)
     card = replace(card, precision=_precision_spec(master, options, data))
     steps.update(4, len(_STEPS), _STEPS[4])
-    expected = run_torch(network, card, samples.images, names)
+    expected = run_torch(network, card, samples, names)
     for graph, precision in _judged(master, model, options):
-        got = run_onnx(graph, samples.images, options.threads)
+        got = run_onnx(graph, samples, options.threads)
         _judge(expected, got, card, samples, precision)
     model = without_outputs(model, options.extra_outputs)
     if options.bf16 == "measure":
-        lower = run_bfloat16(serialise(model, card), card, samples.images, options.threads)
+        lower = run_bfloat16(serialise(model, card), card, samples, options.threads)
         _judge(expected, lower, card, samples, BUDGET, shown="bfloat16")
     if options.bf16 != "no":
         card = replace(card, precision=replace(card.precision, also_within_budget=("bf16",)))
@@ -140,7 +143,7 @@ def export_artifact(
 
 
 def _in_precision(
-    master: onnx.ModelProto, options: ExportOptions, data: Calibration
+    master: onnx.ModelProto, options: ExportOptions, data: Samples
 ) -> onnx.ModelProto:
     if options.precision == "fp16":
         return to_fp16(master)
@@ -158,14 +161,14 @@ def _judged(
 
 
 def _precision_spec(
-    master: onnx.ModelProto, options: ExportOptions, data: Calibration
+    master: onnx.ModelProto, options: ExportOptions, data: Samples
 ) -> PrecisionSpec:
     if options.precision == "fp16":
         scopes = sorted({scope_of(name) or "normalisation" for name in sensitive_nodes(master)})
         return PrecisionSpec("fp16", tuple(scopes))
     if options.precision == "int8":
         quantiser = QUANTISER.format(activations=options.activations)
-        return PrecisionSpec("int8", KEPT_HIGHER, quantiser, data.sha256, len(data.images))
+        return PrecisionSpec("int8", KEPT_HIGHER, quantiser, data.sha256, len(data))
     return PrecisionSpec()
 
 
@@ -210,21 +213,21 @@ def require_card(model: onnx.ModelProto, card: ModelCard) -> None:
 
 
 def run_torch(
-    network: torch.nn.Module, card: ModelCard, images: Array, names: Sequence[str]
+    network: torch.nn.Module, card: ModelCard, samples: Samples, names: Sequence[str]
 ) -> dict[str, Array]:
     """Return what the module computes, samples stacked along axis 0."""
     network.eval()
     found: dict[str, list[Array]] = {name: [] for name in names}
     with torch.no_grad():
-        for batch in _batches(images, card.inputs[0].shape):
-            result = network(torch.from_numpy(batch))
+        for feed in full_batches(samples.arrays, card.inputs[0].shape[0]):
+            result = network(*(torch.from_numpy(feed[spec.name]) for spec in card.inputs))
             results = result if isinstance(result, tuple | list) else (result,)
             for name, value in zip(names, results, strict=True):
                 found[name].append(value.numpy())
-    return {name: np.concatenate(parts)[: len(images)] for name, parts in found.items()}
+    return {name: np.concatenate(parts)[: len(samples)] for name, parts in found.items()}
 
 
-def run_onnx(model: onnx.ModelProto, images: Array, threads: int = 2) -> dict[str, Array]:
+def run_onnx(model: onnx.ModelProto, samples: Samples, threads: int = 2) -> dict[str, Array]:
     """Return what the graph computes in ONNX Runtime on the CPU, stacked along axis 0.
 
     Raises:
@@ -245,16 +248,16 @@ def run_onnx(model: onnx.ModelProto, images: Array, threads: int = 2) -> dict[st
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PrunusError(f"ONNX Runtime refuses the exported graph: {reason[:300]}.") from error
-    entry = session.get_inputs()[0]
+    batch = int(session.get_inputs()[0].shape[0])
     names = [output.name for output in session.get_outputs()]
-    runs = [session.run(names, {entry.name: b}) for b in _batches(images, tuple(entry.shape))]
-    return {n: np.concatenate([r[k] for r in runs])[: len(images)] for k, n in enumerate(names)}
+    runs = [session.run(names, feed) for feed in full_batches(samples.arrays, batch)]
+    return {n: np.concatenate([r[k] for r in runs])[: len(samples)] for k, n in enumerate(names)}
 
 
 _WAY_OUT = {
-    "fp32": "Nothing was written. Judge other crops with --calibration.",
+    "fp32": "Nothing was written. Judge other inputs with --calibration.",
     "fp16": "Nothing was written. Export with --precision fp32.",
-    "int8": "Nothing was written. Calibrate on other crops, or export with --precision fp16.",
+    "int8": "Nothing was written. Calibrate on other inputs, or export with --precision fp16.",
     "bf16": "Nothing was written. Leave out --bf16.",
 }
 
@@ -263,7 +266,7 @@ def _judge(
     expected: Mapping[str, Array],
     got: Mapping[str, Array],
     card: ModelCard,
-    samples: Calibration,
+    samples: Samples,
     precision: Precision,
     *,
     shown: str = "",
@@ -280,7 +283,7 @@ def _judge(
         if not limit.holds(value):
             raise CheckFailedError(
                 f"{title} differs from PyTorch: {limit.quantity} is {value:.4g}, expected "
-                f"{limit.describe()} on {len(samples.images)} crops ({samples.source}).",
+                f"{limit.describe()} on {len(samples)} {samples.noun} ({samples.source}).",
                 _WAY_OUT["bf16" if shown else precision],
             )
 
@@ -344,14 +347,3 @@ def serialise(model: onnx.ModelProto, card: ModelCard) -> bytes:
         raise PrunusError(f"The exported model is not valid ONNX: {reason[:300]}.") from error
     data: bytes = copy.SerializeToString(deterministic=True)
     return data
-
-
-def _resized(images: Array, shape: tuple[int, ...]) -> Array:
-    return np.ascontiguousarray(np.resize(images, shape))
-
-
-def _batches(images: Array, shape: tuple[int, ...]) -> list[Array]:
-    """Split into full batches; the last one is filled up by repeating."""
-    count = -(-len(images) // shape[0]) * shape[0]
-    filled = _resized(images, (count, *images.shape[1:]))
-    return list(filled.reshape(-1, *shape))

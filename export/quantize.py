@@ -26,11 +26,12 @@ import onnx
 from onnx import numpy_helper
 
 from prunus.export.precision import sensitive_nodes
+from prunus.export.samples import full_batches
 from prunus.export.simplify import canonicalise
 from prunus.runtime.errors import MissingDependencyError, PrunusError, UsageError
 
 if TYPE_CHECKING:
-    from prunus.export.calibration import Calibration
+    from prunus.export.samples import Samples
 
 Activations = Literal["int8", "uint8"]
 QUANTISER = "onnxruntime static QDQ, per channel int8 weights, {activations} activations, min-max"
@@ -50,7 +51,7 @@ _QUANTISED = ("MatMul", "Gemm", "Conv")
 
 def to_int8(
     model: onnx.ModelProto,
-    calibration: Calibration,
+    calibration: Samples,
     *,
     keep_higher: Collection[str] | None = None,
     activations: Activations = "int8",
@@ -58,7 +59,7 @@ def to_int8(
     """Return the model with int8 layers.
 
     Args:
-        model: A float32 model with canonical names and one input.
+        model: A float32 model with canonical names.
         calibration: Real inputs, e.g. crops of people.
         keep_higher: Names of layers to leave in float32; by default `sensitive_layers(model)`.
         activations: ``int8`` (every back end) or ``uint8`` with a zero point (CPU only).
@@ -154,7 +155,7 @@ def lift_biases(model: onnx.ModelProto, layers: Collection[str]) -> None:
 def _quantise(
     model: onnx.ModelProto,
     target: Path,
-    calibration: Calibration,
+    calibration: Samples,
     layers: dict[str, str],
     activations: Activations,
 ) -> None:
@@ -191,19 +192,22 @@ def _quantise(
 class _Reader:
     """Feeds samples in the graph's batch size; the last batch is filled by repeating."""
 
-    def __init__(self, model: onnx.ModelProto, calibration: Calibration) -> None:
-        value = model.graph.input[0]
-        shape = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
-        images = calibration.images
-        if images.shape[1:] != shape[1:] or not len(images):
-            raise UsageError(
-                f"The calibration data are {list(images.shape)}; expected n of {list(shape[1:])}.",
-                "Give crops of the network's input size.",
-            )
-        count = -(-len(images) // shape[0]) * shape[0]
-        filled = np.resize(images, (count, *images.shape[1:]))
-        batches = filled.reshape(-1, *shape)
-        self._feeds: Iterator[dict[str, Any]] = iter([{value.name: batch} for batch in batches])
+    def __init__(self, model: onnx.ModelProto, calibration: Samples) -> None:
+        shapes = {
+            value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+            for value in model.graph.input
+        }
+        for name, shape in shapes.items():
+            found = calibration.arrays.get(name)
+            got = "missing" if found is None else list(found.shape)
+            if found is None or found.shape[1:] != shape[1:] or not len(found):
+                raise UsageError(
+                    f"The calibration data of '{name}' are {got}; expected n of {list(shape[1:])}.",
+                    "Give real inputs of the network's own size.",
+                )
+        batch = next(iter(shapes.values()))[0]
+        feeds = full_batches({name: calibration[name] for name in shapes}, batch)
+        self._feeds: Iterator[dict[str, Any]] = iter(feeds)
 
     def get_next(self) -> dict[str, Any] | None:
         """Return the next feed, None at the end (the quantiser's protocol)."""

@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prunus.export.samples import Samples
+from prunus.export.scripts import script_of
 from prunus.export.verify.bisect import TOLERANCES, bisect_graphs
 from prunus.export.verify.expose import find_tensor, load_model, with_outputs
-from prunus.export.verify.metrics import HEATMAPS, Array, judges_pixels
+from prunus.export.verify.metrics import Array
+from prunus.export.verify.pose_metric import HEATMAPS, judges_pixels
 from prunus.export.verify.report import Report
 from prunus.export.verify.saved import Run, RunSet, judge, save_runs
 from prunus.runtime.artifact import read_card, sha256_of
-from prunus.runtime.card import ImagePreprocess, ModelCard
+from prunus.runtime.card import ModelCard
 from prunus.runtime.errors import (
     ArtifactError,
     MissingDependencyError,
-    TensorError,
     UsageError,
     nearest,
 )
@@ -70,9 +72,9 @@ BACKENDS: Mapping[str, Backend] = {
 def check_artifact(
     path: str | Path,
     *,
-    crops: Array | None = None,
-    images: str | Path | None = None,
-    samples: int = 64,
+    samples: Samples | None = None,
+    source: str | Path | None = None,
+    limit: int = 64,
     backends: Sequence[str] = ("onnxruntime",),
     reference: torch.nn.Module | str | Path | None = None,
     checkpoint: str | Path | None = None,
@@ -82,14 +84,14 @@ def check_artifact(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Compare an artifact with its reference on real crops.
+    """Compare an artifact with its reference on real inputs.
 
     Args:
         path: The ``.onnx`` artifact to judge.
-        crops: (N, height, width, 3) uint8 RGB, cropped as the card's preprocessing says; None takes
-            them from `images`.
-        images: Where crops come from, see `calibration.load_calibration`; None: the bundled media.
-        samples: At most this many crops are taken from `images`.
+        samples: Inputs, prepared as the card's preprocessing says; None takes them from `source`.
+        source: Where inputs come from, as the model's export script reads it; None: the bundled
+            media.
+        limit: At most this many samples are taken from `source`.
         backends: Names out of `BACKENDS`.
         reference: The PyTorch module, or a float32 artifact of the same network; None rebuilds the
             module from the card.
@@ -104,15 +106,16 @@ def check_artifact(
         The report; `Report.raise_if_failed` turns it into an exit code.
 
     Raises:
-        ArtifactError, UsageError, TensorError: wrong file, back end or crops.
+        ArtifactError, UsageError, TensorError: wrong file, back end or inputs.
         HostError: a back end cannot run on this machine.
     """
     steps = progress or Silent()
     chosen = [_backend(name) for name in dict.fromkeys(backends)]
     card, workers = read_card(path), threads or 1
-    if crops is None:
-        crops = _real_crops(card, images, samples)
-    inputs = _inputs(card, crops)
+    if samples is None:
+        samples = script_of(card).load_samples(card, source, limit)
+    samples.require(card.inputs)
+    inputs = {name: np.ascontiguousarray(values) for name, values in samples.arrays.items()}
     subject = _Subject.load(path, card)
     believed = _believe(reference, card, checkpoint)
     total = len(chosen) + 1 + bisect
@@ -188,29 +191,6 @@ def _wants_heatmaps(card: ModelCard) -> bool:
     return card.task == "pose" and not judges_pixels(card) and HEATMAPS not in named
 
 
-def _real_crops(card: ModelCard, images: str | Path | None, samples: int) -> Array:
-    from prunus.export.calibration import load_calibration
-
-    if not isinstance(card.preprocess, ImagePreprocess):
-        raise UsageError(
-            f"{card.name} does not say how its inputs are made from pictures.",
-            "Give the inputs themselves.",
-        )
-    return load_calibration(images, card.preprocess, samples).images
-
-
-def _inputs(card: ModelCard, crops: Array) -> dict[str, Array]:
-    spec = card.inputs[0]
-    if crops.shape[1:] != spec.shape[1:] or crops.dtype != np.dtype(spec.dtype):
-        raise TensorError(
-            f"Got crops {crops.dtype} {list(crops.shape)}; expected n of {spec.describe()}.",
-            "Crop people as the card's preprocessing says.",
-        )
-    if not len(crops):
-        raise TensorError("Got 0 crops to check with.", "Give at least one picture of a person.")
-    return {spec.name: np.ascontiguousarray(crops)}
-
-
 def _believe(
     reference: torch.nn.Module | str | Path | None, card: ModelCard, checkpoint: str | Path | None
 ) -> torch.nn.Module | _Subject:
@@ -226,10 +206,7 @@ def _believe(
         return _Subject.load(reference, other)
     if reference is not None:
         return reference
-    from prunus.export import evitpose
-
-    module: torch.nn.Module = evitpose.reference_module(card, checkpoint)
-    return module
+    return script_of(card).reference_module(card, checkpoint)
 
 
 def _identity(card: ModelCard) -> tuple[Any, ...]:

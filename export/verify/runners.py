@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from polygraphy.comparator import Comparator
 from polygraphy.exception import PolygraphyException
 from polygraphy.logger import G_LOGGER
 
+from prunus.export.samples import full_batches
 from prunus.export.verify.metrics import Array
 from prunus.runtime.card import ModelCard
 from prunus.runtime.errors import MissingDependencyError, PrunusError, TensorError
@@ -208,7 +209,7 @@ def run(runner: BaseRunner, inputs: Mapping[str, Array], batch: int) -> dict[str
     Args:
         runner: Any polygraphy runner.
         inputs: Input name -> (N, ...) array of single samples.
-        batch: Samples per call, fixed by the graph; the last batch is filled with its last sample.
+        batch: Samples per call, fixed by the graph; the last batch is filled by repeating.
 
     Returns:
         Output name -> (N, ...) array.
@@ -218,8 +219,8 @@ def run(runner: BaseRunner, inputs: Mapping[str, Array], batch: int) -> dict[str
     """
     count = len(next(iter(inputs.values()), ()))
     if not count:
-        raise TensorError("Got 0 samples to check with.", "Give at least one crop of a person.")
-    batches = [_batch(inputs, start, batch) for start in range(0, count, batch)]
+        raise TensorError("Got 0 samples to check with.", "Give at least one real input.")
+    batches = [OrderedDict(feed) for feed in full_batches(inputs, batch)]
     with quiet():
         try:
             results = Comparator.run([runner], data_loader=batches)
@@ -230,15 +231,6 @@ def run(runner: BaseRunner, inputs: Mapping[str, Array], batch: int) -> dict[str
         name: np.concatenate([np.array(i[name]) for i in iterations])[:count]
         for name in iterations[0]
     }
-
-
-def _batch(inputs: Mapping[str, Array], start: int, batch: int) -> OrderedDict[str, Array]:
-    parts: OrderedDict[str, Array] = OrderedDict()
-    for name, values in inputs.items():
-        part = values[start : start + batch]
-        fill: Sequence[Array] = [part[-1:]] * (batch - len(part))
-        parts[name] = np.ascontiguousarray(np.concatenate([part, *fill]))
-    return parts
 
 
 @contextlib.contextmanager

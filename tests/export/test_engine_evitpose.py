@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from prunus.export.calibration import Calibration
+from prunus.export.calibration import crop_samples
 from prunus.export.engine import MIN_HALF_SHARE, build_engine
 from prunus.export.evitpose import export_evitpose
 from prunus.runtime.artifact import read_card, sha256_of
@@ -27,7 +27,7 @@ def test_evitpose_builds(tmp_path, precision, level, batch) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (8, 256, 192, 3), dtype=np.uint8)
     onnx = export_evitpose(
         "tiny", level=level, precision=precision, batch=batch, checkpoint="random",
-        calibration=Calibration(noise, "noise"), output=tmp_path / "m.onnx",
+        calibration=crop_samples(noise, "noise"), output=tmp_path / "m.onnx",
     )  # fmt: skip
     sidecar = build_engine(onnx, flavour="tensorrt_rtx")
     assert sidecar.card == read_card(onnx)

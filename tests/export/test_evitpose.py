@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from prunus.export import evitpose, pose_weights
-from prunus.export.calibration import Calibration
+from prunus.export.calibration import crop_samples
 from prunus.export.evitpose import choose_plan, config_of, export_evitpose, main, reference_module
 from prunus.export.pipeline import run_onnx
 from prunus.models.pose.evitpose import EViTPoseConfig
@@ -31,7 +31,7 @@ def two_blocks(monkeypatch):
 
 @pytest.fixture(scope="module")
 def crops(noise_crops):
-    return Calibration(noise_crops[:3], "noise")
+    return crop_samples(noise_crops[:3], "noise")
 
 
 def test_card_file_and_reference_belong_together(two_blocks, crops, tmp_path):
@@ -49,8 +49,8 @@ def test_card_file_and_reference_belong_together(two_blocks, crops, tmp_path):
     assert card.postprocess.joints == tuple(f"joint{k}" for k in range(5))
     module = reference_module(card)
     with torch.no_grad():
-        keypoints, heatmaps = module(torch.from_numpy(crops.images[:2]))
-    got = run_onnx(onnx.load(path), crops.images[:2], 1)
+        keypoints, heatmaps = module(torch.from_numpy(crops.first(2)["image"]))
+    got = run_onnx(onnx.load(path), crops.first(2), 1)
     np.testing.assert_allclose(got["heatmaps"], heatmaps.numpy(), atol=1e-5)
     assert got["keypoints"].shape == tuple(keypoints.shape)
 

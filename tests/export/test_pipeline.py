@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from prunus.export.calibration import Calibration, load_calibration
+from prunus.export.calibration import crop_samples, load_calibration
 from prunus.export.pipeline import ExportOptions, export_artifact, run_onnx, without_outputs
 from prunus.runtime.artifact import read_card
 from prunus.runtime.card import (
@@ -78,7 +78,7 @@ def card():
 @pytest.fixture(scope="module")
 def samples():
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), dtype=np.uint8)
-    return Calibration(images, "noise")
+    return crop_samples(images, "noise")
 
 
 OPTIONS = ExportOptions(extra_outputs=("heatmaps",), threads=1)
@@ -106,8 +106,8 @@ def test_the_file_carries_its_card_and_only_its_outputs(card, samples, tmp_path)
     assert steps.seen[-1] == "done"
     assert os.listdir(tmp_path) == ["a.onnx"]
     with torch.no_grad():
-        expected = Tiny()(torch.from_numpy(samples.images[:2]))[0].numpy()
-    got = run_onnx(model, samples.images[:2], 1)["keypoints"]
+        expected = Tiny()(torch.from_numpy(samples.first(2)["image"]))[0].numpy()
+    got = run_onnx(model, samples.first(2), 1)["keypoints"]
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
@@ -206,16 +206,16 @@ def test_calibration_reads_arrays_and_folders(tmp_path):
     crops = np.random.default_rng(0).integers(0, 256, (9, 8, 6, 3), dtype=np.uint8)
     np.savez(tmp_path / "c.npz", crops=crops)
     found = load_calibration(tmp_path / "c.npz", IMAGE, limit=4)
-    assert found.images.shape == (4, 8, 6, 3)
-    assert (found.images[0] == crops[0]).all()
-    assert (found.images[-1] == crops[-1]).all()
+    assert found["image"].shape == (4, 8, 6, 3)
+    assert (found["image"][0] == crops[0]).all()
+    assert (found["image"][-1] == crops[-1]).all()
     (tmp_path / "people").mkdir()
     for k in range(3):
         picture = np.full((40, 30, 3), (10 * k, 0, 200), np.uint8)
         cv2.imwrite(str(tmp_path / "people" / f"{k}.png"), picture)
     first = load_calibration(tmp_path / "people", IMAGE)
-    assert first.images.shape == (3, 8, 6, 3)
-    assert first.images[2, 4, 3].tolist() == [200, 0, 20]  # RGB
+    assert first["image"].shape == (3, 8, 6, 3)
+    assert first["image"][2, 4, 3].tolist() == [200, 0, 20]  # RGB
     assert first.sha256 == load_calibration(tmp_path / "people", IMAGE).sha256
     assert first.sha256 != found.sha256
 

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from prunus.export.audit import audit
-from prunus.export.calibration import Calibration
+from prunus.export.calibration import crop_samples
 from prunus.export.naming import scope_of
 from prunus.export.pipeline import run_onnx
 from prunus.export.quantize import sensitive_layers, to_int8, weighted_layers
@@ -18,7 +18,7 @@ from prunus.runtime.errors import PrunusError, UsageError
 
 @pytest.fixture(scope="module")
 def calibration(noise_crops):
-    return Calibration(noise_crops[:2], "noise")
+    return crop_samples(noise_crops[:2], "noise")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,10 @@ def test_onnx_runtime_runs_integer_kernels(quantised, tmp_path):
 @pytest.mark.parametrize("activations", ["int8", "uint8"])
 def test_int8_agrees_with_float32(pose_graph, calibration, noise_crops, activations):
     model = to_int8(pose_graph, calibration, activations=activations)
-    expected, got = run_onnx(pose_graph, noise_crops, 1), run_onnx(model, noise_crops, 1)
+    expected, got = (
+        run_onnx(pose_graph, crop_samples(noise_crops, "noise"), 1),
+        run_onnx(model, crop_samples(noise_crops, "noise"), 1),
+    )
     error = got["heatmaps"] - expected["heatmaps"]
     rms = np.sqrt((error**2).mean()) / np.ptp(expected["heatmaps"])
     assert 1e-5 < rms < 0.1
@@ -98,7 +101,7 @@ def test_the_same_calibration_gives_the_same_bytes(pose_graph, calibration, quan
 
 
 def test_crops_of_another_size_are_refused(pose_graph):
-    small = Calibration(np.zeros((2, 64, 48, 3), np.uint8), "small")
+    small = crop_samples(np.zeros((2, 64, 48, 3), np.uint8), "small")
     with pytest.raises(UsageError, match="expected n of"):
         to_int8(pose_graph, small)
 

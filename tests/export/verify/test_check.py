@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from prunus.export.calibration import crop_samples
 from prunus.export.verify.check import check_artifact
 from prunus.export.verify.saved import load_runs, rejudge
 from prunus.runtime.errors import ArtifactError, CheckFailedError, TensorError, UsageError
@@ -32,13 +33,16 @@ def damaged(standin, path: Path, factor: float, **changes) -> Path:
 @pytest.fixture
 def confident(monkeypatch) -> None:
     """Peaks of the stand-in are not probabilities, so its threshold is out of the way."""
-    monkeypatch.setattr("prunus.export.verify.metrics.CONFIDENT_SCORE", -1e9)
+    monkeypatch.setattr("prunus.export.verify.pose_metric.CONFIDENT_SCORE", -1e9)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_a_faithful_export_passes(trained, crops, confident, backend) -> None:
     report = check_artifact(
-        trained.path, crops=crops, reference=trained.module, backends=(backend,)
+        trained.path,
+        samples=crop_samples(crops, "test"),
+        reference=trained.module,
+        backends=(backend,),
     )
     assert report.passed and report.samples == 5
     (comparison,) = report.comparisons
@@ -53,7 +57,9 @@ def test_a_faithful_export_passes(trained, crops, confident, backend) -> None:
 
 def test_a_damaged_export_fails_and_is_bisected(trained, crops, confident, tmp_path) -> None:
     path = damaged(trained, tmp_path / "bad.onnx", 40.0)
-    report = check_artifact(path, crops=crops, reference=trained.module, bisect=True)
+    report = check_artifact(
+        path, samples=crop_samples(crops, "test"), reference=trained.module, bisect=True
+    )
     assert not report.passed
     assert report.divergence[0].endswith("network.blocks.4")
     assert "network.blocks.4.out/MatMul" in report.divergence[1]
@@ -64,10 +70,12 @@ def test_a_damaged_export_fails_and_is_bisected(trained, crops, confident, tmp_p
 
 
 def test_a_reference_artifact_serves_as_well(trained, crops, confident, tmp_path) -> None:
-    good = check_artifact(trained.path, crops=crops, reference=trained.path)
+    good = check_artifact(trained.path, samples=crop_samples(crops, "test"), reference=trained.path)
     assert good.passed and good.comparisons[0].effect["max_px"] == 0.0
     bad = damaged(trained, tmp_path / "bad.onnx", 40.0)
-    report = check_artifact(bad, crops=crops, reference=trained.path, bisect=True)
+    report = check_artifact(
+        bad, samples=crop_samples(crops, "test"), reference=trained.path, bisect=True
+    )
     assert not report.passed and "network.blocks.4" in report.divergence[0]
 
 
@@ -77,7 +85,7 @@ def test_not_a_number_is_named(trained, crops, confident, tmp_path) -> None:
     tensor = next(t for t in model.graph.initializer if t.name == scale)
     tensor.CopyFrom(numpy_helper.from_array(np.float32("nan"), scale))
     path = trained.write(model, tmp_path / "nan.onnx")
-    report = check_artifact(path, crops=crops, reference=trained.module)
+    report = check_artifact(path, samples=crop_samples(crops, "test"), reference=trained.module)
     assert not report.passed
     with pytest.raises(CheckFailedError, match=r"output 'keypoints' holds .* NaN"):
         report.raise_if_failed()
@@ -86,19 +94,25 @@ def test_not_a_number_is_named(trained, crops, confident, tmp_path) -> None:
 
 
 def test_untrained_weights_are_judged_by_heatmaps(untrained, crops, tmp_path) -> None:
-    report = check_artifact(untrained.path, crops=crops, reference=untrained.module)
+    report = check_artifact(
+        untrained.path, samples=crop_samples(crops, "test"), reference=untrained.module
+    )
     assert report.passed
     (comparison,) = report.comparisons
     assert [v.limit.quantity for v in comparison.verdicts] == ["heatmap_max_relative"]
     assert 0 < comparison.effect["heatmap_max_relative"] < 1e-4
     assert "random" in comparison.notes[0]
     bad = damaged(untrained, tmp_path / "bad.onnx", 1.5)
-    assert not check_artifact(bad, crops=crops, reference=untrained.module).passed
+    assert not check_artifact(
+        bad, samples=crop_samples(crops, "test"), reference=untrained.module
+    ).passed
 
 
 def test_too_few_confident_joints_do_not_pass(trained, crops, monkeypatch) -> None:
-    monkeypatch.setattr("prunus.export.verify.metrics.CONFIDENT_SCORE", 1e9)
-    report = check_artifact(trained.path, crops=crops, reference=trained.module)
+    monkeypatch.setattr("prunus.export.verify.pose_metric.CONFIDENT_SCORE", 1e9)
+    report = check_artifact(
+        trained.path, samples=crop_samples(crops, "test"), reference=trained.module
+    )
     assert not report.passed
     with pytest.raises(CheckFailedError):
         report.raise_if_failed()
@@ -107,7 +121,9 @@ def test_too_few_confident_joints_do_not_pass(trained, crops, monkeypatch) -> No
 def test_saved_runs_are_judged_again(trained, crops, confident, tmp_path) -> None:
     target = tmp_path / "runs.npz"
     path = damaged(trained, tmp_path / "bad.onnx", 40.0)
-    first = check_artifact(path, crops=crops, reference=trained.module, save=target)
+    first = check_artifact(
+        path, samples=crop_samples(crops, "test"), reference=trained.module, save=target
+    )
     assert not first.passed
     again = rejudge(target)
     assert again == first
@@ -119,7 +135,9 @@ def test_saved_runs_are_judged_again(trained, crops, confident, tmp_path) -> Non
 
 def test_damaged_runs_are_refused(trained, crops, confident, tmp_path) -> None:
     target = tmp_path / "runs.npz"
-    check_artifact(trained.path, crops=crops, reference=trained.module, save=target)
+    check_artifact(
+        trained.path, samples=crop_samples(crops, "test"), reference=trained.module, save=target
+    )
     with np.load(target) as archive:
         arrays = {name: archive[name] for name in archive.files}
     arrays["run1/keypoints"] = arrays["run1/keypoints"] + 1.0
@@ -136,7 +154,7 @@ def test_damaged_runs_are_refused(trained, crops, confident, tmp_path) -> None:
 def test_it_leaves_nothing_behind(trained, crops, confident, tmp_path, monkeypatch, capfd) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    check_artifact(trained.path, crops=crops, reference=trained.module)
+    check_artifact(trained.path, samples=crop_samples(crops, "test"), reference=trained.module)
     assert os.listdir(tmp_path) == []
     assert capfd.readouterr() == ("", "")
 
@@ -151,31 +169,37 @@ def test_it_leaves_nothing_behind(trained, crops, confident, tmp_path, monkeypat
 )
 def test_wrong_crops_are_explained(trained, crops, wrong, error) -> None:
     with pytest.raises(error, match="crops"):
-        check_artifact(trained.path, crops=wrong(crops), reference=trained.module)
+        check_artifact(
+            trained.path, samples=crop_samples(wrong(crops), "test"), reference=trained.module
+        )
 
 
 def test_wrong_requests_are_explained(trained, untrained, crops, tmp_path) -> None:
     with pytest.raises(UsageError, match="did you mean 'onnxruntime'"):
-        check_artifact(trained.path, crops=crops, backends=("onnxrutime",))
+        check_artifact(trained.path, samples=crop_samples(crops, "test"), backends=("onnxrutime",))
     raw = json.loads(trained.card.to_json())["weights"] | {"sha256": "other"}
     other = trained.write(trained.model(), tmp_path / "other.onnx", weights=raw)
     with pytest.raises(UsageError, match="same weights"):
-        check_artifact(trained.path, crops=crops, reference=other)
+        check_artifact(trained.path, samples=crop_samples(crops, "test"), reference=other)
     with pytest.raises(ArtifactError, match="not found"):
-        check_artifact(tmp_path / "none.onnx", crops=crops)
+        check_artifact(tmp_path / "none.onnx", samples=crop_samples(crops, "test"))
     bare = untrained.model()
     for k, node in enumerate(bare.graph.node):
         node.name = f"nameless/{k}"
     with pytest.raises(ArtifactError, match="--heatmaps"):
         check_artifact(
-            untrained.write(bare, tmp_path / "bare.onnx"), crops=crops, reference=untrained.module
+            untrained.write(bare, tmp_path / "bare.onnx"),
+            samples=crop_samples(crops, "test"),
+            reference=untrained.module,
         )
 
 
 def test_the_last_batch_is_filled(trained, untrained, crops, confident) -> None:
     """Five samples through batches of two give the answers of five single ones."""
     both = [
-        check_artifact(trained.path, crops=crops[:n], reference=trained.module).comparisons[0]
+        check_artifact(
+            trained.path, samples=crop_samples(crops[:n], "test"), reference=trained.module
+        ).comparisons[0]
         for n in (4, 5)
     ]
     assert [c.effect["judged_joints"] for c in both] == [16, 20]
