@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from prunus.apps.bench_targets import portrait_crops
+from prunus.apps.bench_targets import real_inputs
 from prunus.apps.model_files import find_model
 from prunus.runtime.artifact import read_card
 from prunus.runtime.errors import UsageError, nearest
@@ -115,7 +115,7 @@ def torch_runner(word: str, path: Path, threads: int | None) -> RunnerSpec:
 def run_in_turns(
     runners: Sequence[RunnerSpec], *, rounds: int, seconds: float, progress: Progress
 ) -> Comparison:
-    """Measure runners in turns, on real crops where they call sessions.
+    """Measure runners in turns, on real inputs where they call sessions.
 
     Raises:
         UsageError: the models take inputs of different shapes.
@@ -123,11 +123,12 @@ def run_in_turns(
     from prunus.runtime.compare import compare
 
     cards = [read_card(r.path) for r in runners if r.boundary == "engine" and r.path]
-    shapes = {card.inputs[0].shape for card in cards}
+    shapes = {tuple((spec.name, spec.shape) for spec in card.inputs) for card in cards}
     if len(shapes) > 1:
+        shown = sorted({str([list(s.shape) for s in card.inputs]) for card in cards})
         raise UsageError(
-            f"The models take inputs of different shapes: {sorted(shapes)}.",
+            f"The models take different inputs: {'; '.join(shown)}.",
             "Compare them from box to joints with: --boundary pipeline",
         )
-    inputs = portrait_crops(cards[0]) if cards else None
+    inputs = real_inputs(cards[0]) if cards else None
     return compare(runners, inputs, rounds=rounds, seconds=seconds, progress=progress)

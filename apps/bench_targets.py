@@ -6,6 +6,7 @@ Each function is a target of `prunus.runtime.runner`: called in a process of its
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.errors import UsageError
+from prunus.runtime.errors import MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
     from prunus.runtime.card import ModelCard
@@ -29,27 +30,32 @@ def torch_network(
     """Run the PyTorch network that an artifact was exported from, in float32.
 
     Args:
-        inputs: ``image`` as `portrait_crops` gives it.
+        inputs: As `real_inputs` gives them.
         threads: CPU threads.
         path: The artifact; its card names network and weights.
         mode: ``eager`` or ``compile`` (torch.compile with its defaults).
     """
     import torch
 
-    from prunus.export.evitpose import reference_module
+    from prunus.export.scripts import script_of
     from prunus.runtime.artifact import read_card
+    from prunus.runtime.runner import samples
 
     if threads is not None:
         torch.set_num_threads(threads)
-    module: Any = reference_module(read_card(path)).eval()
+    card = read_card(path)
+    module: Any = script_of(card).reference_module(card).eval()
     if mode == "compile":
         module = torch.compile(module)
-    images = [torch.from_numpy(np.ascontiguousarray(i)) for i in inputs["image"]]
-    turn = iter(range(1 << 62))
+    feeds = [
+        [torch.from_numpy(feed[spec.name]) for spec in card.inputs]
+        for feed in samples(card, inputs)
+    ]
+    turns = itertools.cycle(feeds)
 
     def call() -> object:
         with torch.inference_mode():
-            return module(images[next(turn) % len(images)])
+            return module(*next(turns))
 
     return call
 
@@ -82,6 +88,29 @@ def portrait_boxes(frame: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.f
     whole = np.array([0.02 * width, 0.02 * height, 0.72 * width, height])
     moved: npt.NDArray[np.float64] = whole + shift[:, None] * np.array([width, height] * 2)
     return moved
+
+
+def real_inputs(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
+    """Return real inputs of a model, (copies, *input shape) each, by input name.
+
+    Crops of people need the runtime alone; for other models the export script finds them.
+
+    Raises:
+        UsageError: nothing real is known to feed this model.
+        MissingDependencyError: the script's packages are not installed.
+    """
+    if card.preprocess is not None and getattr(card.preprocess, "fit", "") == "udp_affine":
+        return portrait_crops(card)
+    try:
+        from prunus.export.samples import full_batches
+        from prunus.export.scripts import script_of
+    except ImportError as error:
+        name = error.name or "torch"
+        raise MissingDependencyError(name, "export", f"Real inputs for {card.name}") from None
+    batch = card.inputs[0].shape[0]
+    found = script_of(card).load_samples(card, None, _COPIES * batch)
+    feeds = full_batches(found.arrays, batch)
+    return {name: np.stack([feed[name] for feed in feeds]) for name in found.arrays}
 
 
 def portrait_crops(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
