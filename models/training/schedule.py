@@ -39,6 +39,9 @@ STAGES = (
     Stage(1.0, (256, 192), 24, 0.5, 0.6, GENTLE),
 )
 
+# A network that starts from weights knows where bodies are.
+FINE_STAGES = (Stage(1.0, (256, 192), 24, 0.5, 0.5, GENTLE),)
+
 
 def stage_at(progress: float, stages: tuple[Stage, ...] = STAGES) -> int:
     """Return the index of the stage at ``progress``."""

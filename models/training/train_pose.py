@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prunus.models.pose.evitpose import EViTPose
 from prunus.models.tokens.plan import evitpose_plan
-from prunus.models.training.export_weights import SHIPPED, export_weights
+from prunus.models.training.export_weights import SHIPPED, export_weights, record_start
 from prunus.models.training.joint_readout import JointReadout, readout_loss
 from prunus.models.training.pose_dataset import (
     DATA_RECORD,
@@ -31,7 +31,14 @@ from prunus.models.training.pose_dataset import (
 )
 from prunus.models.training.pose_init import level_patches
 from prunus.models.training.pose_losses import heatmap_loss
-from prunus.models.training.schedule import STAGES, Stage, locate_weight, rate_factor, stage_at
+from prunus.models.training.schedule import (
+    FINE_STAGES,
+    STAGES,
+    Stage,
+    locate_weight,
+    rate_factor,
+    stage_at,
+)
 from prunus.models.training.train_state import (
     Average,
     Clock,
@@ -41,6 +48,7 @@ from prunus.models.training.train_state import (
     moved_to_size,
     resize_positions,
     save_checkpoint,
+    start_from,
 )
 
 _MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None] * 255
@@ -68,6 +76,7 @@ class TrainConfig:
     save_minutes: float = 3.0
     workers: int = 1
     stages: tuple[Stage, ...] = STAGES
+    init: Path | None = None
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
@@ -95,6 +104,8 @@ class PoseTrainer:
             self._restore()
         else:
             network = build_network(config.variant, config.stages[0].size, config.seed)
+            if config.init is not None:
+                start_from(network, config.init)
             self.network = network.to(self.device)
             self.readout = self._new_readout()
             self.optimisers = self._new_optimisers(self.network)
@@ -138,7 +149,9 @@ class PoseTrainer:
         pools = PosePools.read(self.config.data)
         self.config.out.mkdir(parents=True, exist_ok=True)
         (self.config.out / DATA_RECORD).write_text(json.dumps(pools.counts()) + "\n")
-        if self.clock.step == 0:
+        if self.clock.step == 0 and self.config.init is not None:
+            record_start(self.config.out, self.config.init)
+        elif self.clock.step == 0:
             self._level(pools)
         while self.progress() < 1:
             index = stage_at(self.progress(), self.config.stages)
@@ -246,6 +259,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument(
+        "--init", type=Path, metavar="FILE", help="start from these weights, at full size at once"
+    )
     parser.add_argument("--resume", choices=("auto", "no"), default="auto")
     parser.add_argument(
         "--export-only",
@@ -268,6 +284,8 @@ def main() -> None:
         device=args.device,
         seed=args.seed,
         rate=args.rate,
+        stages=FINE_STAGES if args.init else STAGES,
+        init=args.init,
     )
     PoseTrainer(config, resume=args.resume == "auto").run()
 

@@ -45,6 +45,31 @@ def build_network(variant: str, size: tuple[int, int], seed: int) -> EViTPose:
     return network
 
 
+def start_from(network: EViTPose, path: Path) -> None:
+    """Give a network the weights of a file in our own layout.
+
+    Args:
+        network: For 256x192 inputs.
+        path: ``.safetensors``, shipped or written by ``prunus models import``.
+
+    Raises:
+        ArtifactError: the file is missing, or holds another network.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"No weights at {path}.", "Name a .safetensors file with --init.")
+    state = {name: value.float() for name, value in load_file(str(path)).items()}
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if wanted != found:
+        odd = sorted(set(wanted.items()) ^ set(found.items()))[0][0]
+        raise ArtifactError(
+            f"{path} does not fit EViTPose-{network.config.variant.title()}: '{odd}' is "
+            f"{found.get(odd, 'missing')}, expected {wanted.get(odd, 'nothing')}.",
+            "Give weights of this size, head and joint count.",
+        )
+    network.load_state_dict(state)
+
+
 def resize_positions(
     state: dict[str, torch.Tensor], old: tuple[int, int], new: tuple[int, int]
 ) -> dict[str, torch.Tensor]:

@@ -79,5 +79,5 @@ def test_unsure_joints_do_not_stretch_the_box():
 def test_a_missing_clip_and_a_missing_teacher_are_explained(tmp_path):
     with pytest.raises(SourceError, match="opencv-doc"):
         next(read_frames(tmp_path / "none.avi", 0, 1, 1))
-    with pytest.raises(ArtifactError, match="convert MoveNet"):
+    with pytest.raises(ArtifactError, match="prunus export movenet"):
         SinglePose(tmp_path / "none.onnx")

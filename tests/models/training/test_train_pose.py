@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.training import evaluate_pose
@@ -20,6 +21,7 @@ from prunus.models.training.schedule import (
 )
 from prunus.models.training.train_pose import PoseTrainer, TrainConfig
 from prunus.models.training.train_state import load_checkpoint
+from prunus.runtime.artifact import sha256_of
 from prunus.runtime.errors import ArtifactError
 
 MILD = AugmentConfig(5.0, 0.05, 0.02, 0.0, 0.5, 0.2, 0.0, 0.0)
@@ -101,6 +103,31 @@ def test_exported_weights_fit_the_network_and_the_size_limit(short_run, tmp_path
     assert (record["steps"], record["samples_seen"]) == (50, 200)
     assert [d["pictures"] for d in record["data"]] == [12, 12]
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_run_starts_from_weights_and_says_so(short_run, figure_cache, tmp_path):
+    weights = export_weights(short_run, tmp_path / "first.safetensors")
+    tiny = (Stage(1.0, (256, 192), 2, 0.5, 0.5, NONE),)
+    config = _config(tmp_path / "run", figure_cache, steps=1, stages=tiny, init=weights, rate=1e-9)
+    PoseTrainer(config, resume=True).run()
+    begun = load_file(str(weights))["blocks.0.attn.qkv.weight"].float()
+    torch.testing.assert_close(
+        load_checkpoint(config.out).network["blocks.0.attn.qkv.weight"], begun, atol=1e-5, rtol=0
+    )
+    second = export_weights(config.out, tmp_path / "second.safetensors")
+    before = json.loads(second.with_suffix(".json").read_text())["continued_from"]
+    assert before["sha256"] == sha256_of(weights)
+    assert (before["steps"], before["samples_seen"]) == (50, 200)
+
+
+def test_weights_of_another_network_are_refused(figure_cache, tmp_path):
+    save_file({"pos_embed": torch.zeros(1, 2, 3)}, str(tmp_path / "other.safetensors"))
+    full = (Stage(1.0, (256, 192), 2, 0.5, 0.5, NONE),)
+    for name, reason in (("other", "does not fit"), ("none", "No weights at")):
+        init = tmp_path / f"{name}.safetensors"
+        config = _config(tmp_path / "run", figure_cache, steps=1, stages=full, init=init)
+        with pytest.raises(ArtifactError, match=reason):
+            PoseTrainer(config, resume=False)
 
 
 def test_the_trained_run_beats_an_untrained_network(short_run, figure_cache):
