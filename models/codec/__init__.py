@@ -1,0 +1,1 @@
+"""Neural speech codecs: reference networks, and the graphs that are deployed."""
