@@ -11,6 +11,7 @@ import typer
 from prunus.apps.options import Debug, Json, Output, Quiet, shown_progress
 from prunus.runtime.errors import UsageError, nearest
 
+_IMPORTED = ["vitpose", "edaformer"]
 _HEADS = ["classic", "simple", "subpixel", "token", "regression"]
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
@@ -38,7 +39,16 @@ def models(context: typer.Context, as_json: Json = False, debug: Debug = False) 
 def import_checkpoint(
     checkpoint: Annotated[Path, typer.Argument(help="Official file: .pth, .pt or .safetensors.")],
     *,
-    variant: Annotated[str, typer.Option(help="Size: small or base.")] = "small",
+    model: Annotated[
+        str, typer.Option(help="Whose checkpoint it is: vitpose or edaformer.")
+    ] = "vitpose",
+    variant: Annotated[
+        str | None,
+        typer.Option(help="Size: small or base; t or b (default: small, or what the file is)."),
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="EDAFormer: number of classes; default: the file's.", min=1)
+    ] = None,
     head: Annotated[
         str | None, typer.Option(help="Head of the checkpoint; default: what the file has.")
     ] = None,
@@ -47,29 +57,63 @@ def import_checkpoint(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Turn an official ViTPose checkpoint into a safetensors file that prunus exports.
+    """Turn an official checkpoint into a safetensors file that prunus exports.
 
     \b
     Examples:
       prunus models import vitpose-b.pth --variant base -o vitpose-b.safetensors
-      prunus models import vitpose-plus-small.safetensors --expert 0 -o small.safetensors
+      prunus models import EDAFormer_T_ade20k.pth --model edaformer -o edaformer-t.safetensors
     """
+    if model not in _IMPORTED:
+        raise UsageError(
+            f"No checkpoints of '{model}' are imported{nearest(model, _IMPORTED)}.",
+            f"Use one of: {', '.join(_IMPORTED)}",
+        )
+    target = output or checkpoint.with_suffix(".prunus.safetensors")
+    if model == "edaformer":
+        if head is not None or expert:
+            raise UsageError("--head and --expert are for ViTPose.", "Leave them out.")
+        lines = _import_edaformer(checkpoint, target, variant, classes)
+    else:
+        if classes is not None:
+            raise UsageError("--classes is for EDAFormer.", "Leave it out.")
+        lines = _import_vitpose(checkpoint, target, variant or "small", head, expert)
+    if not quiet:
+        typer.echo("\n".join(lines))
+
+
+def _import_edaformer(
+    checkpoint: Path, target: Path, variant: str | None, classes: int | None
+) -> list[str]:
+    from prunus.models.checkpoints import edaformer
+
+    imported = edaformer.import_checkpoint(checkpoint, target, variant=variant, classes=classes)
+    config = imported.config
+    fresh = f", {len(imported.fresh)} parameters start fresh" if imported.fresh else ""
+    return [
+        f"read EDAFormer-{config.variant.upper()} with {config.classes} classes{fresh}",
+        f"wrote {target}; use it with: prunus export edaformer --weights {target}",
+    ]
+
+
+def _import_vitpose(
+    checkpoint: Path, target: Path, variant: str, head: str | None, expert: int
+) -> list[str]:
     if head is not None and head not in _HEADS:
         raise UsageError(
             f"Unknown head '{head}'{nearest(head, _HEADS)}.", f"Use one of: {', '.join(_HEADS)}"
         )
     from prunus.models.checkpoints import vitpose
 
-    target = output or checkpoint.with_suffix(".prunus.safetensors")
     imported = vitpose.import_checkpoint(
         checkpoint, target, variant=variant, head=cast(Any, head), expert=expert
     )
-    if quiet:
-        return
     fresh = f", {len(imported.fresh)} parameters start fresh" if imported.fresh else ""
     use = f"--variant {variant} --head {imported.config.head} --checkpoint {target}"
-    typer.echo(f"read layout '{imported.layout}' with head {imported.config.head}{fresh}")
-    typer.echo(f"wrote {target}; use it with: prunus export evitpose {use}")
+    return [
+        f"read layout '{imported.layout}' with head {imported.config.head}{fresh}",
+        f"wrote {target}; use it with: prunus export evitpose {use}",
+    ]
 
 
 @app.command("fetch")

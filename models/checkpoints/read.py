@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,11 +25,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     Raises:
         ArtifactError: missing, unreadable, or without tensors.
     """
+    return unwrap(load_raw(path), str(path))
+
+
+def load_raw(path: str | Path) -> Any:
+    """Read a file as it is, with whatever stands beside the tensors (``meta``, ``epoch``).
+
+    Raises:
+        ArtifactError: missing or unreadable.
+    """
     path = Path(path)
     if not path.is_file():
         raise ArtifactError(f"Checkpoint not found: {path}.", "Give a .safetensors or .pth file.")
-    loaded = _safetensors(path) if path.suffix == ".safetensors" else _pickle(path)
-    return unwrap(loaded, str(path))
+    return _safetensors(path) if path.suffix == ".safetensors" else _pickle(path)
 
 
 def unwrap(loaded: Any, title: str = "the checkpoint") -> dict[str, Tensor]:
@@ -65,7 +74,8 @@ def _safetensors(path: Path) -> Mapping[str, Tensor]:
 
 def _pickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch raise a dozen kinds
         if "weights_only" in str(error) or "Weights only" in str(error):
             raise ArtifactError(
@@ -73,6 +83,17 @@ def _pickle(path: Path) -> Any:
                 "Objects can run code when loaded; save its state_dict alone, as safetensors.",
             ) from None
         raise _unreadable(path, error) from None
+
+
+def _numpy_scalars() -> list[Any]:
+    """Return what a pickled numpy number is made of: scores stand beside the tensors in old files.
+
+    The names are those of numpy 1 and 2; all of them are plain data.
+    """
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")}
+    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    return [*names, np.dtype, *kinds]
 
 
 def _unreadable(path: Path, error: Exception) -> ArtifactError:

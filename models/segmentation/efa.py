@@ -68,8 +68,10 @@ class EmbeddingFreeAttention(nn.Module):
         if self.pooling > 1:
             # Floor mode: rows and columns beyond the last full window are left out.
             image = functional.avg_pool2d(image, self.pooling)
-        keys = to_tokens(self.sr(image))
-        return functional.gelu(self.norm(keys)) if self.key_norm else keys
+        keys: Tensor = to_tokens(self.sr(image))
+        if self.key_norm:
+            keys = functional.gelu(self.norm(keys))
+        return keys
 
     def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Map normed tokens (B, N, C) on a grid to (B, N, C)."""
@@ -80,7 +82,8 @@ class EmbeddingFreeAttention(nn.Module):
         return out
 
     def _split(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        split: Tensor = tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return split
 
 
 class DepthwiseConv(nn.Module):
