@@ -122,7 +122,7 @@ class DolphinConfig:
     @property
     def pool(self) -> int:
         """Audio frames behind one token of the global attention."""
-        return 2**self.levels
+        return 1 << self.levels
 
     def audio_frames(self, samples: int) -> int:
         """Return the audio frames of a mixture.

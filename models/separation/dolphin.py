@@ -12,8 +12,6 @@ What differs:
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -130,4 +128,4 @@ def build_dolphin(config: DolphinConfig, seed: int = 0) -> Dolphin:
     """Build an untrained network in evaluation mode, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return cast(Dolphin, Dolphin(config).eval())
+        return Dolphin(config).eval()

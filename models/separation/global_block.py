@@ -66,11 +66,12 @@ class PooledAttention(nn.Module):
     def forward(self, x: Tensor, positions: Tensor, tokens: int) -> Tensor:
         """Map (B, C, T) to the same shape; `tokens` divides T."""
         batch, channels, length = x.shape
-        coarse = self.block.self_attn(average_pool(x, tokens), positions)
+        coarse: Tensor = self.block.self_attn(average_pool(x, tokens), positions)
         gate = torch.sigmoid(self.block.linear(x))
         # Multiplied by broadcasting: the repeated map never exists.
         steps = gate.reshape(batch, channels, tokens, length // tokens)
-        return x + (steps * coarse.unsqueeze(-1)).reshape(batch, channels, length)
+        answer: Tensor = steps * coarse.unsqueeze(-1)
+        return x + answer.reshape(batch, channels, length)
 
 
 class GlobalParts(nn.Module):

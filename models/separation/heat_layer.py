@@ -14,7 +14,13 @@ from torch.nn import functional
 
 from prunus.models.separation.channels_first import ChannelNorm, depthwise
 from prunus.models.separation.config import Heat
-from prunus.models.separation.heat import cosine_table, heat_dense, heat_filter, heat_kernel
+from prunus.models.separation.heat import (
+    cosine_table,
+    gain_error,
+    heat_dense,
+    heat_filter,
+    heat_kernel,
+)
 
 
 class HeatLayer(nn.Module):
@@ -30,6 +36,7 @@ class HeatLayer(nn.Module):
         self.out_norm = ChannelNorm(channels)
         self.out_linear = depthwise(channels, 3)
         self.to_k = nn.Sequential(depthwise(channels, 3))  # in the checkpoint, never computed
+        self.frozen: Tensor | None = None
         self._tables: dict[int, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,6 +50,8 @@ class HeatLayer(nn.Module):
 
     def diffuse(self, x: Tensor) -> Tensor:
         """Apply the heat operator to (B, C, T) in the form that was set."""
+        if self.frozen is not None:
+            return heat_filter(x, self.frozen)
         if self.form == "filter":
             return heat_filter(x, heat_kernel(self.k, self.radius).to(x.dtype))
         length = x.shape[-1]
@@ -53,8 +62,24 @@ class HeatLayer(nn.Module):
 
 
 def set_heat(network: nn.Module, form: Heat, radius: int) -> None:
-    """Choose how all heat layers of a network compute, and drop cached tables."""
-    for module in network.modules():
-        if isinstance(module, HeatLayer):
-            module.form, module.radius = form, radius
-            module._tables.clear()
+    """Choose how all heat layers of a network compute; forget tables and frozen filters."""
+    for module in heat_layers(network):
+        module.form, module.radius, module.frozen = form, radius, None
+        module._tables.clear()
+
+
+def freeze_heat(network: nn.Module) -> None:
+    """Turn the filters of all heat layers into constants: inference need not derive them anew."""
+    for module in heat_layers(network):
+        if module.form == "filter":
+            module.frozen = heat_kernel(module.k.detach(), module.radius)
+
+
+def heat_layers(network: nn.Module) -> list[HeatLayer]:
+    """Return the heat layers of a network."""
+    return [module for module in network.modules() if isinstance(module, HeatLayer)]
+
+
+def network_gain_error(network: nn.Module, radius: int) -> float:
+    """Return the largest `gain_error` of any heat layer at that radius."""
+    return max((gain_error(layer.k, radius) for layer in heat_layers(network)), default=0.0)

@@ -186,9 +186,9 @@ class ClipNorm(nn.LayerNorm):
 def per_frame(conv: nn.Module, x: Tensor) -> Tensor:
     """Apply a 2-D convolution to every frame of (B, C, F, H, W)."""
     conv = _conv(conv)
-    (rows, columns), (down, right) = conv.stride, conv.padding
     weight = conv.weight.unsqueeze(2)
-    stride, padding = (1, rows, columns), (0, int(down), int(right))
+    stride = (1, conv.stride[0], conv.stride[1])
+    padding = (0, int(conv.padding[0]), int(conv.padding[1]))
     return functional.conv3d(x, weight, conv.bias, stride=stride, padding=padding)
 
 
