@@ -65,9 +65,9 @@ def dft_kernel(size: int) -> Tensor:
 def mel_filters(sample_rate_hz: int, size: int, bands: int) -> Tensor:
     """Return the (size // 2 + 1, bands) float32 filter bank."""
     top = 2595.0 * math.log10(1.0 + sample_rate_hz / 2.0 / 700.0)
-    mels = torch.linspace(0.0, top, bands + 2, dtype=torch.float64)
-    hertz = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
+    # float32 throughout, as published: the filters' own rounding is part of what was trained on.
+    hertz = 700.0 * (10.0 ** (torch.linspace(0.0, top, bands + 2) / 2595.0) - 1.0)
     width, centre = (hertz[1:] - hertz[:-1])[:-1], hertz[1:-1]
-    bins = torch.linspace(0.0, sample_rate_hz / 2.0, size // 2 + 1, dtype=torch.float64)
+    bins = torch.linspace(0.0, sample_rate_hz / 2.0, size // 2 + 1)
     slope = (bins[:, None] - centre) / width
-    return torch.minimum(slope + 1.0, 1.0 - slope).clamp(min=0.0).float()
+    return torch.minimum(slope + 1.0, 1.0 - slope).clamp(min=0.0)

@@ -34,20 +34,20 @@ def test_whole_network(network, fixtures, gap, digest, case):
             handles.append(layer.register_forward_hook(keep(f"{prefix}{k:02d}")))
     with torch.no_grad():
         codes = network.encode(torch.from_numpy(arrays[f"{case}/wav"]))
-        audio = network.decode(codes)
-        inner = dict(seen)
+        audio, three = network.decode(codes), network.decode(codes[:3])
+        one = network.decode(codes[:1])  # the last call: its inner tensors are the stored ones
         for handle in handles:
             handle.remove()
-        three, one = network.decode(codes[:3]), network.decode(codes[:1])
         semantic = network.semantic(codes)
     assert np.array_equal(codes.numpy(), arrays[f"{case}/codes"])
-    assert gap(inner["enc15"], arrays[f"{case}/emb"]) <= EMB
-    assert gap(inner["enc13"], arrays[f"{case}/full_enc13_lstm"]) <= EMB
+    assert gap(seen["enc15"], arrays[f"{case}/emb"]) <= EMB
+    if f"{case}/full_enc13_lstm" in arrays.files:
+        assert gap(seen["enc13"], arrays[f"{case}/full_enc13_lstm"]) <= EMB
     for got, entry in ((audio, "audio"), (three, "audio_3q"), (one, "audio_1q")):
         assert gap(got, arrays[f"{case}/{entry}"]) <= AUDIO, entry
     assert gap(audio, arrays[f"{case}/audio_from_codes"]) <= AUDIO
     assert gap(digest(semantic), arrays[f"{case}/digest_semantic_feature"]) <= EMB
-    for name, value in inner.items():
+    for name, value in seen.items():
         assert gap(digest(value), arrays[f"{case}/digest_{name}"]) <= 3e-5, name
 
 
