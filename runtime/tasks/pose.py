@@ -7,6 +7,7 @@ read. With a single session of batch 1 it degrades to one run per person.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -66,6 +67,9 @@ class PoseEstimator(Closable):
     Args:
         sessions: Session per batch size, or one session.
 
+    Attributes:
+        stage_ms: Milliseconds of the last call by part: ``crop``, ``infer`` and ``decode``.
+
     Raises:
         ArtifactError: a card is not that of a pose network, the cards belong to different
             networks, or a key is not the batch size of its session.
@@ -82,6 +86,7 @@ class PoseEstimator(Closable):
         preprocess, self.postprocess = _contract(self.sessions)
         self.geometry = CropGeometry.of(preprocess)
         self._decode = _DECODERS[self.postprocess.decoder]
+        self.stage_ms: dict[str, float] = {}
         self._buffers = {
             size: np.zeros(session.card.inputs[0].shape, np.uint8)
             for size, session in self.sessions.items()
@@ -128,6 +133,7 @@ class PoseEstimator(Closable):
         """
         check_frame(frame_bgr)
         corners = check_boxes(boxes)
+        self.stage_ms = dict.fromkeys(("crop", "infer", "decode"), 0.0)
         if len(corners) == 0:
             return []
         windows = self.geometry.windows(corners)
@@ -146,11 +152,15 @@ class PoseEstimator(Closable):
         for size in split_batches(len(windows), self.batch_sizes):
             session, buffer = self.sessions[size], self._buffers[size]
             batch = windows[at : at + size]
+            began = time.perf_counter_ns()
             self.geometry.crop_into(frame, batch, buffer)
+            cropped = time.perf_counter_ns()
             rows = session.run({session.card.inputs[0].name: buffer})["keypoints"]
+            inferred = time.perf_counter_ns()
             decoded = self._decode(rows, self.geometry.height, self.geometry.width)
             # A copy: the session may hand out the same output buffer again.
             parts.append(np.array(decoded[: len(batch)], np.float32))
+            self._count(began, cropped, inferred, time.perf_counter_ns())
             at += len(batch)
         joints = np.concatenate(parts)
         if not np.isfinite(joints).all():
@@ -159,6 +169,10 @@ class PoseEstimator(Closable):
                 "Compare the model with its source: prunus check MODEL.onnx",
             )
         return joints
+
+    def _count(self, *instants_ns: int) -> None:
+        for part, start, end in zip(self.stage_ms, instants_ns, instants_ns[1:], strict=False):
+            self.stage_ms[part] += (end - start) / 1e6
 
     def close(self) -> None:
         """Close every session."""

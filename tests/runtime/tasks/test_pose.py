@@ -85,6 +85,16 @@ def test_poses_outlive_the_buffers_of_the_session() -> None:
     np.testing.assert_allclose(first.keypoints[0, :2], dots[0], atol=0.3)
 
 
+def test_each_part_of_a_call_has_a_clock() -> None:
+    frame, boxes, _ = _scene(5)
+    estimator = PoseEstimator({2: DotSession(2)})
+    estimator(frame, boxes)
+    assert list(estimator.stage_ms) == ["crop", "infer", "decode"]
+    assert all(value > 0 for value in estimator.stage_ms.values())
+    estimator(frame, boxes[:0])
+    assert not any(estimator.stage_ms.values())
+
+
 def test_nobody_in_nobody_out_and_nothing_runs() -> None:
     session = DotSession(4)
     assert PoseEstimator({4: session})(np.zeros((9, 9, 3), np.uint8), np.zeros((0, 4))) == []
