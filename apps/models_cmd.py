@@ -11,7 +11,7 @@ import typer
 from prunus.apps.options import Debug, Json, Output, Quiet, shown_progress
 from prunus.runtime.errors import UsageError, nearest
 
-_IMPORTED = ["vitpose", "edaformer"]
+_IMPORTED = ["vitpose", "edaformer", "dolphin"]
 _HEADS = ["classic", "simple", "subpixel", "token", "regression"]
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
@@ -40,7 +40,7 @@ def import_checkpoint(
     checkpoint: Annotated[Path, typer.Argument(help="Official file: .pth, .pt or .safetensors.")],
     *,
     model: Annotated[
-        str, typer.Option(help="Whose checkpoint it is: vitpose or edaformer.")
+        str, typer.Option(help="Whose checkpoint it is: vitpose, edaformer or dolphin.")
     ] = "vitpose",
     variant: Annotated[
         str | None,
@@ -70,7 +70,13 @@ def import_checkpoint(
             f"Use one of: {', '.join(_IMPORTED)}",
         )
     target = output or checkpoint.with_suffix(".prunus.safetensors")
-    if model == "edaformer":
+    if model == "dolphin":
+        if head is not None or expert or classes is not None:
+            raise UsageError(
+                "--head, --expert and --classes are not for Dolphin.", "Leave them out."
+            )
+        lines = _import_dolphin(checkpoint, target, variant or "base")
+    elif model == "edaformer":
         if head is not None or expert:
             raise UsageError("--head and --expert are for ViTPose.", "Leave them out.")
         lines = _import_edaformer(checkpoint, target, variant, classes)
@@ -80,6 +86,18 @@ def import_checkpoint(
         lines = _import_vitpose(checkpoint, target, variant or "small", head, expert)
     if not quiet:
         typer.echo("\n".join(lines))
+
+
+def _import_dolphin(checkpoint: Path, target: Path, variant: str) -> list[str]:
+    from prunus.models.checkpoints import dolphin
+
+    imported = dolphin.import_checkpoint(checkpoint, target, variant=variant)
+    agreed = ", its config.json agrees" if imported.described else ""
+    return [
+        f"read Dolphin-{variant}{agreed}; {dolphin.LICENCE}",
+        f"wrote {target}; use it with: prunus export dolphin --variant {variant} "
+        f"--checkpoint {target}",
+    ]
 
 
 def _import_edaformer(
