@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -99,9 +100,7 @@ class ConvStack(nn.Module):
     def __init__(self, inputs: int, dim: int, layers: int) -> None:
         super().__init__()
         widths = [inputs] + [dim] * layers
-        self.convs = nn.ModuleList(
-            nn.Conv1d(a, b, 5, padding=2) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.convs = nn.ModuleList(nn.Conv1d(a, b, 5, padding=2) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(layers))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -96,7 +96,8 @@ class ResidualLstm(nn.Module):
         frames = x.permute(2, 0, 1)
         out, _ = self.lstm(frames)
         skip = torch.cat((frames, frames), dim=-1) if self.lstm.bidirectional else frames
-        return (out + skip).permute(1, 2, 0)
+        summed: Tensor = out + skip
+        return summed.permute(1, 2, 0)
 
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Go on from a state.

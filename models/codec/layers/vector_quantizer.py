@@ -7,6 +7,8 @@ largest: one matrix product with a constant bias, then ArgMax (the first index w
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -77,13 +79,14 @@ class ResidualQuantizer(nn.Module):
 
     def __init__(self, stages: int, codes: int, dim: int) -> None:
         super().__init__()
-        layers = nn.ModuleList(_Stage(codes, dim) for _ in range(stages))
-        self.vq = nn.ModuleDict({"layers": layers})
+        self.vq = nn.ModuleDict(
+            {"layers": nn.ModuleList(_Stage(codes, dim) for _ in range(stages))}
+        )
 
     @property
     def codebooks(self) -> list[Codebook]:
         """The codebooks in order."""
-        return [stage.codebook for stage in self.vq["layers"]]  # type: ignore[union-attr]
+        return [stage.codebook for stage in cast(nn.ModuleList, self.vq["layers"])]
 
     def encode(self, x: Tensor, stages: int | None = None) -> Tensor:
         """Map features (B, D, L) to codes (stages, B, L) int64."""

@@ -132,7 +132,8 @@ class ConvNextBlock(nn.Module):
         """Map (B, C, L) to the same shape."""
         h = self.norm(self.dwconv(masked(x, valid)).transpose(1, 2), row)
         h = self.pwconv2(functional.gelu(self.pwconv1(h)))
-        return x + (self.gamma * h).transpose(1, 2)
+        out: Tensor = x + (self.gamma * h).transpose(1, 2)
+        return out
 
 
 class VocosBackbone(nn.Module):

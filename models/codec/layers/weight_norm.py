@@ -97,7 +97,8 @@ def fold_weight_norm(network: nn.Module) -> nn.Module:
 
 
 def _norm(v: Tensor) -> Tensor:
-    return v.flatten(1).norm(dim=1).view(-1, 1, 1)
+    norms: Tensor = v.flatten(1).norm(dim=1)
+    return norms.view(-1, 1, 1)
 
 
 def _filled(plain: _Conv, g: Tensor, v: Tensor, bias: Tensor) -> _Conv:
