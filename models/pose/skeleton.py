@@ -7,9 +7,9 @@ UniTransPose (arXiv 2503.00232); its official order is not public, so ours is a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from prunus.runtime.errors import UsageError
+from prunus.runtime.errors import UsageError, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,20 @@ UNIFIED23_FROM_JRDB: dict[str, str] = {
     **{f"{side}_{part}": f"{side}_{part}" for side in ("left", "right") for part in _JRDB_SIDED},
 }
 
+# Joint sets that can be read out, as joints of UNIFIED23. JRDB-Pose's stand in the unified order.
+_SUBSETS: dict[str, tuple[int, ...]] = {
+    "coco17": UNIFIED23_FROM["coco"],
+    "ochuman17": UNIFIED23_FROM["ochuman"],
+    "mpii16": UNIFIED23_FROM["mpii"],
+    "aic14": UNIFIED23_FROM["aic"],
+    "crowdpose14": UNIFIED23_FROM["crowdpose"],
+    "jrdb17": tuple(sorted(map(_UNIFIED_JOINTS.index, UNIFIED23_FROM_JRDB.values()))),
+    "unified23": tuple(range(len(_UNIFIED_JOINTS))),
+}
+SUBSETS: dict[str, tuple[str, ...]] = {
+    name: tuple(_UNIFIED_JOINTS[i] for i in chosen) for name, chosen in _SUBSETS.items()
+}
+
 SKELETONS = {skeleton.name: skeleton for skeleton in (COCO17, UNIFIED23)}
 
 
@@ -98,3 +112,60 @@ def skeleton_for(joints: int) -> Skeleton:
             return skeleton
     names = tuple(f"joint_{i}" for i in range(joints))
     return Skeleton(f"joints{joints}", names, (), (), (0.079,) * joints)
+
+
+def read_out(skeleton: Skeleton, wanted: str) -> tuple[Skeleton, tuple[int, ...]]:
+    """Choose joints of a skeleton.
+
+    Args:
+        skeleton: The joints that a network knows.
+        wanted: A name of `SUBSETS`, or names of joints between commas.
+
+    Returns:
+        The chosen joint set in its own order, and the index of each joint in `skeleton`.
+
+    Raises:
+        UsageError: an unknown name, a joint that the skeleton lacks, or one named twice.
+    """
+    joints = SUBSETS.get(wanted)
+    name = wanted
+    if joints is None:
+        joints = tuple(part.strip() for part in wanted.split(","))
+        name = f"custom{len(joints)}"
+    if len(joints) == 1 and joints[0] not in UNIFIED23.joints:
+        known = [*SUBSETS, *UNIFIED23.joints]
+        raise UsageError(
+            f"Unknown joint set '{wanted}'{nearest(wanted, known)}.",
+            f"Choose one of {', '.join(SUBSETS)}, or name joints: nose,left_wrist,right_wrist",
+        )
+    for joint in joints:
+        if joint not in skeleton.joints:
+            raise UsageError(
+                f"{skeleton.name} has no joint '{joint}'{nearest(joint, list(skeleton.joints))}.",
+                f"Choose among: {', '.join(skeleton.joints)}",
+            )
+    if len(set(joints)) != len(joints):
+        raise UsageError(f"Got the joints {', '.join(joints)}; expected each once.")
+    chosen = tuple(skeleton.joints.index(joint) for joint in joints)
+    return _part_of(skeleton, name, chosen), chosen
+
+
+def _part_of(skeleton: Skeleton, name: str, chosen: tuple[int, ...]) -> Skeleton:
+    """Return some joints of a skeleton as one of their own."""
+    if chosen == tuple(range(len(skeleton.joints))):
+        return replace(skeleton, name=name)
+    place = {index: k for k, index in enumerate(chosen)}
+    limbs = set(skeleton.limbs)
+    for missing in (i for i in range(len(skeleton.joints)) if i not in place):
+        touching = sorted(limb for limb in limbs if missing in limb)
+        limbs -= set(touching)
+        if len(touching) == 2:
+            first, last = (a if b == missing else b for a, b in touching)
+            limbs.add((min(first, last), max(first, last)))
+    return Skeleton(
+        name,
+        tuple(skeleton.joints[i] for i in chosen),
+        tuple((place[a], place[b]) for a, b in sorted(limbs)),
+        tuple((place[a], place[b]) for a, b in skeleton.flip_pairs if a in place and b in place),
+        tuple(skeleton.sigmas[i] for i in chosen),
+    )

@@ -3,9 +3,11 @@ import pytest
 from prunus.models.pose.skeleton import (
     COCO17,
     SKELETONS,
+    SUBSETS,
     UNIFIED23,
     UNIFIED23_FROM,
     UNIFIED23_FROM_JRDB,
+    read_out,
     skeleton_for,
 )
 from prunus.runtime.errors import UsageError
@@ -64,3 +66,53 @@ def test_lookup_by_count():
     assert skeleton_for(5).joints[4] == "joint_4"
     with pytest.raises(UsageError, match="at least 1"):
         skeleton_for(0)
+
+
+@pytest.mark.parametrize("name", SUBSETS)
+def test_subsets_read_the_unified_set(name):
+    part, chosen = read_out(UNIFIED23, name)
+    count = int("".join(c for c in name if c.isdigit()))
+    assert len(chosen) == len(part.joints) == len(part.sigmas) == count
+    assert part.name == name
+    assert part.joints == tuple(UNIFIED23.joints[i] for i in chosen)
+    assert part.sigmas == tuple(UNIFIED23.sigmas[i] for i in chosen)
+    for left, right in part.flip_pairs:
+        assert part.joints[left].removeprefix("left") == part.joints[right].removeprefix("right")
+    sided = {i for i, n in enumerate(part.joints) if n.startswith(("left", "right"))}
+    assert {i for pair in part.flip_pairs for i in pair} == sided
+    mirror = {a: b for pair in part.flip_pairs for a, b in (pair, pair[::-1])}
+    limbs = {frozenset(limb) for limb in part.limbs}
+    assert len(limbs) == len(part.limbs)
+    assert {frozenset(mirror.get(i, i) for i in limb) for limb in limbs} == limbs
+
+
+def test_subsets_keep_the_order_of_their_data_set():
+    part, _ = read_out(UNIFIED23, "mpii16")
+    assert part.joints[:3] == ("right_ankle", "right_knee", "right_hip")
+    assert part.joints[6:10] == ("pelvis", "thorax", "neck", "head_top")
+    assert set(read_out(UNIFIED23, "coco17")[0].limbs) == set(COCO17.limbs)
+    assert read_out(COCO17, "coco17") == (COCO17, tuple(range(17)))
+
+
+def test_a_chain_runs_on_over_a_missing_joint():
+    part, chosen = read_out(UNIFIED23, "left_knee, left_foot,head_top,thorax")
+    assert (part.name, chosen) == ("custom4", (13, 21, 17, 19))
+    assert {frozenset(part.joints[i] for i in limb) for limb in part.limbs} == {
+        frozenset(("left_knee", "left_foot")),
+        frozenset(("head_top", "thorax")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("skeleton", "wanted", "message"),
+    [
+        (UNIFIED23, "mpii", "Unknown joint set 'mpii' .did you mean 'mpii16'"),
+        (UNIFIED23, "nose,left_tail", "has no joint 'left_tail'"),
+        (UNIFIED23, "nose,nose", "expected each once"),
+        (UNIFIED23, "", "Unknown joint set"),
+        (COCO17, "mpii16", "coco17 has no joint 'pelvis'"),
+    ],
+)
+def test_subsets_that_cannot_be_are_refused(skeleton, wanted, message):
+    with pytest.raises(UsageError, match=message):
+        read_out(skeleton, wanted)
