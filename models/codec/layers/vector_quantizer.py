@@ -86,7 +86,7 @@ class ResidualQuantizer(nn.Module):
     @property
     def codebooks(self) -> list[Codebook]:
         """The codebooks in order."""
-        return [stage.codebook for stage in cast(nn.ModuleList, self.vq["layers"])]
+        return [cast(_Stage, stage).codebook for stage in cast(nn.ModuleList, self.vq["layers"])]
 
     def encode(self, x: Tensor, stages: int | None = None) -> Tensor:
         """Map features (B, D, L) to codes (stages, B, L) int64."""
