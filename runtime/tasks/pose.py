@@ -223,13 +223,14 @@ def _contract(sessions: Mapping[int, Session]) -> tuple[ImagePreprocess, Keypoin
         card = session.card
         if card.task != "pose" or not isinstance(card.postprocess, KeypointPostprocess):
             raise ArtifactError(f"{card.name} is made for {card.task}; expected pose.", fix)
-        if card.preprocess is None or card.preprocess.fit != "udp_affine":
+        prepare = card.preprocess
+        if not isinstance(prepare, ImagePreprocess) or prepare.fit != "udp_affine":
             raise ArtifactError(f"{card.name} does not take affine crops of people.", fix)
         if _batch(session) != size:
             raise ArtifactError(f"{card.name} has batch {_batch(session)}; expected {size}.", fix)
         same = (card.model, card.variant, card.preprocess, card.postprocess, card.weights)
         if same != (first.model, first.variant, first.preprocess, first.postprocess, first.weights):
             raise ArtifactError(f"{card.name} and {first.name} are different networks.", fix)
-    assert first.preprocess is not None  # for the type checker; refused above
+    assert isinstance(first.preprocess, ImagePreprocess)  # for the type checker; refused above
     assert isinstance(first.postprocess, KeypointPostprocess)
     return first.preprocess, first.postprocess
