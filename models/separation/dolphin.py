@@ -24,6 +24,9 @@ from prunus.models.separation.lip_coder import LipCoder
 from prunus.models.separation.separator import Separator
 from prunus.models.separation.video_head import VideoBlock, narrow
 
+# Frames: 3 by the 7x7x7 convolution, 7 by the 3x3x3 ones, 1 by the narrowing layer.
+LIP_REACH = 11
+
 
 class AudioEncoder(nn.Module):
     """A bank of learned filters and GELU."""
@@ -105,20 +108,23 @@ class Dolphin(nn.Module):
         Returns:
             (B, 1, L'), L' = stride * floor((L - kernel) / stride) + kernel.
         """
-        video, _ = self.watch(mouth)
-        return self.listen(mixture, video)
+        lips, _ = self.watch(mouth)
+        return self.listen(mixture, lips)
 
     def watch(self, mouth: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the video map (B, V, F) and the code of each frame (B, F) int64."""
-        features, codes = self.video_encoder(mouth)
-        narrowed = self.pre_v1(features.transpose(1, 2))
-        return self.video_blocks(narrowed), codes
+        """Return lip features (B, V, F) and the code of each frame (B, F) int64.
 
-    def listen(self, mixture: Tensor, video: Tensor) -> Tensor:
-        """Return the voice (B, 1, L') of the speaker whose video map (B, V, F) is given."""
+        A frame's features depend on `LIP_REACH` frames to each side and on nothing else, so a long
+        clip can be watched in pieces.
+        """
+        features, codes = self.video_encoder(mouth)
+        return self.pre_v1(features.transpose(1, 2)), codes
+
+    def listen(self, mixture: Tensor, lips: Tensor) -> Tensor:
+        """Return the voice (B, 1, L') of the speaker whose lip features (B, V, F) are given."""
         audio = self.feature_projector(self.audio_encoder(mixture))
         length = audio.shape[-1]
-        mixed = self.modalfuse(audio, video)
+        mixed = self.modalfuse(audio, self.video_blocks(lips))
         latent = self.out_layer(self.separator(mixed)[..., :length])
         out: Tensor = self.audio_decoder(latent)
         return out

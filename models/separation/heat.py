@@ -76,9 +76,16 @@ def mirror_index(length: int, radius: int) -> Tensor:
 
 def heat_filter(x: Tensor, kernel: Tensor) -> Tensor:
     """Diffuse (B, C, T) with the filters (C, 1, 2R + 1) of `heat_kernel`."""
-    radius = (kernel.shape[-1] - 1) // 2
-    index = mirror_index(x.shape[-1], radius).to(x.device)
-    return functional.conv1d(x.index_select(2, index), kernel, groups=x.shape[1])
+    return functional.conv1d(mirror(x, kernel.shape[-1] // 2), kernel, groups=x.shape[1])
+
+
+def mirror(x: Tensor, radius: int) -> Tensor:
+    """Continue (B, C, T) by `radius` mirrored samples at both ends."""
+    length = x.shape[-1]
+    if radius > length:
+        return x.index_select(2, mirror_index(length, radius).to(x.device))
+    # Flipped ends: gathering sample by sample is many times slower in exported graphs.
+    return torch.cat((x[..., :radius].flip(2), x, x[..., length - radius :].flip(2)), dim=2)
 
 
 def cosine_table(length: int) -> Tensor:

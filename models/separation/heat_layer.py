@@ -26,6 +26,8 @@ from prunus.models.separation.heat import (
 class HeatLayer(nn.Module):
     """(B, C, T) -> (B, C, T)."""
 
+    frozen: Tensor | None
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.form: Heat = "filter"
@@ -36,7 +38,7 @@ class HeatLayer(nn.Module):
         self.out_norm = ChannelNorm(channels)
         self.out_linear = depthwise(channels, 3)
         self.to_k = nn.Sequential(depthwise(channels, 3))  # in the checkpoint, never computed
-        self.frozen: Tensor | None = None
+        self.register_buffer("frozen", None, persistent=False)
         self._tables: dict[int, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:

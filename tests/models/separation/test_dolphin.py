@@ -8,7 +8,7 @@ import torch
 
 from prunus.models.macs import count_macs, count_parameters
 from prunus.models.separation.config import DolphinConfig, LipConfig, dolphin_config
-from prunus.models.separation.dolphin import Dolphin, build_dolphin
+from prunus.models.separation.dolphin import LIP_REACH, Dolphin, build_dolphin
 from prunus.models.separation.heat_layer import freeze_heat, network_gain_error, set_heat
 from prunus.runtime.errors import UsageError
 
@@ -108,8 +108,8 @@ def _observe(net, mixture, mouth):
         handles.append(module.register_forward_hook(hook))
     try:
         with torch.no_grad():
-            video, codes = net.watch(mouth)
-            voice = net.listen(mixture, video)
+            lips, codes = net.watch(mouth)
+            voice = net.listen(mixture, lips)
     finally:
         for handle in handles:
             handle.remove()
@@ -148,8 +148,8 @@ def test_every_published_tensor_agrees(network, cases, case):
 def test_outputs_agree_for_batches_and_awkward_lengths(network, cases, case):
     with torch.no_grad():
         mixture, mouth = cases.inputs(case)
-        video, codes = network.watch(mouth)
-        voice = network.listen(mixture, video).numpy()
+        lips, codes = network.watch(mouth)
+        voice = network.listen(mixture, lips).numpy()
     _require_output(cases, case, voice, codes.numpy())
 
 
@@ -159,8 +159,8 @@ def test_every_form_of_the_heat_operator_stays_in_tolerance(network, cases, form
     try:
         with torch.no_grad():
             mixture, mouth = cases.inputs("tiny")
-            video, codes = network.watch(mouth)
-            voice = network.listen(mixture, video).numpy()
+            lips, codes = network.watch(mouth)
+            voice = network.listen(mixture, lips).numpy()
     finally:
         set_heat(network, "filter", network.config.heat_radius)
     _require_output(cases, "tiny", voice, codes.numpy())
@@ -298,3 +298,18 @@ def test_impossible_configurations_are_refused():
     with pytest.raises(UsageError, match="nano"):
         dolphin_config("nanno")
     assert LipConfig().features == 3872
+
+
+def test_lip_features_depend_on_eleven_frames_to_each_side():
+    net = build_dolphin(dolphin_config("nano")).double()
+    torch.manual_seed(2)
+    mouth = torch.randn(1, 1, 30, 88, 88, dtype=torch.float64)
+    changed = mouth.clone()
+    changed[:, :, 3] += 5
+    with torch.no_grad():
+        before, after = net.watch(mouth)[0], net.watch(changed)[0]
+        part = net.watch(mouth[:, :, 4:])[0]
+    moved = (before - after).abs().amax(dim=(0, 1)) > 1e-12
+    assert moved[: 3 + LIP_REACH + 1].any() and not moved[3 + LIP_REACH + 1 :].any()
+    # Watched in pieces, frames with their whole context come out the same.
+    assert torch.allclose(part[..., LIP_REACH:], before[..., 4 + LIP_REACH :], atol=1e-9)

@@ -10,6 +10,7 @@ from prunus.models.separation.heat import (
     heat_dense,
     heat_filter,
     heat_kernel,
+    mirror,
     mirror_index,
 )
 
@@ -76,3 +77,6 @@ def test_kernels_sum_to_one_and_gradients_reach_the_exponents():
 
 def test_mirrors_repeat_the_edge_and_wrap_for_short_signals():
     assert mirror_index(3, 4).tolist() == [2, 2, 1, 0, 0, 1, 2, 2, 1, 0, 0]
+    for length, radius in ((3, 4), (3, 3), (9, 4)):
+        x = torch.randn(1, 2, length)
+        assert torch.equal(mirror(x, radius), x[..., mirror_index(length, radius)])
