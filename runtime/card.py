@@ -15,6 +15,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
+from prunus.runtime.codec_card import CodecPostprocess, CodecPreprocess
 from prunus.runtime.errors import ArtifactError, nearest
 
 CARD_KEY = "prunus.card"
@@ -297,8 +298,8 @@ class Streaming:
     algorithmic_delay: int
 
 
-Preprocess = ImagePreprocess | ScenePreprocess
-Postprocess = KeypointPostprocess | PeoplePostprocess | MaskPostprocess
+Preprocess = ImagePreprocess | ScenePreprocess | CodecPreprocess
+Postprocess = KeypointPostprocess | PeoplePostprocess | MaskPostprocess | CodecPostprocess
 
 
 @dataclass(frozen=True, slots=True)
