@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from prunus.models.codec.layers.seanet import SeanetEncoder
@@ -149,13 +148,3 @@ class WavTokenizer(nn.Module):
     def forward(self, audio: Tensor, bandwidth: int = 0) -> Tensor:
         """Encode and decode (B, T) samples to (B, L * hop)."""
         return self.decode(self.encode(audio)[0], bandwidth)
-
-
-def initialise(network: nn.Module) -> None:
-    """Spread the code vectors of an untrained network so that it uses many of them."""
-    for module in network.modules():
-        if isinstance(module, ResidualQuantizer):
-            for book in module.codebooks:
-                with torch.no_grad():
-                    book.embed.normal_(std=0.1)
-                    book.embed_avg.copy_(book.embed)

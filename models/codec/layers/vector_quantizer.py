@@ -7,7 +7,7 @@ largest: one matrix product with a constant bias, then ArgMax (the first index w
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,25 @@ class Codebook(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Map indices (...) to code vectors (..., D)."""
         return torch.nn.functional.embedding(codes, self.embed)
+
+
+class Quantizer(Protocol):
+    """Anything that turns features into codes."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the codes."""
+
+
+class CodeSearch(nn.Module):
+    """The search of a quantiser as a module of its own, so that exporters can keep it float32."""
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the quantiser's codes."""
+        return self.quantizer.encode(x)
 
 
 class _Stage(nn.Module):
