@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from prunus.export import attention_nodes
+from prunus.export.functions import inlined
 from prunus.runtime.errors import PrunusError
 
 MAX_TOPK = 3840  # TensorRT's limit on k
@@ -63,8 +66,15 @@ class Problem:
 
 
 def audit(model: onnx.ModelProto) -> list[Problem]:
-    """Return every problem of a graph, an empty list when it may ship."""
-    return [*static_shapes(model), *forbidden_operators(model)]
+    """Return every problem of a graph, an empty list when it may ship.
+
+    Functions are judged by what they are when a back end inlines them.
+    """
+    wrong = [Problem(node, reason) for node, reason in attention_nodes.problems(model)]
+    wrong = wrong or static_shapes(model)
+    if not wrong and model.functions:
+        wrong = static_shapes(inlined(model))
+    return [*wrong, *forbidden_operators(model)]
 
 
 def require_clean(model: onnx.ModelProto) -> None:
@@ -123,16 +133,30 @@ def _shape_problem(value: onnx.ValueInfoProto | None) -> str:
 
 def forbidden_operators(model: onnx.ModelProto) -> list[Problem]:
     """Return nodes whose operator, or way of using it, breaks a static engine."""
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
-            constants[node.output[0]] = node.attribute[0].t
     problems = _byte_readers(model)
-    for node in (*model.graph.node, *(n for f in model.functions for n in f.node)):
-        reason = _operator_problem(node, constants)
-        if reason:
-            problems.append(Problem(node.name or node.op_type, reason))
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    scopes = [(model.graph.node, tensors), *((f.node, {}) for f in model.functions)]
+    for nodes, given in scopes:
+        made = [n for n in nodes if n.op_type == "Constant" and n.attribute]
+        constants = given | {n.output[0]: _constant(n.attribute[0]) for n in made}
+        for node in nodes:
+            reason = _operator_problem(node, constants)
+            if reason:
+                problems.append(Problem(node.name or node.op_type, reason))
     return problems
+
+
+def _constant(attribute: onnx.AttributeProto) -> TensorProto:
+    """Return the value of a Constant node, which may be a tensor, a number or a list.
+
+    A function's constant may be named by the caller; one stands for it.
+    """
+    if attribute.ref_attr_name:
+        return numpy_helper.from_array(np.ones(1, np.int64))
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, TensorProto):
+        return value
+    return numpy_helper.from_array(np.asarray(value))
 
 
 def _byte_readers(model: onnx.ModelProto) -> list[Problem]:

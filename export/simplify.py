@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from prunus.export.functions import add_functions
 from prunus.export.naming import canonical_names
 from prunus.runtime.errors import MissingDependencyError, PrunusError
 
@@ -69,6 +70,7 @@ def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.initializer[:]
     graph.initializer.extend(kept)
     share_constants(model)
+    add_functions(model)  # what became constant may allow a simpler body
     canonical_names(model)
     return with_shapes(model)
 

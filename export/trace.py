@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from prunus.export.functions import add_functions, describe_shapes, translation
 from prunus.export.naming import scoped_names
 from prunus.runtime.errors import MissingDependencyError, PrunusError
 
@@ -75,7 +76,7 @@ def trace(
         for part in training:
             part.training = True
     _match(model, input_names, output_names, type(module).__name__)
-    return scoped_names(model)
+    return add_functions(describe_shapes(scoped_names(model)))
 
 
 def _require(package: str) -> None:
@@ -126,10 +127,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Return our own lowering of attention.
+    """Return our own lowerings: local-global attention as one node, and plain attention.
 
-    The stock one scales q *and* k and transposes k through two reshapes: three passes over memory
-    per block that back ends do not all fold away.
+    The stock lowering of the latter scales q *and* k and transposes k through two reshapes: three
+    passes over memory per block that back ends do not all fold away.
     """
     from onnxscript import opset20 as op
     from onnxscript.function_libs.torch_lib.ops import nn
@@ -153,4 +154,4 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         weights = op.Softmax(op.MatMul(scaled, op.Transpose(key, perm=[0, 1, 3, 2])), axis=-1)
         return op.MatMul(weights, value)
 
-    return {torch.ops.aten.scaled_dot_product_attention.default: attention}
+    return {torch.ops.aten.scaled_dot_product_attention.default: attention, **translation()}
