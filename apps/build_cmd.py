@@ -23,6 +23,12 @@ def build(
     workspace: Annotated[int, typer.Option(help="Scratch memory in MiB; 0: no limit.", min=0)] = 0,
     timeout: Annotated[float, typer.Option(help="Give up after so many seconds.", min=1)] = 3600,
     tf32: Annotated[bool, typer.Option("--tf32", help="Round float32 products to TF32.")] = False,
+    plugin: Annotated[
+        str, typer.Option(help="Attention nodes run by the plugin library: auto, on or off.")
+    ] = "auto",
+    plugin_library: Annotated[
+        Path | None, typer.Option(help="The library made by prunus plugin build.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -33,6 +39,7 @@ def build(
     Examples:
       prunus build evitpose-tiny-L2.onnx -o evitpose-tiny-L2.engine
       prunus build evitpose-tiny-L2.onnx --flavour tensorrt_rtx --json
+      prunus build unitranspose-tiny.onnx --plugin on
     """
     from prunus.export.engine import build_engine
 
@@ -46,6 +53,8 @@ def build(
             workspace_mib=workspace,
             timeout=timeout,
             tf32=tf32,
+            plugin=plugin,
+            plugin_library=plugin_library,
             progress=progress,
         )
     if as_json:
@@ -54,4 +63,5 @@ def build(
     typer.echo(
         f"wrote {target}  {sidecar.flavour} {sidecar.version}, {sidecar.build_seconds:.1f} s, "
         f"{100 * sidecar.half_layer_share:.0f} % of the compute layers in half precision or int8"
+        + (f", plugin {sidecar.plugin.rpartition(' ')[0]}" if sidecar.plugin else "")
     )

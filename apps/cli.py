@@ -69,6 +69,7 @@ def build_app() -> typer.Typer:
         export_cmd,
         inspect_cmd,
         models_cmd,
+        plugin_cmd,
         run_cmd,
     )
 
@@ -85,6 +86,7 @@ def build_app() -> typer.Typer:
     app.command("inspect")(inspect_cmd.inspect)
     app.command("check")(check_cmd.check)
     app.command("build")(build_cmd.build)
+    app.add_typer(plugin_cmd.app, name="plugin")
     app.command("bench")(bench_cmd.bench)
     app.add_typer(run_cmd.app, name="run")
     app.add_typer(eval_cmd.app, name="eval")
@@ -175,6 +177,7 @@ _EXTRAS = {
     "onnxsim": "export",
     "polygraphy": "check",
     "faster_coco_eval": "eval",
+    "triton": "plugin",
     "anny": "train",
     "moderngl": "train",
 }

@@ -4,29 +4,24 @@ Two flavours share this code. ``tensorrt`` (10 and 11) tunes for the GPU of this
 it. ``tensorrt_rtx`` builds a portable engine with no GPU and no driver; it runs on Ampere or later.
 Either way precision is a property of the ONNX graph: the network is strongly typed.
 
-The work happens in a child process (`engine_worker`), so a builder that crashes is one clear error.
+The work happens in a child process (`engine_child`), so a builder that crashes is one clear error.
 """
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import importlib.util
-import json
-import os
-import selectors
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal, get_args
 
+from prunus.export.engine_attention import AttentionNodes, check_attention
+from prunus.export.engine_child import run_child
+from prunus.export.engine_choice import time_engines
 from prunus.export.engine_worker import BuildJob
-from prunus.runtime.artifact import EngineSidecar, atomic_path, read_card, sha256_of, write_error
+from prunus.runtime.artifact import EngineSidecar, atomic_path, read_card, sha256_of
 from prunus.runtime.backends import cuda
 from prunus.runtime.backends.engine_match import EXTRAS, PORTABLE
 from prunus.runtime.card import ModelCard, Precision
@@ -35,13 +30,15 @@ from prunus.runtime.errors import (
     CheckFailedError,
     HostError,
     MissingDependencyError,
-    PrunusError,
     UsageError,
     nearest,
 )
+from prunus.runtime.plugins.library import BUILD_COMMAND, PluginLibrary, find_library
 from prunus.runtime.progress import Progress, Silent
+from prunus.runtime.session import Session
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
+PluginChoice = Literal["auto", "on", "off"]
 
 # Smallest share of compute layers in half precision or on quantised operands. The rest of an fp16
 # artifact is the ranking branch; an int8 one also leaves attention products in float.
@@ -58,6 +55,8 @@ def build_engine(
     timeout: float = 1800.0,
     min_half_share: float | None = None,
     tf32: bool = False,
+    plugin: str = "auto",
+    plugin_library: str | Path | None = None,
     progress: Progress | None = None,
 ) -> EngineSidecar:
     """Build the engine of an ONNX artifact; plan and sidecar appear only when all is well.
@@ -74,14 +73,19 @@ def build_engine(
         min_half_share: Smallest share of compute layers in half precision or int8, 0..1; None: by
             the card's precision, see `MIN_HALF_SHARE`.
         tf32: Let float32 products be rounded to 10 bits of mantissa (faster, less exact).
+        plugin: Who executes local-global attention nodes: ``on``: the plugin library; ``off``:
+            TensorRT, by the standard operators of the node's function; ``auto``: the library where
+            one is found, and on a machine with a GPU whichever is faster there.
+        plugin_library: The library; None: see `plugins.library.find_library`.
         progress: Told how far the builder is.
 
     Returns:
         The sidecar as written.
 
     Raises:
-        UsageError: unknown flavour, or no such file.
-        ArtifactError: the file is no artifact, or the graph cannot become an engine.
+        UsageError: unknown flavour or plugin choice, or no such file.
+        ArtifactError: the file is no artifact, the graph cannot become an engine, an attention
+            node's table is wrong, or the plugin library is missing or of another version.
         CheckFailedError: fewer half-precision layers than asked for.
         MissingDependencyError: the TensorRT package is not installed.
         HostError: no GPU, no memory, no disk space, time is up, or the builder crashed.
@@ -103,35 +107,155 @@ def build_engine(
         raise UsageError(
             f"The engine would replace its own ONNX file {onnx_path}.", "Choose another -o."
         )
-    wanted = MIN_HALF_SHARE[card.precision.precision] if min_half_share is None else min_half_share
-    started = time.monotonic()
+    attention = check_attention(onnx_path)
+    library = choose_library(plugin, plugin_library, attention, onnx_path)
+    request = _Request(
+        onnx=onnx_path,
+        target=target,
+        card=card,
+        flavour=chosen,
+        attention_nodes=attention.count,
+        timing_cache=str(timing_cache or ""),
+        workspace_mib=workspace_mib,
+        timeout=timeout,
+        tf32=tf32,
+        min_half_share=MIN_HALF_SHARE[card.precision.precision]
+        if min_half_share is None
+        else min_half_share,
+    )
+    report = progress or Silent()
     with atomic_path(target) as plan:
-        job = BuildJob(
-            onnx=str(onnx_path),
-            plan=str(plan),
-            flavour=chosen,
-            pipe=-1,
-            timing_cache=str(timing_cache or ""),
-            workspace_mib=workspace_mib,
-            tf32=tf32,
-        )
-        built = _run(job, timeout, progress or Silent(), target)
-        _check_share(built["half_layer_share"], wanted, onnx_path)
-        sidecar = EngineSidecar(
-            card=card,
-            onnx_sha256=sha256_of(onnx_path),
-            engine_sha256=sha256_of(plan),
-            flavour=chosen,
-            version=built["version"],
-            compute_capability=_built_for(chosen),
-            plugin="",
-            flags=tuple(built["flags"]),
-            build_seconds=round(time.monotonic() - started, 3),
-            half_layer_share=round(built["half_layer_share"], 4),
-        )
+        if library is not None and plugin == "auto" and not cuda.why_unusable():
+            sidecar = _build_faster(request, plan, library, report)
+        else:
+            sidecar = _build_one(request, plan, library, report)
         # First the sidecar: should the machine stop in between, the hash tells that they differ.
         sidecar.write(target)
     return sidecar
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What was asked for, apart from the plugin."""
+
+    onnx: Path
+    target: Path
+    card: ModelCard
+    flavour: Flavour
+    attention_nodes: int
+    timing_cache: str
+    workspace_mib: int
+    timeout: float
+    tf32: bool
+    min_half_share: float
+
+
+def _build_one(
+    request: _Request, plan: Path, library: PluginLibrary | None, progress: Progress
+) -> EngineSidecar:
+    """Build a plan with or without the library; returns its sidecar, which is not written yet."""
+    started = time.monotonic()
+    job = BuildJob(
+        onnx=str(request.onnx),
+        plan=str(plan),
+        flavour=request.flavour,
+        pipe=-1,
+        timing_cache=request.timing_cache,
+        workspace_mib=request.workspace_mib,
+        tf32=request.tf32,
+        plugin="" if library is None else str(library.path.absolute()),
+        attention_nodes=request.attention_nodes,
+    )
+    built: dict[str, Any] = run_child(job, request.timeout, progress, request.target)
+    _check_share(built["half_layer_share"], request.min_half_share, request.onnx)
+    return EngineSidecar(
+        card=request.card,
+        onnx_sha256=sha256_of(request.onnx),
+        engine_sha256=sha256_of(plan),
+        flavour=request.flavour,
+        version=built["version"],
+        compute_capability=_built_for(request.flavour),
+        plugin="" if library is None else library.stamp,
+        flags=tuple(built["flags"]),
+        build_seconds=round(time.monotonic() - started, 3),
+        half_layer_share=round(built["half_layer_share"], 4),
+    )
+
+
+def _build_faster(
+    request: _Request, plan: Path, library: PluginLibrary, progress: Progress
+) -> EngineSidecar:
+    """Build both ways, run both, and move the faster engine to `plan`."""
+    started = time.monotonic()
+    ways = {"plugin": library, "standard": None}
+    with tempfile.TemporaryDirectory(dir=plan.parent, prefix=".both-") as folder:
+        plans = {name: Path(folder) / f"{name}.engine" for name in ways}
+        sidecars = {}
+        for name, chosen in ways.items():
+            sidecars[name] = _build_one(request, plans[name], chosen, progress)
+            sidecars[name].write(plans[name])
+        times = time_engines(plans, lambda path: _open(path, library))
+        best = min(times, key=lambda name: times[name])
+        plans[best].replace(plan)
+    measured = ", ".join(f"{name} {ms:.3f} ms" for name, ms in times.items())
+    return dataclasses.replace(
+        sidecars[best],
+        flags=(*sidecars[best].flags, f"plugin_auto={best} ({measured})"),
+        build_seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _open(path: Path, library: PluginLibrary) -> Session:
+    from prunus.runtime.backends.tensorrt import open_session
+
+    return open_session(path, plugin=library)
+
+
+def choose_library(
+    plugin: str,
+    chosen: str | Path | None,
+    attention: AttentionNodes,
+    onnx_path: Path,
+) -> PluginLibrary | None:
+    """Resolve who executes the attention nodes: a library, or None for TensorRT itself.
+
+    Raises:
+        UsageError: unknown choice, a library with ``off``, or ``on`` without any node.
+        ArtifactError: no library is found although one is asked for, it is of another version or
+            machine, or it cannot execute one of the nodes.
+    """
+    known = list(get_args(PluginChoice))
+    if plugin not in known:
+        raise UsageError(
+            f"Unknown plugin choice '{plugin}'{nearest(plugin, known)}.",
+            f"Use one of: {', '.join(known)}",
+        )
+    if plugin == "off":
+        if chosen is not None:
+            raise UsageError(
+                f"The plugin library {chosen} was given, but the plugin is off.",
+                "Leave --plugin-library out, or use: --plugin on",
+            )
+        return None
+    demanded = plugin == "on" or chosen is not None
+    if not attention.count:
+        if demanded:
+            raise UsageError(
+                f"{onnx_path} has no local-global attention node for a plugin to execute.",
+                "Build it without --plugin and --plugin-library.",
+            )
+        return None
+    library = find_library(chosen)
+    if library is None and demanded:
+        raise ArtifactError(
+            "No plugin library is found, and --plugin on asks for one.",
+            f"Build it with: {BUILD_COMMAND} (or name it with --plugin-library FILE).",
+        )
+    if library is not None and attention.refusal:
+        if demanded:
+            raise ArtifactError(f"{attention.refusal}.", "Build the engine with --plugin off.")
+        return None
+    return library
 
 
 def choose_flavour(flavour: str) -> Flavour:
@@ -188,105 +312,3 @@ def _check_share(share: float, wanted: float, onnx_path: Path) -> None:
             f"or int8; expected at least {100 * wanted:.0f} %.",
             "Export it again with --precision fp16 or int8: an engine is what its graph says.",
         )
-
-
-@dataclass(slots=True)
-class _Report:
-    """What the child has said so far."""
-
-    progress: Progress
-    final: dict[str, Any] | None = None
-    log: deque[str] = field(default_factory=lambda: deque(maxlen=6))
-
-    def read(self, line: bytes) -> None:
-        message: dict[str, Any] = json.loads(line)
-        kind = message["kind"]
-        if kind == "progress":
-            self.progress.update(message["permille"], 1000, message["phase"])
-        elif kind == "log":
-            self.log.append(f"{message['level']}: {message['text']}")
-        else:
-            self.final = message
-
-
-def _run(job: BuildJob, timeout: float, progress: Progress, target: Path) -> dict[str, Any]:
-    """Run the child and return its ``built`` message, or raise what went wrong."""
-    report = _Report(progress)
-    with tempfile.TemporaryFile() as output:
-        status = _supervise(job, timeout, report, output)
-        output.seek(0)
-        spoken = output.read().decode(errors="replace").splitlines()
-    if report.final is None:
-        raise _crash(status, [*report.log, *(s for s in spoken if s.strip())])
-    if report.final["kind"] == "error":
-        raise _refusal(report, target)
-    progress.update(1000, 1000, "done")
-    return report.final
-
-
-def _supervise(job: BuildJob, timeout: float, report: _Report, output: IO[bytes]) -> int:
-    reading, writing = os.pipe()
-    command = [sys.executable, "-m", "prunus.export.engine_worker"]
-    try:
-        child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=(writing,)
-        )
-    finally:
-        os.close(writing)
-    try:
-        with open(reading, "rb", buffering=0) as pipe, _ended(child):
-            if child.stdin is not None:
-                with contextlib.suppress(BrokenPipeError), child.stdin:
-                    child.stdin.write(json.dumps(asdict(job) | {"pipe": writing}).encode())
-            for line in _lines(pipe, time.monotonic() + timeout):
-                report.read(line)
-            return child.wait(timeout=10)
-    except TimeoutError:
-        raise HostError(
-            f"The engine was not built within {timeout:.0f} s and the build was ended.",
-            "Allow more time with --timeout SECONDS.",
-        ) from None
-
-
-@contextlib.contextmanager
-def _ended(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Leave no builder behind, whatever happens here (a time limit, Ctrl-C)."""
-    try:
-        yield
-    finally:
-        if child.poll() is None:
-            child.kill()
-        child.wait()
-
-
-def _lines(pipe: IO[bytes], deadline: float) -> Iterator[bytes]:
-    rest = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(pipe, selectors.EVENT_READ)
-        while True:
-            if not selector.select(max(deadline - time.monotonic(), 0)):
-                raise TimeoutError
-            data = os.read(pipe.fileno(), 65536)
-            if not data:
-                return
-            *complete, rest = (rest + data).split(b"\n")
-            yield from complete
-
-
-def _crash(status: int, log: list[str]) -> HostError:
-    how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-    words = " | ".join(log[-4:]) or "nothing"
-    memory = status == -signal.SIGKILL
-    hint = "It may have run out of memory: lower --workspace." if memory else "See: prunus doctor"
-    return HostError(f"The engine builder ended with {how}. Its last words: {words}.", hint)
-
-
-def _refusal(report: _Report, target: Path) -> PrunusError:
-    final = report.final or {}
-    cause, text = final["cause"], str(final["message"])
-    if cause == "os":
-        return write_error(OSError(final["errno"], text), target)
-    news = [line for line in report.log if line.startswith(("error", "internal_error"))]
-    because = f": {news[-1].partition(': ')[2]}" if news and cause != "parse" else ""
-    kind = HostError if cause == "host" else ArtifactError
-    return kind(f"{text}{because}".rstrip(".") + ".", final["hint"])

@@ -12,7 +12,10 @@ import json
 from typing import Any
 
 # Layers that hold the multiply-accumulates; names of TensorRT's LayerType.
-COMPUTE_LAYERS = frozenset({"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM"})
+PLUGIN_LAYER = "PLUGIN_V3"  # ours alone: local-global attention
+COMPUTE_LAYERS = frozenset(
+    {"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM", PLUGIN_LAYER}
+)
 HALF_TYPES = frozenset({"HALF", "BF16"})
 QUANTISED_TYPES = frozenset({"INT8", "FP8", "INT4", "FP4"})
 # Layers that move or re-type values without computing: a quantised operand stays one behind them.

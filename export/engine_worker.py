@@ -1,4 +1,4 @@
-"""Child process of `engine.build_engine`: parse an ONNX file, build a plan, report over a pipe.
+"""Child process of `engine_child`: parse an ONNX file, build a plan, report over a pipe.
 
 It is a process of its own because the builder can take the whole process down with it: a missing
 library, a plugin or running out of memory ends it with a signal, which a parent can still explain.
@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunus.export.engine_report import half_layer_share
+from prunus.export.engine_report import PLUGIN_LAYER, half_layer_share
+from prunus.runtime.errors import PrunusError
+from prunus.runtime.plugins.library import describe, register
 
 Send = Callable[..., None]
 SEVERITIES = ("internal_error", "error", "warning", "info", "verbose")
@@ -39,6 +41,8 @@ class BuildJob:
         timing_cache: Path of the timing cache, empty for none; created when missing.
         workspace_mib: Limit of the builder's scratch memory in MiB, 0 for the builder's own limit.
         tf32: Whether float32 products may be rounded to 10 bits of mantissa.
+        plugin: Path of the plugin library that executes the attention nodes, empty for none.
+        attention_nodes: How many nodes must become plugin layers.
     """
 
     onnx: str
@@ -48,6 +52,8 @@ class BuildJob:
     timing_cache: str = ""
     workspace_mib: int = 0
     tf32: bool = False
+    plugin: str = ""
+    attention_nodes: int = 0
 
 
 class BuildRefused(Exception):  # noqa: N818 - a message to the parent, never shown to users
@@ -112,8 +118,11 @@ def build(job: BuildJob, trt: Any, send: Send) -> dict[str, Any]:
     logger = _logger(trt, send)
     builder = _builder(trt, logger)
     network = builder.create_network(_network_flags(trt))
+    if job.plugin:
+        register(trt, describe(job.plugin))
     _parse(trt, job, network, logger)
     _refuse_dynamic(network)
+    plugins = _count_plugins(job, network)
     share = half_layer_share(network)
     config, flags = _configure(trt, job, builder)
     cache = _timing_cache(job, config)
@@ -124,7 +133,23 @@ def build(job: BuildJob, trt: Any, send: Send) -> dict[str, Any]:
     Path(job.plan).write_bytes(plan)
     if cache is not None:
         _store(Path(job.timing_cache), bytes(config.get_timing_cache().serialize()))
+    if plugins:
+        flags.append(f"plugin_layers={plugins}")
     return {"version": str(trt.__version__), "flags": flags, "half_layer_share": share}
+
+
+def _count_plugins(job: BuildJob, network: Any) -> int:
+    """Return how many layers are plugins; with a library, every attention node must be one."""
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    found = len([layer for layer in layers if layer.type.name == PLUGIN_LAYER])
+    wanted = job.attention_nodes
+    if job.plugin and found != wanted:
+        raise BuildRefused(
+            "build",
+            f"{found} of {wanted} attention nodes of {job.onnx} became plugin layers",
+            "TensorRT 10.7 or later prefers the plugin; or build with --plugin off.",
+        )
+    return found
 
 
 def _builder(trt: Any, logger: Any) -> Any:
@@ -263,6 +288,8 @@ def main() -> int:
             send("built", **build(job, importlib.import_module(job.flavour), send))
         except BuildRefused as refusal:
             send("error", **refusal.report)
+        except PrunusError as error:  # of the plugin library
+            send("error", cause="host", message=error.message.rstrip("."), hint=error.hint)
         except ImportError as error:
             send(
                 "error", cause="host", message=f"{job.flavour} cannot be imported: {error}", hint=""

@@ -18,7 +18,7 @@ import importlib.util
 import sys
 from typing import Any
 
-# Used by export/engine_worker.py and export/engine_report.py.
+# Used by export/engine_worker.py, export/engine_report.py and runtime/plugins/library.py.
 BUILDER_NAMES = (
     "__version__",
     "Builder",
@@ -46,6 +46,8 @@ BUILDER_NAMES = (
     "INetworkDefinition.get_layer",
     "INetworkDefinition.num_inputs",
     "INetworkDefinition.num_layers",
+    "IPluginRegistry.get_creator",
+    "IPluginRegistry.load_library",
     "IProgressMonitor",
     "IProgressMonitor.phase_finish",
     "IProgressMonitor.phase_start",
@@ -61,6 +63,7 @@ BUILDER_NAMES = (
     "LayerType.EINSUM",
     "LayerType.IDENTITY",
     "LayerType.MATRIX_MULTIPLY",
+    "LayerType.PLUGIN_V3",
     "LayerType.SHUFFLE",
     "DataType.BF16",
     "DataType.FP8",
@@ -76,6 +79,7 @@ BUILDER_NAMES = (
     "ParserError.node_name",
     "ParserError.node_operator",
     "ProfilingVerbosity.DETAILED",
+    "get_plugin_registry",
 )
 
 # Used by runtime/backends/tensorrt.py.

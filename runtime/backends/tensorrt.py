@@ -22,6 +22,7 @@ from prunus.runtime.backends.engine_match import explain_mismatch, import_flavou
 from prunus.runtime.card import ModelCard
 from prunus.runtime.closable import Closable
 from prunus.runtime.errors import ArtifactError, HostError
+from prunus.runtime.plugins.library import PluginLibrary, check_gpu, find_stamped, register
 from prunus.runtime.tensors import check_graph, check_inputs
 
 if TYPE_CHECKING:
@@ -155,6 +156,8 @@ def open_session(
     threads: int | None = None,
     device: str = "cuda:0",
     options: BackendOptions | None = None,
+    *,
+    plugin: PluginLibrary | None = None,
 ) -> TensorRTSession:
     """Open an engine after comparing its sidecar with this machine.
 
@@ -164,16 +167,23 @@ def open_session(
         threads: Not used: the work is the GPU's.
         device: ``cuda:N`` or ``gpu:N``; anything without a number means GPU 0.
         options: ``cuda_graph=False`` switches graphs off.
+        plugin: Plugin library, where the engine needs one; None: looked up.
 
     Raises:
-        ArtifactError: the engine or its sidecar does not fit this machine; says what differs.
+        ArtifactError: the engine, its sidecar or its plugin library does not fit this machine;
+            says what differs.
         MissingDependencyError: the flavour's package is not installed.
         HostError: no driver or no GPU.
     """
     sidecar = EngineSidecar.read(path)
     trt = import_flavour(sidecar.flavour)
     index = int(device.rpartition(":")[2]) if device.rpartition(":")[2].isdigit() else 0
-    explain_mismatch(path, sidecar, str(trt.__version__), device_properties(index))
+    gpu = device_properties(index)
+    explain_mismatch(path, sidecar, str(trt.__version__), gpu)
+    if sidecar.plugin:
+        library = plugin or find_stamped(sidecar.plugin, path)
+        check_gpu(library, gpu.name, gpu.compute_capability)
+        register(trt, library)
     switches = (
         {"cuda_graph": options.cuda_graph, "check_finite": options.check_finite} if options else {}
     )

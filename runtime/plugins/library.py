@@ -17,6 +17,7 @@ from typing import Any
 from prunus.runtime.artifact import sha256_of
 from prunus.runtime.errors import ArtifactError, HostError
 from prunus.runtime.plugins.local_global_attention import LIBRARY, NAME, NAMESPACE, VERSION
+from prunus.runtime.plugins.local_global_attention.tiles import runs_on
 
 MARK = "prunus-plugin:"
 VARIABLE = "PRUNUS_PLUGIN_PATH"
@@ -175,6 +176,28 @@ def find_stamped(stamp: str, engine: str | Path) -> PluginLibrary:
             f"Build engine and library from the same prunus. {rebuild}",
         )
     return library
+
+
+def check_gpu(library: PluginLibrary, gpu: str, compute_capability: str) -> None:
+    """Refuse a GPU that the library holds no kernels for.
+
+    Args:
+        library: The library.
+        gpu: Name of the GPU, for the message.
+        compute_capability: ``major.minor``.
+
+    Raises:
+        ArtifactError: names the architectures that it has.
+    """
+    major, _, minor = compute_capability.partition(".")
+    device = 10 * int(major) + int(minor)
+    if not any(runs_on(image, device) for image in library.architectures):
+        held = ", ".join(f"{a // 10}.{a % 10}" for a in library.architectures)
+        raise ArtifactError(
+            f"{library.path} holds kernels for compute capability {held}; "
+            f"{gpu} is {compute_capability}.",
+            f"Build it with: {BUILD_COMMAND} --arch {device}; or the engine with --plugin off.",
+        )
 
 
 def register(trt: Any, library: PluginLibrary) -> None:

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from prunus.export import engine as engine_module
-from prunus.export import engine_worker
+from prunus.export import engine_child, engine_worker
 from prunus.export.engine import build_engine, choose_flavour
 from prunus.export.engine_report import half_layer_share, inspected_share
 from prunus.export.engine_worker import BuildJob, PhaseTree
@@ -252,7 +252,7 @@ def stand_in(tmp_path, monkeypatch):
         path = tmp_path / "child.sh"
         path.write_text("#!/bin/sh\n" + script)
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
-        monkeypatch.setattr(engine_module.sys, "executable", str(path))
+        monkeypatch.setattr(engine_child.sys, "executable", str(path))
 
     return install
 
@@ -299,11 +299,11 @@ def test_time_limit_ends_the_child(tmp_path, stand_in) -> None:
     ],
 )
 def test_refusals_keep_the_last_error_of_the_log(tmp_path, message, kind, words) -> None:
-    report = engine_module._Report(Recorder())
+    report = engine_child.Report(Recorder())
     report.read(b'{"kind": "log", "level": "error", "text": "Out of registers"}')
     report.read(b'{"kind": "log", "level": "warning", "text": "something else"}')
     report.final = {"kind": "error", "hint": "", **message}
-    refusal: PrunusError = engine_module._refusal(report, tmp_path / "m.engine")
+    refusal: PrunusError = engine_child.refusal(report, tmp_path / "m.engine")
     assert isinstance(refusal, kind) and words in str(refusal)
 
 

@@ -16,10 +16,11 @@ SOURCES = (
     "export/engine_worker.py",
     "export/engine_report.py",
     "runtime/backends/tensorrt.py",
+    "runtime/plugins/library.py",
 )
 INSTALLED = [n for n in ("tensorrt", "tensorrt_rtx") if importlib.util.find_spec(n)]
 # Attributes of our sources that are Python's or numpy's, though the API has the same words.
-OURS = {"start", "name", "__name__", "nbytes", *dir(list), *dir(io.BytesIO)}
+OURS = {"start", "name", "__name__", "nbytes", "plugin", "message", *dir(list), *dir(io.BytesIO)}
 
 pytestmark = pytest.mark.trt
 

@@ -112,3 +112,15 @@ def precision(architecture: int, dtype: str) -> str:
     have TF32, and are exact in float32 elsewhere.
     """
     return "tf32x3" if dtype == "fp32" and architecture >= 80 else "ieee"
+
+
+def runs_on(image: int, device: int) -> bool:
+    """Tell whether code for compute capability `image` runs on `device` (both times ten).
+
+    Code for one minor version runs on later minors of the same major, except between Tegra (8.7)
+    and the others, and except from 9.0 on, where the kernels use one architecture's instructions.
+    """
+    if image == device:
+        return True
+    tegra = 87 in (image, device)
+    return image < 90 and not tegra and image // 10 == device // 10 and image < device

@@ -74,8 +74,8 @@ std::string read(nvinfer1::PluginFieldCollection const& collection, Attributes& 
 
 }  // namespace
 
-Creator::Creator()
-    : fields_{{"num_heads", nullptr, PluginFieldType::kINT32, 1},
+Creator::Creator(char const* name)
+    : name_(name), fields_{{"num_heads", nullptr, PluginFieldType::kINT32, 1},
         {"scale", nullptr, PluginFieldType::kFLOAT32, 1},
         {"combine", nullptr, PluginFieldType::kCHAR, 0}} {
     names_ = {static_cast<int32_t>(fields_.size()), fields_.data()};
@@ -85,6 +85,7 @@ nvinfer1::IPluginV3* Creator::createPlugin(char const* name,
     nvinfer1::PluginFieldCollection const* fields, nvinfer1::TensorRTPhase) noexcept {
     try {
         Attributes attributes;
+        attributes.name = name_;
         attributes.layer = name != nullptr ? name : "";
         std::string const problem = fields != nullptr ? read(*fields, attributes) : "no attributes";
         if (!problem.empty()) {
@@ -98,7 +99,7 @@ nvinfer1::IPluginV3* Creator::createPlugin(char const* name,
 }
 
 char const* Creator::getPluginName() const noexcept {
-    return kName;
+    return name_;
 }
 
 char const* Creator::getPluginVersion() const noexcept {

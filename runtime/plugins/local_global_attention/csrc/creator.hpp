@@ -8,7 +8,8 @@ namespace prunus {
 
 class Creator final : public nvinfer1::IPluginCreatorV3One {
 public:
-    Creator();
+    // `name` is one of the plugin's names and lives as long as the library.
+    explicit Creator(char const* name);
 
     nvinfer1::IPluginV3* createPlugin(char const* name, nvinfer1::PluginFieldCollection const* fields,
         nvinfer1::TensorRTPhase phase) noexcept override;
@@ -18,6 +19,7 @@ public:
     char const* getPluginNamespace() const noexcept override;
 
 private:
+    char const* name_;
     std::vector<nvinfer1::PluginField> fields_;
     nvinfer1::PluginFieldCollection names_{};
 };

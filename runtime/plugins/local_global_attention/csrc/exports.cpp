@@ -2,6 +2,7 @@
 #include "creator.hpp"
 #include "kernels.hpp"
 #include "log.hpp"
+#include "plugin.hpp"
 
 #include <string>
 
@@ -13,9 +14,11 @@ PRUNUS_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) {
 }
 
 PRUNUS_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
-    static prunus::Creator creator;
-    static nvinfer1::IPluginCreatorInterface* const creators[] = {&creator};
-    count = 1;
+    static prunus::Creator made[] = {prunus::Creator(prunus::kNames[0]),
+        prunus::Creator(prunus::kNames[1]), prunus::Creator(prunus::kNames[2]),
+        prunus::Creator(prunus::kNames[3])};
+    static nvinfer1::IPluginCreatorInterface* const creators[] = {&made[0], &made[1], &made[2], &made[3]};
+    count = 4;
     return creators;
 }
 

@@ -11,12 +11,16 @@
 
 namespace prunus {
 
-constexpr char const* kName = "LocalGlobalAttention";
+// A graph that mixes combinations needs a name for each function body (importers tell bodies apart by
+// name alone); what is computed is said by the attribute `combine`, whatever the name.
+constexpr char const* kNames[] = {"LocalGlobalAttention", "LocalGlobalAttentionSum",
+    "LocalGlobalAttentionLocal", "LocalGlobalAttentionGlobal"};
 constexpr char const* kVersion = "1";
 constexpr char const* kNamespace = "prunus";
 
 // The node's attributes; names as in ONNX.
 struct Attributes {
+    char const* name = kNames[0];  // one of kNames
     std::string layer;  // name of the node, for messages; not serialised
     int32_t numHeads = 0;
     float scale = 0.0F;
@@ -34,7 +38,7 @@ public:
         nvinfer1::PluginCapabilityType type) noexcept override;
     nvinfer1::IPluginV3* clone() noexcept override;
 
-    char const* getPluginName() const noexcept override { return kName; }
+    char const* getPluginName() const noexcept override { return attributes_.name; }
     char const* getPluginVersion() const noexcept override { return kVersion; }
     char const* getPluginNamespace() const noexcept override { return kNamespace; }
 

@@ -1,0 +1,68 @@
+"""Local-global attention nodes of a graph, looked at before any build starts.
+
+TensorRT meets a bad table late or never: its values are read by the kernel alone, on the GPU. In
+the file they are constants still, and an error can name the node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prunus.runtime.errors import ArtifactError
+from prunus.runtime.plugins.local_global_attention.tiles import MAX_HEAD_DIM, MIN_HEAD_DIM
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionNodes:
+    """What a graph asks of the plugin.
+
+    Attributes:
+        count: Number of nodes.
+        refusal: Why the plugin cannot execute one of them, naming it; empty when it can.
+    """
+
+    count: int
+    refusal: str = ""
+
+
+def check_attention(path: str | Path) -> AttentionNodes:
+    """Check shapes, heads and index tables of every local-global attention node.
+
+    Args:
+        path: ONNX file.
+
+    Raises:
+        ArtifactError: a table is not constant, out of range, or does not cover every query once;
+            heads do not divide the channels; a shape does not fit or is not constant. Names the
+            node.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    from prunus.export.attention_nodes import problems
+    from prunus.export.functions import attention_nodes, attributes_of, known_shapes
+
+    try:
+        model = onnx.load(str(path))
+    except (DecodeError, OSError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read: {error}.", "Export the model again: prunus export ..."
+        ) from None
+    for node, reason in problems(model):
+        raise ArtifactError(
+            f"{path}: node '{node}' cannot become an engine: {reason}.",
+            "Correct the tables and shapes in the network, and export it again.",
+        )
+    nodes = attention_nodes(model)
+    shapes = known_shapes(model) if nodes else {}
+    for node in nodes:
+        channels = shapes.get(node.input[0], (0, 0, 0))[-1]
+        head_dim = channels // int(attributes_of(node)["num_heads"])
+        if channels and not MIN_HEAD_DIM <= head_dim <= MAX_HEAD_DIM:
+            return AttentionNodes(
+                len(nodes),
+                f"{path}: node '{node.name}' has a head dimension of {head_dim}; "
+                f"the plugin takes {MIN_HEAD_DIM} to {MAX_HEAD_DIM}",
+            )
+    return AttentionNodes(len(nodes))
