@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from prunus.runtime import host
+from prunus.runtime.backends.openvino_attention import add_attention
 from prunus.runtime.backends.openvino_tail import keep_last_products
 from prunus.runtime.card import ModelCard
 from prunus.runtime.closable import Closable
@@ -74,6 +75,7 @@ def open_session(
     count, precision = threads or host.usable_cpus(), arithmetic(card, options, kind)
     config = _config(kind, count, precision, options)
     try:
+        add_attention(core)
         model = core.read_model(str(path))
         kept = keep_last_products(core, model) if precision == "bf16" else ()
         compiled = core.compile_model(model, kind, config)
