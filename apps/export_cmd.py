@@ -20,6 +20,7 @@ app = typer.Typer(
 \b
 Examples:
   prunus export evitpose --variant tiny --level L2 -o evitpose-tiny-L2.onnx
+  prunus export unitranspose --variant small --skeleton unified23 --joints mpii16
   prunus export movenet package/ --variant lightning -o movenet_lightning.onnx
 """,
 )
@@ -64,11 +65,7 @@ def evitpose(
       prunus export evitpose --level L2 -o evitpose-tiny-L2.onnx
       prunus export evitpose --variant small --keep 0.5 --checkpoint random --precision int8
     """
-    if precision not in _PRECISIONS:
-        raise UsageError(
-            f"Unknown precision '{precision}'{nearest(precision, _PRECISIONS)}.",
-            f"Use one of: {', '.join(_PRECISIONS)}",
-        )
+    check_precision(precision)
     share, plan = parse_keep(keep)
     from prunus.export import evitpose as script
 
@@ -88,6 +85,70 @@ def evitpose(
             checkpoint=checkpoint,
             fill=fill,
             score=score,
+            seed=seed,
+            calibration=calibration,
+            output=output,
+            progress=progress,
+        )
+    report(path, as_json)
+
+
+@app.command("unitranspose")
+def unitranspose(
+    *,
+    variant: Annotated[
+        str, typer.Option(help="Size: tiny, tiny-light, small, base or base-deep.")
+    ] = "tiny",
+    head: Annotated[str, typer.Option(help="heatmap, or regression for speed.")] = "heatmap",
+    skeleton: Annotated[
+        str | None, typer.Option(help="Joints that the network knows: coco17 or unified23.")
+    ] = None,
+    joints: Annotated[
+        str | None,
+        typer.Option(help="Joints that come out: coco17, mpii16, ..., or names between commas."),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="People per run: 1, 2, 4 or 8.", min=1)] = 1,
+    precision: Precision = "fp32",
+    activations: Annotated[str, typer.Option(help="Of int8: int8, or uint8 for CPUs.")] = "int8",
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Measure OpenVINO's bfloat16; allow it on the card.")
+    ] = False,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Weights file; default: random ones, as none are shipped.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
+    heatmaps: Annotated[bool, typer.Option("--heatmaps", help="Also return the heatmaps.")] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Folder, .npz, picture or clip with people; default: bundled."),
+    ] = None,
+    output: Output = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Export UniTransPose; read out all joints that it knows, or any subset of them.
+
+    \b
+    Examples:
+      prunus export unitranspose --variant tiny -o unitranspose-tiny.onnx
+      prunus export unitranspose --skeleton unified23 --joints left_wrist,right_wrist
+    """
+    check_precision(precision)
+    from prunus.export import unitranspose as script
+
+    with shown_progress("export", quiet) as progress:
+        path = script.export_unitranspose(
+            variant,
+            head=head,
+            skeleton=skeleton,
+            joints=joints,
+            batch=batch,
+            precision=cast(Any, precision),
+            activations=cast(Any, activations),
+            bf16=bf16,
+            heatmaps=heatmaps,
+            checkpoint=checkpoint,
             seed=seed,
             calibration=calibration,
             output=output,
@@ -120,6 +181,15 @@ def movenet(
 
     target = output or Path(f"movenet_{variant}.onnx")
     report(script.export_movenet(package, variant, target, parse_size(size)), as_json)
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a number format that is not one; raises UsageError."""
+    if precision not in _PRECISIONS:
+        raise UsageError(
+            f"Unknown precision '{precision}'{nearest(precision, _PRECISIONS)}.",
+            f"Use one of: {', '.join(_PRECISIONS)}",
+        )
 
 
 def parse_keep(text: str | None) -> tuple[float | None, str | None]:

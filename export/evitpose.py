@@ -10,14 +10,27 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 
-from prunus.export.calibration import crop_samples, load_calibration
-from prunus.export.pipeline import ExportOptions, export_artifact, exporter_name, require_writable
-from prunus.export.pose_weights import PoseWeights, apply_weights, find_weights, weights_of
+from prunus.export.pipeline import exporter_name, require_writable
+from prunus.export.pose_script import (
+    PAPER,
+    Bfloat16,
+    add_shared_options,
+    bfloat16_mode,
+    check_batch,
+    check_heatmaps,
+    image_tensor,
+    joint_postprocess,
+    joint_tensors,
+    load_samples,
+    run_script,
+    seeded_network,
+    write_pose,
+)
+from prunus.export.pose_weights import PoseWeights, find_weights, weights_of
 from prunus.export.samples import Samples
 from prunus.models.macs import count_macs
 from prunus.models.pose.deployed import DeployedPose
@@ -29,20 +42,17 @@ from prunus.runtime.card import (
     KeypointPostprocess,
     ModelCard,
     Precision,
-    TensorSpec,
     TokenPlan,
 )
-from prunus.runtime.errors import ArtifactError, HostError, PrunusError, UsageError
-from prunus.runtime.progress import ConsoleProgress, Progress, Silent
+from prunus.runtime.errors import ArtifactError, UsageError
+from prunus.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from prunus.export.quantize import Activations
 
-Decoder = Literal["udp_dark", "regression"]
-PAPER = "arXiv 2503.00232"
+__all__ = ["export_evitpose", "load_samples", "main", "reference_module"]
+
 HEADS = ("classic", "simple", "subpixel", "token", "regression")
-MAX_BATCH = 64
-_JUDGED = 64  # crops on which an export is compared with PyTorch: a p99 needs a thousand joints
 
 
 def export_evitpose(
@@ -105,42 +115,28 @@ def export_evitpose(
         fill=fill,
         score=score,
     )
-    _check_batch(batch)
+    check_batch(batch)
+    check_heatmaps(config.head, heatmaps)
     path = Path(output) if output is not None else Path(_default_name(config, batch, precision))
     require_writable(path)
     weights = find_weights(config, checkpoint, seed)
     network = build_network(config, weights)
-    regresses = config.head == "regression"
-    if regresses and heatmaps:
-        raise UsageError("A regression head has no heatmaps.", "Leave out --heatmaps.")
-    card = build_card(network, weights, batch, heatmaps)
-    preprocess = cast(ImagePreprocess, card.preprocess)
-    crops = _crops(calibration, preprocess, weights.spec.trained or precision == "int8")
-    extra = () if regresses or heatmaps else ("heatmaps",)
-    return export_artifact(
-        DeployedPose(network, heatmaps=not regresses),
-        card,
-        crops.first(_JUDGED),
+    return write_pose(
+        network,
+        build_card(network, weights, batch, heatmaps),
         path,
-        options=ExportOptions(
-            precision, activations, extra, bf16=_bfloat16(bf16, precision, config, weights)
-        ),
-        calibration=crops,
+        precision=precision,
+        activations=activations,
+        bf16=_bfloat16(bf16, precision, config, weights),
+        calibration=calibration,
         progress=progress,
     )
 
 
 def _bfloat16(
     measure: bool, precision: Precision, config: EViTPoseConfig, weights: PoseWeights
-) -> Literal["measure", "known", "no"]:
-    if measure:
-        if precision != "fp32":
-            raise UsageError(
-                f"--bf16 concerns float32 files; got --precision {precision}.", "Leave out one."
-            )
-        return "measure"
-    known = precision == "fp32" and config.plan.level in weights.bf16_levels
-    return "known" if known else "no"
+) -> Bfloat16:
+    return bfloat16_mode(measure, precision, config.plan.level in weights.bf16_levels)
 
 
 def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> torch.nn.Module:
@@ -162,13 +158,6 @@ def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> t
     return DeployedPose(build_network(config, weights), heatmaps=heatmaps).eval()
 
 
-def load_samples(
-    card: ModelCard, source: str | Path | None = None, limit: int = _JUDGED
-) -> Samples:
-    """Find crops of people for an artifact, see `load_calibration`."""
-    return load_calibration(source, cast(ImagePreprocess, card.preprocess), limit)
-
-
 def config_of(card: ModelCard) -> EViTPoseConfig:
     """Return the configuration that a card describes; raises ArtifactError when it is not one."""
     post, tokens, image = card.postprocess, card.tokens, card.preprocess
@@ -187,12 +176,7 @@ def config_of(card: ModelCard) -> EViTPoseConfig:
 
 def build_network(config: EViTPoseConfig, weights: PoseWeights) -> EViTPose:
     """Build the network with its weights, in evaluation mode."""
-    # The generator is global in PyTorch: fork it, so that building a network disturbs nobody.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(weights.seed)
-        network = EViTPose(config)
-    apply_weights(network, weights)
-    return network.eval()
+    return seeded_network(lambda: EViTPose(config), weights, config)
 
 
 def choose_plan(
@@ -218,21 +202,6 @@ def choose_plan(
 def build_card(network: EViTPose, weights: PoseWeights, batch: int, heatmaps: bool) -> ModelCard:
     """Describe the artifact; number formats are filled in by the pipeline."""
     config = network.config
-    height, width, joints = config.height, config.width, config.joints
-    image = TensorSpec(
-        "image", "uint8", (batch, height, width, 3), ("batch", "height", "width", "rgb"),
-        "intensity", 0.0, 255.0,
-    )  # fmt: skip
-    outputs = [
-        TensorSpec(
-            "keypoints", "float32", (batch, joints, 3), ("batch", "joint", "x_y_score"), "pixel"
-        )
-    ]
-    if heatmaps:
-        shape = (batch, joints, height // 4, width // 4)
-        outputs.append(
-            TensorSpec("heatmaps", "float32", shape, ("batch", "joint", "row", "column"))
-        )
     return ModelCard(
         task="pose",
         model="evitpose",
@@ -241,32 +210,21 @@ def build_card(network: EViTPose, weights: PoseWeights, batch: int, heatmaps: bo
         licence="Apache-2.0",
         exporter=exporter_name(),
         weights=weights.spec,
-        inputs=(image,),
-        outputs=tuple(outputs),
-        preprocess=ImagePreprocess(height, width, "udp_affine"),
-        postprocess=_postprocess(config),
+        inputs=(image_tensor(config, batch),),
+        outputs=joint_tensors(config, config.joints, batch, heatmaps),
+        preprocess=ImagePreprocess(config.height, config.width, "udp_affine"),
+        postprocess=joint_postprocess(config.head, _skeleton(config.joints)),
         tokens=_token_plan(network),
     )
 
 
-def _postprocess(config: EViTPoseConfig) -> KeypointPostprocess:
-    decoder: Decoder = "regression" if config.head == "regression" else "udp_dark"
-    known: dict[int, Skeleton] = {len(s.joints): s for s in (COCO17, UNIFIED23)}
-    skeleton = known.get(config.joints)
-    if skeleton is None:
-        names = tuple(f"joint{k}" for k in range(config.joints))
-        # 0.05 is the middle of COCO's constants; an unknown skeleton has none of its own.
-        return KeypointPostprocess(
-            decoder, f"custom{config.joints}", names, (), (), (0.05,) * len(names)
-        )
-    return KeypointPostprocess(
-        decoder,
-        skeleton.name,
-        tuple(skeleton.joints),
-        tuple((int(a), int(b)) for a, b in skeleton.limbs),
-        tuple((int(a), int(b)) for a, b in skeleton.flip_pairs),
-        tuple(float(s) for s in skeleton.sigmas),
-    )
+def _skeleton(joints: int) -> Skeleton:
+    for known in (COCO17, UNIFIED23):
+        if len(known.joints) == joints:
+            return known
+    names = tuple(f"joint{k}" for k in range(joints))
+    # 0.05 is the middle of COCO's constants; an unknown skeleton has none of its own.
+    return Skeleton(f"custom{joints}", names, (), (), (0.05,) * joints)
 
 
 def _token_plan(network: EViTPose) -> TokenPlan:
@@ -309,13 +267,6 @@ def _config(
     return replace(config, plan=plan)
 
 
-def _check_batch(batch: int) -> None:
-    if not 1 <= batch <= MAX_BATCH:
-        raise UsageError(
-            f"Got a batch of {batch}; expected 1 to {MAX_BATCH}.", "The runtime uses 1, 2, 4 and 8."
-        )
-
-
 def _default_name(config: EViTPoseConfig, batch: int, precision: str) -> str:
     plan = config.plan
     level = plan.level
@@ -327,19 +278,6 @@ def _default_name(config: EViTPoseConfig, batch: int, precision: str) -> str:
     if batch > 1:
         parts.append(f"B{batch}")
     return "-".join([*parts, precision]) + ".onnx"
-
-
-def _crops(
-    source: str | Path | Samples | None, preprocess: ImagePreprocess, real: bool
-) -> Samples:
-    """Return crops; where pictures cannot matter (random weights), noise stands in for them."""
-    if isinstance(source, Samples):
-        return source
-    if source is not None or real:
-        return load_calibration(source, preprocess)
-    shape = (4, preprocess.height, preprocess.width, 3)
-    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    return crop_samples(noise, "noise, as the weights are random")
 
 
 _EXAMPLES = """examples:
@@ -363,45 +301,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--plan", help="patches kept at blocks, e.g. 135/95/71@3/6/9")
     add("--head", help=f"{', '.join(HEADS)} (default by size)")
     add("--joints", type=int, default=17, help="number of joints (default 17)")
-    add("--batch", type=int, default=1, help="crops per run (default 1)")
-    add("--precision", default="fp32", choices=("fp32", "fp16", "int8"))
-    add("--activations", default="int8", choices=("int8", "uint8"), help="uint8: CPUs only")
-    add("--bf16", action="store_true", help="measure bfloat16 and allow it on the card")
-    add("--heatmaps", action="store_true", help="give the heatmaps as a second output")
-    add("--checkpoint", help="weights file, or 'random' (default: the shipped ones that fit)")
-    add("--seed", type=int, default=0, help="seed of random weights (default 0)")
     add("--fill", default="carry", help="dropped patches in the decoder: carry, zero or mask")
     add("--score", default="sum", help="rank by sum or max over joints")
-    add("--calibration", help="folder, .npz, picture or clip with people (default: bundled)")
-    add("-o", "--output", help="output file (default: named after the options, in this folder)")
-    add("--quiet", action="store_true", help="no progress")
-    add("--debug", action="store_true", help="show the stack trace of an error")
+    add_shared_options(parser)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
-    options = vars(build_parser().parse_args(arguments))
-    quiet, debug = options.pop("quiet"), options.pop("debug")
-    try:
-        if quiet:
-            path = export_evitpose(**options, progress=Silent())
-        else:
-            with ConsoleProgress("export") as progress:
-                path = export_evitpose(**options, progress=progress)
-    except PrunusError as error:
-        if debug:
-            raise
-        sys.stderr.write(f"error: {error.message}\n" + (f"{error.hint}\n" if error.hint else ""))
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except MemoryError:
-        full = HostError("Not enough memory for this export.", "Choose a smaller batch or variant.")
-        sys.stderr.write(f"error: {full}\n")
-        return full.exit_code
-    sys.stdout.write(f"{path}\n")
-    return 0
+    return run_script(build_parser(), export_evitpose, arguments)
 
 
 if __name__ == "__main__":

@@ -5,21 +5,47 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
 from prunus.models.checkpoints.read import read_checkpoint
 from prunus.models.checkpoints.vitpose import convert_vitpose
+from prunus.models.pose.evitpose import EViTPoseConfig
 from prunus.models.zoo import Entry, entries, load_checkpoint
 from prunus.runtime.artifact import sha256_of
 from prunus.runtime.card import Weights
 from prunus.runtime.errors import ArtifactError, UsageError
 
-if TYPE_CHECKING:
-    from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig
-
 RANDOM = "random"
+
+
+class PoseConfig(Protocol):
+    """What weights are chosen by: any pose network's configuration."""
+
+    @property
+    def model(self) -> str:
+        """Family, as on the card."""
+
+    @property
+    def variant(self) -> str:
+        """Size."""
+
+    @property
+    def head(self) -> str:
+        """Decoder."""
+
+    @property
+    def joints(self) -> int:
+        """Joint tokens."""
+
+    @property
+    def height(self) -> int:
+        """Input height in pixels."""
+
+    @property
+    def width(self) -> int:
+        """Input width in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +67,7 @@ class PoseWeights:
 
 
 def find_weights(
-    config: EViTPoseConfig, checkpoint: str | Path | None = None, seed: int = 0
+    config: PoseConfig, checkpoint: str | Path | None = None, seed: int = 0
 ) -> PoseWeights:
     """Choose the weights of an export.
 
@@ -66,7 +92,7 @@ def find_weights(
 
 
 def weights_of(
-    spec: Weights, config: EViTPoseConfig, checkpoint: str | Path | None = None
+    spec: Weights, config: PoseConfig, checkpoint: str | Path | None = None
 ) -> PoseWeights:
     """Find the very weights that a card names.
 
@@ -99,7 +125,7 @@ def weights_of(
     return found
 
 
-def apply_weights(network: EViTPose, weights: PoseWeights) -> None:
+def apply_weights(network: torch.nn.Module, weights: PoseWeights, config: PoseConfig) -> None:
     """Load weights into a network; every parameter must be there and fit.
 
     Raises:
@@ -117,7 +143,7 @@ def apply_weights(network: EViTPose, weights: PoseWeights) -> None:
         details += [f"has the unknown {extra[0]}"] if extra else []
         details += [_shape_note(wrong[0], own, weights.state)] if wrong else []
         raise ArtifactError(
-            f"The checkpoint does not fit {network.config.variant}-{network.config.head}: it "
+            f"The checkpoint does not fit {config.variant}-{config.head}: it "
             f"{', '.join(details)} ({len(missing) + len(extra) + len(wrong)} differences).",
             "Choose the variant, head, fill and joints that it was trained with.",
         )
@@ -133,11 +159,11 @@ def _shape_note(name: str, own: Mapping[str, Any], state: Mapping[str, Any]) -> 
     return f"has {name} {list(state[name].shape)}, expected {list(own[name].shape)}"
 
 
-def shipped_checkpoint(config: EViTPoseConfig) -> Entry | None:
+def shipped_checkpoint(config: PoseConfig) -> Entry | None:
     """Return the shipped weights that fit a network, None when there are none."""
-    if config.fill == "mask":  # its token is a parameter that other fills do not train
-        return None
-    wanted = {"variant": config.variant, "head": config.head, "joints": config.joints}
+    if isinstance(config, EViTPoseConfig) and config.fill == "mask":
+        return None  # its token is a parameter that other fills do not train
+    wanted = {key: getattr(config, key) for key in ("model", "variant", "head", "joints")}
     for entry in entries():
         fits = all(entry.config.get(key) == value for key, value in wanted.items())
         if entry.kind == "checkpoint" and entry.task == "pose" and fits:
@@ -152,11 +178,11 @@ def _from_zoo(entry: Entry) -> PoseWeights:
     return PoseWeights(spec, state, bf16_levels=levels)
 
 
-def _from_file(path: Path, config: EViTPoseConfig) -> PoseWeights:
-    """Read weights of prunus, or of ViTPose in any public layout."""
+def _from_file(path: Path, config: PoseConfig) -> PoseWeights:
+    """Read weights of prunus, or for EViTPose those of ViTPose in any public layout."""
     state = read_checkpoint(path)
     origin, trained = f"checkpoint {path.name}", True
-    if "joint_tokens" not in state:
+    if "joint_tokens" not in state and isinstance(config, EViTPoseConfig):
         imported = convert_vitpose(state, config)
         state = dict(imported.state)
         # Joint tokens rank the patches: until they are trained, so is nothing behind a cut.

@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from prunus.export.samples import Samples
 
 # Model family on the card -> module of prunus.export.
-SCRIPTS: Mapping[str, str] = MappingProxyType({"evitpose": "evitpose"})
+SCRIPTS: Mapping[str, str] = MappingProxyType(
+    {
+        "edaformer": "edaformer",
+        "evitpose": "evitpose",
+        "freecodec": "freecodec",
+        "fusecodec": "fusecodec",
+        "unitranspose": "unitranspose",
+        "wavtokenizer": "wavtokenizer",
+    }
+)
 
 
 class Script(Protocol):

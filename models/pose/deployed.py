@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
 from prunus.models.pose.decode import udp_dark_decode
-from prunus.models.pose.evitpose import EViTPose
 from prunus.runtime.card import ImagePreprocess
 from prunus.runtime.errors import UsageError
+
+
+class PoseShape(Protocol):
+    """What the wrapper reads off a network's configuration."""
+
+    @property
+    def head(self) -> str:
+        """``regression`` for coordinates; heatmaps otherwise."""
+
+    @property
+    def height(self) -> int:
+        """Input height in pixels."""
+
+    @property
+    def width(self) -> int:
+        """Input width in pixels."""
+
+
+class PoseNetwork(Protocol):
+    """A network from normalised crops (B, 3, H, W) to heatmaps or coordinates."""
+
+    @property
+    def config(self) -> PoseShape:
+        """Head and input size."""
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        """Return (B, J, H / 4, W / 4) heatmaps, or (B, J, 4) x, y and spreads in 0..1."""
+
 
 IMAGENET = ImagePreprocess(height=256, width=192, fit="udp_affine")
 
@@ -26,7 +55,11 @@ class DeployedPose(nn.Module):
     scale: Tensor
 
     def __init__(
-        self, network: EViTPose, *, heatmaps: bool = False, preprocess: ImagePreprocess = IMAGENET
+        self,
+        network: PoseNetwork,
+        *,
+        heatmaps: bool = False,
+        preprocess: ImagePreprocess = IMAGENET,
     ) -> None:
         super().__init__()
         if heatmaps and network.config.head == "regression":

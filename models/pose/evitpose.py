@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,8 @@ class EViTPoseConfig:
         height: Input height in pixels.
         width: Input width in pixels.
     """
+
+    model: ClassVar[str] = "evitpose"
 
     variant: str
     dim: int

@@ -14,13 +14,13 @@ skeleton of which any subset can be read. Layer sizes are not public; these are 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prunus.models.layers.attention_index import AttentionIndex, chunks
+from prunus.models.layers.attention_index import AttentionIndex, chunks, identity_index
 from prunus.models.pose.heads import RegressionHead
 from prunus.models.pose.unitranspose_block import NORM_EPS, JaglBlock
 from prunus.models.pose.unitranspose_decoder import SubpixelDecoder, halve, stem
@@ -54,6 +54,8 @@ class UniTransPoseConfig:
         height: Input height in pixels.
         width: Input width in pixels.
     """
+
+    model: ClassVar[str] = "unitranspose"
 
     variant: str
     dim: int
@@ -164,13 +166,14 @@ def unitranspose_config(
 
 
 class Stage(nn.Module):
-    """Blocks at one resolution and the windows that they share."""
+    """Blocks at one resolution and the tables that they share."""
 
     def __init__(self, config: UniTransPoseConfig, number: int) -> None:
         super().__init__()
         dim, grid = config.channels[number], config.grid(STRIDES[number])
         window = config.window[0] * config.window[1]
-        self.index = AttentionIndex(chunks(grid[0] * grid[1], window))
+        self.windows = AttentionIndex(chunks(grid[0] * grid[1], window))
+        self.whole = identity_index(grid[0] * grid[1])
         heads = dim // config.head_dim
         self.blocks = nn.ModuleList(
             JaglBlock(dim, heads, window, config.mlp_ratio) for _ in range(config.depths[number])
@@ -179,7 +182,7 @@ class Stage(nn.Module):
     def forward(self, patches: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
         """Return patches (B, N, C) in window order and joint tokens (B, J, C) after the blocks."""
         for block in self.blocks:
-            patches, joints = block(patches, joints, self.index)
+            patches, joints = block(patches, joints, self.windows, self.whole)
         return patches, joints
 
 

@@ -87,22 +87,23 @@ class JaglBlock(nn.Module):
         )
 
     def forward(
-        self, patches: Tensor, joints: Tensor, index: AttentionIndex
+        self, patches: Tensor, joints: Tensor, windows: AttentionIndex, whole: AttentionIndex
     ) -> tuple[Tensor, Tensor]:
         """Return updated patches (B, N, C) and joint tokens (B, J, C).
 
         Args:
             patches: Patch tokens in window order.
             joints: Joint tokens.
-            index: The windows, as runs of neighbouring tokens.
+            windows: Which patches attend to each other: runs of neighbours.
+            whole: Which patches share the joint tokens: all of them.
         """
         parts = self.patch_in(self.norm_in(patches)).chunk(6, dim=-1)
         query, key, value, joint_query, joint_key, joint_value = parts
         joints = self.joints(joints, joint_key, joint_value)
         seen = self.joint_kv(self.norm_joints(joints)).chunk(2, dim=-1)
         near = window_attention(
-            query, key, value, index, num_heads=self.heads, bias=self.window_bias
+            query, key, value, windows, num_heads=self.heads, bias=self.window_bias
         )
-        far = global_attention(joint_query, *seen, num_heads=self.heads)
+        far = global_attention(joint_query, *seen, num_heads=self.heads, index=whole)
         patches = patches + self.patch_out(torch.cat((near, far), dim=-1))
         return patches + self.mlp(self.norm_mlp(patches)), joints

@@ -119,9 +119,9 @@ class NaiveBlock(nn.Module):
         self.norm_mlp, self.mlp = block.norm_mlp, block.mlp
 
     def forward(
-        self, patches: Tensor, joints: Tensor, index: AttentionIndex
+        self, patches: Tensor, joints: Tensor, windows: AttentionIndex, whole: AttentionIndex
     ) -> tuple[Tensor, Tensor]:
-        """Return what `JaglBlock` returns; `index` is not read."""
+        """Return what `JaglBlock` returns; the tables are not read."""
         normed = self.norm_in(patches)
         joints = joints + self.patch_to_joint(self.norm_patch(joints), normed)
         own = self.norm_self(joints)

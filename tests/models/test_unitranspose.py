@@ -125,7 +125,7 @@ def test_patches_hear_of_other_windows_through_the_joints(unified, images):
         for block in stage.blocks:
             saved = block.patch_out.weight.clone()
             block.patch_out.weight[:, 32:] = 0
-            deaf = [block(x, joints, stage.index)[0][:, :48] for x in tokens]
+            deaf = [block(x, joints, stage.windows, stage.whole)[0][:, :48] for x in tokens]
             block.patch_out.weight.copy_(saved)
             assert torch.equal(deaf[0], deaf[1])
 
