@@ -21,6 +21,7 @@ from typing import IO, Any
 from prunus.export.engine_worker import BuildJob
 from prunus.runtime.artifact import write_error
 from prunus.runtime.errors import ArtifactError, HostError, PrunusError
+from prunus.runtime.plugins.local_global_attention import NAME
 from prunus.runtime.progress import Progress
 
 # What TensorRT-RTX opens by this very name when it meets a plugin, and what its package ships.
@@ -171,6 +172,8 @@ def refusal(report: Report, target: Path) -> PrunusError:
     if cause == "os":
         return write_error(OSError(final["errno"], text), target)
     news = [line for line in report.log if line.startswith(("error", "internal_error"))]
+    # What our plugin says is the reason; what TensorRT adds is that the plugin has failed.
+    news = [line for line in news if NAME in line] or news
     because = f": {news[-1].partition(': ')[2]}" if news and cause != "parse" else ""
     kind = HostError if cause == "host" else ArtifactError
     return kind(f"{text}{because}".rstrip(".") + ".", final["hint"])
