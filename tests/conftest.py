@@ -21,6 +21,16 @@ def _interruptible() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def attention_definition():
+    """The literal definition of local-global attention and its nine cases, in numpy."""
+    path = Path(__file__).parent / "runtime" / "plugins" / "definition.py"
+    spec = importlib.util.spec_from_file_location("attention_definition", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
 def plugin_library(request, tmp_path_factory):
     """The plugin library with kernels for one GPU; compiled ones are kept between runs."""
     if importlib.util.find_spec("triton") is None:
