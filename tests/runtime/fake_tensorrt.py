@@ -117,6 +117,24 @@ class ICudaEngine:
         return IExecutionContext(self._tensors)
 
 
+class IPluginRegistry:
+    _loaded: ClassVar[list[str]] = []
+    _accepts: ClassVar[bool] = True
+
+    def load_library(self, plugin_path: str) -> object | None:
+        if self._accepts:
+            self._loaded.append(plugin_path)
+        return object() if self._accepts else None
+
+    def get_creator(self, type: str, version: str, plugin_namespace: str = "") -> object | None:
+        assert (type, version, plugin_namespace) == ("LocalGlobalAttention", "1", "prunus")
+        return object() if self._loaded else None
+
+
+def get_plugin_registry() -> IPluginRegistry:
+    return IPluginRegistry()
+
+
 class Runtime:
     def __init__(self, logger: Logger) -> None:
         assert isinstance(logger, Logger)

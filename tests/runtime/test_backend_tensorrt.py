@@ -4,6 +4,8 @@ import ctypes
 import dataclasses
 import importlib.util
 import inspect
+import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -112,6 +114,47 @@ def test_the_runtime_opens_engines_here(engine) -> None:
         assert session.choice and "graph off" in session.description
         assert session.layer_report() == '{"Layers": []}'
         assert session.run({"x": np.zeros((2, 3), np.uint8)})["y"].min() == 1
+
+
+@pytest.fixture
+def plugin_stamp(engine, trt, monkeypatch):
+    """Let the engine need a plugin library, which lies beside it; returns its path."""
+    library = engine.with_name("libprunus_local_global_attention.so")
+    facts = {"name": "LocalGlobalAttention", "version": "1", "identity": "1+abc",
+             "architectures": [80], "machine": platform.machine()}  # fmt: skip
+    library.write_bytes(b"prunus-plugin:" + json.dumps(facts).encode() + b"\0")
+    stamp = f"LocalGlobalAttention 1+abc sha256:{sha256_of(library)}"
+    _sidecar(engine, trt, plugin=stamp).write(engine)
+    monkeypatch.delenv("PRUNUS_PLUGIN_PATH", raising=False)
+    monkeypatch.setattr(trt.IPluginRegistry, "_loaded", [])
+    return library
+
+
+def test_the_plugin_library_is_loaded_first_and_once(engine, trt, plugin_stamp) -> None:
+    for _ in range(2):
+        with backend.open_session(engine) as session:
+            assert session.run({"x": np.zeros((2, 3), np.uint8)})["y"].max() == 1
+    assert trt.IPluginRegistry._loaded == [str(plugin_stamp)]
+
+
+def test_a_plugin_library_that_does_not_fit(
+    engine, trt, driver, plugin_stamp, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setattr(trt.IPluginRegistry, "_accepts", False)
+    with pytest.raises(HostError, match=r"10.99.0 cannot load the plugin library .*attention.so"):
+        backend.open_session(engine)
+    text = plugin_stamp.read_text()
+    plugin_stamp.write_text(text.replace("[80]", "[75, 90]"))
+    with pytest.raises(ArtifactError, match=r"capability 7.5, 9.0; Fake GPU is 8.6.*--arch 86"):
+        backend.open_session(engine)
+    plugin_stamp.write_text(text.replace("1+abc", "1+xyz"))
+    with pytest.raises(ArtifactError, match=r"plugin 1\+abc; .* is 1\+xyz"):
+        backend.open_session(engine)
+    plugin_stamp.unlink()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    with pytest.raises(ArtifactError, match=r"needs the .* plugin 1\+abc; none is found.*build"):
+        backend.open_session(engine)
+    assert trt.IPluginRegistry._loaded == [] and driver.fake_live() == 0
 
 
 def test_works_from_another_thread(engine) -> None:
