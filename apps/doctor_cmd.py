@@ -18,7 +18,7 @@ from prunus.runtime.errors import HostError
 _PACKAGES = (
     "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13",
     "opencv-python-headless", "opencv-python", "typer", "rich", "torch", "safetensors", "onnx",
-    "onnxscript", "onnxsim", "polygraphy", "faster-coco-eval",
+    "onnxscript", "onnxsim", "polygraphy", "faster-coco-eval", "triton",
 )  # fmt: skip
 # What decides which number format is fast on a CPU.
 _FLAGS = (
@@ -59,6 +59,7 @@ def examine() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "disk_free_gib": round(shutil.disk_usage(Path.cwd()).free / 2**30, 1),
         "gpu": _gpu(),
+        "plugin": _plugin(),
         "cameras": _cameras(),
         "backends": _backends(),
         "packages": {name: v for name in _PACKAGES if (v := _version(name))},
@@ -72,6 +73,7 @@ def _report(facts: dict[str, Any]) -> list[str]:
         f"  flags      {' '.join(facts['cpu_flags']) or 'none of ' + ' '.join(_FLAGS)}",
         f"  memory     {facts['memory_gib']} GiB, free disk here {facts['disk_free_gib']} GiB",
         f"  gpu        {facts['gpu']}",
+        f"  plugin     {facts['plugin']}",
         f"  cameras    {', '.join(facts['cameras']) or 'none (no /dev/video*)'}",
         "",
         "back ends",
@@ -139,6 +141,25 @@ def _gpu() -> str:
         return f"none usable: {problem}"
     properties = cuda.device_properties()
     return f"{properties.name}, compute capability {properties.compute_capability}"
+
+
+def _plugin() -> str:
+    """Say which plugin library engines would use, and whether the GPU here can."""
+    from prunus.runtime.backends import cuda
+    from prunus.runtime.errors import PrunusError
+    from prunus.runtime.plugins.library import BUILD_COMMAND, check_gpu, find_library
+
+    try:
+        library = find_library()
+        if library is None:
+            return f"none (build it with: {BUILD_COMMAND}); attention runs as standard operators"
+        if not cuda.why_unusable():
+            gpu = cuda.device_properties()
+            check_gpu(library, gpu.name, gpu.compute_capability)
+    except PrunusError as error:
+        return f"not usable: {error.message}"
+    held = ", ".join(f"{a // 10}.{a % 10}" for a in library.architectures)
+    return f"{library.name} {library.identity}, compute capability {held} ({library.path})"
 
 
 def _usable_cpus() -> int:

@@ -299,3 +299,14 @@ def test_command_line(tmp_path, plugin_library, capsys) -> None:
     assert "not a plugin library of prunus" in capsys.readouterr().err
     path = graphs.save_with_card(tmp_path / "m.onnx", graphs.attention_model(("joint",)))
     assert main(["build", str(path), "--plugin", "maybe"]) in (2, 3)
+
+
+def test_doctor_tells_of_the_library(plugin_library, monkeypatch, tmp_path) -> None:
+    pytest.importorskip("typer", reason="typer is not installed (extra apps)")
+    from prunus.apps import doctor_cmd
+
+    assert "prunus plugin build" in doctor_cmd._plugin()
+    monkeypatch.setenv(library_module.VARIABLE, str(plugin_library.path))
+    assert doctor_cmd._plugin().startswith(f"LocalGlobalAttention {plugin_library.identity}, ")
+    monkeypatch.setenv(library_module.VARIABLE, str(tmp_path))
+    assert doctor_cmd._plugin().startswith("not usable: PRUNUS_PLUGIN_PATH is")
