@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from prunus.runtime.card import ImagePreprocess
 from prunus.runtime.errors import MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def real_inputs(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
         UsageError: nothing real is known to feed this model.
         MissingDependencyError: the script's packages are not installed.
     """
-    if card.preprocess is not None and getattr(card.preprocess, "fit", "") == "udp_affine":
+    if isinstance(card.preprocess, ImagePreprocess) and card.preprocess.fit == "udp_affine":
         return portrait_crops(card)
     try:
         from prunus.export.samples import full_batches
@@ -122,7 +123,7 @@ def portrait_crops(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
     from prunus.apps.pictures import read_picture
     from prunus.runtime.tasks.crop import CropGeometry
 
-    if card.preprocess is None or card.preprocess.fit != "udp_affine":
+    if not isinstance(card.preprocess, ImagePreprocess) or card.preprocess.fit != "udp_affine":
         raise UsageError(
             f"{card.name} does not take crops of people, so there is nothing real to feed it.",
             "Bench pose models.",

@@ -132,6 +132,8 @@ def _precision(card: ModelCard) -> str:
         parts.append(f"kept higher: {', '.join(spec.kept_higher)}")
     if spec.quantiser:
         parts.append(f"{spec.quantiser}, {spec.calibration_samples} calibration samples")
+    if spec.also_within_budget:
+        parts.append(f"within budget in {', '.join(spec.also_within_budget)} too")
     return "; ".join(parts)
 
 

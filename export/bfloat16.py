@@ -1,8 +1,9 @@
-"""Measure whether a float32 artifact may be computed in bfloat16 by OpenVINO.
+"""Measure whether what an artifact keeps in float32 may be computed in bfloat16 by OpenVINO.
 
 bfloat16 keeps eight bits of a product's operands: two to three times faster on CPUs that have it,
-and coarser than half precision. So it is allowed per file, by measurement, with the budget of half
-precision; the card then says so, and the back end `auto` believes the card.
+and coarser than half precision. So it is allowed per file, by measurement: a float32 file has the
+budget of half precision then, an int8 file its own. The card then says so, and the back end `auto`
+believes the card.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from prunus.runtime.session import open as open_session
 
 if TYPE_CHECKING:
     from prunus.export.samples import Samples
-    from prunus.runtime.card import ModelCard
+    from prunus.runtime.card import ModelCard, Precision
 
 Array = npt.NDArray[Any]
-BUDGET: Final = "fp16"
+BUDGETS: Final[Mapping[Precision, Precision]] = {"fp32": "fp16", "int8": "int8"}
 
 
 def require_bfloat16(card: ModelCard) -> None:

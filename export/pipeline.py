@@ -19,10 +19,10 @@ import onnx
 import torch
 
 from prunus.export.audit import require_clean
-from prunus.export.bfloat16 import BUDGET, require_bfloat16, run_bfloat16
+from prunus.export.bfloat16 import BUDGETS, require_bfloat16, run_bfloat16
 from prunus.export.naming import scope_of
 from prunus.export.precision import sensitive_nodes, to_fp16
-from prunus.export.quantize import KEPT_HIGHER, QUANTISER, Activations, to_int8
+from prunus.export.quantize import KEPT_HIGHER, QUANTISER, Activations, sensitive_layers, to_int8
 from prunus.export.samples import Samples, full_batches
 from prunus.export.simplify import simplify
 from prunus.export.trace import trace
@@ -52,8 +52,10 @@ class ExportOptions:
         activations: Integer type of quantised activations: ``int8`` for every back end.
         extra_outputs: Outputs of the module that only the comparison needs; not in the file.
         threads: Threads of the comparison.
-        bf16: Let OpenVINO compute in bfloat16: ``measure`` here with the budget of half precision,
-            ``known`` when these very weights were measured before, ``no``.
+        bf16: Let OpenVINO compute in bfloat16 what stays float32: ``measure`` it here, ``known``
+            when these very weights were measured before, ``no``.
+        keep_fp32: Modules that stay float32 as a whole in lower precisions, besides those that
+            decide (`sensitive_nodes`).
     """
 
     precision: Precision = "fp32"
@@ -61,6 +63,7 @@ class ExportOptions:
     extra_outputs: tuple[str, ...] = ()
     threads: int = 2
     bf16: Literal["measure", "known", "no"] = "no"
+    keep_fp32: tuple[str, ...] = ()
 
 
 def exporter_name() -> str:
@@ -133,7 +136,7 @@ def export_artifact(
     model = without_outputs(model, options.extra_outputs)
     if options.bf16 == "measure":
         lower = run_bfloat16(serialise(model, card), card, samples, options.threads)
-        _judge(expected, lower, card, samples, BUDGET, shown="bfloat16")
+        _judge(expected, lower, card, samples, BUDGETS[options.precision], shown="bfloat16")
     if options.bf16 != "no":
         card = replace(card, precision=replace(card.precision, also_within_budget=("bf16",)))
     steps.update(5, len(_STEPS), _STEPS[5])
@@ -145,11 +148,22 @@ def export_artifact(
 def _in_precision(
     master: onnx.ModelProto, options: ExportOptions, data: Samples
 ) -> onnx.ModelProto:
+    kept = _named(master, options.keep_fp32)
     if options.precision == "fp16":
-        return to_fp16(master)
+        return to_fp16(master, [*sensitive_nodes(master), *kept] if kept else None)
     if options.precision == "int8":
-        return to_int8(master, data, activations=options.activations)
+        higher = [*sensitive_layers(master), *kept] if kept else None
+        return to_int8(master, data, keep_higher=higher, activations=options.activations)
     return master
+
+
+def _named(model: onnx.ModelProto, modules: Sequence[str]) -> list[str]:
+    """Return the nodes of these modules and of what is inside them."""
+    return [
+        node.name
+        for node in model.graph.node
+        if any(f"{scope_of(node.name)}.".startswith(f"{module}.") for module in modules)
+    ]
 
 
 def _judged(
@@ -164,11 +178,12 @@ def _precision_spec(
     master: onnx.ModelProto, options: ExportOptions, data: Samples
 ) -> PrecisionSpec:
     if options.precision == "fp16":
-        scopes = sorted({scope_of(name) or "normalisation" for name in sensitive_nodes(master)})
-        return PrecisionSpec("fp16", tuple(scopes))
+        scopes = {scope_of(name) or "normalisation" for name in sensitive_nodes(master)}
+        return PrecisionSpec("fp16", tuple(sorted(scopes | set(options.keep_fp32))))
     if options.precision == "int8":
         quantiser = QUANTISER.format(activations=options.activations)
-        return PrecisionSpec("int8", KEPT_HIGHER, quantiser, data.sha256, len(data))
+        kept = (*KEPT_HIGHER, *options.keep_fp32)
+        return PrecisionSpec("int8", kept, quantiser, data.sha256, len(data))
     return PrecisionSpec()
 
 

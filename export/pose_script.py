@@ -80,12 +80,13 @@ def bfloat16_mode(measure: bool, precision: Precision, known: bool) -> Bfloat16:
         known: These weights were measured within budget before.
 
     Raises:
-        UsageError: asked for a file that is not float32.
+        UsageError: asked for a half-precision file, which has nothing left in float32.
     """
     if measure:
-        if precision != "fp32":
+        if precision == "fp16":
             raise UsageError(
-                f"--bf16 concerns float32 files; got --precision {precision}.", "Leave out one."
+                "--bf16 concerns what a file keeps in float32; got --precision fp16.",
+                "Leave out one.",
             )
         return "measure"
     return "known" if known and precision == "fp32" else "no"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from prunus.export import bfloat16, evitpose
+from prunus.export.calibration import crop_samples
 from prunus.export.pose_weights import find_weights
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.runtime import host
@@ -39,9 +40,20 @@ def test_missing_package_and_processor_are_named(card, monkeypatch):
         bfloat16.require_bfloat16(card)
 
 
-def test_only_float32_files_are_measured():
-    with pytest.raises(UsageError, match="--precision int8"):
-        evitpose.export_evitpose("tiny", precision="int8", bf16=True)
+def test_half_precision_files_have_nothing_to_measure():
+    with pytest.raises(UsageError, match="--precision fp16"):
+        evitpose.export_evitpose("tiny", precision="fp16", bf16=True)
+
+
+@pytest.mark.slow
+def test_int8_files_are_measured_with_their_own_budget(tmp_path):
+    pytest.importorskip("openvino")
+    if not host.bfloat16_flag():
+        pytest.skip("this CPU has no bfloat16 arithmetic")
+    path = evitpose.export_evitpose(
+        "tiny", level="L0", precision="int8", bf16=True, output=tmp_path / "m.onnx"
+    )
+    assert read_card(path).precision.also_within_budget == ("bf16",)
 
 
 def test_levels_measured_before_are_marked_without_measuring():
@@ -62,7 +74,7 @@ def test_runs_in_bfloat16_close_to_float32(tmp_path):
     )
     card = read_card(path)
     images = np.random.default_rng(0).integers(0, 256, (3, 256, 192, 3), dtype=np.uint8)
-    got = bfloat16.run_bfloat16(path.read_bytes(), card, images, 2)
+    got = bfloat16.run_bfloat16(path.read_bytes(), card, crop_samples(images, "noise"), 2)
     from prunus.runtime.session import open as open_session
 
     with open_session(path, "onnxruntime") as session:
