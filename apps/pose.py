@@ -117,8 +117,7 @@ class _Work:
 
     frame: Frame
     poses: list[Pose] = field(default_factory=list)
-    find_ms: float = 0.0
-    pose_ms: float = 0.0
+    stage_ms: dict[str, float] = field(default_factory=dict)
 
 
 def run_pose(options: PoseOptions) -> RunSummary:
@@ -250,11 +249,12 @@ class _Run:
         if self._last_drawn:
             self._steady("interval", (now - self._last_drawn) * 1000)
         self._last_drawn = now
-        if work.find_ms:
-            self._steady("find", work.find_ms)
-        self._steady("pose", work.pose_ms)
+        for name, value in work.stage_ms.items():
+            # Finding people is rare, and its zeros in between would hide what it costs.
+            if value or name != "find":
+                self._steady(name, value)
         shown = self._shown
-        times = "  ".join(f"{n} {shown[n]:.1f}" for n in ("find", "pose") if n in shown)
+        times = "  ".join(f"{name} {shown[name]:.1f}" for name in work.stage_ms if name in shown)
         lines = [f"{self.card.model} {self.card.variant}  {self.card.precision.precision}"]
         if self.card.tokens is not None:
             plan = self.card.tokens
@@ -390,10 +390,10 @@ class _Steps:
 
     def __call__(self, work: _Work) -> _Work:
         """Fill in the poses of one frame."""
-        start, self._find_ms = time.perf_counter(), 0.0
+        self._find_ms = 0.0
+        self._estimator.stage_ms = {}
         work.poses = self._poses(work.frame)
-        work.find_ms = self._find_ms
-        work.pose_ms = (time.perf_counter() - start) * 1000 - self._find_ms
+        work.stage_ms = {"find": self._find_ms, **self._estimator.stage_ms}
         return work
 
     def _poses(self, frame: Frame) -> list[Pose]:
