@@ -8,6 +8,7 @@ skeleton of which any subset can be read. Layer sizes are not public; these are 
 * four stages at strides 4 to 32, channels C, 2 C, 4 C, 8 C, between them 3x3 convolutions;
 * windows of 8 x 6 tokens, which divide all four grids of a 256 x 192 crop: no padding, no shift;
 * one code per row and column at the entrance of each stage;
+* patch -> joint attention has a cheaper form in evaluation (`UniTransPose.absorb`);
 * both heads live in one network; `config.head` says which one a call computes.
 """
 
@@ -20,15 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prunus.models.layers.attention_index import AttentionIndex, chunks, identity_index
+from prunus.models.layers.attention_index import AttentionIndex, grid_windows, identity_index
 from prunus.models.pose.heads import RegressionHead
-from prunus.models.pose.unitranspose_block import NORM_EPS, JaglBlock
+from prunus.models.pose.unitranspose_block import NORM_EPS, JaglBlock, JointUpdate
 from prunus.models.pose.unitranspose_decoder import SubpixelDecoder, halve, stem
-from prunus.models.pose.unitranspose_layout import (
-    PositionCode,
-    map_of_tokens,
-    tokens_of_map,
-)
 from prunus.runtime.errors import UsageError, nearest
 
 Head = Literal["heatmap", "regression"]
@@ -165,6 +161,25 @@ def unitranspose_config(
     return replace(_SIZES[variant], head=head, joints=joints, readout=readout)
 
 
+class PositionCode(nn.Module):
+    """A learned code per row and one per column, added to a map.
+
+    Rows and columns apart take (H + W) C values, where one code per token takes H W C. Exported,
+    their sum is one constant.
+    """
+
+    def __init__(self, channels: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.zeros(1, channels, grid[0], 1))
+        self.columns = nn.Parameter(torch.zeros(1, channels, 1, grid[1]))
+        for table in (self.rows, self.columns):
+            nn.init.trunc_normal_(table, std=0.02)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the map (B, C, H, W) with its codes added."""
+        return features + (self.rows + self.columns)
+
+
 class Stage(nn.Module):
     """Blocks at one resolution and the tables that they share."""
 
@@ -172,7 +187,7 @@ class Stage(nn.Module):
         super().__init__()
         dim, grid = config.channels[number], config.grid(STRIDES[number])
         window = config.window[0] * config.window[1]
-        self.windows = AttentionIndex(chunks(grid[0] * grid[1], window))
+        self.windows = AttentionIndex(grid_windows(grid, config.window))
         self.whole = identity_index(grid[0] * grid[1])
         heads = dim // config.head_dim
         self.blocks = nn.ModuleList(
@@ -180,7 +195,7 @@ class Stage(nn.Module):
         )
 
     def forward(self, patches: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
-        """Return patches (B, N, C) in window order and joint tokens (B, J, C) after the blocks."""
+        """Return patches (B, N, C) and joint tokens (B, J, C) after the blocks."""
         for block in self.blocks:
             patches, joints = block(patches, joints, self.windows, self.whole)
         return patches, joints
@@ -224,6 +239,17 @@ class UniTransPose(nn.Module):
         nn.init.trunc_normal_(self.joint_tokens, std=0.02)
         nn.init.normal_(self.heatmap_head.weight, std=0.001)
 
+    def absorb(self, on: bool) -> UniTransPose:
+        """Switch the cheaper form of patch -> joint attention in evaluation; return the network.
+
+        Args:
+            on: False computes it as it is trained; see `JointUpdate`.
+        """
+        for module in self.modules():
+            if isinstance(module, JointUpdate):
+                module.absorb = on
+        return self
+
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised crops to joints.
 
@@ -245,8 +271,8 @@ class UniTransPose(nn.Module):
             if number:
                 joints = self.joint_steps[number - 1](joints)
             features = self.positions[number](self.steps[number](features))
-            patches, joints = stage(self._tokens(features), joints)
-            features = self._map(patches, number)
+            patches, joints = stage(features.flatten(2).transpose(1, 2), joints)
+            features = patches.transpose(1, 2).reshape(features.shape)
             maps.append(features)
         return maps, joints
 
@@ -268,9 +294,3 @@ class UniTransPose(nn.Module):
 
     def _chosen(self) -> list[int] | None:
         return None if self.config.readout is None else list(self.config.readout)
-
-    def _tokens(self, features: Tensor) -> Tensor:
-        return tokens_of_map(features, self.config.window)
-
-    def _map(self, patches: Tensor, number: int) -> Tensor:
-        return map_of_tokens(patches, self.config.grid(STRIDES[number]), self.config.window)

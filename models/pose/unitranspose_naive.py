@@ -1,7 +1,7 @@
 """UniTransPose written the usual way, with the same weights: what the fast form is held against.
 
 Differs from `unitranspose.py`:
-* tokens stand row by row; every block partitions them into windows and puts them back;
+* every block partitions the tokens into windows and puts them back;
 * every attention has layers of its own (query/key/value, output) instead of merged ones, splits
   them with a reshape and `unbind`, and writes its softmax out.
 
@@ -88,7 +88,7 @@ class NaiveAttention(nn.Module):
 
 
 class NaiveBlock(nn.Module):
-    """A JAGL block on tokens in row order, with the weights of `block`."""
+    """A JAGL block with the weights of `block`."""
 
     def __init__(self, block: JaglBlock, grid: tuple[int, int], window: tuple[int, int]) -> None:
         super().__init__()
@@ -102,9 +102,7 @@ class NaiveBlock(nn.Module):
             window,
         )
         self.norm_patch = joints.norm_patch
-        self.patch_to_joint = NaiveAttention(
-            joints.query, _rows(block.patch_in, 4 * dim, 6 * dim), joints.out_patch, heads
-        )
+        self.patch_to_joint = NaiveAttention(joints.query, joints.patch_kv, joints.out_patch, heads)
         self.norm_self = joints.norm_self
         self.joint_to_joint = NaiveAttention(
             _rows(joints.qkv, 0, dim), _rows(joints.qkv, dim, 3 * dim), joints.out_self, heads
@@ -152,11 +150,3 @@ class NaiveUniTransPose(UniTransPose):
             blocks = cast("list[JaglBlock]", list(stage.blocks))
             stage.blocks = nn.ModuleList(NaiveBlock(block, grid, window) for block in blocks)
         self.train(network.training)
-
-    def _tokens(self, features: Tensor) -> Tensor:
-        return features.flatten(2).transpose(1, 2)
-
-    def _map(self, patches: Tensor, number: int) -> Tensor:
-        batch, _, channels = patches.shape
-        grid = self.config.grid(STRIDES[number])
-        return patches.transpose(1, 2).reshape(batch, channels, *grid)

@@ -17,7 +17,6 @@ from prunus.models.pose.unitranspose import (
     UniTransPoseConfig,
     unitranspose_config,
 )
-from prunus.models.pose.unitranspose_layout import map_of_tokens, tokens_of_map
 from prunus.models.pose.unitranspose_naive import NaiveUniTransPose
 from prunus.runtime.errors import UsageError
 
@@ -29,7 +28,7 @@ TABLE = {
     "base": (57.40, 6.729, 6.876),
     "base-deep": (100.8, 12.76, 13.02),
 }
-SMALL = UniTransPoseConfig("test", 32, (1, 1, 2, 1), head_dim=16, decoder=16, mlp_ratio=2)
+SMALL = UniTransPoseConfig("test", 32, (1, 1, 2, 1), decoder=16, mlp_ratio=2)
 
 
 class BothHeads(nn.Module):
@@ -75,23 +74,27 @@ def unified():
 @pytest.mark.parametrize("joints", [17, 23])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_parameters_and_multiply_accumulates(variant, joints):
-    network = UniTransPose(unitranspose_config(variant, joints=joints)).to("meta")
+    config = unitranspose_config(variant, joints=joints)
+    network = UniTransPose(config).absorb(False).to("meta")
     millions, *macs = TABLE[variant]
     assert count_parameters(network) / 1e6 == pytest.approx(millions, rel=0.005)
     counted = count_macs(BothHeads(network), torch.zeros(1, 3, 256, 192, device="meta"))
     assert counted / 1e9 == pytest.approx(macs[joints == 23], rel=0.005)
 
 
-def test_both_forms_count_the_same_work():
-    network = UniTransPose(SMALL)
-    image = torch.zeros(1, 3, 256, 192)
-    assert count_macs(network, image) == count_macs(NaiveUniTransPose(network), image)
+def test_the_cheaper_form_is_the_only_difference_in_work():
+    network, image = UniTransPose(SMALL), torch.zeros(1, 3, 256, 192)
+    absorbed = count_macs(network, image)
+    plain = count_macs(network.absorb(False), image)
+    assert plain == count_macs(NaiveUniTransPose(network), image)
+    assert absorbed < 0.97 * plain
 
 
-def test_the_fast_form_equals_the_usual_one(unified, images):
+@pytest.mark.parametrize("absorb", [True, False])
+def test_the_fast_form_equals_the_usual_one(unified, images, absorb):
     naive = NaiveUniTransPose(unified)
     with torch.no_grad():
-        maps, joints = unified.features(images)
+        maps, joints = unified.absorb(absorb).features(images)
         naive_maps, naive_joints = naive.features(images)
         heatmaps, expected = unified.heatmaps(maps), naive.heatmaps(naive_maps)
         points, expected_points = unified.coordinates(joints), naive.coordinates(naive_joints)
@@ -101,14 +104,7 @@ def test_the_fast_form_equals_the_usual_one(unified, images):
     torch.testing.assert_close(heatmaps, expected, atol=1e-5 * span, rtol=0)
     torch.testing.assert_close(points, expected_points, atol=1e-5, rtol=0)
     assert heatmaps.std() > 0.01 * span
-
-
-def test_window_order_is_a_permutation_that_keeps_windows_together():
-    features = torch.arange(16 * 12.0).reshape(1, 1, 16, 12)
-    tokens = tokens_of_map(features, (8, 6))
-    assert torch.equal(map_of_tokens(tokens, (16, 12), (8, 6)), features)
-    first = tokens[0, :48, 0].sort().values
-    assert torch.equal(first, features[0, 0, :8, :6].flatten().sort().values)
+    unified.absorb(True)
 
 
 def test_patches_hear_of_other_windows_through_the_joints(unified, images):
@@ -119,13 +115,14 @@ def test_patches_hear_of_other_windows_through_the_joints(unified, images):
     with torch.no_grad():
         start = [unified.positions[0](unified.steps[0](x)) for x in (images, changed)]
         joints = unified.joint_tokens.expand(2, -1, -1)
-        tokens = [tokens_of_map(x, (8, 6)) for x in start]
-        heard = [stage(x, joints)[0][:, :48] for x in tokens]
+        tokens = [x.flatten(2).transpose(1, 2) for x in start]
+        first = stage.windows.q_index[0]
+        heard = [stage(x, joints)[0][:, first] for x in tokens]
         assert (heard[0] - heard[1]).abs().max() > 1e-6
         for block in stage.blocks:
             saved = block.patch_out.weight.clone()
             block.patch_out.weight[:, 32:] = 0
-            deaf = [block(x, joints, stage.windows, stage.whole)[0][:, :48] for x in tokens]
+            deaf = [block(x, joints, stage.windows, stage.whole)[0][:, first] for x in tokens]
             block.patch_out.weight.copy_(saved)
             assert torch.equal(deaf[0], deaf[1])
 
