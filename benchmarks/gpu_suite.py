@@ -1,8 +1,7 @@
-"""Pose engines on a real GPU: do they open, are they right, how fast are they?  Run by `make gpu`.
+"""Kernel and engines on a real GPU: are they right, how fast are they?  Run by `make gpu`.
 
-Each case is exported, built, opened with and without CUDA graphs, compared with ONNX Runtime on the
-CPU in pixels against the task's budget, and timed (A B A B in one process: all of them are waiting
-for the same GPU). Writes a JSON file with the raw samples and prints a table.
+`gpu_kernel` measures the local-global attention kernel, `gpu_engines` the engines. Writes a JSON
+file with the raw samples and prints tables.
 
 Without a GPU or without a package it says what is missing and exits with 0, since nothing is wrong.
 """
@@ -16,52 +15,18 @@ import importlib.util
 import json
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import gpu_engines as engines
 
-from prunus import runtime
 from prunus.runtime.backends import cuda
-from prunus.runtime.card import ImagePreprocess
 from prunus.runtime.errors import PrunusError
 from prunus.runtime.measure import environment
-from prunus.runtime.session import BackendOptions, Session
+from prunus.runtime.plugins.library import PluginLibrary
 
 FLAVOURS = ("tensorrt", "tensorrt_rtx")
-Outputs = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """One session's times of a single run, in milliseconds, from numpy in to numpy out."""
-
-    name: str
-    description: str
-    first_ms: float
-    samples_ms: tuple[float, ...]
-
-    def percentile(self, q: float) -> float:
-        """Return the q-th percentile, 0..100."""
-        return float(np.percentile(self.samples_ms, q))
-
-
-@dataclass(slots=True)
-class Result:
-    """What one artifact did with one flavour; `problems` is empty when all is well."""
-
-    model: str
-    flavour: str
-    half_layer_share: float = 0.0
-    inspected_share: float = 0.0
-    build_seconds: float = 0.0
-    effect: dict[str, float] = field(default_factory=dict)
-    timings: list[Timing] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
 
 
 def missing() -> list[str]:
@@ -72,151 +37,79 @@ def missing() -> list[str]:
     if not any(importlib.util.find_spec(name) for name in FLAVOURS):
         lacks.append("TensorRT (pip install 'prunus[trt]' or 'prunus[trt-rtx]')")
     needs = {"onnxruntime": "ort", "torch": "models", "onnx": "export", "cv2": "apps"}
-    lacks += [
+    return lacks + _absent(needs)
+
+
+def kernel_missing() -> list[str]:
+    """Return what the part about the kernel lacks besides: triton, and PyTorch with CUDA."""
+    lacks = _absent({"triton": "plugin"})
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            lacks.append("PyTorch with CUDA (this one was built without, or sees no GPU)")
+    return lacks
+
+
+def _absent(needs: dict[str, str]) -> list[str]:
+    return [
         f"{name} (pip install 'prunus[{extra}]')"
         for name, extra in needs.items()
         if importlib.util.find_spec(name) is None
     ]
-    return lacks
 
 
-def run_stacked(session: Session, crops: np.ndarray) -> dict[str, np.ndarray]:
-    """Run all crops, uint8 (N, H, W, 3) with N a multiple of the batch; stack the outputs."""
-    spec = session.card.inputs[0]
-    parts: dict[str, list[np.ndarray]] = {}
-    for start in range(0, len(crops) - spec.shape[0] + 1, spec.shape[0]):
-        outputs = session.run({spec.name: crops[start : start + spec.shape[0]]})
-        for name, array in outputs.items():
-            parts.setdefault(name, []).append(array.copy())
-    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+def plugin_library(folder: Path) -> tuple[PluginLibrary | None, str]:
+    """Build the plugin library for this GPU; returns it, or None and why there is none."""
+    from prunus.runtime.plugins.local_global_attention import LIBRARY
+    from prunus.runtime.plugins.local_global_attention.build import build_library
+    from prunus.runtime.plugins.local_global_attention.tiles import ARCHITECTURES, runs_on
+
+    capability = cuda.device_properties().compute_capability
+    device = int(capability.replace(".", ""))
+    fitting = [a for a in ARCHITECTURES if runs_on(a, device)]
+    if not fitting:
+        return None, f"no kernels are compiled for compute capability {capability}"
+    try:  # beside the engines, where they look for it first
+        return build_library(folder / LIBRARY, fitting[-1:]), ""
+    except PrunusError as error:
+        return None, str(error)
 
 
-def time_sessions(
-    sessions: Mapping[str, Session],
-    batch: np.ndarray,
-    samples: int,
-    clock: Callable[[], int] = time.perf_counter_ns,
-) -> list[Timing]:
-    """Time sessions in turn, in windows of ten runs, once each has settled.
-
-    Settled: the medians of two windows in a row agree within 2 %, or 50 windows have passed.
-    """
-
-    def window(session: Session) -> list[float]:
-        inputs, times = {session.card.inputs[0].name: batch}, []
-        for _ in range(10):
-            start = clock()
-            session.run(inputs)
-            times.append((clock() - start) / 1e6)
-        return times
-
-    first = {}
-    for name, session in sessions.items():
-        times = window(session)
-        first[name], last = times[0], float(np.median(times))
-        for _ in range(50):
-            now = float(np.median(window(session)))
-            if abs(now - last) <= 0.02 * last:
-                break
-            last = now
-    taken: dict[str, list[float]] = {name: [] for name in sessions}
-    while len(next(iter(taken.values()))) < samples:
-        for name, session in sessions.items():
-            taken[name] += window(session)
-    return [
-        Timing(name, session.description, first[name], tuple(taken[name]))
-        for name, session in sessions.items()
-    ]
+def run_engines(
+    models: Sequence[Path], samples: int, folder: Path, library: PluginLibrary | None
+) -> list[engines.Result]:
+    """Run every model with every installed flavour, with the plugin library and without."""
+    results = []
+    for model in models:
+        for flavour in (f for f in FLAVOURS if importlib.util.find_spec(f)):
+            for plugin in engines.plugin_choices(model, library):
+                try:
+                    result = engines.run_case(
+                        model, flavour, samples, folder, plugin=plugin, library=library
+                    )
+                except PrunusError as error:
+                    result = engines.Result(model.stem, flavour, plugin, problems=[str(error)])
+                results.append(result)
+                sys.stderr.write(f"{result.model} {flavour} {plugin}: {result.problems or 'ok'}\n")
+    return results
 
 
-def compare(result: Result, session: Session, reference: Outputs, crops: np.ndarray) -> Outputs:
-    """Judge a session against the reference with the task's budget; returns its outputs."""
-    from prunus.export.verify.metrics import metric_for
-
-    card, outputs = session.card, run_stacked(session, crops)
-    metric = metric_for(card)
-    result.effect = dict(metric.measure(reference, outputs, card).values)
-    for limit in metric.limits(card, card.precision.precision):
-        got = result.effect.get(limit.quantity, float("nan"))
-        if not limit.holds(got):
-            result.problems.append(f"{limit.quantity} is {got:.4g}, budget {limit.describe()}")
-    return outputs
-
-
-def run_case(onnx: Path, flavour: str, samples: int, folder: Path) -> Result:
-    """Build, open, compare and time one artifact."""
-    from prunus.export.calibration import load_calibration
-    from prunus.export.engine import build_engine
-    from prunus.export.engine_report import inspected_share
-
-    result = Result(onnx.stem, flavour)
-    engine = folder / f"{onnx.stem}.{flavour}.engine"
-    sidecar = build_engine(onnx, engine, flavour)
-    result.half_layer_share, result.build_seconds = sidecar.half_layer_share, sidecar.build_seconds
-    image = sidecar.card.preprocess
-    if not isinstance(image, ImagePreprocess):
-        result.problems.append("not an image model")
-        return result
-    crops = np.asarray(load_calibration(None, image, 32)["image"])
-    batch = sidecar.card.inputs[0].shape[0]
-    crops = np.resize(crops, (max(len(crops) // batch, 1) * batch, *crops.shape[1:]))
-    with ExitStack() as stack:
-        reference = run_stacked(stack.enter_context(runtime.open(onnx, "onnxruntime")), crops)
-        sessions: dict[str, Session] = {
-            "engine, CUDA graph": stack.enter_context(runtime.open(engine, device="cuda:0")),
-            "engine": stack.enter_context(
-                runtime.open(engine, device="cuda:0", options=BackendOptions(cuda_graph=False))
-            ),
-        }
-        with_graph = compare(result, sessions["engine, CUDA graph"], reference, crops)
-        without = run_stacked(sessions["engine"], crops)
-        if any(not np.array_equal(with_graph[n], without[n]) for n in without):
-            result.problems.append("CUDA graph on and off differ")
-        result.inspected_share = inspected_share(sessions["engine"].layer_report())  # type: ignore[attr-defined]
-        if (cuda_provider := _cuda_provider(onnx)) is not None:
-            sessions["ONNX Runtime CUDA"] = stack.enter_context(cuda_provider)
-        result.timings = time_sessions(sessions, crops[:batch], samples)
-    return result
-
-
-def _cuda_provider(onnx: Path) -> Session | None:
-    """Return ONNX Runtime on the GPU where its GPU build is installed."""
-    import onnxruntime
-
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return None
-    return runtime.open(onnx, "onnxruntime", device="cuda")
-
-
-def export_cases(levels: Sequence[str], precisions: Sequence[str], folder: Path) -> list[Path]:
-    """Export EViTPose-Tiny with the shipped weights, once per level and precision."""
-    from prunus.export.evitpose import export_evitpose
-
-    return [
-        export_evitpose(
-            "tiny",
-            level=level,
-            precision=precision,  # type: ignore[arg-type]
-            output=folder / f"evitpose-tiny-{level}-{precision}.onnx",
-        )
-        for level in levels
-        for precision in precisions
-    ]
-
-
-def table(results: Sequence[Result]) -> str:
+def table(results: Sequence[engines.Result]) -> str:
     """Return the results as a Markdown table; times are medians and 90th percentiles."""
     lines = [
-        "| model | flavour | mean px | half: network, inspected | session | p50 ms | p90 ms |",
-        "|---|---|---|---|---|---|---|",
+        "| model | flavour | plugin | mean px | half: network, inspected | session | p50 ms "
+        "| p90 ms |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for r in results:
         pixels = f"{r.effect['mean_px']:.4f}" if "mean_px" in r.effect else ""
         shares = f"{100 * r.half_layer_share:.0f} %, {100 * r.inspected_share:.0f} %"
+        start = f"| {r.model} | {r.flavour} | {r.plugin}"
         for t in r.timings:
             times = f"{t.percentile(50):.3f} | {t.percentile(90):.3f}"
-            lines.append(f"| {r.model} | {r.flavour} | {pixels} | {shares} | {t.name} | {times} |")
-        lines += [f"| {r.model} | {r.flavour} | FAILED: {p} | | | | |" for p in r.problems]
+            lines.append(f"{start} | {pixels} | {shares} | {t.name} | {times} |")
+        lines += [f"{start} | FAILED: {p} | | | | |" for p in r.problems]
     return "\n".join(lines)
 
 
@@ -237,7 +130,7 @@ def surroundings() -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the suite; 0: fine or nothing to run on, 1: a case failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("models", nargs="*", type=Path, help="artifacts; default: EViTPose-Tiny")
+    parser.add_argument("models", nargs="*", type=Path, help="artifacts; default: the pose models")
     parser.add_argument("--levels", nargs="+", default=["L0", "L1", "L2", "L3"])
     parser.add_argument("--precisions", nargs="+", default=["fp32", "fp16", "int8"])
     parser.add_argument("--samples", type=int, default=300, help="runs per session")
@@ -246,22 +139,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if lacks := missing():
         sys.stdout.write(f"GPU suite skipped; this machine lacks: {'; '.join(lacks)}.\n")
         return 0
-    results = []
+    report: dict[str, Any] = {"environment": surroundings(), "kernel": [], "notes": []}
+    failed = False
+    if lacks := kernel_missing():
+        report["notes"].append(f"kernel skipped; this machine lacks: {'; '.join(lacks)}")
+    else:
+        import gpu_kernel
+
+        kernels = gpu_kernel.run_kernel(options.samples)
+        report["kernel"] = [dataclasses.asdict(r) for r in kernels]
+        failed |= any(r.problems for r in kernels)
+        sys.stdout.write(gpu_kernel.kernel_table(kernels) + "\n\n")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        models = options.models or export_cases(options.levels, options.precisions, folder)
-        for model in models:
-            for flavour in (f for f in FLAVOURS if importlib.util.find_spec(f)):
-                try:
-                    result = run_case(model, flavour, options.samples, folder)
-                except PrunusError as error:
-                    result = Result(model.stem, flavour, problems=[str(error)])
-                results.append(result)
-                sys.stderr.write(f"{result.model} {flavour}: {result.problems or 'ok'}\n")
-    report = {"environment": surroundings(), "results": [dataclasses.asdict(r) for r in results]}
+        library, why = plugin_library(folder)
+        if why:
+            report["notes"].append(f"engines without the plugin library: {why}")
+        models = options.models or engines.export_cases(options.levels, options.precisions, folder)
+        results = run_engines(models, options.samples, folder, library)
+    report["results"] = [dataclasses.asdict(r) for r in results]
+    failed |= any(r.problems for r in results)
     options.output.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
-    sys.stdout.write(table(results) + f"\n\nraw samples: {options.output}\n")
-    return int(any(r.problems for r in results))
+    notes = "".join(f"note: {note}\n" for note in report["notes"])
+    sys.stdout.write(table(results) + f"\n\n{notes}raw samples: {options.output}\n")
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The GPU suite: its judgement with CPU sessions, a clean skip, and the real thing on a GPU."""
 
 import dataclasses
+import importlib
 import importlib.util
 import itertools
 import json
@@ -19,6 +20,7 @@ from prunus.runtime.card import (
     TensorSpec,
     Weights,
 )
+from prunus.runtime.errors import HostError
 
 JOINTS, BATCH = 5, 2
 CARD = ModelCard(
@@ -54,15 +56,28 @@ class FakeSession:
         return {"keypoints": keypoints}
 
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
 @pytest.fixture(scope="module")
 def suite():
-    path = Path(__file__).parents[2] / "benchmarks" / "gpu_suite.py"
-    spec = importlib.util.spec_from_file_location("gpu_suite", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu_suite"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["gpu_suite"]
+    sys.path.insert(0, str(BENCHMARKS))
+    yield importlib.import_module("gpu_suite")
+    sys.path.remove(str(BENCHMARKS))
+    for name in [n for n in sys.modules if n.startswith("gpu_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def engines(suite):
+    return importlib.import_module("gpu_engines")
+
+
+@pytest.fixture(scope="module")
+def kernel(suite):
+    for package in ("torch", "triton"):
+        pytest.importorskip(package)
+    return importlib.import_module("gpu_kernel")
 
 
 CROPS = np.random.default_rng(0).integers(0, 256, (6, 8, 6, 3), dtype=np.uint8)
@@ -79,33 +94,137 @@ def test_skips_cleanly_and_names_what_is_missing(suite, monkeypatch, capsys, tmp
 
 
 @pytest.mark.parametrize(("shift", "fine"), [(0.05, True), (0.3, False)])
-def test_judges_in_pixels(suite, shift, fine) -> None:
-    reference = suite.run_stacked(FakeSession(), CROPS)
+def test_judges_in_pixels(engines, shift, fine) -> None:
+    reference = engines.run_stacked(FakeSession(), CROPS)
     assert reference["keypoints"].shape == (6, JOINTS, 3)
-    result = suite.Result("m", "tensorrt")
-    suite.compare(result, FakeSession(shift), reference, CROPS)
+    result = engines.Result("m", "tensorrt")
+    engines.compare(result, FakeSession(shift), reference, CROPS)
     assert result.effect["mean_px"] == pytest.approx(shift * np.sqrt(2), rel=1e-3)
     assert (result.problems == []) == fine
     assert fine or "mean_px" in result.problems[0]
 
 
-def test_times_sessions_in_turn(suite) -> None:
+def test_times_sessions_in_turn(engines) -> None:
     ticks = itertools.count(step=2_000_000)
     sessions = {"a": FakeSession(), "b": FakeSession(1.0)}
-    timings = suite.time_sessions(sessions, CROPS[:BATCH], 20, clock=lambda: next(ticks))
+    timings = engines.time_sessions(sessions, CROPS[:BATCH], 20, clock=lambda: next(ticks))
     assert [t.name for t in timings] == ["a", "b"]
     assert all(t.samples_ms == (2.0,) * 20 and t.percentile(90) == 2.0 for t in timings)
     assert sessions["a"].runs == sessions["b"].runs == 10 + 10 + 20, "two windows agree at once"
 
 
-def test_table_and_json(suite) -> None:
-    timing = suite.Timing("engine", "d", 9.0, tuple(float(n) for n in range(1, 12)))
-    good = suite.Result("m", "tensorrt", 0.9, 0.8, 3.0, {"mean_px": 0.01}, [timing])
-    bad = suite.Result("n", "tensorrt_rtx", problems=["CUDA graph on and off differ"])
+def test_table_and_json(suite, engines) -> None:
+    timing = engines.Timing("engine", "d", 9.0, tuple(float(n) for n in range(1, 12)))
+    good = engines.Result("m", "tensorrt", "on", 0.9, 0.8, 3.0, {"mean_px": 0.01}, [timing])
+    bad = engines.Result("n", "tensorrt_rtx", problems=["CUDA graph on and off differ"])
     text = suite.table([good, bad])
-    assert "| m | tensorrt | 0.0100 | 90 %, 80 % | engine | 6.000 | 10.000 |" in text
+    assert "| m | tensorrt | on | 0.0100 | 90 %, 80 % | engine | 6.000 | 10.000 |" in text
     assert "FAILED: CUDA graph on and off differ" in text
     assert json.loads(json.dumps(dataclasses.asdict(good)))["timings"][0]["samples_ms"][0] == 1.0
+
+
+def small(kernel):
+    return kernel.Shape("small", 8, 8, 32, 2, 4, 5)
+
+
+def test_other_ways_compute_the_same(kernel) -> None:
+    """B0, B1 and FlexAttention against the definition, on the CPU and in float32."""
+    torch = pytest.importorskip("torch")
+    shape = small(kernel)
+    inputs = kernel.make_inputs(shape, torch.float32, "cpu")
+    expected = kernel.exact(inputs, shape)
+    for way in (
+        lambda: kernel.baselines.decomposed(inputs, shape.heads, shape.scale),
+        lambda: kernel.baselines.windows_as_batch(inputs, shape.heads, shape.scale),
+        kernel.baselines.flex(inputs, shape.heads, shape.scale, compiled=False),
+    ):
+        assert kernel.relative_error(way(), expected) < 1e-5
+    moved = inputs | {"kv_index": inputs["kv_index"].flip(0)}
+    with pytest.raises(ValueError, match="other tokens than their own"):
+        kernel.baselines.flex(moved, shape.heads, shape.scale)
+
+
+def test_bytes_are_those_of_a_perfect_kernel(kernel) -> None:
+    tokens = 64 * 48
+    assert kernel.SHAPES[1].bytes_moved(2) == pytest.approx(4 * tokens * 64 * 2, rel=0.05)
+
+
+@pytest.mark.parametrize(("off", "fine"), [(0.0, True), (0.05, False)])
+def test_a_kernel_is_judged_and_timed(kernel, monkeypatch, off, fine) -> None:
+    """The kernel is played by the definition, off by a little; the clock by a table."""
+    torch = pytest.importorskip("torch")
+    shape = small(kernel)
+    launched = []
+
+    def attend(inputs, **attributes):
+        launched.append(attributes)
+        return (kernel.exact(inputs, shape) * (1 + off)).to(inputs["q"].dtype)
+
+    times = {"kernel": [1.0, 2.0, 3.0], "B1": [4.0], "B0": [8.0], "flex": [3.0]}
+    monkeypatch.setattr(kernel, "attend", attend)
+    result = kernel.run_shape(
+        shape, torch.float16, 1e4, 3, device="cpu", architecture=86,
+        timer=lambda ways, samples: {n: times[n] for n in ways},
+    )  # fmt: skip
+    assert launched[0] == {
+        "heads": 2, "scale": 0.25, "combine": "joint", "architecture": 86
+    }  # fmt: skip
+    assert (result.problems == []) == fine, result.problems
+    assert result.floor_ms == shape.bytes_moved(2) / 1e4
+    text = kernel.kernel_table([result])
+    assert "| 2.0000 | 2.00 | 4.00 | 1.50 |" in text and ("FAILED" in text) != fine
+    assert json.loads(json.dumps(dataclasses.asdict(result)))["times_ms"]["kernel"] == [1, 2, 3]
+
+
+def test_a_worse_kernel_than_the_fused_attention_is_a_problem(kernel) -> None:
+    for dtype, error, fused, problems in (
+        ("float16", 5e-4, 5e-4, 0), ("float16", 8e-4, 5e-4, 1), ("float16", 2e-2, 5e-2, 1),
+        ("float32", 3e-7, 1e-7, 0), ("float32", 3e-5, 1e-7, 1), ("float32", float("nan"), 1e-7, 1),
+    ):  # fmt: skip
+        result = kernel.KernelResult("s", dtype, error, fused)
+        kernel.judge(result)
+        assert len(result.problems) == problems, (dtype, error, fused)
+
+
+def test_engines_of_attention_are_built_with_and_without_the_plugin(
+    suite, engines, monkeypatch, tmp_path
+) -> None:
+    from prunus.export import engine_attention
+
+    runs, library = [], object()
+    counts = {"a.onnx": 3, "b.onnx": 0}
+    monkeypatch.setattr(
+        engine_attention, "check_attention",
+        lambda path: engine_attention.AttentionNodes(counts[path.name]),
+    )  # fmt: skip
+
+    def run_case(onnx, flavour, samples, folder, *, plugin, library):
+        runs.append((onnx.name, flavour, plugin, library is not None))
+        if plugin == "on":
+            raise HostError("the builder crashed.")
+        return engines.Result(onnx.stem, flavour, plugin)
+
+    monkeypatch.setattr(engines, "run_case", run_case)
+    monkeypatch.setattr(suite.importlib.util, "find_spec", lambda n: n == "tensorrt_rtx" or None)
+    models = [Path("a.onnx"), Path("b.onnx")]
+    results = suite.run_engines(models, 5, tmp_path, library)
+    flavour = "tensorrt_rtx"
+    assert runs == [
+        ("a.onnx", flavour, "on", True), ("a.onnx", flavour, "off", True),
+        ("b.onnx", flavour, "", True),
+    ]  # fmt: skip
+    assert [r.problems for r in results] == [["the builder crashed."], [], []]
+    runs.clear()
+    suite.run_engines(models, 5, tmp_path, None)
+    assert [run[2] for run in runs] == ["off", ""]
+
+
+def test_the_kernel_part_names_what_it_lacks(suite, monkeypatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert any("PyTorch with CUDA" in phrase for phrase in suite.kernel_missing())
+    monkeypatch.setattr(suite.importlib.util, "find_spec", lambda name: None)
+    assert suite.kernel_missing() == ["triton (pip install 'prunus[plugin]')"]
 
 
 @pytest.mark.gpu
