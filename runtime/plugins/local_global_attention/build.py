@@ -17,11 +17,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from prunus.runtime.artifact import atomic_path
 from prunus.runtime.errors import HostError, MissingDependencyError, UsageError
@@ -167,29 +168,41 @@ def _compile_kernels(jobs: Sequence[_Job], total: int, report: Progress) -> None
     done, lock = total - 1 - sum(len(job.names) for job in jobs), threading.Lock()
     report.update(done, total, "compiling kernels")
 
+    live: list[subprocess.Popen[str]] = []
+
     def compile_one(job: _Job) -> None:
         nonlocal done
-        with _child(job) as child:
+        with tempfile.TemporaryFile("w+") as words:  # a compiler that fails can say a great deal
+            child = _start(job, words)
+            live.append(child)
             for line in child.stdout or ():
                 with lock:
                     done += 1
                     report.update(done, total, f"sm_{job.architecture} {line.strip()}")
-            words = child.stderr.read().strip() if child.stderr else ""
-        if child.returncode != 0:
-            last = words.splitlines()[-1] if words else f"exit status {child.returncode}"
-            raise HostError(
-                f"The kernels for sm_{job.architecture} could not be compiled: {last}.",
-                "Install the triton version of constraints.txt, or leave this --arch out.",
-            )
+            if child.wait() != 0:
+                words.seek(0)
+                said = [line.strip() for line in words if line.strip()]
+                last = said[-1] if said else f"exit status {child.returncode}"
+                raise HostError(
+                    f"The kernels for sm_{job.architecture} could not be compiled: {last}.",
+                    "Install the triton version of constraints.txt, or leave this --arch out.",
+                )
 
     workers = min(len(jobs), os.cpu_count() or 1)
-    if workers:
-        with ThreadPoolExecutor(workers) as pool:
+    if not workers:
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        try:
             list(pool.map(compile_one, jobs))
+        except BaseException:  # also Ctrl-C: leave no compiler behind
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in live:
+                child.kill()
+            raise
 
 
-@contextmanager
-def _child(job: _Job) -> Iterator[subprocess.Popen[str]]:
+def _start(job: _Job, words: IO[str]) -> subprocess.Popen[str]:
+    """Start the child of a job; what it complains of goes to `words`."""
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -201,20 +214,14 @@ def _child(job: _Job) -> Iterator[subprocess.Popen[str]]:
         [sys.executable, "-m", _WORKER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=words,
         text=True,
     )
     task = {"architecture": job.architecture, "folder": str(job.folder), "names": job.names}
-    try:
-        if child.stdin is not None:
-            with child.stdin:
-                child.stdin.write(json.dumps(task))
-        yield child
-    except BaseException:
-        child.kill()
-        raise
-    finally:
-        child.wait()
+    if child.stdin is not None:
+        with suppress(BrokenPipeError), child.stdin:
+            child.stdin.write(json.dumps(task))
+    return child
 
 
 def _run_compiler(compiler: str, headers: Headers, table: Path, library: Path) -> None:

@@ -162,3 +162,38 @@ def test_launch_refuses_what_it_cannot_run(run_kernel) -> None:
     table = np.arange(2).reshape(1, 2)
     with pytest.raises(TensorError, match="head dimension is 136; expected at most 128"):
         run_kernel(problem(0, table, table, 2, 1, 1, 136), 1, 0.25, "joint")
+
+
+@pytest.mark.parametrize("combine", ["joint", "sum", "local", "global"])
+def test_the_function_in_onnx_runtime_computes_the_same(run_kernel, combine) -> None:
+    """One node, two executions: the kernel, and the function that stands in for it."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (extra ort)")
+    from prunus.export.attention_body import INPUTS
+    from prunus.export.functions import add_functions, describe_shapes
+
+    helper, tensor_type = onnx.helper, onnx.TensorProto
+    inputs, heads, _ = CASES["gated sum"]
+    inputs = inputs | {"o_index": inputs["q_index"].ravel().argsort()}
+    shape = inputs["q"].shape
+    named = dict(zip(INPUTS, ("q", "k", "v", "q_index", "kv_index", "bias_l", "kg", "vg", "bias_g",
+                              "gate", "o_index"), strict=True))  # fmt: skip
+    node = helper.make_node(
+        "LocalGlobalAttention", list(INPUTS), ["Y"], domain="prunus", num_heads=heads,
+        scale=0.25, combine=combine, plugin_version="1", plugin_namespace="prunus",
+    )  # fmt: skip
+    graph = helper.make_graph(
+        [node], "one",
+        [helper.make_tensor_value_info("Q", tensor_type.FLOAT, shape)],
+        [helper.make_tensor_value_info("Y", tensor_type.FLOAT, shape)],
+        [onnx.numpy_helper.from_array(inputs[n], name) for name, n in named.items() if name != "Q"],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("prunus", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    add_functions(describe_shapes(model))
+    session = runtime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (expected,) = session.run(None, {"Q": inputs["q"]})
+    got = run_kernel(inputs, heads, 0.25, combine)
+    assert worst(got, expected.astype(np.float64)) < TOLERANCE
