@@ -133,7 +133,11 @@ def non_finite(outputs: Outputs, owner: str) -> tuple[str, ...]:
 
 # Task on the card -> module and class of its metric, imported when the task is judged.
 METRICS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {"pose": ("prunus.export.verify.pose_metric", "PoseMetric")}
+    {
+        "codec": ("prunus.export.verify.codec_metric", "CodecMetric"),
+        "pose": ("prunus.export.verify.pose_metric", "PoseMetric"),
+        "segmentation": ("prunus.export.verify.segmentation_metric", "SegmentationMetric"),
+    }
 )
 
 

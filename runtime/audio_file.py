@@ -1,0 +1,140 @@
+"""Sound files, block by block: WAV, FLAC, Ogg and what else libsndfile reads; WAV is written.
+
+Everything above this file sees mono float32 blocks. Reading needs the package ``soundfile``, which
+is imported when a file is opened.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.runtime.errors import MissingDependencyError, SourceError
+
+Audio = npt.NDArray[np.float32]
+BLOCK = 1 << 15  # samples per block: memory does not grow with the file
+STDIO = "-"
+_MP3 = (b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
+
+
+class SoundReader(AbstractContextManager["SoundReader"]):
+    """An open sound file.
+
+    Attributes:
+        sample_rate_hz: Of the file.
+        channels: Of the file; blocks are their mean.
+        samples: Length per channel, -1 when unknown (a pipe).
+
+    Args:
+        path: A file, or ``-`` for standard input (WAV or raw formats with a header).
+
+    Raises:
+        SourceError: there is no such file, or it holds no sound.
+        MissingDependencyError: soundfile is not installed.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        library = _soundfile()
+        self.title = "standard input" if str(path) == STDIO else str(path)
+        try:
+            source: Any = str(path)
+            if source == STDIO:
+                # libsndfile seeks; a pipe cannot, so its bytes are kept.
+                source = io.BytesIO(sys.stdin.buffer.read())
+            elif not Path(path).is_file():
+                raise SourceError(f"Sound file not found: {path}.", "Give a WAV or FLAC file.")
+            self._file = library.SoundFile(source)
+        except library.LibsndfileError as error:
+            raise SourceError(
+                f"{self.title} holds no sound that can be read: {_reason(error)}.{_disguise(path)}",
+                "Give a WAV, FLAC or Ogg file.",
+            ) from None
+        self.sample_rate_hz = int(self._file.samplerate)
+        self.channels = int(self._file.channels)
+        self.samples = int(self._file.frames)
+        self.format = str(self._file.format)
+
+    def blocks(self, size: int = BLOCK) -> Iterator[Audio]:
+        """Yield mono float32 blocks of at most `size` samples until the end.
+
+        Raises:
+            SourceError: the file breaks off inside its sound in a way the library cannot read.
+        """
+        library = _soundfile()
+        while True:
+            try:
+                block = self._file.read(size, dtype="float32", always_2d=True)
+            except library.LibsndfileError as error:
+                raise SourceError(
+                    f"{self.title} is damaged: {_reason(error)}.", "Copy the file again."
+                ) from None
+            if not len(block):
+                return
+            yield block[:, 0] if self.channels == 1 else block.mean(axis=1, dtype=np.float32)
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        self._file.close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def write_wav(target: str | Path | IO[bytes], blocks: Iterator[Audio], sample_rate_hz: int) -> int:
+    """Write mono blocks as 16-bit WAV, limited to [-1, 1]; return the number of samples.
+
+    Args:
+        target: A path or an open binary file that can seek.
+        blocks: (T,) float32.
+        sample_rate_hz: Samples per second.
+    """
+    library = _soundfile()
+    place: Any = str(target) if isinstance(target, str | Path) else target
+    total = 0
+    with library.SoundFile(
+        place, "w", sample_rate_hz, channels=1, format="WAV", subtype="PCM_16"
+    ) as file:
+        for block in blocks:
+            file.write(np.clip(block, -1.0, 1.0))
+            total += len(block)
+    return total
+
+
+def _soundfile() -> Any:
+    try:
+        import soundfile
+    except (ImportError, OSError):  # OSError: the package is there, its library is not
+        raise MissingDependencyError("soundfile", "audio", "Reading and writing sound") from None
+    return soundfile
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition(": ")[2].rstrip(".") or type(error).__name__
+
+
+def _disguise(path: str | Path) -> str:
+    """Name a file that is not what its name says."""
+    if str(path) == STDIO:
+        return ""
+    with Path(path).open("rb") as file:
+        head = file.read(12)
+    if not head:
+        return " It is empty."
+    if head.startswith(_MP3):
+        return " It is an MP3 stream."
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return " Its WAV header is damaged."
+    return ""
