@@ -6,6 +6,7 @@ from, so that only what has changed is compiled again (about a second per kernel
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from prunus.runtime.artifact import atomic_path
+from prunus.runtime.artifact import atomic_path, write_error
 from prunus.runtime.errors import HostError, MissingDependencyError, UsageError
 from prunus.runtime.plugins.library import PluginLibrary, cache_folder, describe
 from prunus.runtime.plugins.local_global_attention import NAME, NAMESPACE, VERSION
@@ -67,8 +68,11 @@ def build_library(
         UsageError: an architecture that is not known, or none.
         MissingDependencyError: triton is not installed.
         HostError: no g++, no headers, no disk space, or the compiler failed.
+        SourceError: the folder of `target` does not exist or cannot be written.
     """
     wanted = _checked(architectures)
+    if not Path(target).absolute().parent.is_dir():  # said now, not after minutes of work
+        raise write_error(FileNotFoundError(errno.ENOENT, "no such folder"), target)
     compiler = _compiler()
     headers = find_headers()
     identity = library_identity()

@@ -99,7 +99,7 @@ def compiled_tiles(architecture: int) -> tuple[Tile, ...]:
     if architecture >= 80:
         return TILES
     return tuple(
-        replace(tile, rows=min(tile.rows, 32), keys=32, stages=1)
+        replace(tile, rows=32 if tile.dim <= 64 and tile.rows > 16 else 16, keys=32, stages=1)
         for tile in TILES
         if tile.dtype != "bf16"
     )

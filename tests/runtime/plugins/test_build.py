@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from prunus.runtime.errors import ArtifactError, HostError, MissingDependencyError, UsageError
+from prunus.runtime.errors import (
+    ArtifactError,
+    HostError,
+    MissingDependencyError,
+    SourceError,
+    UsageError,
+)
 from prunus.runtime.plugins import library as library_module
 from prunus.runtime.plugins.library import (
     MARK,
@@ -126,6 +132,8 @@ def test_what_a_build_needs_is_named(tmp_path, monkeypatch) -> None:
         build_library(tmp_path / LIBRARY, [72, 80, 91])
     with pytest.raises(UsageError, match="architecture: none"):
         build_library(tmp_path / LIBRARY, [])
+    with pytest.raises(SourceError, match="none does not exist"):
+        build_library(tmp_path / "none" / LIBRARY, [80])
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: object())
     with pytest.raises(HostError, match=r"needs no-such-compiler; it was not found"):
