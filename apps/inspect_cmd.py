@@ -66,7 +66,8 @@ def describe(path: Path, card: ModelCard, operators: dict[str, int] | None) -> l
         *_processing(card),
     ]
     if card.tokens is not None:
-        lines += ["", *token_picture(card.tokens)]
+        pools = card.task == "segmentation"
+        lines += ["", *(key_picture if pools else token_picture)(card.tokens)]
     if operators is None:
         lines += ["", "  operators are listed when the package 'onnx' is installed"]
     elif operators:
@@ -95,6 +96,19 @@ def token_picture(plan: TokenPlan) -> list[str]:
     lines.append(
         f"  {plan.macs / 1e9:.3f} GMACs, {100 * share:.1f} % of the {plan.macs_dense / 1e9:.3f} "
         f"GMACs without dropping ({1 / share:.2f}x fewer)"
+    )
+    return lines
+
+
+def key_picture(plan: TokenPlan) -> list[str]:
+    """Return the keys that each part of a pooling network attends to, and the MACs."""
+    parts = [*(f"stage {k}" for k in range(1, 5)), *(f"decoder 1/{s}" for s in (8, 16, 32))]
+    share = plan.macs / plan.macs_dense if plan.macs_dense else 1.0
+    lines = [f"  ISR {plan.level}: {plan.tokens} tokens enter, none is dropped; keys are pooled to"]
+    lines += [f"  {part:>12} {keys:6d} keys" for part, keys in zip(parts, plan.keep, strict=False)]
+    lines.append(
+        f"  {plan.macs / 1e9:.3f} GMACs, {100 * share:.1f} % of the {plan.macs_dense / 1e9:.3f} "
+        f"GMACs with the trained pooling ({1 / share:.2f}x fewer)"
     )
     return lines
 

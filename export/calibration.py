@@ -57,7 +57,7 @@ def load_calibration(
                 f"Put files {', '.join(PICTURES)} there, one person each.",
             )
         spread = np.linspace(0, len(pictures) - 1, min(limit, len(pictures))).round().astype(int)
-        crops = [_whole(_read(pictures[k]), preprocess) for k in spread]
+        crops = [_whole(read_picture(pictures[k]), preprocess) for k in spread]
         return _calibration(crops, path.name, preprocess)
     return _calibration(find_people(path, preprocess, limit), path.name, preprocess).first(limit)
 
@@ -99,7 +99,7 @@ def find_people(path: Path, preprocess: ImagePreprocess, limit: int = 64) -> lis
     geometry = CropGeometry.of(preprocess)
     crops: list[Crops] = []
     with PeopleFinder.open(model_path("movenet_multipose"), "onnxruntime", threads=1) as finder:
-        for frame in _frames(path, max(1, limit // 2)):
+        for frame in read_frames(path, max(1, limit // 2)):
             # Weak finds are mostly background, which would widen the ranges for nothing.
             boxes = [pose.box for pose in finder(frame) if pose.score >= 0.25]
             if not boxes:
@@ -113,10 +113,14 @@ def find_people(path: Path, preprocess: ImagePreprocess, limit: int = 64) -> lis
     return crops
 
 
-def _frames(path: Path, count: int) -> list[Any]:
-    """Return up to `count` evenly spaced frames, uint8 (h, w, 3) BGR; a picture is one frame."""
+def read_frames(path: Path, count: int) -> list[Any]:
+    """Return up to `count` evenly spaced frames, uint8 (h, w, 3) BGR; a picture is one frame.
+
+    Raises:
+        SourceError: the file cannot be read.
+    """
     if path.suffix.lower() not in CLIPS:
-        return [_read(path)]
+        return [read_picture(path)]
     from prunus.runtime.tasks.crop import load_cv2
 
     cv2 = load_cv2()
@@ -134,7 +138,8 @@ def _frames(path: Path, count: int) -> list[Any]:
     return [frames[k] for k in chosen]
 
 
-def _read(path: Path) -> Any:
+def read_picture(path: Path) -> Any:
+    """Return a picture of any usual kind as uint8 (h, w, 3) BGR; SourceError when unreadable."""
     from prunus.runtime.tasks.crop import as_bgr8, load_cv2
 
     image = load_cv2().imread(str(path)) if path.is_file() else None

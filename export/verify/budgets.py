@@ -62,6 +62,25 @@ POSE_HEATMAPS: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
     }
 )
 
+# Share of pixels that keep their class.
+SEGMENTATION_PIXELS: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
+    {
+        "fp32": (Limit("pixels_equal", 0.9999, "at least"),),
+        "fp16": (Limit("pixels_equal", 0.995, "at least"),),
+        "int8": (Limit("pixels_equal", 0.985, "at least"),),
+    }
+)
+
+# With random weights the best class is often a near tie: how many pixels change then tells more
+# about the dice than about the format, so int8 is judged by logits, as shares of their range.
+SEGMENTATION_LOGITS: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
+    {
+        "fp32": (Limit("logit_max_relative", 1e-4), *SEGMENTATION_PIXELS["fp32"]),
+        "fp16": (Limit("logit_rms_relative", 1e-2), *SEGMENTATION_PIXELS["fp16"]),
+        "int8": (Limit("logit_rms_relative", 1e-1),),
+    }
+)
+
 
 def override(limits: tuple[Limit, ...], values: Mapping[str, float] | None) -> tuple[Limit, ...]:
     """Return the limits with the values of some quantities replaced.

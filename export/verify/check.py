@@ -23,8 +23,9 @@ from prunus.export.verify.metrics import Array
 from prunus.export.verify.pose_metric import HEATMAPS, judges_pixels
 from prunus.export.verify.report import Report
 from prunus.export.verify.saved import Run, RunSet, judge, save_runs
+from prunus.export.verify.segmentation_metric import LOGITS
 from prunus.runtime.artifact import read_card, sha256_of
-from prunus.runtime.card import ModelCard
+from prunus.runtime.card import MaskPostprocess, ModelCard
 from prunus.runtime.errors import (
     ArtifactError,
     MissingDependencyError,
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     import torch
     from polygraphy.backend.base import BaseRunner
 
-_NETWORK = "network"  # the submodule of a deployed network that returns heatmaps
-_HEATMAP_STRIDE = 4
+_NETWORK = "network"  # the submodule of a deployed network that returns its scores
+_HEATMAP_STRIDE, _LOGIT_STRIDE = 4, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +139,13 @@ def check_artifact(
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """An artifact ready to run: heatmaps exposed where they have to be judged.
+    """An artifact ready to run: scores exposed where they have to be judged.
 
     Attributes:
         path: The file.
         card: Its card.
         model: Its graph, with one more output when `renamed` is not empty.
-        renamed: Name of the exposed tensor -> ``heatmaps``.
+        renamed: Name of the exposed tensor -> ``heatmaps`` or ``logits``.
     """
 
     path: Path
@@ -154,20 +155,19 @@ class _Subject:
 
     @staticmethod
     def load(path: str | Path, card: ModelCard) -> _Subject:
-        """Load a file; an untrained network without heatmaps gets them as an extra output."""
+        """Load a file; an untrained network that hides its scores gets them as an extra output."""
         model = load_model(path)
-        if not _wants_heatmaps(card):
+        hidden = _hidden_scores(card)
+        if hidden is None:
             return _Subject(Path(path), card, model, {})
-        batch, height, width = card.inputs[0].shape[:3]
-        joints = card.outputs[0].shape[1]
-        shape = (batch, joints, height // _HEATMAP_STRIDE, width // _HEATMAP_STRIDE)
+        title, shape = hidden
         name = find_tensor(model, shape, _NETWORK)
         if name is None:
             raise ArtifactError(
-                f"{path} has random weights and no heatmaps {list(shape)} to judge them by.",
-                "Export it with --heatmaps, or from a trained checkpoint.",
+                f"{path} has random weights and no {title} {list(shape)} to judge them by.",
+                f"Export it with --{title}, or from a trained checkpoint.",
             )
-        return _Subject(Path(path), card, with_outputs(model, [name]), {name: HEATMAPS})
+        return _Subject(Path(path), card, with_outputs(model, [name]), {name: title})
 
     def named(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return outputs under their public names, in float32."""
@@ -186,9 +186,19 @@ def _backend(name: str) -> Backend:
     return BACKENDS[name]
 
 
-def _wants_heatmaps(card: ModelCard) -> bool:
+def _hidden_scores(card: ModelCard) -> tuple[str, tuple[int, ...]] | None:
+    """Return name and shape of the scores that judge random weights, if they are hidden."""
     named = {output.name for output in card.outputs}
-    return card.task == "pose" and not judges_pixels(card) and HEATMAPS not in named
+    batch, height, width = card.inputs[0].shape[:3]
+    post = card.postprocess
+    if card.task == "pose" and not judges_pixels(card) and HEATMAPS not in named:
+        joints = card.outputs[0].shape[1]
+        return HEATMAPS, (batch, joints, height // _HEATMAP_STRIDE, width // _HEATMAP_STRIDE)
+    if isinstance(post, MaskPostprocess) and post.decoder == "class_ids":
+        if not card.weights.trained:
+            rows, columns = -(-height // _LOGIT_STRIDE), -(-width // _LOGIT_STRIDE)
+            return LOGITS, (batch, len(post.classes), rows, columns)
+    return None
 
 
 def _believe(
@@ -240,7 +250,8 @@ def _run_reference(
         batch = believed.card.inputs[0].shape[0]
         outputs = believed.named(runners.run(runner, inputs, batch))
         return Run(f"{runner.name} on {believed.path.name}", "fp32", outputs)
-    capture = {_NETWORK: HEATMAPS} if subject.renamed else {}
+    exposed = next(iter(subject.renamed.values()), None)
+    capture = {_NETWORK: exposed} if exposed else {}
     runner = runners.TorchRunner(believed, subject.card, capture)
     batch = subject.card.inputs[0].shape[0]
     return Run(f"{runner.name} fp32", "fp32", runners.run(runner, inputs, batch))
@@ -262,10 +273,10 @@ def _open_runner(backend: Backend, subject: _Subject, threads: int) -> Iterator[
     runners = _runners()
     with ExitStack() as stack:
         if backend.needs_engine:
-            if subject.renamed:
+            if exposed := next(iter(subject.renamed.values()), None):
                 raise UsageError(
-                    f"Random weights are judged by heatmaps, which {subject.path} does not return.",
-                    "Export it with --heatmaps to check an engine.",
+                    f"Random weights are judged by {exposed}; {subject.path} does not return them.",
+                    f"Export it with --{exposed} to check an engine.",
                 )
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunus-check-")))
             yield runners.engine_runner(subject.path, backend.name, folder, stack)

@@ -150,7 +150,10 @@ class OpenVINORunner(BaseRunner):
         """Compile the model."""
         import openvino
 
+        from prunus.runtime.backends.openvino_attention import add_attention
+
         core = openvino.Core()
+        add_attention(core)
         options = {
             "INFERENCE_PRECISION_HINT": self.precision,
             "INFERENCE_NUM_THREADS": self.threads,

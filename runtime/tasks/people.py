@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.card import PeoplePostprocess
+from prunus.runtime.card import ImagePreprocess, PeoplePostprocess
 from prunus.runtime.closable import Closable
 from prunus.runtime.errors import ArtifactError
 from prunus.runtime.tasks.crop import check_frame, load_cv2
@@ -142,7 +142,10 @@ class PeopleFinder(Closable):
 
     def __init__(self, session: Session, minimum_score: float = 0.12) -> None:
         card = session.card
-        if card.preprocess is None or not isinstance(card.postprocess, PeoplePostprocess):
+        before = card.preprocess
+        if not isinstance(before, ImagePreprocess) or not isinstance(
+            card.postprocess, PeoplePostprocess
+        ):
             raise ArtifactError(
                 f"{card.name} is a model for {card.task}; expected a people finder.",
                 "Give movenet_multipose.onnx.",
@@ -152,7 +155,7 @@ class PeopleFinder(Closable):
             minimum_score,
             card.postprocess,
         )
-        self.preprocess = card.preprocess
+        self.preprocess = before
         self._buffer = np.zeros(card.inputs[0].shape, np.uint8)
 
     @staticmethod

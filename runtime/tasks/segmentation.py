@@ -208,7 +208,7 @@ def _contract(card: ModelCard) -> tuple[ScenePreprocess, MaskPostprocess]:
     if before.fit == "sliding" and after.decoder != "logits":
         raise ArtifactError(
             f"{card.name} slides over frames but gives no logits to average.",
-            "Export it with --output logits.",
+            "Export it with --logits.",
         )
     load_cv2()
     return before, after
