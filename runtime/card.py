@@ -17,6 +17,11 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from prunus.runtime.codec_card import CodecPostprocess, CodecPreprocess
 from prunus.runtime.errors import ArtifactError, nearest
+from prunus.runtime.separation_card import (
+    MixturePreprocess,
+    MouthPreprocess,
+    SeparatorPostprocess,
+)
 
 CARD_KEY = "prunus.card"
 SCHEMA_VERSION = 1
@@ -298,8 +303,16 @@ class Streaming:
     algorithmic_delay: int
 
 
-Preprocess = ImagePreprocess | ScenePreprocess | CodecPreprocess
-Postprocess = KeypointPostprocess | PeoplePostprocess | MaskPostprocess | CodecPostprocess
+Preprocess = (
+    ImagePreprocess | ScenePreprocess | CodecPreprocess | MouthPreprocess | MixturePreprocess
+)
+Postprocess = (
+    KeypointPostprocess
+    | PeoplePostprocess
+    | MaskPostprocess
+    | CodecPostprocess
+    | SeparatorPostprocess
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,8 @@ class DolphinConfig:
         heat: How heat diffusion is computed: ``filter`` (short symmetric filter) or ``dense`` (the
             cosine transform as two matrix products, quadratic in time and memory).
         heat_radius: Taps on each side of the filter.
+        token_step: Tokens of the global attention are this many times coarser than trained; their
+            relative positions are read in steps of it.
         positions: ``table`` (one vector per pair of tokens) or ``skew`` (one per distance).
     """
 
@@ -101,6 +103,7 @@ class DolphinConfig:
     decoder_blocks: int = 3
     heat: Heat = "filter"
     heat_radius: int = 32
+    token_step: int = 1
     positions: Positions = "table"
 
     def __post_init__(self) -> None:
@@ -114,6 +117,11 @@ class DolphinConfig:
                 f"{self.kernel} taps are no multiple of the stride {self.stride}: "
                 "the decoder would leave gaps."
             )
+        if self.token_step not in (1, 2):
+            raise UsageError(
+                f"Got a token step of {self.token_step}; expected 1 or 2.",
+                "The coarsest level has two frames per token: it cannot be pooled further.",
+            )
         if not 1 <= self.heat_radius <= MAX_RADIUS:
             raise UsageError(
                 f"Got a heat radius of {self.heat_radius}; expected 1 to {MAX_RADIUS}."
@@ -121,8 +129,13 @@ class DolphinConfig:
 
     @property
     def pool(self) -> int:
-        """Audio frames behind one token of the global attention."""
+        """Audio frames behind one token of the global attention, as trained."""
         return 1 << self.levels
+
+    @property
+    def block(self) -> int:
+        """The network pads its audio frames to a multiple of this."""
+        return self.pool * self.token_step
 
     def audio_frames(self, samples: int) -> int:
         """Return the audio frames of a mixture.
@@ -136,7 +149,7 @@ class DolphinConfig:
 
     def padded_frames(self, samples: int) -> int:
         """Return the audio frames after padding to whole tokens."""
-        return -(-self.audio_frames(samples) // self.pool) * self.pool
+        return -(-self.audio_frames(samples) // self.block) * self.block
 
     def samples_out(self, samples: int) -> int:
         """Return the length of the output: up to `stride` - 1 samples shorter than the input."""

@@ -22,8 +22,12 @@ class RelativePositions(nn.Module):
         self.maximum = maximum
         self.form: Positions = "table"
 
-    def forward(self, tokens: int) -> Tensor:
+    def forward(self, tokens: int, step: int = 1) -> Tensor:
         """Return what `position_scores` needs for that many tokens, in the chosen form.
+
+        Args:
+            tokens: n.
+            step: Distances of neighbours in trained tokens, for tokens coarser than these.
 
         Returns:
             (n, n, d), entry [i, j] for query i and key j; or (2n - 1, d) from the distance n - 1
@@ -34,7 +38,7 @@ class RelativePositions(nn.Module):
         else:
             steps = torch.arange(tokens)
             distance = steps[:, None] - steps[None]
-        index = distance.clamp(-self.maximum, self.maximum - 1) + self.maximum
+        index = (distance * step).clamp(-self.maximum, self.maximum - 1) + self.maximum
         out: Tensor = self.pe_k(index.to(self.pe_k.weight.device))
         return out
 

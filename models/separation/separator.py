@@ -103,10 +103,10 @@ class Separator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, T) to (B, C, T padded to whole tokens); the caller cuts."""
-        pool = self.config.pool
-        x = functional.pad(x, (0, -x.shape[-1] % pool))
-        tokens = x.shape[-1] // pool
-        positions = self.pos_emb(tokens)
+        block = self.config.block
+        x = functional.pad(x, (0, -x.shape[-1] % block))
+        tokens = x.shape[-1] // block
+        positions = self.pos_emb(tokens, self.config.token_step)
         skips, halved = [], []
         for encode in self.enc_stages:
             skip, x = encode(x, positions, tokens)

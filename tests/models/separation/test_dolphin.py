@@ -8,6 +8,7 @@ import torch
 
 from prunus.models.macs import count_macs, count_parameters
 from prunus.models.separation.config import DolphinConfig, LipConfig, dolphin_config
+from prunus.models.separation.deployed import enliven
 from prunus.models.separation.dolphin import LIP_REACH, Dolphin, build_dolphin
 from prunus.models.separation.heat_layer import freeze_heat, network_gain_error, set_heat
 from prunus.runtime.errors import UsageError
@@ -286,6 +287,24 @@ def test_gradients_reach_every_parameter_that_inference_reads():
     assert idle == allowed
 
 
+def test_coarser_tokens_change_the_attention_only():
+    plain = build_dolphin(dolphin_config("nano"))
+    coarse = build_dolphin(replace(dolphin_config("nano"), token_step=2))
+    for net in (plain, coarse):
+        enliven(net)
+    torch.manual_seed(4)
+    mixture, mouth = torch.randn(1, 6400), torch.randn(1, 1, 10, 88, 88)
+    seen = []
+    block = coarse.separator.enc_stages[0].g_block_1.block.DU_MHSA.block.self_attn
+    block.register_forward_hook(lambda _m, _i, out: seen.append(out.shape[-1]))
+    with torch.no_grad():
+        one, two = plain(mixture, mouth), coarse(mixture, mouth)
+    assert seen == [25] and one.shape == two.shape
+    noise = float((one - two).square().mean() / one.square().mean())
+    assert 1e-8 < noise < 10  # what it means for trained weights, these cannot say
+    assert _meta_macs(coarse.config, 2) < _meta_macs(plain.config, 2)
+
+
 def test_impossible_configurations_are_refused():
     with pytest.raises(UsageError, match="heads"):
         replace(dolphin_config("base"), heads=7)
@@ -293,6 +312,8 @@ def test_impossible_configurations_are_refused():
         DolphinConfig(stride=5)
     with pytest.raises(UsageError, match="radius"):
         DolphinConfig(heat_radius=0)
+    with pytest.raises(UsageError, match="token step"):
+        DolphinConfig(token_step=3)
     with pytest.raises(UsageError, match="at least 16"):
         dolphin_config("base").audio_frames(15)
     with pytest.raises(UsageError, match="nano"):
