@@ -48,3 +48,60 @@ def plugin_library(request, tmp_path_factory):
         pytest.skip(str(error))
     cache = Path(request.config.cache.mkdir("prunus-plugin"))
     return build_library(tmp_path_factory.mktemp("plugin") / LIBRARY, [80], cache=cache)
+
+
+@pytest.fixture(scope="session")
+def tiny_codec(tmp_path_factory):
+    """Return an exporter of codecs with the published strides and very few channels.
+
+    Called with a model's name, it returns NAME of ``NAME-encoder.onnx`` and so on.
+    """
+    made = {}
+    folder = tmp_path_factory.mktemp("codecs")
+
+    def export(model):
+        if model not in made:
+            with pytest.MonkeyPatch.context() as patch:
+                _shrink_codecs(patch)
+                made[model] = folder / model
+                _export_codec(model, made[model])
+        return made[model]
+
+    return export
+
+
+def _shrink_codecs(patch):
+    from prunus.models.checkpoints import codecs
+    from prunus.models.codec.freecodec import FreeCodec, FreeCodecConfig
+    from prunus.models.codec.speechtokenizer import SpeechTokenizer, SpeechTokenizerConfig
+    from prunus.models.codec.supercodec import SuperCodecConfig
+    from prunus.models.codec.wavtokenizer import WavTokenizerConfig
+
+    wave = WavTokenizerConfig("tok75", (2, 4, 5, 8), 24000, 256, 32, 4, 64, 96, 2)
+    speech = SpeechTokenizerConfig(stages=3, codes=64, dim=32, base=4, semantic=8)
+    free = FreeCodecConfig(
+        SuperCodecConfig((2, 4, 5, 8), 1, 64, 16, 4, (1, 2, 2, 2)), prosody_codes=32,
+        prosody_layers=1, speaker_dim=32, timbre_dim=16, width=16, heads=2, layers=1, blocks=1,
+    )  # fmt: skip
+    patch.setattr(codecs, "CONFIGS", {"tok75": wave})
+    patch.setattr(codecs, "SpeechTokenizer", lambda: SpeechTokenizer(speech))
+    patch.setattr(codecs, "FreeCodec", lambda: FreeCodec(free))
+
+
+def _export_codec(model, name):
+    from prunus.export.freecodec import export_freecodec
+    from prunus.export.fusecodec import export_fusecodec
+    from prunus.export.wavtokenizer import export_wavtokenizer
+
+    if model == "wavtokenizer":
+        export_wavtokenizer(step=6, window=48, left=18, right=14, output=name)
+    elif model == "fusecodec":
+        export_fusecodec(step=6, window=32, left=10, right=10, output=name)
+    else:
+        export_freecodec(window=32, left=8, right=8, output=name)
+
+
+@pytest.fixture
+def small_codecs(monkeypatch):
+    """Make every codec of this test as small as those of `tiny_codec`."""
+    _shrink_codecs(monkeypatch)

@@ -46,6 +46,8 @@ def _draw(module: nn.Module, generator: torch.Generator) -> None:
     for name, value in module.named_parameters(recurse=False):
         if value.dim() > 1 and name != "weight_g":
             value.normal_(std=value[0].numel() ** -0.5, generator=generator)
+        elif name == "bias":
+            value.normal_(std=0.02, generator=generator)
     if isinstance(module, NormedConv1d | NormedConvTranspose1d):
         norms = module.weight_v.flatten(1).norm(dim=1).view(-1, 1, 1)
         module.weight_g.copy_(norms)
