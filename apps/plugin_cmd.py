@@ -14,8 +14,15 @@ from prunus.runtime.plugins.library import PluginLibrary, check_usable, default_
 from prunus.runtime.plugins.local_global_attention.tiles import ARCHITECTURES
 
 app = typer.Typer(
-    help="Build the TensorRT plugin library for local-global attention, or say what one is.",
     no_args_is_help=True,
+    rich_markup_mode=None,
+    help="""Build the TensorRT plugin library for local-global attention, or say what one is.
+
+\b
+Examples:
+  prunus plugin build
+  prunus plugin info libprunus_local_global_attention.so
+""",
 )
 
 

@@ -166,10 +166,24 @@ def run_case(
         if any(not np.array_equal(with_graph[n], without[n]) for n in without):
             result.problems.append("CUDA graph on and off differ")
         result.inspected_share = inspected_share(sessions["engine"].layer_report())  # type: ignore[attr-defined]
+        judge_share(result)
         if (cuda_provider := _cuda_provider(onnx)) is not None:
             sessions["ONNX Runtime CUDA"] = stack.enter_context(cuda_provider)
         result.timings = time_sessions(sessions, crops[:batch], samples)
     return result
+
+
+def judge_share(result: Result) -> None:
+    """Note it as a problem when an engine is not as half as its network was.
+
+    The inspector counts fused layers of every kind, the network only those that compute, so the two
+    figures agree roughly: half of it is the least.
+    """
+    if result.inspected_share < result.half_layer_share / 2:
+        result.problems.append(
+            f"{100 * result.inspected_share:.0f} % of the engine's layers are in half precision or "
+            f"int8, {100 * result.half_layer_share:.0f} % of its network's"
+        )
 
 
 def _cuda_provider(onnx: Path) -> Session | None:

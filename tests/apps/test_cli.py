@@ -10,11 +10,15 @@ import pytest
 from prunus.apps import cli, doctor_cmd
 from prunus.runtime.errors import CheckFailedError, HostError, UsageError
 
-VERBS = ["models", "export", "inspect", "check", "build", "bench", "run", "eval", "doctor"]
+VERBS = [
+    "models", "export", "inspect", "check", "build", "plugin", "bench", "run", "eval", "doctor",
+]  # fmt: skip
 COMMANDS = [[verb] for verb in VERBS] + [
     ["models", "import"],
     ["export", "evitpose"],
     ["export", "movenet"],
+    ["plugin", "build"],
+    ["plugin", "info"],
     ["run", "pose"],
     ["eval", "pose"],
 ]

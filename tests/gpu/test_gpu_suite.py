@@ -113,6 +113,13 @@ def test_times_sessions_in_turn(engines) -> None:
     assert sessions["a"].runs == sessions["b"].runs == 10 + 10 + 20, "two windows agree at once"
 
 
+@pytest.mark.parametrize(("inspected", "problems"), [(0.7, 0), (0.3, 1)])
+def test_the_share_of_half_layers_is_judged(engines, inspected, problems) -> None:
+    result = engines.Result("m", "tensorrt", "on", 0.9, inspected)
+    engines.judge_share(result)
+    assert len(result.problems) == problems
+
+
 def test_table_and_json(suite, engines) -> None:
     timing = engines.Timing("engine", "d", 9.0, tuple(float(n) for n in range(1, 12)))
     good = engines.Result("m", "tensorrt", "on", 0.9, 0.8, 3.0, {"mean_px": 0.01}, [timing])
