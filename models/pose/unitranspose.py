@@ -288,7 +288,7 @@ class UniTransPose(nn.Module):
         """Map joint tokens (B, J, 8 C) to (B, K, 4): x, y and their spreads in 0..1 of the crop."""
         chosen = self._chosen()
         if chosen is not None:
-            joints = joints[:, chosen]
+            joints = joints.index_select(1, torch.tensor(chosen, device=joints.device))
         out: Tensor = self.regression_head(self.joint_norm(joints), None)
         return out
 

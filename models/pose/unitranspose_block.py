@@ -73,7 +73,7 @@ class JointUpdate(nn.Module):
         return out
 
     def _cheaper(self, joints: int) -> bool:
-        # Per patch, J h C products stand against C C + J C: with many narrow heads there is no gain.
+        # Per patch, J h C products against C C + J C: many narrow heads would gain nothing.
         fewer = joints * (self.heads - 1) < self.query.in_features
         return self.absorb and not self.training and fewer
 

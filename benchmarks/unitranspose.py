@@ -1,0 +1,173 @@
+"""UniTransPose in the usual form and in prunus', same weights: PyTorch and ONNX Runtime.
+
+    python benchmarks/unitranspose.py                     # some four minutes on two cores
+    python benchmarks/unitranspose.py --quick --variant tiny
+
+All graphs compute the same heatmaps from the same random weights (checked before anything is
+timed); latency does not depend on the weights:
+
+* ``usual``: windows cut by reshapes, every attention on its own, exported by PyTorch alone;
+* ``usual-simplified``: the same network through prunus' export;
+* ``operator``: attention as `prunus::LocalGlobalAttention` nodes, which ONNX Runtime inlines;
+* ``prunus``: that, and patch -> joint attention in its cheaper form; what `prunus export` writes.
+
+Each runs in a process of its own, in turns A B A B; ratios are times relative to ``usual``, below 1
+is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from prunus.apps.bench_runs import run_in_turns, session_runner, torch_runner
+from prunus.apps.tables import plain_table
+from prunus.export import unitranspose as script
+from prunus.export.pipeline import write_model
+from prunus.export.pose_script import write_pose
+from prunus.export.pose_weights import RANDOM, find_weights
+from prunus.export.simplify import with_shapes
+from prunus.export.trace import OPSET
+from prunus.models.pose.deployed import DeployedPose
+from prunus.models.pose.skeleton import COCO17
+from prunus.models.pose.unitranspose import VARIANTS, UniTransPose, unitranspose_config
+from prunus.models.pose.unitranspose_naive import NaiveUniTransPose
+from prunus.runtime.artifact import atomic_path, sha256_of
+from prunus.runtime.card import ModelCard
+from prunus.runtime.errors import CheckFailedError, PrunusError
+from prunus.runtime.measure import environment
+from prunus.runtime.progress import ConsoleProgress
+from prunus.runtime.session import open as open_session
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ROOT / ".cache" / "bench"
+RESULTS = Path(__file__).resolve().parent / "results" / "unitranspose.json"
+FORMS = ("usual", "usual-simplified", "operator", "prunus")
+TOLERANCE = 1e-4  # of the heatmaps' range
+
+
+def models(variant: str) -> dict[str, Path]:
+    """Return one file per form, written on first use, after checking that they agree.
+
+    Raises:
+        CheckFailedError: two forms give different heatmaps.
+    """
+    paths = {form: MODELS / f"unitranspose-{variant}-{form}.onnx" for form in FORMS}
+    if not all(path.is_file() for path in paths.values()):
+        MODELS.mkdir(parents=True, exist_ok=True)
+        with ConsoleProgress(f"export {variant}") as progress:
+            for k, form in enumerate(FORMS):
+                progress.update(k, len(FORMS), form)
+                _write(form, variant, paths[form])
+    _agree(list(paths.values()))
+    return paths
+
+
+def _write(form: str, variant: str, path: Path) -> None:
+    config = unitranspose_config(variant)
+    weights = find_weights(config, RANDOM)
+    network: UniTransPose = script.build_network(config, weights).absorb(form == "prunus")
+    card = script.build_card(config, weights, COCO17, heatmaps=True)
+    if form.startswith("usual"):
+        network = NaiveUniTransPose(network)
+    if form == "usual":
+        _plain_export(network, card, path)
+        return
+    write_pose(
+        network, card, path, precision="fp32", activations="int8", bf16="no", calibration=None,
+        progress=None,
+    )  # fmt: skip
+
+
+def _plain_export(network: UniTransPose, card: ModelCard, path: Path) -> None:
+    """Export as PyTorch does by itself; only shapes and the card are added."""
+    image = torch.zeros(card.inputs[0].shape, dtype=torch.uint8)
+    program = torch.onnx.export(
+        DeployedPose(network, heatmaps=True).eval(), (image,), dynamo=True, opset_version=OPSET,
+        input_names=["image"], output_names=["keypoints", "heatmaps"], verbose=False,
+    )  # fmt: skip
+    write_model(with_shapes(cast(Any, program).model_proto), card, path)
+
+
+def _agree(paths: Sequence[Path]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1, 256, 192, 3), dtype=np.uint8)
+    maps = []
+    for path in paths:
+        with open_session(path, "onnxruntime", threads=1) as session:
+            maps.append(session.run({"image": image})["heatmaps"].copy())
+    span = float(maps[0].max() - maps[0].min())
+    for path, got in zip(paths[1:], maps[1:], strict=True):
+        gap = float(np.abs(got - maps[0]).max()) / span
+        if not gap <= TOLERANCE:
+            raise CheckFailedError(
+                f"{path.name} differs from {paths[0].name} by {gap:.2g} of the heatmaps' range.",
+                f"Delete {MODELS} if these files are old.",
+            )
+
+
+def measure(variant: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure one size and print its table."""
+    paths = models(variant)
+    runners = [session_runner(paths[form], "onnxruntime", options.threads, form) for form in FORMS]
+    runners.append(torch_runner("torch-eager", paths["prunus"], options.threads))
+    with ConsoleProgress(f"unitranspose {variant}") as progress:
+        result = run_in_turns(
+            runners, rounds=options.rounds, seconds=options.seconds, progress=progress
+        )
+    rows = []
+    for name, entry in zip((*FORMS, "PyTorch eager"), result.results, strict=True):
+        low, high = (1 / r for r in reversed(entry.ratio_range))
+        rows.append(
+            [
+                name, f"{entry.latency.p50_ms:.2f}", f"{entry.latency.p90_ms:.2f}",
+                f"{1 / entry.ratio:.2f}", f"{low:.2f}-{high:.2f}",
+            ]
+        )  # fmt: skip
+    heads = ("form", "p50 ms", "p90 ms", "ratio", "range")
+    title = f"## UniTransPose-{variant}, float32, {options.threads} threads"
+    print(plain_table(title, heads, rows) + "\n", flush=True)
+    found: dict[str, Any] = json.loads(result.to_json())
+    found["files"] = {path.name: sha256_of(path) for path in paths.values()}
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="short turns")
+    parser.add_argument(
+        "--variant", choices=VARIANTS, action="append", help="default: tiny and small"
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=0, help="turns of each runner")
+    parser.add_argument("--seconds", type=float, default=0.0, help="length of a turn")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    options.rounds = options.rounds or (2 if options.quick else 6)
+    options.seconds = options.seconds or (0.5 if options.quick else 2.0)
+    begin = time.perf_counter()
+    try:
+        found = {v: measure(v, options) for v in options.variant or ("tiny", "small")}
+        body = {"environment": environment(options.threads), "cases": found}
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(options.output) as temporary:
+            temporary.write_text(json.dumps(body, sort_keys=True, indent=1) + "\n")
+    except PrunusError as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    print(f"wrote {options.output} after {time.perf_counter() - begin:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
