@@ -8,11 +8,9 @@ the run (the source, an error, Ctrl-C), the sinks are closed, which makes their 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,21 +19,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunus.apps.coco_results import ResultWriter, image_id, read_boxes
+from prunus.apps.live import (
+    Counts,
+    Loop,
+    Panel,
+    announce,
+    check_outputs,
+    default_sink,
+    open_sinks,
+)
 from prunus.apps.model_files import find_model, no_export_found, pose_models
 from prunus.apps.overlay import Bones, draw_panel, draw_people
-from prunus.apps.sinks import Sink, Stop, open_sink
-from prunus.apps.sources import PICTURES, Frame, Source, SourceInfo, open_source
+from prunus.apps.sinks import Sink
+from prunus.apps.sources import Frame, Source, SourceInfo, open_source
 from prunus.runtime.errors import UsageError
-from prunus.runtime.progress import ConsoleProgress, Silent
 
 if TYPE_CHECKING:
     from prunus.runtime.card import ModelCard
-    from prunus.runtime.pipeline import Pipeline
     from prunus.runtime.session import BackendOptions
     from prunus.runtime.tasks.pose import Pose, PoseEstimator
-
-_STEADY = 0.9  # share of the old value in the numbers on screen, so that they can be read
-_TIMES_ONLY_LIVE = ("picture", "folder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +99,10 @@ class RunSummary:
 
     def to_text(self) -> str:
         """Return a few lines for people."""
-        rate = self.frames / self.seconds if self.seconds else 0.0
-        times = "  ".join(f"{name} {p50:.1f}/{p90:.1f}" for name, p50, p90 in self.stages)
-        lines = [
-            f"{self.frames} frames, {self.people} people, {rate:.1f} frames/s, "
-            f"{self.dropped} dropped, first frame after {self.first_ms / 1000:.2f} s",
-            f"p50/p90 ms: {times}",
-            *(f"wrote {name}" for name in self.outputs),
-            *(f"warning: {line}" for line in self.warnings),
-        ]
-        if self.interrupted:
-            lines.append("stopped with Ctrl-C; everything above is complete")
-        return "\n".join(lines)
+        counts = Counts(
+            self.frames, self.dropped, self.seconds, self.first_ms, self.stages, self.interrupted
+        )
+        return "\n".join(counts.lines(f", {self.people} people", self.outputs, self.warnings))
 
 
 @dataclass(slots=True)
@@ -133,22 +127,28 @@ def run_pose(options: PoseOptions) -> RunSummary:
         sinks = _open_sinks(options, source.info, stack)
         results = _open_results(options, stack)
         people, estimator = _open_models(options, source.info, stack)
-        run = _Run(
-            options,
-            source=source,
-            sinks=sinks,
-            results=results,
-            card=estimator.card,
-            started=started,
-        )
-        run.announce(_description(estimator), _reasons(options, estimator))
-        counts = run.loop(people, Bones.of(estimator.postprocess), _description(estimator))
+        run = _Run(options, source=source, sinks=sinks, results=results, card=estimator.card)
+        if not options.quiet:
+            reasons = _reasons(options, estimator)
+            announce(estimator.card, _description(estimator), reasons, source.info, sinks)
+        counts = run.loop(people, Bones.of(estimator.postprocess), started)
+        where = _description(estimator)
     # Only now are all files closed, and so complete.
     outputs = [s.name for s in sinks if s.name != "null:"]
     if options.json_out is not None:
         outputs.append(str(options.json_out))
-    return dataclasses.replace(
-        counts, outputs=tuple(outputs), warnings=tuple(dict.fromkeys(source.warnings))
+    return RunSummary(
+        model=run.card.name,
+        backend=where,
+        frames=counts.frames,
+        dropped=counts.dropped,
+        people=run.people,
+        seconds=counts.seconds,
+        first_ms=counts.first_ms,
+        stages=counts.stages,
+        outputs=tuple(outputs),
+        warnings=tuple(dict.fromkeys(source.warnings)),
+        interrupted=counts.interrupted,
     )
 
 
@@ -163,115 +163,41 @@ class _Run:
         sinks: list[Sink],
         results: ResultWriter | None,
         card: ModelCard,
-        started: float,
     ) -> None:
         self.options, self.source, self.sinks, self.results = options, source, sinks, results
-        self.card, self.started = card, started
-        self._shown: dict[str, float] = {}
-        self._last_drawn = 0.0
+        self.card, self.people = card, 0
+        self._panel = Panel(card, source.info)
 
-    def announce(self, description: str, reasons: Sequence[str]) -> None:
-        """Say what runs where and why, before the first frame."""
-        if self.options.quiet:
-            return
-        info = self.source.info
-        print(f"{self.card.name} on {description}", file=sys.stderr)
-        for line in reasons:
-            print(f"  {line}", file=sys.stderr)
-        print(f"{info.kind} {info.width}x{info.height} -> {', '.join(s.name for s in self.sinks)}",
-              file=sys.stderr)  # fmt: skip
-
-    def loop(self, people: Callable[[_Work], _Work], bones: Bones, where: str) -> RunSummary:
+    def loop(self, people: Callable[[_Work], _Work], bones: Bones, started: float) -> Counts:
         """Run the pipeline to its end and count."""
-        from prunus.runtime.pipeline import Pipeline, Stage
+        from prunus.runtime.pipeline import Stage
 
-        frames = seen = 0
-        first_ms, interrupted, begin = 0.0, False, time.perf_counter()
-        stages = [Stage("pose", people)]
-        pipeline: Pipeline
-        if self.options.overlay:
-            stages.append(Stage("draw", lambda work: self._draw(work, bones, pipeline)))
-        pipeline = Pipeline(self._input(), stages, live=self.source.info.live)
-        with self._progress() as progress, pipeline:
-            try:
-                for item in pipeline:
-                    work: _Work = item.payload
-                    self._write(work)
-                    frames, seen = frames + 1, seen + len(work.poses)
-                    first_ms = first_ms or (time.perf_counter() - self.started) * 1000
-                    progress.update(frames, self._total(), self._note(frames, begin, work))
-                    if frames == self.options.max_frames:
-                        break
-            except Stop:
-                pass
-            except KeyboardInterrupt:
-                interrupted = True
-        return RunSummary(
-            model=self.card.name,
-            backend=where,
-            frames=frames,
-            dropped=pipeline.dropped,
-            people=seen,
-            seconds=time.perf_counter() - begin,
-            first_ms=first_ms,
-            stages=tuple((t.name, t.p50_ms, t.p90_ms) for t in pipeline.times()),
-            outputs=(),
-            warnings=(),
-            interrupted=interrupted,
-        )
+        def stages(dropped: Callable[[], int]) -> list[Stage]:
+            both = [Stage("pose", people)]
+            if self.options.overlay:
+                both.append(Stage("draw", lambda work: self._draw(work, bones, dropped())))
+            return both
 
-    def _input(self) -> Iterator[_Work]:
-        limit = None if self.source.info.live else self.options.max_frames
-        return (_Work(frame) for frame in itertools.islice(self.source, limit))
+        return Loop(
+            "pose",
+            self.source,
+            _Work,
+            stages,
+            self._write,
+            lambda work: f", {len(work.poses)} people",
+            self.options.max_frames,
+            self.options.quiet,
+            started,
+        ).run()
 
-    def _total(self) -> int:
-        known = [n for n in (self.source.info.frames, self.options.max_frames) if n]
-        return min(known, default=0)
-
-    def _progress(self) -> Any:
-        import contextlib
-
-        if self.options.quiet:
-            return contextlib.nullcontext(Silent())
-        return ConsoleProgress("pose")
-
-    def _note(self, frames: int, begin: float, work: _Work) -> str:
-        rate = frames / max(time.perf_counter() - begin, 1e-6)
-        return f"{rate:.1f} frames/s, {len(work.poses)} people"
-
-    def _draw(self, work: _Work, bones: Bones, pipeline: Pipeline) -> _Work:
+    def _draw(self, work: _Work, bones: Bones, dropped: int) -> _Work:
         draw_people(work.frame.image, work.poses, bones)
-        draw_panel(work.frame.image, self._panel(work, pipeline.dropped))
+        # Finding people is rare, and its zeros in between would hide what it costs.
+        draw_panel(work.frame.image, self._panel.lines(work.stage_ms, dropped, rare=("find",)))
         return work
 
-    def _panel(self, work: _Work, dropped: int) -> list[str]:
-        now = time.perf_counter()
-        if self._last_drawn:
-            self._steady("interval", (now - self._last_drawn) * 1000)
-        self._last_drawn = now
-        for name, value in work.stage_ms.items():
-            # Finding people is rare, and its zeros in between would hide what it costs.
-            if value or name != "find":
-                self._steady(name, value)
-        shown = self._shown
-        times = "  ".join(f"{name} {shown[name]:.1f}" for name in work.stage_ms if name in shown)
-        lines = [f"{self.card.model} {self.card.variant}  {self.card.precision.precision}"]
-        if self.card.tokens is not None:
-            plan = self.card.tokens
-            counts = " > ".join(str(n) for n in (plan.tokens, *plan.keep))
-            lines[0] = f"{self.card.model} {self.card.variant} {plan.level}"
-            lines.append(f"K {counts}  {self.card.precision.precision}")
-        lines.append(f"{times} ms")
-        if self.source.info.kind not in _TIMES_ONLY_LIVE and "interval" in shown:
-            rate = 1000 / max(shown["interval"], 1e-3)
-            lines.append(f"{rate:.1f} fps  {dropped} dropped")
-        return lines
-
-    def _steady(self, name: str, value: float) -> None:
-        old = self._shown.get(name, value)
-        self._shown[name] = _STEADY * old + (1 - _STEADY) * value
-
     def _write(self, work: _Work) -> None:
+        self.people += len(work.poses)
         if self.results is not None:
             self.results.write(work.frame, work.poses)
         for sink in self.sinks:
@@ -281,43 +207,19 @@ class _Run:
 def _check(options: PoseOptions) -> None:
     if options.single and options.boxes is not None:
         raise UsageError("Got --single and --boxes; expected one of them.", "Leave one out.")
-    for uri in (*options.sinks, str(options.json_out or "")):
-        if uri and (_overwrites(options.source, uri) or _same(options.boxes, uri)):
-            raise UsageError(f"{uri} is both source and output.", "Choose another path with -o.")
-
-
-def _overwrites(source: str, uri: str) -> bool:
-    """Tell whether writing to `uri` would replace the source, or a picture of a source folder."""
-    here, there = Path(source), Path(uri)
-    if _same(here, there):
-        return True
-    if here.is_dir():
-        written = there.suffix.lower() in PICTURES and there.exists()
-        return written and _same(here, there.parent)
-    # A folder gets each picture under the name that it had in the source.
-    return here.suffix.lower() in PICTURES and _same(here, there / here.name)
-
-
-def _same(one: Path | None, other: Path | str) -> bool:
-    return one is not None and one.exists() and Path(other).exists() and one.samefile(other)
-
-
-def default_sink(uri: str, info: SourceInfo) -> str:
-    """Return where frames go when nobody said so: beside us for files, a web page for the rest."""
-    path = Path(uri)
-    if info.kind == "folder":
-        return f"{path.resolve().name}-pose/"
-    if info.kind == "picture":
-        return f"{path.stem}-pose{path.suffix}"
-    return f"{path.stem}-pose.mp4" if info.kind == "video" else "web:8080"
+    check_outputs(
+        options.source,
+        (*options.sinks, str(options.json_out or "")),
+        () if options.boxes is None else (options.boxes,),
+    )
 
 
 def _open_sinks(options: PoseOptions, info: SourceInfo, stack: ExitStack) -> list[Sink]:
     uris = options.sinks
     if not uris:
         quiet_run = options.json_out is not None
-        uris = ("null:",) if quiet_run else (default_sink(options.source, info),)
-    return [stack.enter_context(closing(open_sink(uri, info))) for uri in uris]
+        uris = ("null:",) if quiet_run else (default_sink(options.source, info, "pose"),)
+    return open_sinks(uris, info, stack)
 
 
 def _open_results(options: PoseOptions, stack: ExitStack) -> ResultWriter | None:
