@@ -64,6 +64,7 @@ def build_app() -> typer.Typer:
         bench_cmd,
         build_cmd,
         check_cmd,
+        codec_cmd,
         doctor_cmd,
         eval_cmd,
         export_cmd,
@@ -88,6 +89,8 @@ def build_app() -> typer.Typer:
     app.command("build")(build_cmd.build)
     app.add_typer(plugin_cmd.app, name="plugin")
     app.command("bench")(bench_cmd.bench)
+    app.command("encode")(codec_cmd.encode)
+    app.command("decode")(codec_cmd.decode)
     app.add_typer(run_cmd.app, name="run")
     app.add_typer(eval_cmd.app, name="eval")
     app.command("doctor")(doctor_cmd.doctor)
@@ -177,6 +180,8 @@ _EXTRAS = {
     "onnxsim": "export",
     "polygraphy": "check",
     "faster_coco_eval": "eval",
+    "soundfile": "audio",
+    "sounddevice": "audio",
     "triton": "plugin",
     "anny": "train",
     "moderngl": "train",

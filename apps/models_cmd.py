@@ -11,7 +11,8 @@ import typer
 from prunus.apps.options import Debug, Json, Output, Quiet, shown_progress
 from prunus.runtime.errors import UsageError, nearest
 
-_IMPORTED = ["vitpose", "edaformer", "dolphin"]
+_CODECS = ["wavtokenizer", "fusecodec", "freecodec"]
+_IMPORTED = ["vitpose", "edaformer", "dolphin", *_CODECS]
 _HEADS = ["classic", "simple", "subpixel", "token", "regression"]
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
@@ -40,7 +41,11 @@ def import_checkpoint(
     checkpoint: Annotated[Path, typer.Argument(help="Official file: .pth, .pt or .safetensors.")],
     *,
     model: Annotated[
-        str, typer.Option(help="Whose checkpoint it is: vitpose, edaformer or dolphin.")
+        str,
+        typer.Option(
+            help="Whose checkpoint it is: vitpose, edaformer, dolphin, wavtokenizer, fusecodec "
+            "(SpeechTokenizer, DM-Codec) or freecodec (or parts of it: SuperCodec, ECAPA-TDNN)."
+        ),
     ] = "vitpose",
     variant: Annotated[
         str | None,
@@ -53,6 +58,10 @@ def import_checkpoint(
         str | None, typer.Option(help="Head of the checkpoint; default: what the file has.")
     ] = None,
     expert: Annotated[int, typer.Option(help="Data set of a ++ checkpoint: 0 is COCO.")] = 0,
+    names: Annotated[
+        Path | None,
+        typer.Option(help="Codecs: JSON of pattern -> replacement for files with other names."),
+    ] = None,
     output: Output = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -70,7 +79,15 @@ def import_checkpoint(
             f"Use one of: {', '.join(_IMPORTED)}",
         )
     target = output or checkpoint.with_suffix(".prunus.safetensors")
-    if model == "dolphin":
+    if names is not None and model not in _CODECS:
+        raise UsageError("--names is for codecs.", "Leave it out.")
+    if model in _CODECS:
+        if variant is not None or head is not None or expert or classes is not None:
+            raise UsageError(
+                "--variant, --head, --expert and --classes are not for codecs.", "Leave them out."
+            )
+        lines = _import_codec(checkpoint, target, model, names)
+    elif model == "dolphin":
         if head is not None or expert or classes is not None:
             raise UsageError(
                 "--head, --expert and --classes are not for Dolphin.", "Leave them out."
@@ -86,6 +103,18 @@ def import_checkpoint(
         lines = _import_vitpose(checkpoint, target, variant or "small", head, expert)
     if not quiet:
         typer.echo("\n".join(lines))
+
+
+def _import_codec(checkpoint: Path, target: Path, model: str, names: Path | None) -> list[str]:
+    from prunus.models.checkpoints import codecs
+
+    rules = codecs.read_rules(names) if names is not None else ()
+    imported = codecs.import_codec(checkpoint, target, model=model, names=rules)
+    fresh = f", {len(imported.fresh)} parameters start fresh" if imported.fresh else ""
+    return [
+        f"read {model} {imported.variant}, weight normalisation folded{fresh}",
+        f"wrote {target}; use it with: prunus export {model} --checkpoint {target}",
+    ]
 
 
 def _import_dolphin(checkpoint: Path, target: Path, variant: str) -> list[str]:

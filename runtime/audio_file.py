@@ -6,7 +6,7 @@ is imported when a file is opened.
 
 from __future__ import annotations
 
-import io
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -47,11 +47,10 @@ class SoundReader(AbstractContextManager["SoundReader"]):
         try:
             source: Any = str(path)
             if source == STDIO:
-                # libsndfile seeks; a pipe cannot, so its bytes are kept.
-                source = io.BytesIO(sys.stdin.buffer.read())
+                source = sys.stdin.fileno()  # read as it comes: a pipe need not end
             elif not Path(path).is_file():
                 raise SourceError(f"Sound file not found: {path}.", "Give a WAV or FLAC file.")
-            self._file = library.SoundFile(source)
+            self._file = library.SoundFile(source, closefd=str(path) != STDIO)
         except library.LibsndfileError as error:
             raise SourceError(
                 f"{self.title} holds no sound that can be read: {_reason(error)}.{_disguise(path)}",
@@ -80,6 +79,12 @@ class SoundReader(AbstractContextManager["SoundReader"]):
                 return
             yield block[:, 0] if self.channels == 1 else block.mean(axis=1, dtype=np.float32)
 
+    @property
+    def disguised(self) -> str:
+        """Name of the true format where the file's ending says ``.wav`` wrongly, else empty."""
+        wav = self.title.lower().endswith(".wav")
+        return self.format if wav and self.format not in ("WAV", "WAVEX", "RF64", "W64") else ""
+
     def close(self) -> None:
         """Close the file; safe to call twice."""
         self._file.close()
@@ -91,6 +96,23 @@ class SoundReader(AbstractContextManager["SoundReader"]):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def write_wav_stream(file: IO[bytes], blocks: Iterator[Audio], sample_rate_hz: int) -> int:
+    """Write mono blocks as 16-bit WAV to something that cannot seek; return the samples.
+
+    The sizes in the header are the largest ones, as other programs write them into pipes.
+    """
+    most = 0xFFFFFFFF
+    head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", most, b"WAVE", b"fmt ", 16, 1, 1,
+                       sample_rate_hz, 2 * sample_rate_hz, 2, 16, b"data", most)  # fmt: skip
+    file.write(head)
+    total = 0
+    for block in blocks:
+        file.write(np.rint(np.clip(block, -1.0, 1.0) * 32767.0).astype("<i2").tobytes())
+        total += len(block)
+    file.flush()
+    return total
 
 
 def write_wav(target: str | Path | IO[bytes], blocks: Iterator[Audio], sample_rate_hz: int) -> int:
