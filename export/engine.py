@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from prunus.export.engine_attention import AttentionNodes, check_attention
+from prunus.export.engine_attention import AttentionNodes, check_attention, drop_bodies
 from prunus.export.engine_child import run_child
 from prunus.export.engine_choice import time_engines
 from prunus.export.engine_worker import BuildJob
@@ -155,18 +155,23 @@ def _build_one(
 ) -> EngineSidecar:
     """Build a plan with or without the library; returns its sidecar, which is not written yet."""
     started = time.monotonic()
-    job = BuildJob(
-        onnx=str(request.onnx),
-        plan=str(plan),
-        flavour=request.flavour,
-        pipe=-1,
-        timing_cache=request.timing_cache,
-        workspace_mib=request.workspace_mib,
-        tf32=request.tf32,
-        plugin="" if library is None else str(library.path.absolute()),
-        attention_nodes=request.attention_nodes,
-    )
-    built: dict[str, Any] = run_child(job, request.timeout, progress, request.target)
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / "graph.onnx"
+        if library is not None:
+            drop_bodies(request.onnx, graph)
+        job = BuildJob(
+            onnx=str(request.onnx),
+            plan=str(plan),
+            flavour=request.flavour,
+            pipe=-1,
+            timing_cache=request.timing_cache,
+            workspace_mib=request.workspace_mib,
+            tf32=request.tf32,
+            plugin="" if library is None else str(library.path.absolute()),
+            attention_nodes=request.attention_nodes,
+            graph="" if library is None else str(graph),
+        )
+        built: dict[str, Any] = run_child(job, request.timeout, progress, request.target)
     _check_share(built["half_layer_share"], request.min_half_share, request.onnx)
     return EngineSidecar(
         card=request.card,

@@ -66,3 +66,25 @@ def check_attention(path: str | Path) -> AttentionNodes:
                 f"the plugin takes {MIN_HEAD_DIM} to {MAX_HEAD_DIM}",
             )
     return AttentionNodes(len(nodes))
+
+
+def drop_bodies(path: str | Path, target: str | Path) -> None:
+    """Write the graph without the functions of its attention nodes.
+
+    Before 10.7 TensorRT takes a function even where a plugin of that name is registered, so what the
+    plugin is to execute must come without one.
+
+    Args:
+        path: ONNX file.
+        target: File to write.
+    """
+    import onnx
+
+    from prunus.export.attention_body import DOMAIN
+    from prunus.export.functions import NAMES
+
+    model = onnx.load(str(path))
+    kept = [f for f in model.functions if f.domain != DOMAIN or f.name not in NAMES]
+    del model.functions[:]
+    model.functions.extend(kept)
+    onnx.save(model, str(target))

@@ -34,7 +34,7 @@ class BuildJob:
     """What the parent asks for.
 
     Attributes:
-        onnx: Path of the ONNX file.
+        onnx: Path of the ONNX file, as messages name it.
         plan: Path that the plan is written to.
         flavour: Import name, ``tensorrt`` or ``tensorrt_rtx``.
         pipe: File descriptor of the report.
@@ -43,6 +43,7 @@ class BuildJob:
         tf32: Whether float32 products may be rounded to 10 bits of mantissa.
         plugin: Path of the plugin library that executes the attention nodes, empty for none.
         attention_nodes: How many nodes must become plugin layers.
+        graph: Path of the file to parse where it is another: the same without functions.
     """
 
     onnx: str
@@ -54,6 +55,7 @@ class BuildJob:
     tf32: bool = False
     plugin: str = ""
     attention_nodes: int = 0
+    graph: str = ""
 
 
 class BuildRefused(Exception):  # noqa: N818 - a message to the parent, never shown to users
@@ -147,7 +149,7 @@ def _count_plugins(job: BuildJob, network: Any) -> int:
         raise BuildRefused(
             "build",
             f"{found} of {wanted} attention nodes of {job.onnx} became plugin layers",
-            "TensorRT 10.7 or later prefers the plugin; or build with --plugin off.",
+            "Build the engine with --plugin off.",
         )
     return found
 
@@ -171,7 +173,7 @@ def _network_flags(trt: Any) -> int:
 
 def _parse(trt: Any, job: BuildJob, network: Any, logger: Any) -> None:
     parser = trt.OnnxParser(network, logger)
-    if parser.parse_from_file(job.onnx):
+    if parser.parse_from_file(job.graph or job.onnx):
         return
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
     told = [f"{_where(e)}{str(e.desc()).strip()}" for e in errors] or ["no reason given"]

@@ -18,7 +18,7 @@ import pytest
 from prunus.export import engine as engine_module
 from prunus.export import engine_child
 from prunus.export.engine import build_engine, choose_library
-from prunus.export.engine_attention import AttentionNodes, check_attention
+from prunus.export.engine_attention import AttentionNodes, check_attention, drop_bodies
 from prunus.export.engine_choice import example_inputs, time_engines
 from prunus.export.engine_worker import BuildJob
 from prunus.runtime.artifact import EngineSidecar
@@ -151,6 +151,21 @@ def test_what_a_graph_asks_of_the_plugin(tmp_path) -> None:
     path.write_bytes(b"\xff" * 100)
     with pytest.raises(ArtifactError, match="cannot be read"):
         check_attention(path)
+
+
+def test_what_the_plugin_executes_comes_without_a_body(tmp_path) -> None:
+    model = graphs.attention_model()
+    other = onnx.helper.make_function(
+        "elsewhere", "Other", ["a"], ["b"], [onnx.helper.make_node("Relu", ["a"], ["b"])],
+        [onnx.helper.make_opsetid("", 18)],
+    )  # fmt: skip
+    model.functions.append(other)
+    assert len(model.functions) == 5
+    onnx.save(model, tmp_path / "m.onnx")
+    drop_bodies(tmp_path / "m.onnx", tmp_path / "bare.onnx")
+    bare = onnx.load(tmp_path / "bare.onnx")
+    assert [f.name for f in bare.functions] == ["Other"]
+    assert bare.graph == model.graph
 
 
 def test_choice_of_a_library(plugin_library, monkeypatch) -> None:
