@@ -360,26 +360,53 @@ def test_body_attributes_are_for_bodies_alone(mixed):
         assert rest == {"num_heads", "scale", "combine", "plugin_version", "plugin_namespace"}
 
 
-@pytest.mark.trt
-@pytest.mark.skipif(
+needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
 )
-@pytest.mark.parametrize("half", [False, True])
-def test_tensorrt_takes_each_nodes_own_body(mixed, half):
+
+
+def parsed_by_tensorrt(model):
+    """Return TensorRT's builder, network and what keeps them alive."""
     import tensorrt_rtx as trt
 
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)
-    model = to_fp16(mixed[3]) if half else mixed[3]
-    parsed = parser.parse(model.SerializeToString())
-    assert parsed, [parser.get_error(k).desc() for k in range(parser.num_errors)]
+    done = parser.parse(model.SerializeToString())
+    assert done, [parser.get_error(k).desc() for k in range(parser.num_errors)]
+    return builder, network, (parser, logger)
+
+
+@pytest.mark.trt
+@needs_rtx
+@pytest.mark.parametrize("fed", [FED, (*FED, *BIASES)], ids=["constant", "computed"])
+@pytest.mark.parametrize("combine", COMBINES)
+def test_tensorrt_parses_bodies_that_guard_masked_rows(attention_definition, combine, fed):
+    grid = attention_definition.window_table(4, 4, 2)
+    problem = attention_definition.problem(
+        1, grid, grid, 16, 3, 2, 16, bias_l=(4, 2, 4, 4), bias_g=(1, 4, 2, 4, 3)
+    )
+    problem["bias_l"][1, 0, 2] = problem["bias_g"][:, 1, 0, 2] = MASK_VALUE
+    model, _ = node_model(problem, 2, combine, fed=fed)
+    for graph in (model, to_fp16(model)):
+        _, network, _alive = parsed_by_tensorrt(graph)
+        assert tuple(network.get_output(0).shape) == (1, 16, 32)
+
+
+@pytest.mark.trt
+@needs_rtx
+@pytest.mark.parametrize("half", [False, True])
+def test_tensorrt_takes_each_nodes_own_body(mixed, half):
+    import tensorrt_rtx as trt
+
+    builder, network, _alive = parsed_by_tensorrt(to_fp16(mixed[3]) if half else mixed[3])
     layers = [network.get_layer(k) for k in range(network.num_layers)]
     softmaxes = [layer for layer in layers if layer.type == trt.LayerType.SOFTMAX]
     # local, joint, two of the sum, global: keys per row.
     assert [layer.get_output(0).shape[-1] for layer in softmaxes] == [12, 17, 12, 5, 5]
     assert not [layer for layer in layers if "PLUGIN" in str(layer.type)]
+    assert builder.build_serialized_network(network, builder.create_builder_config()) is not None
 
 
 def test_the_bare_operator_exports(cases, attention_definition):
