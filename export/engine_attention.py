@@ -71,8 +71,8 @@ def check_attention(path: str | Path) -> AttentionNodes:
 def drop_bodies(path: str | Path, target: str | Path) -> None:
     """Write the graph without the functions of its attention nodes.
 
-    Before 10.7 TensorRT takes a function even where a plugin of that name is registered, so what the
-    plugin is to execute must come without one.
+    Before 10.7 TensorRT takes a function even where a plugin of that name is registered, so what
+    the plugin is to execute must come without one.
 
     Args:
         path: ONNX file.

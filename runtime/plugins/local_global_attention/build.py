@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from prunus.runtime.plugins.library import PluginLibrary, cache_folder, describe
 from prunus.runtime.plugins.local_global_attention import NAME, NAMESPACE, VERSION
 from prunus.runtime.plugins.local_global_attention.headers import Headers, find_headers
 from prunus.runtime.plugins.local_global_attention.kernel_table import kernel_table
-from prunus.runtime.plugins.local_global_attention.tiles import ARCHITECTURES, compiled_tiles
+from prunus.runtime.plugins.local_global_attention.tiles import ARCHITECTURES, Tile, compiled_tiles
 from prunus.runtime.progress import Progress, Silent
 
 _FOLDER = Path(__file__).parent
@@ -80,11 +80,7 @@ def build_library(
     todo = {a: [t for t in compiled_tiles(a) if t.dtype in dtypes] for a in wanted}
     report = progress or Silent()
     total = sum(len(tiles) for tiles in todo.values()) + 1
-    jobs = [
-        _Job(a, folder / f"sm{a}", [t.name for t in tiles if not _is_there(folder, a, t.name)])
-        for a, tiles in todo.items()
-    ]
-    _compile_kernels([job for job in jobs if job.names], total, report)
+    _compile_kernels(_jobs(folder, todo), total, report)
     description = {
         "name": NAME,
         "namespace": NAMESPACE,
@@ -160,15 +156,26 @@ def _is_there(folder: Path, architecture: int, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """Kernels of one architecture that are not in the cache yet."""
+    """Kernels of one architecture that one child process compiles."""
 
     architecture: int
     folder: Path
     names: list[str]
 
 
+def _jobs(folder: Path, todo: Mapping[int, Sequence[Tile]]) -> list[_Job]:
+    """Return what is not in the cache, split so that every processor has something to do."""
+    jobs = []
+    parts = max((os.cpu_count() or 1) // len(todo), 1)
+    for architecture, tiles in todo.items():
+        names = [t.name for t in tiles if not _is_there(folder, architecture, t.name)]
+        place = folder / f"sm{architecture}"
+        jobs += [_Job(architecture, place, names[i::parts]) for i in range(parts)]
+    return [job for job in jobs if job.names]
+
+
 def _compile_kernels(jobs: Sequence[_Job], total: int, report: Progress) -> None:
-    """Compile in one child process per architecture, as many at once as there are processors."""
+    """Compile in a child process per job, as many at once as there are processors."""
     done, lock = total - 1 - sum(len(job.names) for job in jobs), threading.Lock()
     report.update(done, total, "compiling kernels")
 
@@ -176,8 +183,9 @@ def _compile_kernels(jobs: Sequence[_Job], total: int, report: Progress) -> None
 
     def compile_one(job: _Job) -> None:
         nonlocal done
-        with tempfile.TemporaryFile("w+") as words:  # a compiler that fails can say a great deal
-            child = _start(job, words)
+        # A compiler that fails can say a great deal; what it keeps is of no use afterwards.
+        with tempfile.TemporaryFile("w+") as words, tempfile.TemporaryDirectory() as cache:
+            child = _start(job, words, cache)
             live.append(child)
             for line in child.stdout or ():
                 with lock:
@@ -205,8 +213,8 @@ def _compile_kernels(jobs: Sequence[_Job], total: int, report: Progress) -> None
             raise
 
 
-def _start(job: _Job, words: IO[str]) -> subprocess.Popen[str]:
-    """Start the child of a job; what it complains of goes to `words`."""
+def _start(job: _Job, words: IO[str], cache: str) -> subprocess.Popen[str]:
+    """Start the child of a job; what it complains of goes to `words`, its own files to `cache`."""
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -221,7 +229,12 @@ def _start(job: _Job, words: IO[str]) -> subprocess.Popen[str]:
         stderr=words,
         text=True,
     )
-    task = {"architecture": job.architecture, "folder": str(job.folder), "names": job.names}
+    task = {
+        "architecture": job.architecture,
+        "folder": str(job.folder),
+        "cache": cache,
+        "names": job.names,
+    }
     if child.stdin is not None:
         with suppress(BrokenPipeError), child.stdin:
             child.stdin.write(json.dumps(task))

@@ -5,7 +5,8 @@ imported, holds hundreds of megabytes, and should not be able to take a caller d
 is needed: triton brings its own assembler.
 
 Input: one JSON object on stdin, ``architecture`` (compute capability times ten), ``folder`` (where
-the results go) and ``names`` (tiles to compile). Output: one line per kernel on stdout, its name.
+the results go), ``cache`` (where the compiler may keep files of its own) and ``names`` (tiles to
+compile). Output: one line per kernel on stdout, its name.
 
 Runs as ``python -m prunus.runtime.plugins.local_global_attention.compile_kernels``.
 """
@@ -110,17 +111,15 @@ def main() -> int:
     # Line tables make the kernels three times as large; an interpreted kernel cannot be compiled.
     os.environ["TRITON_DISABLE_LINE_INFO"] = "1"
     os.environ.pop("TRITON_INTERPRET", None)
-    folder = Path(job["folder"])
-    os.environ["TRITON_CACHE_DIR"] = str(folder / "compiler")
+    os.environ["TRITON_CACHE_DIR"] = job["cache"]
     try:
         for tile in compiled_tiles(job["architecture"]):
             if tile.name in job["names"]:
-                compile_tile(job["architecture"], tile, folder)
+                compile_tile(job["architecture"], tile, Path(job["folder"]))
                 sys.stdout.write(f"{tile.name}\n")
                 sys.stdout.flush()
     except Exception as error:
-        text = " ".join(str(error).split())[:400]
-        sys.stderr.write(f"{type(error).__name__}: {text}\n")
+        sys.stderr.write(f"{type(error).__name__}: {' '.join(str(error).split())[:400]}\n")
         return 1
     return 0
 
