@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -27,6 +28,8 @@ def convert(
     outputs: Mapping[str, str],
     *,
     half_storage: bool = True,
+    scale: float = 1.0,
+    offset: float = 0.0,
 ) -> onnx.ModelProto:
     """Convert the part of a graph model that leads to `outputs`.
 
@@ -35,6 +38,8 @@ def convert(
         size: Height and width of the input in pixels.
         outputs: Name in the ONNX file -> name of the TensorFlow node.
         half_storage: Store weights as float16 where that is exact.
+        scale: The original input is ``image * scale + offset``: for networks that take floats.
+        offset: See `scale`.
 
     Returns:
         A checked model with the input ``image`` uint8 (1, height, width, 3), static shapes
@@ -57,7 +62,7 @@ def convert(
     builder = Builder(graph.weights, by_name, half_storage)
     for node in nodes:
         if node.op == "Placeholder":
-            _input(builder, node, nodes)
+            _input(builder, node, nodes, scale, offset)
         elif node.op != "Const":
             RULES[node.op](builder, node)
     for name, source in outputs.items():
@@ -88,10 +93,19 @@ def _ancestors(
     return [n for n in graph.nodes if n.name in keep]
 
 
-def _input(b: Builder, placeholder: TfjsNode, nodes: Sequence[TfjsNode]) -> None:
+def _input(
+    b: Builder, placeholder: TfjsNode, nodes: Sequence[TfjsNode], scale: float, offset: float
+) -> None:
     wanted = ONNX_TYPE[placeholder.attributes["dtype"]["type"]]
     readers = [n for n in nodes if placeholder.name in n.inputs]
-    if all(n.op == "Cast" for n in readers):  # uint8 may go straight to what the readers cast to
+    if (scale, offset) != (1.0, 0.0):
+        value = b.add("Cast", ["image"], to=TensorProto.FLOAT)
+        factors = (("Mul", scale), ("Add", offset))
+        for op, factor in (f for f in factors if f != ("Add", 0.0)):
+            operand = b.constant(f"image/{op.lower()}", np.array(factor, np.float32))
+            value = b.add(op, [value, operand])
+        b.add("Identity", [value], placeholder.name)
+    elif all(n.op == "Cast" for n in readers):  # uint8 may go straight to what the readers cast to
         b.add("Identity", ["image"], placeholder.name)
     else:
         b.add("Cast", ["image"], placeholder.name, to=wanted)

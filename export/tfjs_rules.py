@@ -234,8 +234,19 @@ def _resize(b: Builder, n: TfjsNode) -> None:
 
 def _pad(b: Builder, n: TfjsNode) -> None:
     pads = b.weight(n, 1).astype(np.int64)
+    if n.inputs[0] in b.channels_first:
+        pads = pads[list(TO_NCHW)]
+    inputs = b.keep_layout(n.inputs[:1], n.name)
     flat = np.concatenate([pads[:, 0], pads[:, 1]])
-    b.add("Pad", [b.operand(n.inputs[0]), b.constant(f"{n.name}#pads", flat)], n.name)
+    b.add("Pad", [*inputs, b.constant(f"{n.name}#pads", flat)], n.name)
+
+
+def _prelu(b: Builder, n: TfjsNode) -> None:
+    slope = b.weight(n, 1)
+    if n.inputs[0] in b.channels_first:  # one slope per channel, or a whole map of them
+        slope = slope.reshape(-1, 1, 1) if slope.ndim < 3 else np.moveaxis(slope, -1, -3)
+    inputs = b.keep_layout(n.inputs[:1], n.name)
+    b.add("PRelu", [*inputs, b.constant(f"{n.name}#slope", slope)], n.name)
 
 
 def _axes(b: Builder, *axes: int) -> str:
@@ -288,7 +299,7 @@ def _gather_nd(b: Builder, n: TfjsNode) -> None:
 _SAME_MEANING = {
     "AddV2": "Add", "Add": "Add", "BiasAdd": "Add", "Sub": "Sub", "Mul": "Mul", "RealDiv": "Div",
     "AddN": "Sum", "Maximum": "Max", "Minimum": "Min", "Sqrt": "Sqrt", "Exp": "Exp",
-    "Sigmoid": "Sigmoid", "Identity": "Identity", "Relu": "Relu", "Prelu": "PRelu",
+    "Sigmoid": "Sigmoid", "Identity": "Identity", "Relu": "Relu",
 }  # fmt: skip
 
 RULES: Mapping[str, Rule] = {
@@ -305,6 +316,7 @@ RULES: Mapping[str, Rule] = {
     "AvgPool": _pool("AveragePool"),
     "ResizeBilinear": _resize,
     "Pad": _pad,
+    "Prelu": _prelu,
     "Unpack": _unstack,
     "Pack": _stack,
     "ExpandDims": _expand_dims,

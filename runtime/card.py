@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from prunus.runtime.codec_card import CodecPostprocess, CodecPreprocess
 from prunus.runtime.errors import ArtifactError, nearest
+from prunus.runtime.face_card import FaceMeshPostprocess, FacesPostprocess
 from prunus.runtime.separation_card import (
     MixturePreprocess,
     MouthPreprocess,
@@ -312,6 +313,8 @@ Postprocess = (
     | MaskPostprocess
     | CodecPostprocess
     | SeparatorPostprocess
+    | FacesPostprocess
+    | FaceMeshPostprocess
 )
 
 

@@ -142,6 +142,23 @@ def test_depthwise_and_resize_and_sum(tmp_path: Path) -> None:
     np.testing.assert_allclose(y[0, 1, 1], inner - weights["shift"], rtol=1e-5, atol=1e-2)
 
 
+def test_scaling_prelu_and_padding_of_channels(tmp_path: Path) -> None:
+    kernel, slope = _half(1, 1, 3, 4), _half(1, 1, 4)
+    nodes = [
+        _node("_FusedConv2D", "c", ["float", "k"], **_conv_attr(1, "SAME")),
+        _node("Prelu", "p", ["c", "slope"]),
+        _node("Pad", "padded", ["p", "pads"]),
+    ]
+    pads = np.array([[0, 0], [1, 0], [0, 0], [0, 2]], np.int32)
+    weights = {"k": kernel, "slope": slope, "pads": pads}
+    graph = load_graph(_write(tmp_path, nodes, weights))
+    model = convert(graph, (2, 3), {"y": "padded"}, scale=1 / 127.5, offset=-1.0)
+    image = RNG.integers(0, 255, (1, 2, 3, 3)).astype(np.uint8)
+    x = _convolve(image[0] / 127.5 - 1, kernel, 1)
+    expected = np.pad(np.where(x < 0, slope * x, x), pads[1:])
+    np.testing.assert_allclose(_run(model, image)[0][0], expected, atol=1e-5)
+
+
 def test_half_storage_is_exact_and_smaller(tmp_path: Path) -> None:
     weights = {"k": _half(1, 1, 3, 64), "b": _half(64)}
     nodes = [_node("_FusedConv2D", "y", ["float", "k", "b"], **_conv_attr(1, "VALID", "BiasAdd"))]

@@ -81,7 +81,7 @@ def test_describe_names_the_axes() -> None:
         (
             "postprocess.kind",
             "boxes",
-            r"kind is 'boxes'; expected one of \['codes', 'keypoints', .*'people'.*\]",
+            r"kind is 'boxes'; expected one of \['codes', .*'faces', 'keypoints', .*'people'.*\]",
         ),
         ("postprocess.kind", ["keypoints"], "kind is"),
         ("postprocess", 3, "kind is None"),
