@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from prunus.apps.sinks import require_space
+from prunus.apps.json_list import JsonListWriter
 from prunus.apps.sources import Frame
-from prunus.runtime.artifact import write_error
 from prunus.runtime.errors import SourceError
 
 if TYPE_CHECKING:
@@ -51,61 +48,13 @@ def result_of(frame: Frame, pose: Pose) -> dict[str, Any]:
     return entry
 
 
-class ResultWriter:
-    """Write results as they come; the file gets its name, whole and valid, when it is closed.
-
-    Args:
-        path: JSON file.
-
-    Raises:
-        SourceError: the folder cannot be written.
-        HostError: the disk is full.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path, self.people, self._closed = path, 0, False
-        if path.suffix.lower() != ".json":
-            raise SourceError(
-                f"Got --json-out {path}; expected a .json file.", "Example: -o a.json"
-            )
-        try:
-            handle, name = tempfile.mkstemp(
-                prefix=f".{path.stem}-", suffix=".json", dir=path.parent
-            )
-            self._temporary = Path(name)
-            self._file: IO[str] = os.fdopen(handle, "w", encoding="utf-8")
-            require_space(path)
-            self._file.write("[")
-        except OSError as error:
-            raise write_error(error, path) from None
+class ResultWriter(JsonListWriter):
+    """Write poses as they come; the file gets its name, whole and valid, when it is closed."""
 
     def write(self, frame: Frame, poses: Iterable[Pose]) -> None:
         """Add the people of one frame."""
-        try:
-            for pose in poses:
-                self._file.write("\n" if self.people == 0 else ",\n")
-                self._file.write(json.dumps(result_of(frame, pose), sort_keys=True))
-                self.people += 1
-        except OSError as error:
-            raise write_error(error, self._path) from None
-
-    def close(self) -> None:
-        """End the list and give the file its name; safe to call twice."""
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            self._file.write("\n]\n")
-            self._file.flush()
-            self._file.close()
-            mask = os.umask(0)
-            os.umask(mask)
-            self._temporary.chmod(0o666 & ~mask)
-            self._temporary.replace(self._path)
-        except OSError as error:
-            raise write_error(error, self._path) from None
-        finally:
-            self._temporary.unlink(missing_ok=True)
+        for pose in poses:
+            self.add(result_of(frame, pose))
 
 
 def read_boxes(path: Path) -> dict[int, list[tuple[float, float, float, float, float]]]:

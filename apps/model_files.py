@@ -87,6 +87,25 @@ def pose_models(names: Sequence[str], level: str | None) -> list[Path]:
     return files
 
 
+def segmentation_model(name: str | None) -> Path:
+    """Return the file of a segmentation model: what was named, else the one that ships.
+
+    Raises:
+        ArtifactError: nothing fits.
+    """
+    if name is not None:
+        return find_model(name)
+    from prunus.models import zoo
+
+    shipped = [e for e in zoo.entries() if e.kind == "artifact" and e.task == "segmentation"]
+    if not shipped:
+        raise ArtifactError(
+            "No --model was given and no segmentation model ships.",
+            "Make one with: prunus export edaformer --weights FILE",
+        )
+    return zoo.model_path(shipped[0].name)
+
+
 def no_export_found(level: str | None) -> str:
     """Return the clause that says which file was looked for, and how it is made."""
     stem = f"{DEFAULT_MODEL}-{level or DEFAULT_LEVEL}"

@@ -82,10 +82,18 @@ def draw_people(
     return scene
 
 
-def draw_panel(scene: Image, lines: Sequence[str]) -> Image:
-    """Draw lines of text on a translucent panel in the upper left corner and return the scene.
+def draw_panel(
+    scene: Image, lines: Sequence[str], *, swatches: Sequence[Colour] = (), bottom: bool = False
+) -> Image:
+    """Draw lines of text on a translucent panel in a left corner and return the scene.
 
     A frame that is too small for text stays as it is.
+
+    Args:
+        scene: uint8 (height, width, 3) BGR; changed in place.
+        lines: Text.
+        swatches: One BGR colour per line, drawn as a square before it; none for no squares.
+        bottom: In the lower corner instead of the upper one.
     """
     if not lines or min(scene.shape[:2]) < _PANEL_MINIMUM:
         return scene
@@ -94,16 +102,22 @@ def draw_panel(scene: Image, lines: Sequence[str]) -> Image:
     scale = _text_scale(scene)
     widest = max(cv2.getTextSize(line, font, scale, 1)[0][0] for line in lines)
     pad, step = round(20 * scale), round(36 * scale)
-    room = scene.shape[1] - 4 * pad
+    indent = step if swatches else 0
+    room = scene.shape[1] - 4 * pad - indent
     if widest > room:
         scale, widest = scale * room / widest, room
-    height, width = step * len(lines) + pad, widest + 2 * pad
-    corner = scene[pad : pad + height, pad : pad + width]
+    height, width = step * len(lines) + pad, widest + 2 * pad + indent
+    top = max(scene.shape[0] - pad - height, 0) if bottom else pad
+    corner = scene[top : top + height, pad : pad + width]
     # One blend of the corner alone: blending whole frames would cost more than the skeletons.
     corner[:] = (corner * 0.35 + np.array(_DARK) * 0.65).astype(np.uint8)
     for i, line in enumerate(lines):
-        at = (2 * pad, pad + round(step * (i + 0.85)))
-        colour = _WHITE if i == 0 else (200, 200, 200)
+        at = (2 * pad + indent, top + round(step * (i + 0.85)))
+        colour = _WHITE if i == 0 or swatches else (200, 200, 200)
+        if swatches:
+            side = round(0.55 * step)
+            low, high = (2 * pad, at[1] - side), (2 * pad + side, at[1])
+            cv2.rectangle(scene, low, high, swatches[i], -1)
         cv2.putText(scene, line, at, font, scale, colour, 1, cv2.LINE_AA)
     return scene
 

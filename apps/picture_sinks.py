@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from prunus.apps.opencv import load_cv2
 from prunus.apps.sinks import require_space
@@ -11,8 +14,12 @@ from prunus.runtime.artifact import atomic_path, write_error
 from prunus.runtime.errors import SourceError
 
 
-def write_picture(path: Path, image: Image) -> None:
+def write_picture(path: Path, image: npt.NDArray[Any]) -> None:
     """Write a picture atomically in the format of its ending.
+
+    Args:
+        path: File with the ending of a picture format.
+        image: uint8 (height, width, 3) BGR; for ``.png`` also uint8 or uint16 (height, width).
 
     Raises:
         SourceError: the folder cannot be written.

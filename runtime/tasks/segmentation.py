@@ -7,6 +7,7 @@ and to the frame, as the published protocol does. Large frames can go through in
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,9 @@ class Segmenter(Closable):
         session: An open session of a segmentation model.
         smoothing: Steadies the masks of successive frames; None for pictures.
 
+    Attributes:
+        stage_ms: Milliseconds of the last call by part: ``fit``, ``infer`` and ``decode``.
+
     Raises:
         ArtifactError: the card is not that of a segmentation network.
     """
@@ -61,6 +65,7 @@ class Segmenter(Closable):
         self.fit = FrameFit(self.preprocess)
         batch = self.card.inputs[0].shape[0]
         self._buffer = np.zeros((batch, *self.fit.size, 3), np.uint8)
+        self.stage_ms: dict[str, float] = {}
 
     @staticmethod
     def open(
@@ -96,11 +101,21 @@ class Segmenter(Closable):
             UsageError: the frame does not become the model's input size (``keep_ratio`` only).
         """
         check_frame(frame_bgr)
-        size = (frame_bgr.shape[0], frame_bgr.shape[1])
+        began = time.perf_counter_ns()
+        self.stage_ms = dict.fromkeys(("fit", "infer", "decode"), 0.0)
         scaled = self.fit.scale(frame_bgr)
+        if self.preprocess.fit != "sliding":
+            self.fit.place(scaled, self._buffer[0])
+        self.stage_ms["fit"] = (time.perf_counter_ns() - began) / 1e6
+        mask = self._mask(scaled, (frame_bgr.shape[0], frame_bgr.shape[1]))
+        total = (time.perf_counter_ns() - began) / 1e6
+        self.stage_ms["decode"] = total - self.stage_ms["fit"] - self.stage_ms["infer"]
+        return mask
+
+    def _mask(self, scaled: Frame, size: tuple[int, int]) -> Mask:
+        """Return the mask, at the frame's size, of a scaled frame that is placed already."""
         if self.preprocess.fit == "sliding":
             return self._from_logits(self._slide(scaled), size)
-        self.fit.place(scaled, self._buffer[0])
         raw = self._run()[0]
         inside = (scaled.shape[0], scaled.shape[1])
         if self.postprocess.decoder == "class_ids":
@@ -122,8 +137,11 @@ class Segmenter(Closable):
         feed: npt.NDArray[Any] = self._buffer
         if not self.preprocess.normalised_in_graph:
             feed = np.concatenate([normalise(image, self.preprocess) for image in self._buffer])
+        began = time.perf_counter_ns()
+        outputs = self.session.run({spec.name: feed})
+        self.stage_ms["infer"] += (time.perf_counter_ns() - began) / 1e6
         # A copy: the session may hand out the same output buffer again.
-        raw = np.array(self.session.run({spec.name: feed})[self.card.outputs[0].name])
+        raw = np.array(outputs[self.card.outputs[0].name])
         if raw.dtype.kind == "f" and not np.isfinite(raw).all():
             raise TensorError(
                 f"{self.card.name} returned numbers that are not finite.",

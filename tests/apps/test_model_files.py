@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prunus.apps.model_files import find_model, pose_models
+from prunus.apps.model_files import find_model, pose_models, segmentation_model
 from prunus.models import zoo
 from prunus.runtime.errors import ArtifactError, UsageError
 
@@ -48,3 +48,18 @@ def test_default_is_what_export_and_demo_leave(tmp_path, monkeypatch, stem):
 def test_unknown_level():
     with pytest.raises(UsageError, match="did you mean"):
         pose_models([], "L02")
+
+
+def test_a_named_segmentation_model_is_taken(tmp_path):
+    (tmp_path / "own.onnx").touch()
+    assert segmentation_model(str(tmp_path / "own.onnx")) == tmp_path / "own.onnx"
+
+
+def test_the_shipped_segmentation_model_is_the_default(monkeypatch):
+    shipped = [e for e in zoo.entries() if e.task == "segmentation" and e.kind == "artifact"]
+    if shipped:
+        assert segmentation_model(None) == zoo.model_path(shipped[0].name)
+    monkeypatch.setattr(zoo, "entries", lambda: [])
+    with pytest.raises(ArtifactError, match="no segmentation model ships") as caught:
+        segmentation_model(None)
+    assert "prunus export edaformer" in caught.value.hint
