@@ -188,6 +188,8 @@ def _backend(name: str) -> Backend:
 
 def _hidden_scores(card: ModelCard) -> tuple[str, tuple[int, ...]] | None:
     """Return name and shape of the scores that judge random weights, if they are hidden."""
+    if card.task not in ("pose", "segmentation"):  # sound has no picture's three axes
+        return None
     named = {output.name for output in card.outputs}
     batch, height, width = card.inputs[0].shape[:3]
     post = card.postprocess
