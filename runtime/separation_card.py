@@ -26,6 +26,8 @@ class MouthPreprocess:
         mean: Mean on the scale 0..1.
         std: Standard deviation on the scale 0..1.
         normalised_in_graph: True when the graph takes raw 0..255 pixels and normalises itself.
+        drawing: ``picture`` (the grey pixels of the mouth) or ``lips`` (the contours of the lips
+            drawn in three greys, for networks that were trained on drawn lips).
     """
 
     frames: int
@@ -36,6 +38,7 @@ class MouthPreprocess:
     mean: float = 0.421
     std: float = 0.165
     normalised_in_graph: bool = True
+    drawing: Literal["picture", "lips"] = "picture"
     kind: Literal["mouth"] = "mouth"
 
     def __post_init__(self) -> None:
@@ -89,11 +92,14 @@ class SeparatorPostprocess:
         part: Which graph this is.
         heat_radius: Taps on each side of the filter that stands for heat diffusion.
         heat_gain_error: Largest gain by which any of these filters differs from the operator.
+        heat_snr_db: The voice with these filters against the voice with the operator itself; the
+            rounding of float32 bounds it near 100.
         token_step: Coarse tokens of the network per token of the graph; 1 is the network's own.
     """
 
     part: Literal["lips", "voice"]
     heat_radius: int = 0
     heat_gain_error: float = 0.0
+    heat_snr_db: float = 0.0
     token_step: int = 1
     kind: Literal["separator"] = "separator"

@@ -24,7 +24,8 @@ import numpy.typing as npt
 from prunus.runtime.card import ImagePreprocess, PeoplePostprocess
 from prunus.runtime.closable import Closable
 from prunus.runtime.errors import ArtifactError
-from prunus.runtime.tasks.crop import check_frame, load_cv2
+from prunus.runtime.tasks.crop import check_frame
+from prunus.runtime.tasks.letterbox import letterbox_into
 from prunus.runtime.tasks.movenet import PIXEL_SHIFT
 from prunus.runtime.tasks.pose import Pose
 
@@ -178,28 +179,14 @@ class PeopleFinder(Closable):
             TensorError: the frame has a wrong shape or dtype.
         """
         check_frame(frame_bgr)
-        scale = self._letterbox(frame_bgr)
+        rgb, pad = self.preprocess.colour == "rgb", self.preprocess.pad_value
+        scale = letterbox_into(frame_bgr, self._buffer[0], rgb=rgb, pad_value=pad)
         heads = self.session.run({self.session.card.inputs[0].name: self._buffer})
         post = self.postprocess
         people = decode_multipose(heads, post.stride, post.maximum_people, self.minimum_score)
         return [
             p for p in _to_image(people, scale, frame_bgr.shape) if p.score >= self.minimum_score
         ]
-
-    def _letterbox(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-        """Fill the input buffer; return input pixels per image pixel as x, y."""
-        cv2 = load_cv2()
-        height, width = self._buffer.shape[1:3]
-        ratio = min(height / frame.shape[0], width / frame.shape[1])
-        size = max(round(frame.shape[1] * ratio), 1), max(round(frame.shape[0] * ratio), 1)
-        # Averaging keeps small people visible when a large frame shrinks.
-        method = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
-        small = cv2.resize(frame, size, interpolation=method)
-        self._buffer[:] = self.preprocess.pad_value
-        self._buffer[0, : size[1], : size[0]] = (
-            small[:, :, ::-1] if self.preprocess.colour == "rgb" else small
-        )
-        return np.array([size[0] / frame.shape[1], size[1] / frame.shape[0]])
 
     def close(self) -> None:
         """Close the session."""
