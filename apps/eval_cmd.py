@@ -18,7 +18,8 @@ app = typer.Typer(
 \b
 Examples:
   prunus eval pose coco/val2017 --annotations coco/person_keypoints_val2017.json
-  prunus eval pose pictures/ --annotations labels.json --model evitpose-tiny-L0.onnx
+  prunus eval segmentation ADE/images/validation --masks ADE/annotations/validation \\
+    --layout ade20k --model edaformer-t.onnx
 """,
 )
 
@@ -69,3 +70,62 @@ def pose(
         typer.echo(json.dumps(result.to_dict(), indent=1, sort_keys=True))
     else:
         typer.echo(result.to_text().rstrip())
+
+
+@app.command("segmentation")
+def segmentation(
+    folder: Annotated[Path, typer.Argument(help="Folder of pictures.")],
+    *,
+    masks: Annotated[Path, typer.Option(help="Folder of label PNGs, arranged as the pictures.")],
+    layout: Annotated[
+        str, typer.Option(help="plain, ade20k, cityscapes or cocostuff: names and numbers.")
+    ] = "plain",
+    model: Annotated[
+        str | None, typer.Option(help="Model file or shipped name; default: the shipped one.")
+    ] = None,
+    ignore: Annotated[int, typer.Option(help="Label of pixels that are not judged.")] = 255,
+    positive: Annotated[
+        str | None,
+        typer.Option(help="Two-class models: labels that are the class.", metavar="11,12"),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="At most so many pictures, spread evenly.", min=1)
+    ] = None,
+    output: Output = None,
+    backend: Backend = "auto",
+    threads: Threads = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Report mIoU, pixel accuracy and a table of classes on any folder of pictures and masks.
+
+    The label of picture a/b.jpg is MASKS/a/b.png; its grey values or palette indices are class
+    numbers. Pictures that cannot be judged are left out and named, and the exit code is then 1.
+
+    \b
+    Examples:
+      prunus eval segmentation leftImg8bit/val --masks gtFine/val --layout cityscapes --model a.onnx
+      prunus eval segmentation pictures --masks labels --positive 15 -o scores.json
+    """
+    from prunus.apps.eval_segmentation import evaluate_segmentation_folder, parse_numbers
+    from prunus.apps.model_files import segmentation_model
+    from prunus.runtime.tasks.segmentation import Segmenter
+
+    numbers = parse_numbers(positive)
+    with (
+        Segmenter.open(segmentation_model(model), backend, threads) as segmenter,
+        shown_progress("eval", quiet) as progress,
+    ):
+        result = evaluate_segmentation_folder(
+            segmenter, folder, masks, layout=layout, ignored=ignore, positive=numbers, limit=limit,
+            progress=progress,
+        )  # fmt: skip
+    if output is not None:
+        result.save(output)
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), indent=1, sort_keys=True))
+    else:
+        typer.echo(result.to_text())
+    if result.skipped:
+        raise typer.Exit(1)
