@@ -6,7 +6,7 @@ import typer
 
 from prunus.apps.export_codec import freecodec, fusecodec, wavtokenizer
 from prunus.apps.export_pose import evitpose, movenet, unitranspose
-from prunus.apps.export_segmentation import edaformer
+from prunus.apps.export_segmentation import edaformer, selfie
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +26,7 @@ for verb in (
     unitranspose,
     movenet,
     edaformer,
+    selfie,
     wavtokenizer,
     freecodec,
     fusecodec,

@@ -1,4 +1,4 @@
-"""`prunus export edaformer`."""
+"""`prunus export edaformer` and `selfie`."""
 
 from __future__ import annotations
 
@@ -88,3 +88,22 @@ def edaformer(
             progress=progress,
         )
     report(path, as_json)
+
+
+def selfie(
+    package: Annotated[Path, typer.Argument(help="Folder of the unpacked npm package.")],
+    *,
+    output: Output = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Convert MediaPipe's selfie segmentation from the npm package that carries its weights.
+
+    \b
+    Examples:
+      prunus export selfie package/ -o selfie.onnx
+    """
+    from prunus.export import selfie as script
+
+    report(script.export_selfie(package, output or Path("selfie.onnx")), as_json)

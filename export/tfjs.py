@@ -30,6 +30,7 @@ def convert(
     half_storage: bool = True,
     scale: float = 1.0,
     offset: float = 0.0,
+    channels_first: bool = False,
 ) -> onnx.ModelProto:
     """Convert the part of a graph model that leads to `outputs`.
 
@@ -40,6 +41,7 @@ def convert(
         half_storage: Store weights as float16 where that is exact.
         scale: The original input is ``image * scale + offset``: for networks that take floats.
         offset: See `scale`.
+        channels_first: Give outputs of rank 4 as (1, channels, height, width).
 
     Returns:
         A checked model with the input ``image`` uint8 (1, height, width, 3), static shapes
@@ -66,6 +68,9 @@ def convert(
         elif node.op != "Const":
             RULES[node.op](builder, node)
     for name, source in outputs.items():
+        if channels_first:
+            builder.add("Identity", [builder.nchw(source)], name)
+            continue
         first = source in builder.channels_first
         builder.add(
             "Transpose" if first else "Identity",

@@ -54,7 +54,9 @@ class Builder:
     def add(self, op: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
         """Append a node with one output; a fresh name is made when none is given."""
         self.count += 1
-        output = output or f"{op.lower()}_{self.count}"
+        if not output:
+            while (output := f"{op.lower()}_{self.count}") in self.by_name:
+                self.count += 1  # some graphs of TensorFlow.js name their own nodes like this
         self.nodes.append(helper.make_node(op, list(inputs), [output], **attributes))
         return output
 
@@ -111,10 +113,24 @@ class Builder:
 
     def keep_layout(self, names: Sequence[str], output: str) -> list[str]:
         """Return operands of an elementwise node in one layout and record that of its output."""
-        if all(n in self.channels_first for n in names):
+        free = [self.weights[n] for n in names if n in self.weights]
+        first = [n for n in names if n in self.channels_first]
+        if first and len(first) + len(free) == len(names) and all(map(_per_channel, free)):
             self.channels_first.add(output)
-            return list(names)
+            return [n if n in first else self._per_channel(n) for n in names]
         return [self.operand(n) for n in names]
+
+    def _per_channel(self, name: str) -> str:
+        """Return a scalar or a vector over channels as it is added to a channels-first tensor."""
+        value = self.weights[name]
+        if value.size == 1:
+            return self.constant(f"{name}#scalar", value.reshape(()))
+        return self.constant(f"{name}#channel", value.reshape(-1, 1, 1))
+
+
+def _per_channel(value: Array) -> bool:
+    """Whether an array acts on each channel alone in a channels-last tensor of rank 4."""
+    return value.size == 1 or (value.ndim <= 4 and value.size == value.shape[-1])
 
 
 Rule = Callable[[Builder, TfjsNode], None]
@@ -181,6 +197,25 @@ def _convolution(b: Builder, n: TfjsNode) -> None:
     )  # fmt: skip
     if after:
         _activation(b, n, result, after[0])
+    b.channels_first.add(n.name)
+
+
+def _transposed_convolution(b: Builder, n: TfjsNode) -> None:
+    sizes, kernel = b.weight(n, 0), b.weight(n, 1)  # kernel: height, width, out, in
+    strides = n.integers("strides")[1:3]
+    if n.text("padding") != "SAME" or any(s % t for s, t in zip(sizes[1:3], strides, strict=True)):
+        raise ArtifactError(
+            f"{n.op} '{n.name}' makes {list(sizes)} with {n.text('padding')} padding; expected "
+            f"SAME and multiples of the strides {strides}."
+        )
+    extra = [max(k - t, 0) for k, t in zip(kernel.shape[:2], strides, strict=True)]
+    before = [e // 2 for e in extra]
+    weight = b.constant(f"{n.inputs[1]}#iohw", kernel.transpose(3, 2, 0, 1))
+    b.add(
+        "ConvTranspose", [b.nchw(n.inputs[2]), weight], n.name, strides=strides,
+        kernel_shape=list(kernel.shape[:2]),
+        pads=[*before, *(e - f for e, f in zip(extra, before, strict=True))],
+    )  # fmt: skip
     b.channels_first.add(n.name)
 
 
@@ -312,6 +347,7 @@ RULES: Mapping[str, Rule] = {
     "_FusedConv2D": _convolution,
     "DepthwiseConv2dNative": _convolution,
     "FusedDepthwiseConv2dNative": _convolution,
+    "Conv2DBackpropInput": _transposed_convolution,
     "MaxPool": _pool("MaxPool"),
     "AvgPool": _pool("AveragePool"),
     "ResizeBilinear": _resize,

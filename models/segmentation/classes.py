@@ -6,9 +6,22 @@ Cityscapes' 19 evaluated classes. A checkpoint that names its classes itself is 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import MappingProxyType
 
 Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSet:
+    """Names and RGB colours of the classes of a data set, by class number."""
+
+    names: tuple[str, ...]
+    palette: tuple[Colour, ...]
+
+
+# What person segmentation tells apart: everything else is drawn black.
+PERSON = ClassSet(("background", "person"), ((0, 0, 0), (60, 200, 120)))
 
 CITYSCAPES: tuple[str, ...] = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",

@@ -159,6 +159,30 @@ def test_scaling_prelu_and_padding_of_channels(tmp_path: Path) -> None:
     np.testing.assert_allclose(_run(model, image)[0][0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_transposed_convolution_and_constants_per_channel(tmp_path: Path, size: int) -> None:
+    kernel, shift = _half(size, size, 4, 3), _half(4)  # height, width, out, in
+    nodes = [
+        _node("Conv2DBackpropInput", "up", ["sizes", "k", "float"], **_conv_attr(2, "SAME")),
+        _node("AddV2", "mul_1", ["shift", "up"]),  # a name that the converter would also choose
+        _node("Mul", "out", ["mul_1", "half"]),
+    ]
+    weights = {"sizes": np.array([1, 6, 8, 4], np.int32), "k": kernel, "shift": shift}
+    weights["half"] = np.array([0.5], np.float32)
+    graph = load_graph(_write(tmp_path, nodes, weights))
+    model = convert(graph, (3, 4), {"y": "out"}, channels_first=True, scale=0.5)
+    image = RNG.integers(0, 9, (1, 3, 4, 3)).astype(np.uint8)
+    # The gradient of a SAME convolution with stride 2: what leaves (6, 8) is put back there.
+    total = np.zeros((7, 9, 4))
+    for r in range(3):
+        for c in range(4):
+            stamp = np.tensordot(kernel, image[0, r, c] * 0.5, 1)
+            total[2 * r : 2 * r + size, 2 * c : 2 * c + size] += stamp
+    expected = (total[:6, :8] + shift) * 0.5
+    np.testing.assert_allclose(_run(model, image)[0][0], expected.transpose(2, 0, 1), atol=1e-4)
+    assert [n.op_type for n in model.graph.node].count("Transpose") == 1
+
+
 def test_half_storage_is_exact_and_smaller(tmp_path: Path) -> None:
     weights = {"k": _half(1, 1, 3, 64), "b": _half(64)}
     nodes = [_node("_FusedConv2D", "y", ["float", "k", "b"], **_conv_attr(1, "VALID", "BiasAdd"))]
