@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 TINY_EPS = 1e-8  # most one-group norms of Dolphin; the local blocks use 1e-5
+# The ONNX exporter's optimiser takes a summand of 1e-8 for zero and drops it: silence would become
+# NaN. A power of two changes no digit.
+_LIFT = 1024.0
 
 
 class PointwiseLinear(nn.Linear):
@@ -44,8 +47,8 @@ class GlobalNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, T) to mean 0 and variance 1 over C and T."""
         centred = x - _mean(x)
-        variance = _mean(centred * centred)
-        scale = self.weight[:, None] * torch.rsqrt(variance + self.eps)
+        variance = _mean(centred * centred) * _LIFT**2
+        scale = self.weight[:, None] * (torch.rsqrt(variance + self.eps * _LIFT**2) * _LIFT)
         return centred * scale + self.bias[:, None]
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from prunus.models.macs import count_macs, count_parameters
+from prunus.models.separation.channels_first import GlobalNorm
 from prunus.models.separation.config import DolphinConfig, LipConfig, dolphin_config
 from prunus.models.separation.deployed import enliven
 from prunus.models.separation.dolphin import LIP_REACH, Dolphin, build_dolphin
@@ -334,3 +335,17 @@ def test_lip_features_depend_on_eleven_frames_to_each_side():
     assert moved[: 3 + LIP_REACH + 1].any() and not moved[3 + LIP_REACH + 1 :].any()
     # Watched in pieces, frames with their whole context come out the same.
     assert torch.allclose(part[..., LIP_REACH:], before[..., 4 + LIP_REACH :], atol=1e-9)
+
+
+def test_silence_stays_silent_and_finite():
+    norm = GlobalNorm(4)
+    with torch.no_grad():
+        assert torch.equal(norm(torch.zeros(1, 4, 10)), torch.zeros(1, 4, 10))
+        x = torch.randn(1, 4, 50, dtype=torch.float64)
+        group = torch.nn.functional.group_norm(x, 1, eps=norm.eps)
+        assert torch.allclose(norm.double()(x), group, atol=1e-12)
+    net = build_dolphin(dolphin_config("nano"))
+    enliven(net)
+    with torch.no_grad():
+        voice = net(torch.zeros(1, 1600), torch.zeros(1, 1, 4, 88, 88))
+    assert torch.isfinite(voice).all()
