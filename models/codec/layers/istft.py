@@ -71,5 +71,16 @@ def inverse_kernel(size: int) -> Tensor:
     return rows.float().unsqueeze(1)
 
 
+def forward_kernel(size: int) -> Tensor:
+    """Return (size + 2, 1, size) float32: Hann-windowed cosines, then negative sines.
+
+    A convolution with it gives what `inverse_kernel` takes.
+    """
+    bins = torch.arange(size // 2 + 1, dtype=torch.float64)
+    samples = torch.arange(size, dtype=torch.float64)
+    angle = 2.0 * math.pi / size * torch.remainder(bins[:, None] * samples, size)
+    return (torch.cat((angle.cos(), -angle.sin())) * _window(size)).float().unsqueeze(1)
+
+
 def _window(size: int) -> Tensor:
     return torch.hann_window(size, periodic=True, dtype=torch.float64)

@@ -1,0 +1,99 @@
+"""Save and restore everything that a codec training needs to go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from prunus.models.training.train_state import Average, Clock
+from prunus.runtime.errors import ArtifactError
+
+WEIGHTS, MEMORY = "weights.safetensors", "optimiser.pt"
+
+
+@dataclass(frozen=True)
+class CodecCheckpoint:
+    """What `save_codec` wrote.
+
+    Attributes:
+        network: State of the network.
+        average: Its exponential average.
+        judge: State of the discriminator, empty where there is none.
+        optimisers: Optimiser states, None when they are of another step than the weights.
+        clock: What the run has consumed.
+        config: Sizes of the network, as plain values.
+    """
+
+    network: dict[str, torch.Tensor]
+    average: dict[str, torch.Tensor]
+    judge: dict[str, torch.Tensor]
+    optimisers: list[dict[str, object]] | None
+    clock: Clock
+    config: dict[str, int]
+
+
+def save_codec(
+    folder: Path,
+    network: nn.Module,
+    judge: nn.Module | None,
+    *,
+    average: Average,
+    optimisers: list[torch.optim.Optimizer],
+    clock: Clock,
+    config: dict[str, int],
+) -> None:
+    """Write weights, average, optimisers and clock so that a kill never leaves half a file.
+
+    The optimiser file carries the step of its weights, and is renamed last.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
+    tensors |= {f"average.{k}": v.contiguous() for k, v in average.state.items()}
+    if judge is not None:
+        tensors |= {f"judge.{k}": v.contiguous() for k, v in judge.state_dict().items()}
+    facts = {"clock": json.dumps(dataclasses.asdict(clock)), "config": json.dumps(config)}
+    weights, memory = folder / WEIGHTS, folder / MEMORY
+    save_file(tensors, f"{weights}.part", metadata=facts)
+    states = [optimiser.state_dict() for optimiser in optimisers]
+    torch.save({"step": clock.step, "states": states}, f"{memory}.part")
+    os.replace(f"{weights}.part", weights)
+    os.replace(f"{memory}.part", memory)
+
+
+def load_saved_codec(folder: Path) -> CodecCheckpoint:
+    """Read a checkpoint.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    from safetensors import safe_open
+
+    weights, memory = folder / WEIGHTS, folder / MEMORY
+    if not weights.is_file():
+        raise ArtifactError(
+            f"There is no checkpoint in {folder}.",
+            "Start a training first, or name its folder with --out.",
+        )
+    with safe_open(str(weights), "pt") as file:
+        facts = file.metadata()
+    tensors = load_file(str(weights))
+    clock = Clock(**json.loads(facts["clock"]))
+    states = None
+    if memory.is_file():
+        saved = torch.load(memory, weights_only=True, map_location="cpu")
+        states = saved["states"] if saved["step"] == clock.step else None
+    pick = {
+        prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        for prefix in ("network.", "average.", "judge.")
+    }
+    return CodecCheckpoint(
+        pick["network."], pick["average."], pick["judge."], states, clock,
+        json.loads(facts["config"]),
+    )  # fmt: skip
