@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # What the suite and the demo use. Engines: make test EXTRAS=$(EXTRAS),trt-rtx
-EXTRAS ?= apps,export,check,openvino,eval,dev
+EXTRAS ?= apps,clips,export,check,openvino,eval,dev
 comma  := ,
 STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
