@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from prunus.apps.sound_sinks import Trimmer
 from prunus.runtime.artifact import atomic_path
 from prunus.runtime.audio_file import STDIO, SoundReader, write_wav, write_wav_stream
 from prunus.runtime.errors import SourceError, UsageError
@@ -311,17 +312,12 @@ def _counted(
 
 def _trimmed(reader: PcodecReader, blocks: Iterator[Audio], codec: SpeechCodec) -> Iterator[Audio]:
     """Cut the completed last frame: its length is known at the end only, so it is held back."""
-    keep = codec.format.hop * codec.format.stride
-    held, given = np.zeros(0, np.float32), 0
+    trimmer = Trimmer(codec.format.hop * codec.format.stride)
     for block in blocks:
-        held = np.concatenate((held, block))
-        ready = max(0, len(held) - keep)
-        if ready:
-            yield held[:ready]
-            held, given = held[ready:], given + ready
-    if reader.samples is not None:
-        held = held[: max(0, reader.samples - given)]
-    yield held
+        ready = trimmer.push(block)
+        if len(ready):
+            yield ready
+    yield trimmer.finish(reader.samples)
 
 
 def _binary_source(source: str, stack: ExitStack) -> IO[bytes]:

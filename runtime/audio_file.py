@@ -32,6 +32,7 @@ class SoundReader(AbstractContextManager["SoundReader"]):
         sample_rate_hz: Of the file.
         channels: Of the file; blocks are their mean.
         samples: Length per channel, -1 when unknown (a pipe).
+        live: False: it waits for whoever reads.
 
     Args:
         path: A file, or ``-`` for standard input (WAV or raw formats with a header).
@@ -60,6 +61,7 @@ class SoundReader(AbstractContextManager["SoundReader"]):
         self.channels = int(self._file.channels)
         self.samples = int(self._file.frames)
         self.format = str(self._file.format)
+        self.live = False
 
     def blocks(self, size: int = BLOCK) -> Iterator[Audio]:
         """Yield mono float32 blocks of at most `size` samples until the end.
@@ -103,16 +105,38 @@ def write_wav_stream(file: IO[bytes], blocks: Iterator[Audio], sample_rate_hz: i
 
     The sizes in the header are the largest ones, as other programs write them into pipes.
     """
-    most = 0xFFFFFFFF
-    head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", most, b"WAVE", b"fmt ", 16, 1, 1,
-                       sample_rate_hz, 2 * sample_rate_hz, 2, 16, b"data", most)  # fmt: skip
-    file.write(head)
+    file.write(wav_stream_header(sample_rate_hz))
     total = 0
     for block in blocks:
-        file.write(np.rint(np.clip(block, -1.0, 1.0) * 32767.0).astype("<i2").tobytes())
+        file.write(pcm16(block))
         total += len(block)
     file.flush()
     return total
+
+
+def wav_stream_header(sample_rate_hz: int) -> bytes:
+    """Return the header of a mono 16-bit WAV whose length nobody knows yet."""
+    most = 0xFFFFFFFF
+    return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", most, b"WAVE", b"fmt ", 16, 1, 1,
+                       sample_rate_hz, 2 * sample_rate_hz, 2, 16, b"data", most)  # fmt: skip
+
+
+def pcm16(sound: Audio) -> bytes:
+    """Return (T,) float32 as 16-bit little-endian samples, limited to [-1, 1]."""
+    scaled: npt.NDArray[np.int16] = np.rint(np.clip(sound, -1.0, 1.0) * 32767.0).astype("<i2")
+    return scaled.tobytes()
+
+
+def open_wav(target: str | Path | IO[bytes], sample_rate_hz: int) -> Any:
+    """Open a mono 16-bit WAV file for writing: `write` takes (T,) float32 within [-1, 1].
+
+    Raises:
+        MissingDependencyError: soundfile is not installed.
+    """
+    place: Any = str(target) if isinstance(target, str | Path) else target
+    return _soundfile().SoundFile(
+        place, "w", sample_rate_hz, channels=1, format="WAV", subtype="PCM_16"
+    )
 
 
 def write_wav(target: str | Path | IO[bytes], blocks: Iterator[Audio], sample_rate_hz: int) -> int:
@@ -123,12 +147,8 @@ def write_wav(target: str | Path | IO[bytes], blocks: Iterator[Audio], sample_ra
         blocks: (T,) float32.
         sample_rate_hz: Samples per second.
     """
-    library = _soundfile()
-    place: Any = str(target) if isinstance(target, str | Path) else target
     total = 0
-    with library.SoundFile(
-        place, "w", sample_rate_hz, channels=1, format="WAV", subtype="PCM_16"
-    ) as file:
+    with open_wav(target, sample_rate_hz) as file:
         for block in blocks:
             file.write(np.clip(block, -1.0, 1.0))
             total += len(block)

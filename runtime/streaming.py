@@ -46,6 +46,10 @@ class Lane:
 class Flow(Protocol):
     """A stream through a graph."""
 
+    @property
+    def delay(self) -> int:
+        """Frames by which the output lags."""
+
     def push(self, pieces: Arrays) -> dict[str, Array]:
         """Take items of every input lane; return the output that is complete by now."""
 
@@ -75,13 +79,17 @@ class _Buffer:
             for n, held in self.held.items()
         )
 
-    def complete(self, stride: int) -> int:
-        """Fill the started frame with zeros and return the absolute frame of the end."""
-        frames = max(
+    @property
+    def begun(self) -> int:
+        """Absolute frame up to which there is at least a part of something."""
+        return self.start + max(
             -(-held.shape[-1] // self.lanes[n].items) * self.lanes[n].frames
             for n, held in self.held.items()
         )
-        whole = -(-(self.start + frames) // stride) * stride - self.start
+
+    def complete(self, stride: int) -> int:
+        """Fill the started frame with zeros and return the absolute frame of the end."""
+        whole = -(-self.begun // stride) * stride - self.start
         self._pad(whole)
         return self.start + whole
 
@@ -215,7 +223,8 @@ class Windows:
         pre = self._pre
         while True:
             begin, end, until = self._plan()
-            if self._buffer.end < end:
+            # What ends with a window is the last one's to decode, with all its context.
+            if self._buffer.end < end or (self._buffer.begun == end and not self._eager):
                 break
             out.append(self._window(begin, end, until))
             self._next = until
