@@ -1,0 +1,1 @@
+"""Blocks that do EDAFormer's work another way, for comparison on the same network."""
