@@ -106,6 +106,35 @@ def segmentation_model(name: str | None) -> Path:
     return zoo.model_path(shipped[0].name)
 
 
+def separation_models(name: str | None) -> tuple[Path, Path]:
+    """Return the two graphs of a separator, lips and voice.
+
+    Args:
+        name: NAME of NAME-lips.onnx and NAME-voice.onnx, or either file; None: the newest pair
+            here or in demo/.
+
+    Raises:
+        ArtifactError: one or both are missing.
+    """
+    if name is None:
+        found = [p for folder in _FOLDERS for p in folder.glob("dolphin-*-voice.onnx")]
+        if not found:
+            raise ArtifactError(
+                "No --model was given, and there is no dolphin-*-voice.onnx here or in demo/.",
+                "Make both graphs with: prunus export dolphin --variant nano --seconds 2",
+            )
+        name = str(max(found, key=lambda p: p.stat().st_mtime))
+    stem = name.removesuffix(".onnx").removesuffix("-lips").removesuffix("-voice")
+    pair = Path(f"{stem}-lips.onnx"), Path(f"{stem}-voice.onnx")
+    missing = [str(path) for path in pair if not path.is_file()]
+    if missing:
+        raise ArtifactError(
+            f"Model file not found: {' and '.join(missing)}.",
+            f"Make both graphs with: prunus export dolphin -o {Path(stem).name}",
+        )
+    return pair
+
+
 def no_export_found(level: str | None) -> str:
     """Return the clause that says which file was looked for, and how it is made."""
     stem = f"{DEFAULT_MODEL}-{level or DEFAULT_LEVEL}"

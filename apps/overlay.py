@@ -141,19 +141,28 @@ def _draw_pose(scene: Image, pose: Pose, bones: Bones, minimum: float) -> None:
 
 
 def _draw_name(scene: Image, pose: Pose, minimum: float) -> None:
-    cv2 = load_cv2()
-    font, scale = cv2.FONT_HERSHEY_DUPLEX, _text_scale(scene) * 0.9
-    text = str(pose.track_id)
-    width, height = cv2.getTextSize(text, font, scale, 1)[0]
     joints = np.nan_to_num(pose.keypoints)
     seen = joints[joints[:, 2] >= minimum]
     top = float(seen[:, 1].min()) if len(seen) else pose.box[1]
     middle = float(seen[:, 0].mean()) if len(seen) else (pose.box[0] + pose.box[2]) / 2
+    draw_tag(scene, str(pose.track_id), middle, top, tag_colour(pose.track_id))
+
+
+def tag_colour(number: int) -> Colour:
+    """Return the BGR colour of somebody's number."""
+    return _IDS[number % len(_IDS)]
+
+
+def draw_tag(scene: Image, text: str, middle: float, top: float, colour: Colour) -> None:
+    """Draw a short text on a plate of that colour above a place, inside the scene."""
+    cv2 = load_cv2()
+    font, scale = cv2.FONT_HERSHEY_DUPLEX, _text_scale(scene) * 0.9
+    width, height = cv2.getTextSize(text, font, scale, 1)[0]
     pad = max(round(height * 0.4), 2)
     left = int(np.clip(middle - width / 2, pad, max(scene.shape[1] - width - pad, pad)))
     base = int(np.clip(top - 3 * pad, height + pad, max(scene.shape[0] - pad, height + pad)))
     low, high = (left - pad, base - height - pad), (left + width + pad, base + pad)
-    cv2.rectangle(scene, low, high, _IDS[pose.track_id % len(_IDS)], -1, cv2.LINE_AA)
+    cv2.rectangle(scene, low, high, colour, -1, cv2.LINE_AA)
     cv2.putText(scene, text, (left, base), font, scale, _DARK, 1, cv2.LINE_AA)
 
 

@@ -1,0 +1,84 @@
+"""Clips with sound: written and read again, odd ones told in one line."""
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prunus.apps.clip import Clip, ClipWriter
+from prunus.runtime.errors import SourceError
+
+pytest.importorskip("av")
+RATE = 16_000
+
+
+def _picture(k: int, size=(120, 160)) -> np.ndarray:
+    """Grey picture whose brightness tells its number."""
+    return np.full((*size, 3), 20 + 8 * k, np.uint8)
+
+
+def _tone(seconds: float) -> np.ndarray:
+    time = np.arange(int(seconds * RATE)) / RATE
+    return (0.3 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
+
+
+def _write(path: Path, pictures: int, seconds: float, size=(120, 160)) -> Path:
+    with contextlib.closing(ClipWriter(path, size[1], size[0], 25, RATE)) as writer:
+        for k in range(pictures):
+            writer.picture(_picture(k, size))
+        sound = _tone(seconds)
+        for k in range(0, len(sound), 700):
+            writer.sound(sound[k : k + 700])
+    return path
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".mov"])
+def test_picture_and_sound_come_back_in_step(tmp_path, ending) -> None:
+    clip = Clip(_write(tmp_path / f"clip{ending}", 25, 1.0))
+    assert (clip.info.width, clip.info.height) == (160, 120)
+    assert clip.info.fps == pytest.approx(25, abs=0.1)
+    frames = list(clip.frames())
+    assert len(frames) == 25
+    for k, (seconds, image) in enumerate(frames):
+        assert seconds - frames[0][0] == pytest.approx(k / 25, abs=2e-3)
+        assert abs(float(image.mean()) - (20 + 8 * k)) < 4
+    blocks = list(clip.sound())
+    sound = np.concatenate([b for _, b in blocks])
+    assert clip.info.channels == 1
+    assert len(sound) / clip.info.sample_rate_hz == pytest.approx(1.0, abs=0.06)
+    middle = sound[len(sound) // 4 : len(sound) // 2]
+    assert np.sqrt(2 * (middle**2).mean()) == pytest.approx(0.3, rel=0.1)
+    assert abs(blocks[0][0] - frames[0][0]) < 0.06
+
+
+def test_odd_sizes_lose_one_line(tmp_path) -> None:
+    clip = Clip(_write(tmp_path / "odd.mp4", 3, 0.1, (121, 163)))
+    assert (clip.info.width, clip.info.height) == (162, 120)
+
+
+def test_a_clip_without_sound_has_none(tmp_path, video) -> None:
+    clip = Clip(video)
+    assert clip.info.sample_rate_hz == 0
+    assert len(list(clip.frames())) == 12
+    with pytest.raises(SourceError, match="no sound"):
+        next(clip.sound())
+
+
+def test_what_is_no_clip_is_refused(tmp_path) -> None:
+    with pytest.raises(SourceError, match="not found"):
+        Clip(tmp_path / "none.mp4")
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video" * 50)
+    with pytest.raises(SourceError, match="cannot be read"):
+        Clip(bad)
+    whole = _write(tmp_path / "whole.mkv", 25, 1.0)
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    frames = list(Clip(cut).frames())
+    assert 0 < len(frames) < 25  # what came before the break is there
+
+
+def test_an_unknown_ending_is_refused(tmp_path) -> None:
+    with pytest.raises(SourceError, match="No encoder writes"):
+        ClipWriter(tmp_path / "out.xyz", 160, 120, 25, RATE)
