@@ -23,7 +23,7 @@ from prunus.runtime.errors import SourceError, UsageError
 from prunus.runtime.pcodec import PcodecReader, PcodecWriter
 from prunus.runtime.progress import Progress, Silent
 from prunus.runtime.resample import Resampler
-from prunus.runtime.tasks.codec import SpeechCodec, decode_blocks
+from prunus.runtime.tasks.codec import CodecFormat, SpeechCodec, decode_blocks
 
 if TYPE_CHECKING:
     from prunus.runtime.codec_card import Part
@@ -177,7 +177,7 @@ def encode_file(
         writer.add(stream.finish())
         writer.finish(stream.samples)
         file.flush()
-    notes = (*listener.notes(), *_untrained(codec))
+    notes = (*listener.notes(), *untrained_note(codec.format))
     seconds = stream.samples / rate
     taken = time.perf_counter() - started
     size = writer.bytes
@@ -227,7 +227,7 @@ def decode_file(
             )
     size = Path(source).stat().st_size if source != STDIO else 0
     taken = time.perf_counter() - started
-    notes = list(_untrained(codec))
+    notes = list(untrained_note(codec.format))
     if reader.damage:
         notes.append(f"{source}: {reader.damage}; what came before is decoded")
     seconds = samples / rate
@@ -248,8 +248,9 @@ def _rate(size: int, seconds: float) -> float:
     return 8e-3 * size / seconds if seconds else 0.0
 
 
-def _untrained(codec: SpeechCodec) -> tuple[str, ...]:
-    if codec.format.trained:
+def untrained_note(form: CodecFormat) -> tuple[str, ...]:
+    """Return a warning for codecs of random weights, nothing for others."""
+    if form.trained:
         return ()
     return ("the codec is UNTRAINED: what it decodes is noise, only timing and sizes mean much",)
 

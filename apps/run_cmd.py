@@ -19,6 +19,7 @@ from prunus.apps.options import (
     Threads,
     switches,
 )
+from prunus.apps.run_codec_cmd import codec
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,6 +33,8 @@ Examples:
   prunus run segmentation --source 0 --sink window: --mode blur
 """,
 )
+
+app.command("codec")(codec)
 
 Source = Annotated[
     str,

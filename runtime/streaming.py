@@ -74,18 +74,20 @@ class _Buffer:
     @property
     def end(self) -> int:
         """Absolute frame up to which every lane is complete."""
-        return self.start + min(
+        done: int = self.start + min(
             held.shape[-1] // self.lanes[n].items * self.lanes[n].frames
             for n, held in self.held.items()
         )
+        return done
 
     @property
     def begun(self) -> int:
         """Absolute frame up to which there is at least a part of something."""
-        return self.start + max(
+        begun: int = self.start + max(
             -(-held.shape[-1] // self.lanes[n].items) * self.lanes[n].frames
             for n, held in self.held.items()
         )
+        return begun
 
     def complete(self, stride: int) -> int:
         """Fill the started frame with zeros and return the absolute frame of the end."""

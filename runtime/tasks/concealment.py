@@ -47,6 +47,11 @@ class LossyDecoder:
         self._gain = 1.0  # at the end of the newest frame
         self._gains: deque[tuple[float, float]] = deque()  # begin and end of frames in the decoder
 
+    @property
+    def delay(self) -> int:
+        """Samples by which the sound lags behind its codes."""
+        return 0 if self._decoder is None else self._decoder.delay
+
     def push(self, codes: Codes) -> Audio:
         """Take codes that came; return the sound complete by now, see `StreamDecoder.push`."""
         checked = {s.name: check_codes(codes, s) for s in self.format.streams}
