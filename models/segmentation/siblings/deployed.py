@@ -1,7 +1,8 @@
 """Parts that siblings share with EDAFormer, in the form in which EDAFormer is deployed.
 
 The same exact rewrites as in `prunus.models.segmentation.static`: feed-forwards on the map with
-padded widths, attention as one operator, the decoder's branches joined before they are enlarged.
+padded widths, attention as one operator, the decoder's branches joined before they are enlarged;
+and low-rank additions merged into their weights.
 So a comparison of networks compares blocks, not forms.
 """
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from prunus.models.segmentation.edaformer import Decoder
 from prunus.models.segmentation.efa import EmbeddingFreeAttention, FeedForward
+from prunus.models.segmentation.siblings.relay import LoraLinear
 from prunus.models.segmentation.static import EarlyJoin, StaticAttention, StaticFeedForward
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -56,6 +58,8 @@ def deploy(network: Network) -> Network:
         for name, child in list(parent.named_children()):
             if isinstance(child, FeedForward):
                 setattr(parent, name, StaticFeedForward(child, padded=True))
+            elif isinstance(child, LoraLinear):
+                setattr(parent, name, child.merged())
             elif isinstance(child, EmbeddingFreeAttention):
                 setattr(parent, name, StaticAttention(child))
     for name, child in list(twin.named_children()):

@@ -15,8 +15,8 @@ while the rotation swaps halves, which is not a rotation; the arithmetic is kept
 
 What differs: relays are a table of the stage (the published network is one stage and uses the class
 token and two registers); any number of tiles per side, whose starts are spread evenly; stitching is
-four gathers by constant tables; low-rank products are merged into the weights, which an exporter
-folds away.
+four gathers by constant tables; low-rank products are merged into the weights (`LoraLinear.merged`
+does it once).
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class LoraLinear(nn.Module):
         self, inputs: int, outputs: int, paths: tuple[Path, ...], rank: int = RANK
     ) -> None:
         super().__init__()
+        self.paths = paths
         self.base = nn.Linear(inputs, outputs)
         self.scale = ALPHA / rank
         for path in paths:
@@ -59,8 +60,30 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor, path: Path) -> Tensor:
         """Map (..., inputs) to (..., outputs) for one purpose."""
+        return functional.linear(x, self.weight(path), self.base.bias)
+
+    def weight(self, path: Path) -> Tensor:
+        """Return W + scale * (A B)^T (outputs, inputs)."""
         a, b = self.get_parameter(f"{path}_a"), self.get_parameter(f"{path}_b")
-        return functional.linear(x, self.base.weight + self.scale * (a @ b).t(), self.base.bias)
+        return self.base.weight + self.scale * (a @ b).t()
+
+    def merged(self) -> MergedLinear:
+        """Return the same function without low-rank products."""
+        return MergedLinear(self, self.paths)
+
+
+class MergedLinear(nn.Module):
+    """A `LoraLinear` with one merged weight per purpose: two copies, no low-rank product."""
+
+    def __init__(self, layer: LoraLinear, paths: tuple[Path, ...]) -> None:
+        super().__init__()
+        self.bias = layer.base.bias
+        for path in paths:
+            self.register_parameter(path, nn.Parameter(layer.weight(path).detach()))
+
+    def forward(self, x: Tensor, path: Path) -> Tensor:
+        """Map (..., inputs) to (..., outputs) for one purpose."""
+        return functional.linear(x, self.get_parameter(path), self.bias)
 
 
 class RelayBlock(nn.Module):

@@ -1,0 +1,203 @@
+"""Other blocks in EDAFormer-T's frame: parameters, multiply-accumulates and ONNX Runtime latency.
+
+    python benchmarks/segmentation_siblings.py                   # some six minutes on two cores
+    python benchmarks/segmentation_siblings.py --quick --only gcnet --only svit
+    python benchmarks/segmentation_siblings.py --size 256x256 --export-only
+
+Every network has EDAFormer-T's widths, depths, patch embeddings and decoder (150 classes), and
+random weights; only the encoder's blocks differ. A graph takes a normalised picture and gives
+logits at 1/8. Each is compared with PyTorch before it is timed, and runs in a process of its own,
+in turns A B A B; ratios refer to EDAFormer-T, above 1 is faster. ``edaformer-isr`` is EDAFormer-T
+with published ISR; ``clsclip-K`` looks for K classes, given as 512-wide vectors, in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from prunus.apps.bench_runs import session_runner
+from prunus.apps.tables import plain_table
+from prunus.export.audit import require_clean
+from prunus.export.edaformer import parse_size
+from prunus.export.pipeline import write_model
+from prunus.export.simplify import simplify
+from prunus.export.trace import trace
+from prunus.models.macs import count_macs, count_parameters
+from prunus.models.segmentation.edaformer import EDAFormer
+from prunus.models.segmentation.isr import parse_isr
+from prunus.models.segmentation.siblings.class_vectors import VECTOR
+from prunus.models.segmentation.siblings.deployed import deploy
+from prunus.models.segmentation.siblings.network import SIBLINGS, build_sibling
+from prunus.models.segmentation.static import StaticEDAFormer
+from prunus.runtime.artifact import atomic_path
+from prunus.runtime.card import ModelCard, TensorSpec, Weights
+from prunus.runtime.compare import compare
+from prunus.runtime.errors import CheckFailedError, PrunusError
+from prunus.runtime.measure import environment
+from prunus.runtime.progress import ConsoleProgress
+from prunus.runtime.session import open as open_session
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ROOT / ".cache" / "bench" / "siblings"
+RESULTS = Path(__file__).resolve().parent / "results" / "segmentation_siblings.json"
+CASES = (
+    "edaformer", "edaformer-isr",
+    *(name for name in SIBLINGS if name not in {"edaformer", "clsclip"}),
+    "clsclip-1", "clsclip-4",
+)  # fmt: skip
+TOLERANCE = 1e-4  # of the logits' spread
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One exported network.
+
+    Attributes:
+        name: A word of `CASES`.
+        path: Its file.
+        parameters: Trainable values of the network as published, unused classifier left out.
+        macs: Multiply-accumulates of the graph's network.
+        nodes: Nodes of the graph.
+    """
+
+    name: str
+    path: Path
+    parameters: int
+    macs: int
+    nodes: int
+
+
+def export(name: str, size: tuple[int, int]) -> Case:
+    """Write one network with random weights and check it against PyTorch.
+
+    Raises:
+        CheckFailedError: ONNX Runtime and PyTorch differ.
+        PrunusError: unknown name, a size that does not fit, or a graph that cannot ship.
+    """
+    kind, number = _block(name)
+    network = build_sibling(kind, size=size)
+    if name.endswith("-isr"):
+        assert isinstance(network, EDAFormer)
+        network = network.with_isr(parse_isr("published"))
+    form: nn.Module = network
+    form = StaticEDAFormer(network) if isinstance(network, EDAFormer) else deploy(network)
+    generator = torch.Generator().manual_seed(1)
+    feeds = {"image": torch.randn(1, 3, *size, generator=generator)}
+    if number:
+        feeds["vectors"] = torch.randn(number, VECTOR, generator=generator)
+    with torch.no_grad():
+        expected = network(*feeds.values()).numpy()
+    graph = simplify(trace(form.eval(), tuple(feeds.values()), list(feeds), ["logits"]))
+    require_clean(graph)
+    path = MODELS / f"{name}-{size[0]}x{size[1]}.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_model(graph, _card(name, feeds, expected.shape), path)
+    session = open_session(path, "onnxruntime")
+    got = session.run({k: v.numpy() for k, v in feeds.items()})["logits"].copy()
+    session.close()
+    gap = float(np.abs(got - expected).max())
+    if not gap <= TOLERANCE * float(expected.std()):
+        raise CheckFailedError(f"{path.name} differs from PyTorch by {gap:.2g}.")
+    unused = sum(p.numel() for n, p in network.named_parameters() if ".conv_seg." in n)
+    with torch.device("meta"):
+        shapes = [torch.zeros(value.shape) for value in feeds.values()]
+    macs = count_macs(form.to("meta"), *shapes)
+    return Case(name, path, count_parameters(network) - unused, macs, len(graph.graph.node))
+
+
+def _block(name: str) -> tuple[str, int]:
+    """Return a case's key of `SIBLINGS` and its number of class vectors, 0 for fixed classes."""
+    if name.startswith("clsclip-"):
+        return "clsclip", int(name.removeprefix("clsclip-"))
+    return name.removesuffix("-isr"), 0
+
+
+def _card(name: str, feeds: dict[str, torch.Tensor], shape: tuple[int, ...]) -> ModelCard:
+    axes = {"image": ("batch", "channel", "row", "column"), "vectors": ("class", "vector")}
+    paper = SIBLINGS[_block(name)[0]].paper
+    return ModelCard(
+        task="segmentation", model="segmentation-sibling", variant=name, paper=paper,
+        licence="Apache-2.0", exporter="benchmark",
+        weights=Weights("random initialisation, seed 0", "random:0", "Apache-2.0", False),
+        inputs=tuple(
+            TensorSpec(key, "float32", tuple(value.shape), axes[key])
+            for key, value in feeds.items()
+        ),
+        outputs=(TensorSpec("logits", "float32", shape, ("batch", "class", "row", "column")),),
+    )  # fmt: skip
+
+
+def measure(cases: Sequence[Case], options: argparse.Namespace) -> dict[str, Any]:
+    """Time every case in turns and print the table; without timing, sizes alone."""
+    rows = [
+        [c.name, f"{c.parameters / 1e6:.2f}", f"{c.macs / 1e9:.2f}", str(c.nodes)] for c in cases
+    ]
+    heads = ["block", "M parameters", "GMAC", "nodes"]
+    found: dict[str, Any] = {
+        c.name: {"parameters": c.parameters, "macs": c.macs, "nodes": c.nodes} for c in cases
+    }
+    if not options.export_only:
+        heads += ["p50 ms", "p90 ms", "ratio", "range", "GMAC/s"]
+        runners = [session_runner(c.path, "onnxruntime", options.threads) for c in cases]
+        with ConsoleProgress("siblings") as progress:
+            result = compare(
+                runners, rounds=options.rounds, seconds=options.seconds, progress=progress
+            )
+        for row, case, one in zip(rows, cases, result.results, strict=True):
+            low, high = one.ratio_range
+            row += [
+                f"{one.latency.p50_ms:.1f}", f"{one.latency.p90_ms:.1f}", f"{one.ratio:.2f}",
+                f"{low:.2f}-{high:.2f}", f"{case.macs / 1e6 / one.latency.p50_ms:.0f}",
+            ]  # fmt: skip
+        found["latency"] = json.loads(result.to_json())
+    title = f"## {options.size}, ONNX Runtime float32, {options.threads} threads"
+    print(plain_table(title, heads, rows), flush=True)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--only", choices=CASES, action="append", help="default: all; EDAFormer is always in")
+    add("--size", default="512x512", help="input as HEIGHTxWIDTH (default 512x512)")
+    add("--export-only", action="store_true", help="sizes without latency")
+    add("--quick", action="store_true", help="short turns")
+    add("--threads", type=int, default=2)
+    add("--rounds", type=int, default=0, help="turns of each runner")
+    add("--seconds", type=float, default=0.0, help="length of a turn")
+    add("-o", "--output", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    options.rounds = options.rounds or (3 if options.quick else 6)
+    options.seconds = options.seconds or (1.0 if options.quick else 3.0)
+    begin = time.perf_counter()
+    try:
+        names = list(dict.fromkeys(("edaformer", *(options.only or CASES))))
+        cases = [export(name, parse_size(options.size)) for name in names]
+        found = measure(cases, options)
+        body = {"environment": environment(options.threads), "size": options.size, "cases": found}
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(options.output) as temporary:
+            temporary.write_text(json.dumps(body, sort_keys=True, indent=1) + "\n")
+    except PrunusError as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    print(f"wrote {options.output} after {time.perf_counter() - begin:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
