@@ -13,6 +13,8 @@ from prunus.export.codec_samples import codec_samples
 from prunus.export.pipeline import ExportOptions, export_artifact, exporter_name, require_writable
 from prunus.models.checkpoints.codecs import build_codec, load_codec
 from prunus.models.codec.layers.mel import LogMel
+from prunus.models.codec.layers.source_filter import Source, SourceFilter
+from prunus.models.codec.layers.speech_features import Autocorrelation, MelLevels
 from prunus.models.codec.layers.vector_quantizer import CodeSearch
 from prunus.models.codec.layers.vocos import FrameGroupNorm, SpectrumHead
 from prunus.models.codec.layers.weight_norm import fold_weight_norm
@@ -26,7 +28,10 @@ from prunus.runtime.progress import Progress, Silent
 RANDOM = "random"
 _JUDGED = 6  # windows on which an export is compared with PyTorch
 # Phases are unbounded, powers reach far, and near-ties flip codes: none of it survives half.
-_FLOAT32 = (CodeSearch, FrameGroupNorm, LogMel, SpectrumHead)
+_FLOAT32 = (
+    Autocorrelation, CodeSearch, FrameGroupNorm, LogMel, MelLevels, Source, SourceFilter,
+    SpectrumHead,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Train NsfCodec on the speech cache: one resumable command, any device.
 
-``python -m prunus.models.training.train_codec --out runs/codec --minutes 60``
+``python -m prunus.models.training.train_codec --out runs/codec --minutes 60``, then
+``... --out runs/codec --export-only nsfcodec_16k.safetensors``
 
 The schedule follows the clock: `--minutes` is the length of the whole run, resumed parts included.
 `--adversarial 0.5` switches discriminators on after half of it (for a GPU).
@@ -9,7 +10,6 @@ The schedule follows the clock: `--minutes` is the length of the whole run, resu
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import math
 import time
@@ -31,6 +31,7 @@ from prunus.models.codec.nsfcodec import (
     NsfCodecConfig,
     zero_past,
 )
+from prunus.models.training.codec_export import export_codec_weights
 from prunus.models.training.codec_losses import SpectralLoss, pitch_agreement, pitch_loss
 from prunus.models.training.codec_state import WEIGHTS, load_saved_codec, save_codec
 from prunus.models.training.schedule import rate_factor
@@ -296,13 +297,18 @@ def main() -> None:
     parser.add_argument("--adversarial", type=float, default=1.0, metavar="SHARE",
                         help="switch discriminators on after this share of the run")  # fmt: skip
     parser.add_argument("--resume", choices=("auto", "no"), default="auto")
+    parser.add_argument("--export-only", type=Path, metavar="FILE",
+                        help="write the run's averaged weights, do not train")  # fmt: skip
     args = parser.parse_args()
+    if args.export_only is not None:
+        print(export_codec_weights(args.out, args.data, args.export_only, args.device))
+        return
     torch.set_num_threads(args.threads)
     config = CodecTrainConfig(
         args.out, args.data, args.minutes, args.steps, device=args.device, seed=args.seed,
         batch=args.batch, rate=args.rate, bf16=not args.no_bf16, adversarial=args.adversarial,
     )  # fmt: skip
-    CodecTrainer(dataclasses.replace(config), resume=args.resume == "auto").run()
+    CodecTrainer(config, resume=args.resume == "auto").run()
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class MelLevels(nn.Module):
         real, imaginary = functional.conv1d(sound.unsqueeze(1), self.basis, stride=self.hop).chunk(
             2, dim=1
         )
-        magnitude = torch.sqrt(real.pow(2) + imaginary.pow(2) + 1e-12).transpose(1, 2)
+        magnitude = torch.sqrt(real.pow(2) + imaginary.pow(2)).transpose(1, 2)
         level = torch.log(torch.matmul(magnitude, self.filters) + _FLOOR)
         return ((level - _CENTRE) / _SPREAD).transpose(1, 2)
 
@@ -78,7 +78,7 @@ class Autocorrelation(nn.Module):
         real, imaginary = functional.conv1d(sound.unsqueeze(1), self.basis, stride=self.hop).chunk(
             2, dim=1
         )
-        magnitude = torch.sqrt(real.pow(2) + imaginary.pow(2) + 1e-12).transpose(1, 2)
+        magnitude = torch.sqrt(real.pow(2) + imaginary.pow(2)).transpose(1, 2)
         total = magnitude.sum(dim=2, keepdim=True) + 1e-3
         return (torch.matmul(magnitude, self.cosines) / total).transpose(1, 2)
 

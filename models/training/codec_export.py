@@ -1,0 +1,77 @@
+"""Turn a finished run into weights, and write down what they were made of."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunus.models.codec.nsf_weights import save_nsf
+from prunus.models.codec.nsfcodec import NsfCodecConfig
+from prunus.models.training.codec_state import CodecCheckpoint, load_saved_codec
+from prunus.models.training.speech_cache import MANIFEST
+from prunus.runtime.artifact import atomic_path, sha256_of
+
+ORIGIN = "trained by prunus from scratch on studio speech of four speakers from Debian packages"
+
+
+def data_record(cache: Path) -> list[dict[str, Any]]:
+    """Return what the manifest of a speech cache says, without the single recordings."""
+    rows = json.loads((cache / MANIFEST).read_text())
+    kept = ("name", "package", "version", "speaker", "language", "licence", "credit", "split",
+            "minutes")  # fmt: skip
+    return [
+        {**{key: row[key] for key in kept}, "recordings": len(row["clips"])} for row in rows
+    ]
+
+
+def provenance(saved: CodecCheckpoint, cache: Path, device: str) -> dict[str, Any]:
+    """Return what weights were made of and how, as plain data."""
+    data, clock = data_record(cache), saved.clock
+    hardware = f"{os.cpu_count()}-core CPU ({platform.machine()}), no GPU"
+    return {
+        "model": "NsfCodec 16k: causal source-filter codec, one pitch code and residual codes",
+        "trained_by": "prunus.models.training.train_codec, from random weights",
+        "origin": ORIGIN,
+        "data": [row for row in data if row["split"] == "train"],
+        "held_out": [row for row in data if row["split"] != "train"],
+        "parameters": sum(v.numel() for k, v in saved.network.items() if _trained(k)),
+        "steps": clock.step,
+        "samples_seen": clock.samples,
+        "wall_minutes": round(clock.seconds / 60, 1),
+        "discriminators": bool(saved.judge),
+        "hardware": hardware if device == "cpu" else device,
+        "precision": "bfloat16 autocast of the stacks, float32 weights; their exponential average, "
+        "matrices rounded to 8 bits per output channel, code vectors to float16",
+        "torch": torch.__version__.split("+")[0],
+        "licence": "Apache-2.0",
+    }
+
+
+def export_codec_weights(run: Path, cache: Path, target: Path, device: str = "cpu") -> Path:
+    """Write the averaged, rounded weights and, beside them, ``<name>.json``; return the path.
+
+    Args:
+        run: Folder of the training.
+        cache: The speech it was trained on.
+        target: ``.safetensors`` file.
+        device: Device of the training, for the record.
+
+    Raises:
+        ArtifactError: the run has no checkpoint.
+    """
+    saved = load_saved_codec(run)
+    record = provenance(saved, cache, device)
+    save_nsf(saved.average, NsfCodecConfig(**saved.config), record, target)
+    record |= {"weights_sha256": sha256_of(target)}
+    with atomic_path(target.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return target
+
+
+def _trained(name: str) -> bool:
+    return not name.endswith(("cluster_size", "inited", "embed_avg"))
