@@ -78,7 +78,7 @@ def save_nsf(
     """
     from safetensors.torch import save_file
 
-    facts = {"model": "nsfcodec", "variant": VARIANT, "config": asdict(config), **about}
+    facts = {**about, "model": "nsfcodec", "variant": VARIANT, "config": asdict(config)}
     tensors = {name: value.contiguous() for name, value in rounded(state).items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={_KEY: json.dumps(facts, sort_keys=True)})

@@ -34,7 +34,8 @@ def provenance(saved: CodecCheckpoint, cache: Path, device: str) -> dict[str, An
     data, clock = data_record(cache), saved.clock
     hardware = f"{os.cpu_count()}-core CPU ({platform.machine()}), no GPU"
     return {
-        "model": "NsfCodec 16k: causal source-filter codec, one pitch code and residual codes",
+        "model": "nsfcodec",
+        "what": "causal source-filter codec, 16 kHz, a pitch code and residual codes per 20 ms",
         "trained_by": "prunus.models.training.train_codec, from random weights",
         "origin": ORIGIN,
         "data": [row for row in data if row["split"] == "train"],
