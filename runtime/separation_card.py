@@ -95,6 +95,8 @@ class SeparatorPostprocess:
         heat_snr_db: The voice with these filters against the voice with the operator itself; the
             rounding of float32 bounds it near 100.
         token_step: Coarse tokens of the network per token of the graph; 1 is the network's own.
+        token_snr_db: The voice with coarser tokens against the voice with the network's own; 0
+            when they are its own. Untrained weights say nothing about what trained ones lose.
     """
 
     part: Literal["lips", "voice"]
@@ -102,4 +104,5 @@ class SeparatorPostprocess:
     heat_gain_error: float = 0.0
     heat_snr_db: float = 0.0
     token_step: int = 1
+    token_snr_db: float = 0.0
     kind: Literal["separator"] = "separator"
