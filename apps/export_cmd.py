@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from prunus.apps.export_codec import freecodec, fusecodec, wavtokenizer
+from prunus.apps.export_codec import freecodec, fusecodec, nsfcodec, wavtokenizer
 from prunus.apps.export_pose import evitpose, movenet, unitranspose
 from prunus.apps.export_segmentation import edaformer, selfie
 
@@ -27,6 +27,7 @@ for verb in (
     movenet,
     edaformer,
     selfie,
+    nsfcodec,
     wavtokenizer,
     freecodec,
     fusecodec,

@@ -30,6 +30,7 @@ SCRIPTS: Mapping[str, str] = MappingProxyType(
         "evitpose": "evitpose",
         "freecodec": "freecodec",
         "fusecodec": "fusecodec",
+        "nsfcodec": "nsfcodec",
         "unitranspose": "unitranspose",
         "wavtokenizer": "wavtokenizer",
     }
