@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from prunus.apps.model_files import codec_name
 from prunus.apps.sound_sinks import Trimmer
 from prunus.runtime.artifact import atomic_path
 from prunus.runtime.audio_file import STDIO, SoundReader, write_wav, write_wav_stream
@@ -240,8 +241,8 @@ def decode_file(
 def open_codec(
     model: str, parts: tuple[Part, ...], backend: str = "auto", threads: int | None = None
 ) -> SpeechCodec:
-    """Open the files of a codec, see `SpeechCodec.open`."""
-    return SpeechCodec.open(model, backend, parts=parts, threads=threads)
+    """Open the files of a codec, or of one that ships, see `SpeechCodec.open`."""
+    return SpeechCodec.open(codec_name(model), backend, parts=parts, threads=threads)
 
 
 def _rate(size: int, seconds: float) -> float:

@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
+from prunus.apps.model_files import DEFAULT_CODEC
 from prunus.apps.options import Backend, Debug, Json, Quiet, Threads, shown_progress
 
 Model = Annotated[
     str,
     typer.Option(
-        "--model", help="NAME of NAME-encoder.onnx and NAME-decoder.onnx.", metavar="NAME"
+        "--model",
+        help="NAME of NAME-encoder.onnx and NAME-decoder.onnx, or a codec that ships.",
+        metavar="NAME",
     ),
 ]
 
@@ -21,7 +24,7 @@ def encode(
     source: Annotated[str, typer.Argument(help="Sound file (WAV, FLAC, Ogg), or - for a pipe.")],
     target: Annotated[str, typer.Argument(help="The .pcodec file, or - for a pipe.")],
     *,
-    model: Model,
+    model: Model = DEFAULT_CODEC,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse another rate, channels or NaN.")
     ] = False,
@@ -37,7 +40,7 @@ def encode(
 
     \b
     Examples:
-      prunus encode talk.wav talk.pcodec --model wavtokenizer-tok75-fp32
+      prunus encode talk.wav talk.pcodec
       cat talk.wav | prunus encode - - --model wavtokenizer-tok75-fp32 --quiet > talk.pcodec
     """
     from prunus.apps.codec import encode_file, open_codec
@@ -52,7 +55,7 @@ def decode(
     source: Annotated[str, typer.Argument(help="The .pcodec file, or - for a pipe.")],
     target: Annotated[str, typer.Argument(help="The WAV file, or - for a pipe.")],
     *,
-    model: Model,
+    model: Model = DEFAULT_CODEC,
     backend: Backend = "auto",
     threads: Threads = None,
     as_json: Json = False,
@@ -65,7 +68,7 @@ def decode(
 
     \b
     Examples:
-      prunus decode talk.pcodec talk-decoded.wav --model wavtokenizer-tok75-fp32
+      prunus decode talk.pcodec talk-decoded.wav
       cat talk.pcodec | prunus decode - - --model wavtokenizer-tok75-fp32 --quiet | aplay
     """
     from prunus.apps.codec import decode_file, open_codec

@@ -20,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from prunus.apps.codec import untrained_note
+from prunus.apps.codec import open_codec, untrained_note
 from prunus.apps.codec_encoding import Encoding
 from prunus.apps.codec_ends import (
     CodeSink,
@@ -168,9 +168,7 @@ class _Run:
                              "Give it where the sound is encoded.")  # fmt: skip
         parts = (("encoder", "speaker") if encodes else ()) + (("decoder",) if decodes else ())
         self.codec = stack.enter_context(
-            SpeechCodec.open(
-                options.model, options.backend, parts=cast(Any, parts), threads=options.threads
-            )
+            open_codec(options.model, cast(Any, parts), options.backend, options.threads)
         )
         form = self.codec.format
         self.block = _block_frames(self.codec) * form.hop / form.sample_rate_hz

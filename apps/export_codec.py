@@ -1,4 +1,4 @@
-"""`prunus export wavtokenizer`, `fusecodec` and `freecodec`."""
+"""`prunus export nsfcodec`, `wavtokenizer`, `fusecodec` and `freecodec`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,37 @@ Window = Annotated[int | None, typer.Option(help="Frames per window of the graph
 Left = Annotated[int | None, typer.Option(help="Of these, past context.", min=0)]
 Right = Annotated[int | None, typer.Option(help="Of these, future context.", min=0)]
 Step = Annotated[int | None, typer.Option(help="Frames per step of the step graph.", min=1)]
+
+
+def nsfcodec(
+    *,
+    step: Step = None,
+    small: Annotated[
+        bool, typer.Option("--small", help="Store constants compactly; no number changes.")
+    ] = False,
+    precision: Precision = "fp32",
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="File of the trainer, or random; default: the shipped weights."),
+    ] = None,
+    seed: Seed = 0,
+    sound: Sound = None,
+    output: Output = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Export the codec that prunus trained: encoder and decoder in exact steps of 20 ms.
+
+    \b
+    Examples:
+      prunus export nsfcodec --step 2 -o nsfcodec-40ms
+      prunus export nsfcodec --checkpoint mine.safetensors --small -o mine
+    """
+    from prunus.export.nsfcodec import export_nsfcodec as script
+
+    options = {"step": step, "small": small or None}
+    _export_codec(script, options, precision, checkpoint, seed, sound, output, as_json, quiet)
 
 
 def wavtokenizer(

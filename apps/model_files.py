@@ -13,6 +13,7 @@ _FOLDERS = (Path(), Path("demo"))  # where `prunus export` and `make demo` leave
 DEFAULT_MODEL = "evitpose-tiny"
 DEFAULT_LEVEL = "L2"
 FALLBACK = "movenet_lightning"
+DEFAULT_CODEC = "nsfcodec"
 LEVELS = ("L0", "L1", "L2", "L3")
 
 
@@ -104,6 +105,26 @@ def segmentation_model(name: str | None) -> Path:
             "Make one with: prunus export edaformer --weights FILE",
         )
     return zoo.model_path(shipped[0].name)
+
+
+def codec_name(name: str) -> str:
+    """Return NAME of a codec's files: what was named, or the files of one that ships.
+
+    Raises:
+        ArtifactError: a shipped file is missing or damaged.
+    """
+    if Path(f"{name}-encoder.onnx").is_file() or Path(f"{name}-decoder.onnx").is_file():
+        return name
+    from prunus.models import zoo
+
+    plain = name.replace("-", "_")
+    for entry in zoo.entries():
+        stem = entry.name.removesuffix("_encoder")
+        if entry.task == "codec" and stem != entry.name and stem.startswith(plain):
+            encoder = zoo.model_path(entry.name)
+            zoo.model_path(f"{stem}_decoder")  # compared with its hash
+            return str(encoder).removesuffix("-encoder.onnx")
+    return name
 
 
 def separation_models(name: str | None) -> tuple[Path, Path]:

@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from prunus.apps.codec_cmd import Model
+from prunus.apps.model_files import DEFAULT_CODEC
 from prunus.apps.options import Backend, Debug, Json, Quiet, Threads
 
 
 def codec(
     *,
-    model: Model,
+    model: Model = DEFAULT_CODEC,
     source: Annotated[
         str, typer.Option(help="mic:, mic:NAME, sound file, talk.pcodec, synthetic:5, udp:PORT, -.")
     ] = "mic:",
@@ -68,7 +69,7 @@ def codec(
 
     \b
     Examples:
-      prunus run codec --model NAME --source talk.wav -o again.wav --plot talk.png
+      prunus run codec --source talk.wav -o again.wav --plot talk.png
       prunus run codec --model NAME --source udp:5004 --sink speaker: --loss 5
       prunus run codec --model NAME --source mic: --sink udp:127.0.0.1:5004
     """
