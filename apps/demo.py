@@ -1,7 +1,8 @@
 """`make demo`: the whole chain on the bundled clip, from the PyTorch checkpoint to skeletons.
 
 Exports EViTPose-Tiny dense (L0) and pruned (L2), checks both against PyTorch on real crops, runs
-both on the clip, prints the speed-up and writes the annotated video with a still.
+both on the clip, prints the speed-up and writes the annotated video with a still; then blurs what
+is behind a person with the shipped segmentation network.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunus.apps.opencv import load_cv2
 from prunus.apps.pose import PoseOptions, RunSummary, run_pose
+from prunus.apps.segmentation import SegmentationOptions, run_segmentation
 from prunus.apps.tables import plain_table
 from prunus.runtime.errors import PrunusError, SourceError
 from prunus.runtime.progress import ConsoleProgress
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from prunus.runtime.session import Session
 
 CLIP = Path(__file__).parent / "media" / "pedestrians.mp4"
+PORTRAIT = "synthetic:480x480@0*{}"  # a camera moving over the bundled portrait
+_PORTRAIT_FRAMES = 75
 _LEVELS = ("L0", "L2")
 _TURNS, _RUNS = 4, 12  # A B A B A B A B, so that a busy moment of the machine hits both alike
 
@@ -75,15 +79,18 @@ def run(options: argparse.Namespace) -> None:
     dense = _run(options, models["L0"], ("null:",))
     pruned = _run(options, models["L2"], (str(video),))
     timings = time_in_turns({n: str(p) for n, p in models.items()}, options.backend)
-    _step(4, "result")
+    _step(4, "keep a person, blur what is behind: MediaPipe's selfie segmentation")
+    portrait = _blur(options, folder)
+    _step(5, "result")
     still = video.with_suffix(".png")
     write_still(video, still)
     print(_table(models, timings, {"L0": dense, "L2": pruned}))
-    print(f"\n  video  {video}\n  still  {still}\n  whole demo {time.perf_counter() - begin:.0f} s")
+    print(f"\n  video  {video}\n  still  {still}\n  video  {portrait}")
+    print(f"  whole demo {time.perf_counter() - begin:.0f} s")
 
 
 def _step(number: int, text: str) -> None:
-    print(f"\n[{number}/4] {text}", flush=True)
+    print(f"\n[{number}/5] {text}", flush=True)
 
 
 def _export(level: str, folder: Path, checkpoint: str | None) -> Path:
@@ -124,6 +131,22 @@ def _run(options: argparse.Namespace, model: Path, sinks: tuple[str, ...]) -> Ru
     if summary.interrupted:
         raise KeyboardInterrupt
     return summary
+
+
+def _blur(options: argparse.Namespace, folder: Path) -> Path:
+    """Write the portrait's video with a blurred background; return its path."""
+    video = folder / "portrait-blur.mp4"
+    frames = min(options.frames or _PORTRAIT_FRAMES, _PORTRAIT_FRAMES)
+    summary = run_segmentation(
+        SegmentationOptions(
+            source=PORTRAIT.format(frames), sinks=(str(video),), mode="blur",
+            backend=options.backend,
+        )
+    )  # fmt: skip
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    print(f"  {summary.to_text().splitlines()[0]}")
+    return video
 
 
 def time_in_turns(models: dict[str, str], backend: str) -> dict[str, Timing]:

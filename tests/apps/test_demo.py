@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+
 import cv2
 import pytest
 
 from prunus.apps import demo
+from prunus.apps.model_files import segmentation_model
+from prunus.apps.sources import open_source
 from prunus.models import zoo
 from prunus.runtime.errors import SourceError
+from prunus.runtime.tasks.segmentation import Segmenter
 
 
 def test_still_is_the_middle_of_the_video(tmp_path, video, frames_of):
@@ -44,3 +49,24 @@ def test_whole_chain(tmp_path, capfd, frames_of):
     assert "faster" in out
     assert len(frames_of(tmp_path / "pedestrians-pose.mp4")) == 3
     assert (tmp_path / "pedestrians-pose.png").is_file()
+    assert len(frames_of(tmp_path / "portrait-blur.mp4")) == 3
+
+
+def test_the_portrait_keeps_its_person_before_a_blurred_wall(tmp_path, frames_of):
+    options = argparse.Namespace(frames=2, backend="onnxruntime")
+    plain = [f.image for f in open_source(demo.PORTRAIT.format(2))]
+    blurred = frames_of(demo._blur(options, tmp_path))
+    assert len(blurred) == len(plain) == 2
+
+    def detail(image):
+        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        return cv2.convertScaleAbs(cv2.Laplacian(grey, cv2.CV_32F))
+
+    with Segmenter.open(segmentation_model(None), "onnxruntime", 1) as segment:
+        sure = segment(plain[1]).foreground
+    person, wall = sure > 0.95, sure < 0.05
+    wall[:120] = False  # the panel of numbers
+    person[:120] = False
+    before, after = detail(plain[1]).astype(float), detail(blurred[1]).astype(float)
+    kept = {name: after[m].mean() / before[m].mean() for name, m in (("p", person), ("w", wall))}
+    assert kept["w"] < 0.5 and kept["p"] > 1.5 * kept["w"], kept  # the codec blurs both a little
