@@ -44,6 +44,9 @@ def edaformer(
     literal: Annotated[
         bool, typer.Option("--literal", help="As published, without the exact rewrites.")
     ] = False,
+    full_argmax: Annotated[
+        bool, typer.Option("--full-argmax", help="Compare all classes at every pixel.")
+    ] = False,
     drop_remainder: Annotated[
         bool,
         typer.Option("--drop-remainder", help="Accept sizes at which poolings lose the last keys."),
@@ -81,6 +84,7 @@ def edaformer(
             activations=cast(Any, activations),
             bf16=bf16,
             literal=literal,
+            full_argmax=full_argmax,
             drop_remainder=drop_remainder,
             seed=seed,
             calibration=calibration,

@@ -63,6 +63,7 @@ def export_edaformer(
     activations: Activations = "int8",
     bf16: bool = False,
     literal: bool = False,
+    full_argmax: bool = False,
     drop_remainder: bool = False,
     seed: int = 0,
     calibration: str | Path | Samples | None = None,
@@ -84,7 +85,9 @@ def export_edaformer(
         precision: ``fp32``, ``fp16`` or ``int8``.
         activations: Integer type of int8 activations; ``uint8`` is for CPUs only.
         bf16: Measure OpenVINO's bfloat16 on this CPU and allow it on the card.
-        literal: The network as published, without the exact rewrites.
+        literal: The network as published, without the exact rewrites and with the full arg-max.
+        full_argmax: Compare all classes at every pixel; else, of many classes, those that are
+            among the best four of one of the four cells around it (see `CandidateArgMax`).
         drop_remainder: Accept sizes that a pooling does not divide: the last keys are left out.
         seed: Seed of random weights.
         calibration: Real images (folder, picture, clip, array file) for int8 and for the
@@ -120,6 +123,7 @@ def export_edaformer(
             classes=not logits,
             logits=not logits,
             rewrites=LITERAL if literal else Rewrites(),
+            candidates=not (literal or full_argmax),
         ),
         card,
         samples.first(_JUDGED),
@@ -327,6 +331,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--activations", default="int8", choices=("int8", "uint8"), help="uint8: CPUs only")
     add("--bf16", action="store_true", help="measure bfloat16 and allow it on the card")
     add("--literal", action="store_true", help="without the exact rewrites")
+    add("--full-argmax", action="store_true", help="compare all classes at every pixel")
     add("--drop-remainder", action="store_true", help="accept sizes that lose the last keys")
     add("--seed", type=int, default=0, help="seed of random weights (default 0)")
     add("--calibration", help="folder, picture, clip or array file (default: bundled)")

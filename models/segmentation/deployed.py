@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from prunus.models.segmentation.edaformer import EDAFormer, resize_logits
+from prunus.models.segmentation.class_map import CandidateArgMax, worthwhile
+from prunus.models.segmentation.edaformer import LOGIT_STRIDE, EDAFormer, resize_logits
 from prunus.models.segmentation.static import Rewrites, StaticEDAFormer
 from prunus.runtime.card import ScenePreprocess
 
@@ -21,6 +22,8 @@ class DeployedSegmentation(nn.Module):
         classes: Return class numbers; False returns the logits alone.
         logits: Return the logits beside the class numbers.
         rewrites: Exact rewrites of the network.
+        candidates: Compare only candidates for the best class where there are many classes, see
+            `CandidateArgMax`; False compares all classes at every pixel.
     """
 
     mean: Tensor
@@ -34,11 +37,18 @@ class DeployedSegmentation(nn.Module):
         classes: bool = True,
         logits: bool = False,
         rewrites: Rewrites | None = None,
+        candidates: bool = False,
     ) -> None:
         super().__init__()
         self.network = StaticEDAFormer(network, rewrites)
         self.classes, self.logits = classes, logits or not classes
         self.size = (preprocess.height, preprocess.width)
+        count, (rows, columns) = network.config.classes, self.size
+        # Sizes between the multiples of the stride are enlarged by other factors.
+        whole = rows % LOGIT_STRIDE == 0 and columns % LOGIT_STRIDE == 0
+        self.best: CandidateArgMax | None = None
+        if candidates and whole and worthwhile(count):
+            self.best = CandidateArgMax(count, rows // LOGIT_STRIDE, columns // LOGIT_STRIDE)
         # float32, and a division: what the published code computes, bit for bit.
         self.register_buffer(
             "mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1), persistent=False
@@ -65,5 +75,8 @@ class DeployedSegmentation(nn.Module):
         if not self.classes:
             return logits
         # The arg-max of enlarged logits: borders lie between the cells, not on them.
-        numbers = resize_logits(logits, *self.size).argmax(dim=1).to(self.class_dtype)
+        if self.best is not None:
+            numbers = self.best(logits).to(self.class_dtype)
+        else:
+            numbers = resize_logits(logits, *self.size).argmax(dim=1).to(self.class_dtype)
         return (numbers, logits) if self.logits else numbers
