@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnx import TensorProto
 
 from prunus.export.attention_body import DOMAIN, INPUTS
 from prunus.export.functions import (
     COMBINATIONS,
     NAMES,
+    PLUGIN_ATTRIBUTES,
+    VERSION,
     attention_nodes,
     attributes_of,
     constant_inputs,
@@ -27,6 +30,8 @@ from prunus.runtime.errors import PrunusError
 
 TABLES = ("q_index", "kv_index", "o_index")
 _NEUTRAL = (1, 1, 1, 1)
+_WHOLE = (TensorProto.INT32, TensorProto.INT64)
+_REAL = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
 def require_sound(model: onnx.ModelProto) -> None:
@@ -50,15 +55,29 @@ def problems(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
             yield node.name or node.op_type, f"prunus has no operator '{node.op_type}'"
     if not nodes:
         return
+    version = next((o.version for o in model.opset_import if o.domain == DOMAIN), VERSION)
+    if version != VERSION:
+        known = f"this prunus knows version {VERSION}"
+        yield nodes[0].name or nodes[0].op_type, f"it is of version {version}; {known}"
     try:
-        shapes = known_shapes(onnx.shape_inference.infer_shapes(model, data_prop=True))
-    except Exception:  # a broken graph: the shapes that it states must do
-        shapes = known_shapes(model)
+        described = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception:  # a broken graph: what it states must do
+        described = model
+    shapes, types = known_shapes(described), _known_types(described)
     constants = constant_inputs(model)
     for node in nodes:
-        reason = _Node.read(node, shapes, constants).problem()
+        reason = _Node.read(node, shapes, types, constants).problem()
         if reason:
             yield node.name or node.op_type, reason
+
+
+def _known_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the element types written in a model."""
+    graph = model.graph
+    types = {t.name: t.data_type for t in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        types[value.name] = value.type.tensor_type.elem_type
+    return types
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +87,14 @@ class _Node:
     attributes: Mapping[str, Any]
     count: int
     shapes: Mapping[str, tuple[int, ...]]
+    types: Mapping[str, int]
     tables: Mapping[str, npt.NDArray[Any]]
 
     @staticmethod
     def read(
         node: onnx.NodeProto,
         shapes: Mapping[str, tuple[int, ...]],
+        types: Mapping[str, int],
         constants: Mapping[str, npt.NDArray[Any]],
     ) -> _Node:
         named = dict(zip(INPUTS, node.input, strict=False))
@@ -81,12 +102,15 @@ class _Node:
             attributes_of(node),
             len([name for name in node.input if name]),
             {name: shapes[value] for name, value in named.items() if value in shapes},
+            {name: types[value] for name, value in named.items() if types.get(value)},
             {name: constants[named[name]] for name in TABLES if named.get(name) in constants},
         )
 
     def problem(self) -> str:
         """Return the first thing that is wrong, or an empty string."""
-        steps = (self._signature, self._static, self._tokens, self._tables, self._biases)
+        steps = (
+            self._signature, self._static, self._typed, self._tokens, self._tables, self._biases,
+        )  # fmt: skip
         return next((reason for step in steps if (reason := step())), "")
 
     @property
@@ -114,6 +138,9 @@ class _Node:
         if self.attributes["combine"] not in COMBINATIONS:
             known = ", ".join(COMBINATIONS)
             return f"combine is '{self.attributes['combine']}'; expected one of {known}"
+        for name, value in PLUGIN_ATTRIBUTES.items():
+            if self.attributes.get(name, value) != value:
+                return f"its {name} is '{self.attributes[name]}'; expected '{value}'"
         return ""
 
     def _static(self) -> str:
@@ -124,6 +151,18 @@ class _Node:
             if any(size < 1 for size in shape):
                 shown = [size or "?" for size in shape]
                 return f"{name} has the shape {shown}; expected constant sizes"
+        return ""
+
+    def _typed(self) -> str:
+        for name in self.read_inputs:
+            first, allowed = ("q_index", _WHOLE) if name in TABLES else ("Q", _REAL)
+            got, wanted = self.types.get(name), self.types.get(first)
+            if got is None:
+                continue
+            if got not in allowed:
+                return f"{name} is {_type_name(got)}; expected {'/'.join(map(_type_name, allowed))}"
+            if wanted in allowed and got != wanted and name != "o_index":
+                return f"{name} is {_type_name(got)}; expected {first}'s {_type_name(wanted)}"
         return ""
 
     def _tokens(self) -> str:
@@ -182,6 +221,10 @@ class _Node:
         if reason or self.attributes["combine"] != "sum":
             return reason
         return _broadcast("gate", self.shapes["gate"], (*lead, 1))
+
+
+def _type_name(kind: int) -> str:
+    return str(TensorProto.DataType.Name(kind)).lower()  # type: ignore[arg-type]
 
 
 def _range(name: str, table: npt.NDArray[Any], count: int) -> str:

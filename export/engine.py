@@ -109,6 +109,11 @@ def build_engine(
         )
     attention = check_attention(onnx_path)
     library = choose_library(plugin, plugin_library, attention, onnx_path)
+    if attention.bare and library is None:
+        raise ArtifactError(
+            f"{onnx_path}: node '{attention.bare}' has no function, and no plugin executes it.",
+            "Export it again, give it one (export.functions.add_functions), or use --plugin on.",
+        )
     request = _Request(
         onnx=onnx_path,
         target=target,

@@ -20,10 +20,12 @@ class AttentionNodes:
     Attributes:
         count: Number of nodes.
         refusal: Why the plugin cannot execute one of them, naming it; empty when it can.
+        bare: Name of one without a function, which only the plugin can execute; empty: none.
     """
 
     count: int
     refusal: str = ""
+    bare: str = ""
 
 
 def check_attention(path: str | Path) -> AttentionNodes:
@@ -41,7 +43,12 @@ def check_attention(path: str | Path) -> AttentionNodes:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     from prunus.export.attention_nodes import problems
-    from prunus.export.functions import attention_nodes, attributes_of, known_shapes
+    from prunus.export.functions import (
+        PLUGIN_ATTRIBUTES,
+        attention_nodes,
+        attributes_of,
+        known_shapes,
+    )
 
     try:
         model = onnx.load(str(path))
@@ -56,16 +63,24 @@ def check_attention(path: str | Path) -> AttentionNodes:
         )
     nodes = attention_nodes(model)
     shapes = known_shapes(model) if nodes else {}
+    bodies = {(f.domain, f.name) for f in model.functions}
+    bare = next((n.name or n.op_type for n in nodes if (n.domain, n.op_type) not in bodies), "")
+    refusal = ""
     for node in nodes:
+        attributes = attributes_of(node)
         channels = shapes.get(node.input[0], (0, 0, 0))[-1]
-        head_dim = channels // int(attributes_of(node)["num_heads"])
+        head_dim = channels // int(attributes["num_heads"])
         if channels and not MIN_HEAD_DIM <= head_dim <= MAX_HEAD_DIM:
-            return AttentionNodes(
-                len(nodes),
-                f"{path}: node '{node.name}' has a head dimension of {head_dim}; "
-                f"the plugin takes {MIN_HEAD_DIM} to {MAX_HEAD_DIM}",
+            refusal = (
+                f"has a head dimension of {head_dim}; "
+                f"the plugin takes {MIN_HEAD_DIM} to {MAX_HEAD_DIM}"
             )
-    return AttentionNodes(len(nodes))
+        elif missing := [name for name in PLUGIN_ATTRIBUTES if name not in attributes]:
+            refusal = f"has no attribute {missing[0]}, by which TensorRT finds the plugin"
+        if refusal:
+            refusal = f"{path}: node '{node.name}' {refusal}"
+            break
+    return AttentionNodes(len(nodes), refusal, bare)
 
 
 def drop_bodies(path: str | Path, target: str | Path) -> None:

@@ -22,7 +22,9 @@ SHAPES = {
 def model_of(**changes):
     """Return a one-node model; changes are shapes, tables, attributes or None (not a constant)."""
     attributes = {"num_heads": 2, "scale": 1.0, "combine": "sum"}
-    attributes |= {n: changes.pop(n) for n in list(changes) if n in attributes}
+    settable = {*attributes, "plugin_version", "plugin_namespace"}
+    attributes |= {n: changes.pop(n) for n in list(changes) if n in settable}
+    version = changes.pop("version", 1)
     tables = {
         "q_index": QUERIES, "kv_index": np.arange(20).reshape(4, 5), "o_index": np.arange(16),
     }  # fmt: skip
@@ -44,7 +46,7 @@ def model_of(**changes):
         [node], "main", fed, [helper.make_tensor_value_info("Y", TensorProto.FLOAT, [1, 16, 8])],
         [numpy_helper.from_array(t, n) for n, t in tables.items() if t is not None],
     )  # fmt: skip
-    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("prunus", 1)]
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("prunus", version)]
     return helper.make_model(graph, ir_version=10, opset_imports=opsets)
 
 
@@ -82,6 +84,11 @@ def test_a_sound_node_passes():
         ({"q_index": QUERIES[::-1].copy()}, "o_index is not the inverse"),
         ({"kv_index": np.full((4, 5), 20)}, "kv_index holds position 20; expected 0 to 19"),
         ({"kv_index": np.zeros((3, 5), np.int64)}, r"expected \(4, Lk\)"),
+        ({"kv_index": np.zeros((4, 5), np.float32)}, "kv_index is float; expected int32/int64"),
+        ({"kv_index": np.zeros((4, 5), np.int32)}, "kv_index is int32; expected q_index's int64"),
+        ({"plugin_version": "2"}, "its plugin_version is '2'; expected '1'"),
+        ({"plugin_namespace": "other"}, "its plugin_namespace is 'other'; expected 'prunus'"),
+        ({"version": 2}, "it is of version 2; this prunus knows version 1"),
     ],
 )
 def test_a_wrong_node_is_named(changes, reason):
@@ -91,6 +98,17 @@ def test_a_wrong_node_is_named(changes, reason):
     assert "blocks.3.attn/LocalGlobalAttention" in str(caught.value)
     with pytest.raises(PrunusError, match=reason):
         require_clean(model)
+
+
+def test_inputs_of_another_type_are_refused():
+    model = model_of()
+    keys = next(v for v in model.graph.input if v.name == "Kg")
+    keys.type.tensor_type.elem_type = TensorProto.FLOAT16
+    assert list(problems(model)) == [
+        ("blocks.3.attn/LocalGlobalAttention", "Kg is float16; expected Q's float")
+    ]
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT8
+    assert next(problems(model))[1].startswith("Q is int8; expected float/float16")
 
 
 def test_inputs_that_a_combination_does_not_read_may_be_anything():

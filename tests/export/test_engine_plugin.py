@@ -144,6 +144,11 @@ def test_what_a_graph_asks_of_the_plugin(tmp_path) -> None:
     assert check_attention(path).refusal.endswith(
         "'block0/attention' has a head dimension of 8; the plugin takes 16 to 128"
     )
+    nameless = graphs.attention_model(("global",))
+    node = next(n for n in nameless.graph.node if n.domain)
+    node.attribute.remove(next(a for a in node.attribute if a.name == "plugin_version"))
+    onnx.save(nameless, path)
+    assert "'block0/attention' has no attribute plugin_version" in check_attention(path).refusal
     bare = graphs.attention_model(("global",))
     del bare.graph.node[2], bare.functions[:]
     onnx.save(bare, path)
@@ -151,6 +156,33 @@ def test_what_a_graph_asks_of_the_plugin(tmp_path) -> None:
     path.write_bytes(b"\xff" * 100)
     with pytest.raises(ArtifactError, match="cannot be read"):
         check_attention(path)
+
+
+def test_a_node_without_a_function_needs_the_plugin(tmp_path, plugin_library, monkeypatch) -> None:
+    monkeypatch.setattr(engine_module, "choose_flavour", lambda flavour: "tensorrt_rtx")
+    monkeypatch.setattr(engine_module, "run_child", lambda *_: pytest.fail("a build has begun"))
+    model = graphs.attention_model(("joint",), described=False)
+    path = graphs.save_with_card(tmp_path / "m.onnx", model)
+    assert check_attention(path) == AttentionNodes(1, bare="block0/attention")
+    for plugin in ("auto", "off"):
+        with pytest.raises(ArtifactError, match=r"'block0/attention' has no function") as caught:
+            build_engine(path, plugin=plugin)
+        assert "--plugin on" in caught.value.hint
+    with pytest.raises(pytest.fail.Exception, match="a build has begun"):
+        build_engine(path, plugin_library=plugin_library.path)
+
+
+def test_a_library_of_another_version_is_refused_before_any_build(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(engine_module, "choose_flavour", lambda flavour: "tensorrt_rtx")
+    monkeypatch.setattr(engine_module, "run_child", lambda *_: pytest.fail("a build has begun"))
+    facts = {"name": "LocalGlobalAttention", "version": "2", "identity": "2+abc",
+             "architectures": [80], "machine": os.uname().machine}  # fmt: skip
+    other = tmp_path / "other.so"
+    other.write_bytes(b"\177ELF" + (library_module.MARK + json.dumps(facts)).encode() + b"\0")
+    path = graphs.save_with_card(tmp_path / "m.onnx", graphs.attention_model(("joint",)))
+    with pytest.raises(ArtifactError, match=r"holds version 2 .* needs version 1"):
+        build_engine(path, plugin_library=other)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", "other.so"]
 
 
 def test_what_the_plugin_executes_comes_without_a_body(tmp_path) -> None:
