@@ -161,7 +161,7 @@ class _Node:
                 continue
             if got not in allowed:
                 return f"{name} is {_type_name(got)}; expected {'/'.join(map(_type_name, allowed))}"
-            if wanted in allowed and got != wanted and name != "o_index":
+            if wanted and wanted in allowed and got != wanted and name != "o_index":
                 return f"{name} is {_type_name(got)}; expected {first}'s {_type_name(wanted)}"
         return ""
 
