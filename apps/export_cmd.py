@@ -7,6 +7,7 @@ import typer
 from prunus.apps.export_codec import freecodec, fusecodec, nsfcodec, wavtokenizer
 from prunus.apps.export_pose import evitpose, movenet, unitranspose
 from prunus.apps.export_segmentation import edaformer, selfie
+from prunus.apps.export_separation import dolphin
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,5 +32,6 @@ for verb in (
     wavtokenizer,
     freecodec,
     fusecodec,
+    dolphin,
 ):
     app.command(verb.__name__)(verb)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Model family on the card -> module of prunus.export.
 SCRIPTS: Mapping[str, str] = MappingProxyType(
     {
+        "dolphin": "dolphin",
         "edaformer": "edaformer",
         "evitpose": "evitpose",
         "freecodec": "freecodec",
@@ -60,6 +61,17 @@ class Script(Protocol):
             source: A file or folder that the task understands; None for the bundled media.
             limit: At most this many samples.
         """
+
+
+def judged_module(card: ModelCard, checkpoint: str | Path | None = None) -> torch.nn.Module:
+    """Return the module that a file is held to: float32, or float64 where its script offers one.
+
+    Two float32 computations of a network of a hundred layers differ by the errors of both; a
+    script with an ``exact_module(card, checkpoint)`` leaves those of the file alone.
+    """
+    script = script_of(card)
+    make = getattr(script, "exact_module", script.reference_module)
+    return cast("torch.nn.Module", make(card, checkpoint))
 
 
 def script_of(card: ModelCard) -> Script:

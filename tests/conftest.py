@@ -105,3 +105,39 @@ def _export_codec(model, name):
 def small_codecs(monkeypatch):
     """Make every codec of this test as small as those of `tiny_codec`."""
     _shrink_codecs(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def tiny_separator(tmp_path_factory):
+    """Return NAME of ``NAME-lips.onnx`` and ``NAME-voice.onnx``: a Dolphin of two levels, 0.4 s."""
+    pytest.importorskip("onnxscript")
+    from prunus.export.dolphin import export_dolphin
+
+    name = tmp_path_factory.mktemp("separator") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        _shrink_dolphin(patch)
+        export_dolphin("nano", seconds=0.4, output=name)
+    return name
+
+
+def _shrink_dolphin(patch):
+    from dataclasses import replace
+
+    from prunus.models.separation import config
+
+    nano = config.VARIANTS["nano"]
+    lips = replace(
+        nano.lips, first_stride=4, widths=(2, 2, 4, 4), linear_heads=1, linear_head_dim=4, heads=1,
+        head_dim=8, codes=16, code_dim=4,
+    )  # fmt: skip
+    tiny = replace(
+        nano, lips=lips, stride=16, kernel=32, audio_channels=16, channels=8, video_channels=4,
+        levels=2, heads=2, max_positions=100, local_kernel=9, heat_radius=8,
+    )  # fmt: skip
+    patch.setattr(config, "VARIANTS", {"base": config.VARIANTS["base"], "nano": tiny})
+
+
+@pytest.fixture
+def small_dolphin(monkeypatch):
+    """Make the nano Dolphin of this test as small as that of `tiny_separator`."""
+    _shrink_dolphin(monkeypatch)

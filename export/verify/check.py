@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunus.export.samples import Samples
-from prunus.export.scripts import script_of
+from prunus.export.scripts import judged_module, script_of
 from prunus.export.verify.bisect import TOLERANCES, bisect_graphs
 from prunus.export.verify.expose import find_tensor, load_model, with_outputs
 from prunus.export.verify.metrics import Array
@@ -218,7 +218,7 @@ def _believe(
         return _Subject.load(reference, other)
     if reference is not None:
         return reference
-    return script_of(card).reference_module(card, checkpoint)
+    return judged_module(card, checkpoint)
 
 
 def _identity(card: ModelCard) -> tuple[Any, ...]:

@@ -136,6 +136,7 @@ METRICS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "codec": ("prunus.export.verify.codec_metric", "CodecMetric"),
         "pose": ("prunus.export.verify.pose_metric", "PoseMetric"),
+        "separation": ("prunus.export.verify.separation_metric", "SeparationMetric"),
         "segmentation": ("prunus.export.verify.segmentation_metric", "SegmentationMetric"),
     }
 )

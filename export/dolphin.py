@@ -1,0 +1,423 @@
+"""Export Dolphin: one graph for the lips, one for the voice, of a fixed length.
+
+Run as ``python -m prunus.export.dolphin --help`` or as ``prunus export dolphin``. Heat diffusion
+becomes a short depthwise filter (`prunus.models.separation.heat`); what that costs is on the card.
+No trained weights ship with prunus: random ones are for speed and memory only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from prunus.export.dolphin_weights import SeparatorWeights, apply_weights, find_weights, weights_of
+from prunus.export.pipeline import ExportOptions, export_artifact, exporter_name, require_writable
+from prunus.export.samples import Samples
+from prunus.export.separation_samples import separation_samples
+from prunus.export.verify.separation_metric import snr_db
+from prunus.models.separation.channels_first import GlobalNorm
+from prunus.models.separation.config import MAX_RADIUS, DolphinConfig, dolphin_config
+from prunus.models.separation.deployed import DeployedLips, DeployedVoice, ExactVoice
+from prunus.models.separation.dolphin import LIP_REACH, Dolphin, build_dolphin
+from prunus.models.separation.heat_layer import network_gain_error, set_heat
+from prunus.models.separation.lip_coder import LipQuantizer
+from prunus.models.separation.lip_layers import LinearAttention, RMSNorm, SqueezeExcite
+from prunus.runtime.artifact import read_card
+from prunus.runtime.card import ModelCard, Precision, TensorSpec
+from prunus.runtime.errors import ArtifactError, HostError, PrunusError, UsageError, nearest
+from prunus.runtime.progress import ConsoleProgress, Progress, Silent
+from prunus.runtime.separation_card import (
+    MixturePreprocess,
+    MouthPreprocess,
+    SeparatorPostprocess,
+)
+
+Part = Literal["lips", "voice"]
+PARTS: tuple[Part, ...] = ("lips", "voice")
+PAPER = "arXiv 2509.23610"
+SECONDS = (0.4, 8.0)
+LIP_SECONDS = 1.4
+_JUDGED = 2  # windows on which an export is compared with PyTorch; one has thousands of samples
+_CALIBRATED = 4
+# Sums over thousands of values, epsilons below half's range, and the search of the nearest code.
+_FLOAT32 = (GlobalNorm, RMSNorm, LinearAttention, SqueezeExcite, LipQuantizer)
+
+
+def export_dolphin(
+    variant: str = "base",
+    *,
+    seconds: float = 2.0,
+    parts: Sequence[Part] = PARTS,
+    precision: Precision = "fp32",
+    heat_radius: int | None = None,
+    token_step: int = 1,
+    lip_seconds: float = LIP_SECONDS,
+    checkpoint: str | Path | None = None,
+    seed: int = 0,
+    calibration: str | Path | None = None,
+    output: str | Path | None = None,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Export Dolphin as self-describing ONNX files ``NAME-lips.onnx`` and ``NAME-voice.onnx``.
+
+    int8 is for the voice, and there for what bears it, see `kept_modules`: rounding in the lip
+    coder turns into other codes, so it stays float32.
+
+    Args:
+        variant: ``base`` (the published size) or ``nano``.
+        seconds: Length of a window; a whole number of video frames (1/25 s).
+        parts: Which graphs to write.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        heat_radius: Taps on each side of the filters that stand for heat diffusion; None: the
+            variant's (32 or 16).
+        token_step: 2 halves the tokens of the global attention; an approximation.
+        lip_seconds: Length of a run of the lip graph: what is new since the last one, and 11 frames
+            to each side. 1.4 s is for hops of up to 0.52 s.
+        checkpoint: Released weights (folder or file), or None for random ones.
+        seed: Seed of random weights.
+        calibration: See `separation_samples`.
+        output: NAME with or without ``.onnx``; None: from the options, here.
+        progress: Told about each graph.
+
+    Returns:
+        The files in the order of `parts`.
+
+    Raises:
+        UsageError: an option that cannot be.
+        PrunusError: see `export_artifact`.
+    """
+    config = replace(dolphin_config(variant), token_step=token_step)
+    if heat_radius is not None:
+        config = replace(config, heat_radius=heat_radius)
+    frames, lip_frames = frames_of(seconds, config), frames_of(lip_seconds, config)
+    paths = [path_of(output, config, seconds, precision, part) for part in parts]
+    for path in paths:
+        require_writable(path)
+    weights = find_weights(config, checkpoint, seed)
+    network = build_network(config, weights)
+    steps = progress or Silent()
+    for k, (part, path) in enumerate(zip(parts, paths, strict=True)):
+        steps.update(k, len(parts), part)
+        card = build_card(config, weights, part, frames if part == "voice" else lip_frames)
+        features = None
+        if part == "voice":
+            features = _features(network, weights, config, frames)
+        data = separation_samples(card, calibration, _CALIBRATED, features)
+        if part == "voice":
+            card = _with_costs(card, network, config, weights, data)
+        module = deployed(network, part)
+        chosen: Precision = "fp32" if part == "lips" and precision == "int8" else precision
+        options = ExportOptions(
+            chosen, keep_fp32=kept_modules(module, chosen), exact=_exact(module)
+        )
+        export_artifact(module, card, data.first(_JUDGED), path, options=options, calibration=data)
+    steps.update(len(parts), len(parts), "done")
+    return paths
+
+
+def frames_of(seconds: float, config: DolphinConfig) -> int:
+    """Return the video frames of a window; raises UsageError for a length that cannot be."""
+    frames = round(seconds * config.frame_rate)
+    shortest, longest = SECONDS
+    if not shortest <= seconds <= longest or abs(frames / config.frame_rate - seconds) > 1e-6:
+        raise UsageError(
+            f"Got a window of {seconds:g} s; expected {shortest:g} to {longest:g} s in steps of "
+            f"{1 / config.frame_rate:g} s.",
+            "The network was trained on clips of 2 to 4 s: keep near them.",
+        )
+    return frames
+
+
+def path_of(
+    output: str | Path | None, config: DolphinConfig, seconds: float, precision: str, part: str
+) -> Path:
+    """Return where a graph goes."""
+    if output is None:
+        coarse = f"-T{config.token_step}" if config.token_step > 1 else ""
+        output = f"dolphin-{config.variant}-{seconds:g}s{coarse}-{precision}"
+    return Path(f"{str(output).removesuffix('.onnx')}-{part}.onnx")
+
+
+def build_network(config: DolphinConfig, weights: SeparatorWeights) -> Dolphin:
+    """Build the network with its weights, in evaluation mode."""
+    network = build_dolphin(config, max(weights.seed, 0))
+    apply_weights(network, weights)
+    return network
+
+
+def deployed(network: Dolphin, part: Part) -> nn.Module:
+    """Return the module of one graph, in evaluation mode."""
+    module = DeployedLips(network) if part == "lips" else DeployedVoice(network)
+    return module.eval()
+
+
+def kept_modules(module: nn.Module, precision: str) -> tuple[str, ...]:
+    """Return the names of the outermost modules that stay float32 in a precision.
+
+    int8 is for the feed-forward parts of the last decoder step: they run at the full frame rate,
+    which makes them the largest share of the work, and nothing amplifies their rounding. On nano
+    with untrained weights they cost 41 dB SNR; all feed-forward parts together cost 7 dB.
+    """
+    if precision == "fp32":
+        return ()
+    found: list[str] = []
+    for name, child in module.named_modules():
+        if any(name.startswith(f"{outer}.") for outer in found):
+            continue
+        if isinstance(child, _FLOAT32):
+            found.append(name)
+        elif precision == "int8" and name:
+            inside = _in_last_step(module, name)
+            leads = any(_in_last_step(module, f"{name}.{inner}") for inner, _ in _parts(child))
+            depthwise = isinstance(child, nn.Conv1d) and child.groups > 1
+            if depthwise or not (inside or leads):
+                found.append(name)
+    return tuple(found)
+
+
+def _parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, part) for name, part in module.named_modules() if name]
+
+
+def _in_last_step(module: nn.Module, name: str) -> bool:
+    """Return whether a module is a feed-forward part of the last decoder step, or inside one."""
+    voice = cast(DeployedVoice, module)
+    last = len(voice.network.separator.dec_stages) - 1
+    inside = name.startswith(f"network.separator.dec_stages.{last}.")
+    return inside and "FFN" in name.split(".")
+
+
+def _features(
+    network: Dolphin, weights: SeparatorWeights, config: DolphinConfig, frames: int
+) -> Any:
+    """Return what the lip coder sees in drawn mouths, (n, V, F) float32."""
+    mouths = separation_samples(build_card(config, weights, "lips", frames), None, _CALIBRATED)
+    coder = DeployedLips(network).eval()
+    with torch.no_grad():
+        found = [coder(torch.from_numpy(clip[None]))[0].numpy() for clip in mouths["mouth"]]
+    return np.concatenate(found)
+
+
+def _with_costs(
+    card: ModelCard,
+    network: Dolphin,
+    config: DolphinConfig,
+    weights: SeparatorWeights,
+    data: Samples,
+) -> ModelCard:
+    """Return the card with what short filters and coarser tokens cost at the output, in dB."""
+    post = cast(SeparatorPostprocess, card.postprocess)
+    feed = [torch.from_numpy(data[spec.name][:1]) for spec in card.inputs]
+    short = _voice(network, feed)
+    set_heat(network, "filter", MAX_RADIUS)
+    wide = _voice(network, feed)
+    set_heat(network, "filter", config.heat_radius)
+    error = network_gain_error(network, config.heat_radius)
+    post = replace(
+        post, heat_gain_error=float(f"{error:.3g}"), heat_snr_db=_decibels(wide, short)
+    )
+    if config.token_step > 1:
+        plain = build_network(replace(config, token_step=1), weights)
+        post = replace(post, token_snr_db=_decibels(_voice(plain, feed), short))
+    return replace(card, postprocess=post)
+
+
+def _voice(network: Dolphin, feed: Sequence[torch.Tensor]) -> Any:
+    with torch.no_grad():
+        return DeployedVoice(network).eval()(*feed).numpy()
+
+
+def _decibels(expected: Any, got: Any) -> float:
+    return round(min(snr_db(expected, got), 200.0), 1)
+
+
+def parse_parts(names: Sequence[str] | None) -> tuple[Part, ...]:
+    """Return which graphs to write; None is both.
+
+    Raises:
+        UsageError: a name that is none of them.
+    """
+    if not names:
+        return PARTS
+    for name in names:
+        if name not in PARTS:
+            raise UsageError(
+                f"Unknown part '{name}'{nearest(name, list(PARTS))}.", "Use lips or voice."
+            )
+    return tuple(part for part in PARTS if part in names)
+
+
+def approximations(paths: Sequence[Path]) -> list[str]:
+    """Return one line per approximation that a card names."""
+    lines = []
+    for path in paths:
+        card = read_card(path)
+        post = card.postprocess
+        if not isinstance(post, SeparatorPostprocess) or post.part != "voice":
+            continue
+        lines.append(
+            f"heat filters of radius {post.heat_radius}: gain off by {post.heat_gain_error:.2g} at "
+            f"most, the voice by {post.heat_snr_db:g} dB SNR"
+        )
+        if post.token_step > 1:
+            about = "" if card.weights.trained else "; UNTRAINED weights: no measure of SI-SDR"
+            lines.append(
+                f"tokens {post.token_step} times coarser: {post.token_snr_db:g} dB SNR of the "
+                f"voice against the network's own tokens{about}"
+            )
+    return lines
+
+
+def build_card(
+    config: DolphinConfig, weights: SeparatorWeights, part: Part, frames: int
+) -> ModelCard:
+    """Describe one graph; number formats are filled in by the pipeline."""
+    samples = frames * config.sample_rate // config.frame_rate
+    lips = TensorSpec(
+        "lips", "float32", (1, config.video_channels, frames), ("batch", "channel", "frame")
+    )
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocess: MouthPreprocess | MixturePreprocess
+    if part == "lips":
+        size = config.lips.image
+        crops = TensorSpec(
+            "mouth", "uint8", (1, frames, size, size), ("batch", "frame", "row", "column"),
+            "intensity", 0.0, 255.0,
+        )  # fmt: skip
+        last = float(config.lips.codes - 1)
+        codes = TensorSpec("codes", "int64", (1, frames), ("batch", "frame"), "index", 0.0, last)
+        inputs, outputs = (crops,), (lips, codes)
+        preprocess = MouthPreprocess(frames, size, config.frame_rate, LIP_REACH)
+        post = SeparatorPostprocess("lips")
+    else:
+        mixture = TensorSpec(
+            "mixture", "float32", (1, samples), ("batch", "sample"), "1", -1.0, 1.0
+        )
+        voice = TensorSpec("voice", "float32", (1, samples), ("batch", "sample"))
+        inputs, outputs = (mixture, lips), (voice,)
+        preprocess = MixturePreprocess(samples, frames, config.sample_rate, config.frame_rate)
+        post = SeparatorPostprocess(
+            "voice", heat_radius=config.heat_radius, token_step=config.token_step
+        )
+    return ModelCard(
+        task="separation",
+        model="dolphin",
+        variant=f"{config.variant}-{part}",
+        paper=PAPER,
+        licence="Apache-2.0",
+        exporter=exporter_name(),
+        weights=weights.spec,
+        inputs=inputs,
+        outputs=outputs,
+        preprocess=preprocess,
+        postprocess=post,
+    )
+
+
+def config_of(card: ModelCard) -> tuple[DolphinConfig, Part]:
+    """Return the configuration and the part that a card describes.
+
+    Raises:
+        ArtifactError: it is not a Dolphin.
+    """
+    variant, _, part = card.variant.partition("-")
+    post = card.postprocess
+    if card.model != "dolphin" or part not in PARTS or not isinstance(post, SeparatorPostprocess):
+        raise ArtifactError(
+            f"The card describes {card.model} {card.variant}; expected a Dolphin.",
+            "Give a file made by: prunus export dolphin",
+        )
+    config = dolphin_config(variant)
+    if part == "voice":
+        config = replace(config, heat_radius=post.heat_radius, token_step=post.token_step)
+    return config, part
+
+
+def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> torch.nn.Module:
+    """Rebuild the module of one graph, see `prunus.export.scripts`."""
+    config, part = config_of(card)
+    return deployed(build_network(config, weights_of(card.weights, config, checkpoint)), part)
+
+
+def exact_module(card: ModelCard, checkpoint: str | Path | None = None) -> torch.nn.Module:
+    """Rebuild what a graph is held to: the voice in float64, see `ExactVoice`."""
+    module = reference_module(card, checkpoint)
+    return _exact(module) or module
+
+
+def _exact(module: nn.Module) -> nn.Module | None:
+    return ExactVoice(module) if isinstance(module, DeployedVoice) else None
+
+
+def load_samples(card: ModelCard, source: str | Path | None = None, limit: int = 4) -> Samples:
+    """Find inputs for one graph, see `separation_samples`."""
+    return separation_samples(card, source, min(limit, 4))
+
+
+_EXAMPLES = """examples:
+  python -m prunus.export.dolphin --seconds 2 --checkpoint dolphin.prunus.safetensors
+  python -m prunus.export.dolphin --variant nano --seconds 2 --precision int8 -o nano
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line of this script."""
+    parser = argparse.ArgumentParser(
+        prog="python -m prunus.export.dolphin",
+        description="Export Dolphin as two ONNX files with constant shapes, compared with PyTorch.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--variant", default="base", help="base or nano (default base)")
+    add("--seconds", type=float, default=2.0, help="length of a window (default 2)")
+    add("--parts", nargs="+", default=list(PARTS), choices=PARTS, help="graphs to write")
+    add("--precision", default="fp32", choices=("fp32", "fp16", "int8"))
+    add("--heat-radius", type=int, help="taps per side of the heat filters (default by variant)")
+    add("--token-step", type=int, default=1, help="2 halves the attention's tokens (default 1)")
+    add("--lip-seconds", type=float, default=LIP_SECONDS, help="length of a lip run (default 1.4)")
+    add("--checkpoint", help="released weights, folder or file (default: random)")
+    add("--seed", type=int, default=0, help="seed of random weights (default 0)")
+    add("--calibration", help=".npz with mouth and mixture, or a recording (default: synthetic)")
+    add("-o", "--output", help="NAME of NAME-lips.onnx and NAME-voice.onnx")
+    add("--quiet", action="store_true", help="no progress")
+    add("--debug", action="store_true", help="show the stack trace of an error")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit code."""
+    options = vars(build_parser().parse_args(arguments))
+    quiet, debug = options.pop("quiet"), options.pop("debug")
+    try:
+        if quiet:
+            paths = export_dolphin(**options, progress=Silent())
+        else:
+            with ConsoleProgress("export") as progress:
+                paths = export_dolphin(**options, progress=progress)
+    except PrunusError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"error: {error.message}\n" + (f"{error.hint}\n" if error.hint else ""))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except MemoryError:
+        full = HostError("Not enough memory for this export.", "Choose a shorter window.")
+        sys.stderr.write(f"error: {full}\n")
+        return full.exit_code
+    sys.stdout.write("".join(f"{path}\n" for path in paths))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
