@@ -26,7 +26,7 @@ def bench(
         typer.Option(help="Also measure torch-eager or torch-compile on the same network."),
     ] = None,
     boundary: Annotated[
-        str, typer.Option(help="engine: one call; pipeline: boxes to joints.")
+        str, typer.Option(help="engine: one call; pipeline: boxes to joints, video to mask.")
     ] = "engine",
     rounds: Annotated[int, typer.Option(help="Turns of each runner (A B A B is 2).", min=1)] = 3,
     seconds: Annotated[float, typer.Option(help="Length of one turn.", min=0.1)] = 2.0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,7 +35,7 @@ def runners_for(
         backends: Names as in `session_runner`.
         against: ``torch-eager`` or ``torch-compile``, on the network of the first model.
         threads: CPU threads.
-        boundary: ``engine``, or ``pipeline`` for crop to joints.
+        boundary: ``engine``, or ``pipeline``: boxes to joints, or video to drawn mask.
 
     Raises:
         UsageError: an unknown name.
@@ -50,9 +50,14 @@ def runners_for(
     runners = [torch_runner(word, paths[0], threads) for word in against]
     for path in paths:
         for backend in backends:
-            make = session_runner if boundary == "engine" else people_runner
-            runners.append(make(path, backend, threads))
+            runners.append(_maker(path, boundary)(path, backend, threads))
     return runners
+
+
+def _maker(path: Path, boundary: str) -> Callable[[Path, str, int | None], RunnerSpec]:
+    if boundary == "engine":
+        return session_runner
+    return scene_runner if read_card(path).task == "segmentation" else people_runner
 
 
 def session_runner(path: Path, backend: str, threads: int | None, name: str = "") -> RunnerSpec:
@@ -90,6 +95,19 @@ def people_runner(
         name or f"{paths[0].stem} {backend}",
         target=f"{_TARGETS}:people",
         arguments=(backend, str(count), *map(str, paths)),
+        threads=threads,
+        boundary="pipeline",
+    )
+
+
+def scene_runner(path: Path, backend: str, threads: int | None, name: str = "") -> RunnerSpec:
+    """Return a runner of a frame of the bundled clip, from video to drawn mask."""
+    from prunus.runtime.runner import RunnerSpec
+
+    return RunnerSpec(
+        name or f"{path.stem} {backend}",
+        target=f"{_TARGETS}:scene",
+        arguments=(backend, str(path)),
         threads=threads,
         boundary="pipeline",
     )

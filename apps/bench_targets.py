@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.card import ImagePreprocess
+from prunus.runtime.card import ImagePreprocess, ScenePreprocess
 from prunus.runtime.errors import MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
@@ -82,6 +82,45 @@ def people(
     return lambda: estimator(frame, boxes)
 
 
+def scene(
+    inputs: Inputs, threads: int | None, backend: str, path: str
+) -> Callable[[], object]:
+    """Take a frame from video to drawn mask: decode, fit, infer, class map, paint.
+
+    Args:
+        inputs: Unused; frames are those of the bundled clip, over and over.
+        threads: CPU threads, of the model and of OpenCV.
+        backend: As in `prunus.runtime.open`; ``openvino-f32`` and ``openvino-bf16`` fix its
+            arithmetic.
+        path: Model file.
+    """
+    from prunus.apps.mask_overlay import Look, MaskPainter
+    from prunus.apps.opencv import load_cv2
+    from prunus.apps.overlay import draw_panel
+    from prunus.runtime.session import BackendOptions
+    from prunus.runtime.tasks.segmentation import Segmenter
+
+    cv2, (name, _, arithmetic) = load_cv2(), backend.partition("-")
+    if threads is not None:
+        cv2.setNumThreads(threads)
+    options = BackendOptions(inference_precision=cast(Any, arithmetic or "auto"), spin=True)
+    segmenter = Segmenter.open(path, name, threads, options=options)
+    paint = MaskPainter(segmenter.postprocess, Look(subject=segmenter.postprocess.foreground))
+    film = str(MEDIA / "pedestrians.mp4")
+    capture = cv2.VideoCapture(film)
+
+    def call() -> object:
+        done, frame = capture.read()
+        if not done:
+            capture.open(film)
+            frame = capture.read()[1]
+        mask = segmenter(frame)
+        times = "  ".join(f"{k} {v:.1f}" for k, v in segmenter.stage_ms.items())
+        return draw_panel(paint.legend(paint(frame, mask), mask), [segmenter.card.name, times])
+
+    return call
+
+
 def portrait_boxes(frame: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.float64]:
     """Return `count` different boxes around the person of the portrait."""
     height, width = frame.shape[:2]
@@ -94,7 +133,7 @@ def portrait_boxes(frame: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.f
 def real_inputs(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
     """Return real inputs of a model, (copies, *input shape) each, by input name.
 
-    Crops of people need the runtime alone; for other models the export script finds them.
+    People and scenes need the runtime alone; for other models the export script finds inputs.
 
     Raises:
         UsageError: nothing real is known to feed this model.
@@ -102,6 +141,8 @@ def real_inputs(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
     """
     if isinstance(card.preprocess, ImagePreprocess) and card.preprocess.fit == "udp_affine":
         return portrait_crops(card)
+    if isinstance(card.preprocess, ScenePreprocess) and card.preprocess.normalised_in_graph:
+        return clip_frames(card)
     try:
         from prunus.export.samples import full_batches
         from prunus.export.scripts import script_of
@@ -112,6 +153,21 @@ def real_inputs(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
     found = script_of(card).load_samples(card, None, _COPIES * batch)
     feeds = full_batches(found.arrays, batch)
     return {name: np.stack([feed[name] for feed in feeds]) for name in found.arrays}
+
+
+def clip_frames(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
+    """Return real inputs of a dense network: (copies, *input shape) uint8 frames of the clip."""
+    from prunus.apps.opencv import load_cv2
+
+    cv2, spec = load_cv2(), card.inputs[0]
+    height, width = spec.shape[1:3]
+    capture = cv2.VideoCapture(str(MEDIA / "pedestrians.mp4"))
+    try:
+        frames = [capture.read()[1] for _ in range(_COPIES * spec.shape[0])]
+    finally:
+        capture.release()
+    resized = np.stack([cv2.resize(frame, (width, height))[:, :, ::-1] for frame in frames])
+    return {spec.name: np.ascontiguousarray(resized).reshape(_COPIES, *spec.shape)}
 
 
 def portrait_crops(card: ModelCard) -> dict[str, npt.NDArray[Any]]:

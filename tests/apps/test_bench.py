@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from prunus.apps.bench_runs import runners_for, session_runner
-from prunus.apps.bench_targets import people, portrait_boxes, portrait_crops
+from prunus.apps.bench_targets import (
+    people,
+    portrait_boxes,
+    portrait_crops,
+    real_inputs,
+    scene,
+)
 from prunus.models import zoo
 from prunus.runtime.artifact import read_card, sha256_of
 from prunus.runtime.errors import UsageError
@@ -53,6 +59,22 @@ def test_boxes_stay_around_the_person():
 def test_people_target_runs_a_whole_pose():
     call = people({}, 1, "onnxruntime", "2", str(zoo.model_path("movenet_lightning")))
     assert len(call()) == 2
+
+
+def test_dense_networks_get_frames_of_the_clip(colour_model):
+    frames = real_inputs(read_card(colour_model()))["image"]
+    assert frames.shape == (4, 1, 64, 64, 3) and frames.dtype == np.uint8
+    assert frames.std() > 20 and not np.array_equal(frames[0], frames[3])
+
+
+def test_pipeline_boundary_of_a_dense_network_goes_from_video_to_mask(colour_model):
+    path = str(colour_model())
+    (runner,) = runners_for([path], ["onnxruntime"], [], 1, "pipeline")
+    assert runner.boundary == "pipeline" and runner.arguments == ("onnxruntime", path)
+    call = scene({}, 1, "onnxruntime", path)
+    first, second = call(), call()
+    assert first.shape == second.shape and first.dtype == np.uint8
+    assert not np.array_equal(first, second)
 
 
 def test_bench_prints_ratios_and_keeps_raw_samples(prunus, tmp_path):
