@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from prunus.apps.eval_codec_cmd import codec
 from prunus.apps.options import Backend, Debug, Json, Level, Output, Quiet, Threads, shown_progress
 
 app = typer.Typer(
@@ -22,6 +23,8 @@ Examples:
     --layout ade20k --model edaformer-t.onnx
 """,
 )
+
+app.command("codec")(codec)
 
 
 @app.command("pose")
