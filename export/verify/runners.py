@@ -157,6 +157,7 @@ class OpenVINORunner(BaseRunner):
         options = {
             "INFERENCE_PRECISION_HINT": self.precision,
             "INFERENCE_NUM_THREADS": self.threads,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # as in the runtime's back end
         }
         try:
             read = core.read_model(self.model.SerializeToString())

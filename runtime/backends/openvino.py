@@ -122,6 +122,8 @@ def _config(kind: str, threads: int, precision: str, options: BackendOptions) ->
         config["INFERENCE_NUM_THREADS"] = threads
         # A pinned worker cannot get out of the way of the other stages of a live application.
         config["ENABLE_CPU_PINNING"] = False
+        # Weights that are stored in 8 bits would make it round activations to 8 bits as well.
+        config["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
     if options.cache_dir:
         config["CACHE_DIR"] = options.cache_dir
     return config
