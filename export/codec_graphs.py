@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,14 +204,19 @@ def export_graphs(
     paths = [path_of(output, family, precision, graph.part) for graph in graphs]
     for path in paths:
         require_writable(path)
-    for k, (graph, path) in enumerate(zip(graphs, paths, strict=True)):
-        steps.update(k, len(graphs), graph.part)
-        card = card_of(graph, family, weights)
-        chosen = precision if precision != "int8" or graph.part == "decoder" else "fp32"
-        module = graph.module.eval()
-        samples = codec_samples(card, sound, _JUDGED)
-        options = ExportOptions(chosen, keep_fp32=float32_modules(module))
-        export_artifact(module, card, samples, path, options=options)
+    # A codec is of use as a whole: no file takes its name before all are judged.
+    with tempfile.TemporaryDirectory(prefix=".prunus-", dir=paths[0].absolute().parent) as folder:
+        made = [Path(folder) / path.name for path in paths]
+        for k, (graph, path) in enumerate(zip(graphs, made, strict=True)):
+            steps.update(k, len(graphs), graph.part)
+            card = card_of(graph, family, weights)
+            chosen = precision if precision != "int8" or graph.part == "decoder" else "fp32"
+            module = graph.module.eval()
+            samples = codec_samples(card, sound, _JUDGED)
+            options = ExportOptions(chosen, keep_fp32=float32_modules(module))
+            export_artifact(module, card, samples, path, options=options)
+        for path, new in zip(paths, made, strict=True):
+            new.replace(path)
     steps.update(len(graphs), len(graphs), "done")
     return paths
 

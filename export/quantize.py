@@ -147,6 +147,7 @@ def lift_biases(model: onnx.ModelProto, layers: Collection[str]) -> None:
                     tensors[lifted.name] = graph.initializer[-1]
     # A shared bias may have lost its last reader; ONNX Runtime would complain about it.
     read = {name for node in graph.node for name in node.input}
+    read |= {output.name for output in graph.output}  # a state that never changes is a constant
     alive = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]
     graph.initializer.extend(alive)
