@@ -31,7 +31,7 @@ class CandidateArgMax(nn.Module):
 
     cells: Tensor
     corners: Tensor
-    weights: Tensor
+    shares: Tensor
 
     def __init__(
         self, classes: int, height: int, width: int, scale: int = 8, candidates: int = CANDIDATES
@@ -47,12 +47,9 @@ class CandidateArgMax(nn.Module):
             for n in (height, width)
         )
         cells = (rows[:, None, :, None] * width + columns[None, :, None, :]).reshape(-1, 4)
-        share = (torch.arange(scale) + 0.5) / scale
-        line = torch.stack([1 - share, share], 1)
-        weights = torch.einsum("ia,jb->ijab", line, line).reshape(scale * scale, 4)
         self.register_buffer("cells", cells.reshape(-1), persistent=False)
         self.register_buffer("corners", (cells * classes)[:, :, None], persistent=False)
-        self.register_buffer("weights", weights, persistent=False)
+        self.register_buffer("shares", (torch.arange(scale) + 0.5) / scale, persistent=False)
 
     def forward(self, logits: Tensor) -> Tensor:
         """Map logits (B, classes, height, width) to int64 (B, height * scale, width * scale)."""
@@ -61,12 +58,23 @@ class CandidateArgMax(nn.Module):
     def _one(self, logits: Tensor) -> Tensor:
         table = logits.flatten(1).transpose(0, 1)  # (cells, classes)
         best = table.topk(self.candidates, dim=1).indices
-        number = 4 * self.candidates
-        named = best[self.cells].reshape(-1, 1, number)  # of each patch
-        known = table.reshape(-1)[self.corners + named]  # (patches, 4, candidates)
-        winner = (self.weights @ known).argmax(dim=2)  # (patches, pixels)
+        number, scale = 4 * self.candidates, self.scale
+        named = best.index_select(0, self.cells).reshape(-1, 1, number)  # of each patch
+        places = self.corners + named
+        known = table.reshape(-1).index_select(0, places.reshape(-1))
+        # Two weighted means rather than a product with constant weights, which a back end would
+        # compute in its number format for layers.
+        top, bottom = known.reshape(-1, 2, 2 * number, 1).unbind(1)
+        rows = top + (bottom - top) * self.shares
+        left, right = rows.reshape(-1, 2, number, scale, 1).unbind(1)
+        pixels = left + (right - left) * self.shares  # (patches, candidates, rows, columns)
+        winner = pixels.reshape(-1, number, scale * scale).argmax(dim=1)
         first = torch.arange(len(named), device=logits.device)[:, None] * number
-        classes = named.reshape(-1)[first + winner]
+        classes = named.reshape(-1).index_select(0, (first + winner).reshape(-1))
+        return self._joined(classes)
+
+    def _joined(self, classes: Tensor) -> Tensor:
+        """Put the patches' pixels in their places: (patches * pixels,) -> (1, rows, columns)."""
         rows, columns, scale = self.height + 1, self.width + 1, self.scale
         whole = classes.reshape(1, rows, columns, scale, scale).permute(0, 1, 3, 2, 4)
         whole = whole.reshape(1, rows * scale, columns * scale)

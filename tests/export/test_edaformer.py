@@ -92,6 +92,38 @@ def test_other_number_formats_stay_within_budget(tmp_path, precision) -> None:
 
 
 @pytest.mark.slow
+def test_candidates_are_compared_in_float32(tmp_path) -> None:
+    """150 classes: the best are found among candidates; no product there, no rounding."""
+    path = export_edaformer("t", size="64x128", precision="int8", output=tmp_path / "t.onnx")
+    assert check_artifact(path, limit=3).passed
+    model = onnx.shape_inference.infer_shapes(onnx.load(path))
+    types = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
+    nodes = [n for n in model.graph.node if n.name.startswith("best/")]
+    kinds = {n.op_type for n in nodes}
+    assert {"TopK", "ArgMax"} <= kinds and not kinds & {"MatMul", "Gemm", "QuantizeLinear"}
+    means = [n.output[0] for n in nodes if n.op_type in ("Add", "Mul", "Sub")]
+    assert means and onnx.TensorProto.FLOAT16 not in {types.get(name) for name in means}
+    # The layer that gives the logits stays in float, as the last one.
+    rounded = {o for n in model.graph.node if "Linear" in n.op_type for o in n.output}
+    (classify,) = [n for n in model.graph.node if n.name.startswith("network.classify/Conv")]
+    assert not rounded & set(classify.input)
+
+
+@pytest.mark.slow
+def test_candidates_replace_the_full_comparison_of_many_classes(tmp_path) -> None:
+    fast, full = tmp_path / "fast.onnx", tmp_path / "full.onnx"
+    export_edaformer("t", size="64x64", seed=3, output=fast)
+    export_edaformer("t", size="64x64", seed=3, full_argmax=True, output=full)
+    assert "TopK" in {n.op_type for n in onnx.load(fast).graph.node}
+    assert "TopK" not in {n.op_type for n in onnx.load(full).graph.node}
+    image = load_scenes(None, read_card(fast).preprocess, 1)["image"]
+    with open_session(fast, "onnxruntime") as one, open_session(full, "onnxruntime") as two:
+        got, expected = one.run({"image": image})["classes"], two.run({"image": image})["classes"]
+    assert len(np.unique(expected)) > 3
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.slow
 def test_the_logits_graph_and_the_literal_form_agree(published, tmp_path) -> None:
     path = export_edaformer(
         "t", isr="published", logits=True, literal=True, output=tmp_path / "l.onnx", **SMALL
