@@ -182,6 +182,7 @@ _EXTRAS = {
     "faster_coco_eval": "eval",
     "soundfile": "audio",
     "sounddevice": "audio",
+    "av": "clips",
     "pesq": "eval-audio",
     "pystoi": "eval-audio",
     "pocketsphinx": "eval-audio",

@@ -74,7 +74,7 @@ def draw_meters(scene: Image, levels: Sequence[tuple[str, float]]) -> Image:
         y = top + k * (bar + gap)
         cv2.putText(scene, name, (gap, y + bar - bar // 5), cv2.FONT_HERSHEY_DUPLEX, scale,
                     (235, 235, 235), 1, cv2.LINE_AA)  # fmt: skip
-        share = (level - _FLOOR_DB) / -_FLOOR_DB
+        share = min((level - _FLOOR_DB) / -_FLOOR_DB, 1.0)
         colour = _COLOURS[(level >= _WARM) + (level >= _HOT)]
         left = gap + label
         cv2.rectangle(scene, (left, y), (left + long, y + bar), (90, 90, 90), 1)

@@ -20,6 +20,7 @@ from prunus.apps.options import (
     switches,
 )
 from prunus.apps.run_codec_cmd import codec
+from prunus.apps.run_separation_cmd import separation
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,6 +36,7 @@ Examples:
 )
 
 app.command("codec")(codec)
+app.command("separation")(separation)
 
 Source = Annotated[
     str,

@@ -4,10 +4,11 @@ Each face is read in a square around its landmarks of the frame before. The dete
 frames, when nobody is followed, and at once when a face gets lost, so that a quick move is caught
 within the same frame.
 
-Numbers start at 1. A face that is out of sight for up to `timeout_frames` goes on where it was
-last; one that stays away longer is *remembered* for `memory_seconds` by a small picture of it. A
-face that appears and looks like a remembered one gets its number back, wherever it appears; any
-other gets the next free number. Numbers are never given to somebody else while they are remembered.
+Numbers start at 1, from left to right among faces that appear together. A face that is out of
+sight for up to `timeout_frames` goes on where it was last; one that stays away longer is
+*remembered* for `memory_seconds` by a small picture of it. A face that appears and looks like a
+remembered one gets its number back, wherever it appears; any other gets the next free number.
+Numbers are never given to somebody else while they are remembered.
 """
 
 from __future__ import annotations
@@ -178,7 +179,8 @@ class FaceTracker:
             if not track.unseen:
                 look = look_of(frame, track.points)
                 track.look = _unit((1 - _LEARN) * track.look + _LEARN * look)
-        for column in sorted(set(range(len(found))) - {column for _, column in pairs}):
+        new = set(range(len(found))) - {column for _, column in pairs}
+        for column in sorted(new, key=lambda k: found[k].box[0]):
             self._start(frame, found[column], mesh, now)
 
     def _read(self, frame: Frame, track: _Track, face: FaceBox, mesh: Mesh) -> None:
