@@ -3,6 +3,7 @@
     python benchmarks/segmentation_siblings.py                   # some six minutes on two cores
     python benchmarks/segmentation_siblings.py --quick --only gcnet --only svit
     python benchmarks/segmentation_siblings.py --size 256x256 --export-only
+    python benchmarks/segmentation_siblings.py --reuse           # time the files of an earlier run
 
 Every network has EDAFormer-T's widths, depths, patch embeddings and decoder (150 classes), and
 random weights; only the encoder's blocks differ. A graph takes a normalised picture and gives
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import nn
 
@@ -78,8 +80,13 @@ class Case:
     nodes: int
 
 
-def export(name: str, size: tuple[int, int]) -> Case:
+def export(name: str, size: tuple[int, int], *, reuse: bool = False) -> Case:
     """Write one network with random weights and check it against PyTorch.
+
+    Args:
+        name: A word of `CASES`.
+        size: Height and width of the input.
+        reuse: Take the file of an earlier run, which was checked then.
 
     Raises:
         CheckFailedError: ONNX Runtime and PyTorch differ.
@@ -96,11 +103,24 @@ def export(name: str, size: tuple[int, int]) -> Case:
     feeds = {"image": torch.randn(1, 3, *size, generator=generator)}
     if number:
         feeds["vectors"] = torch.randn(number, VECTOR, generator=generator)
+    path = MODELS / f"{name}-{size[0]}x{size[1]}.onnx"
+    if not (reuse and path.is_file()):
+        _write(network, form.eval(), name, feeds, path)
+    graph = onnx.load(path, load_external_data=False)
+    unused = sum(p.numel() for n, p in network.named_parameters() if ".conv_seg." in n)
+    with torch.device("meta"):
+        shapes = [torch.zeros(value.shape) for value in feeds.values()]
+    macs = count_macs(form.to("meta"), *shapes)
+    return Case(name, path, count_parameters(network) - unused, macs, len(graph.graph.node))
+
+
+def _write(
+    network: nn.Module, form: nn.Module, name: str, feeds: dict[str, torch.Tensor], path: Path
+) -> None:
     with torch.no_grad():
         expected = network(*feeds.values()).numpy()
-    graph = simplify(trace(form.eval(), tuple(feeds.values()), list(feeds), ["logits"]))
+    graph = simplify(trace(form, tuple(feeds.values()), list(feeds), ["logits"]))
     require_clean(graph)
-    path = MODELS / f"{name}-{size[0]}x{size[1]}.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_model(graph, _card(name, feeds, expected.shape), path)
     session = open_session(path, "onnxruntime")
@@ -108,12 +128,8 @@ def export(name: str, size: tuple[int, int]) -> Case:
     session.close()
     gap = float(np.abs(got - expected).max())
     if not gap <= TOLERANCE * float(expected.std()):
+        path.unlink()
         raise CheckFailedError(f"{path.name} differs from PyTorch by {gap:.2g}.")
-    unused = sum(p.numel() for n, p in network.named_parameters() if ".conv_seg." in n)
-    with torch.device("meta"):
-        shapes = [torch.zeros(value.shape) for value in feeds.values()]
-    macs = count_macs(form.to("meta"), *shapes)
-    return Case(name, path, count_parameters(network) - unused, macs, len(graph.graph.node))
 
 
 def _block(name: str) -> tuple[str, int]:
@@ -175,6 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--only", choices=CASES, action="append", help="default: all; EDAFormer is always in")
     add("--size", default="512x512", help="input as HEIGHTxWIDTH (default 512x512)")
     add("--export-only", action="store_true", help="sizes without latency")
+    add("--reuse", action="store_true", help="take the files of an earlier run")
     add("--quick", action="store_true", help="short turns")
     add("--threads", type=int, default=2)
     add("--rounds", type=int, default=0, help="turns of each runner")
@@ -186,7 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begin = time.perf_counter()
     try:
         names = list(dict.fromkeys(("edaformer", *(options.only or CASES))))
-        cases = [export(name, parse_size(options.size)) for name in names]
+        size = parse_size(options.size)
+        cases = [export(name, size, reuse=options.reuse) for name in names]
         found = measure(cases, options)
         body = {"environment": environment(options.threads), "size": options.size, "cases": found}
         options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -79,11 +79,11 @@ class MergedLinear(nn.Module):
         super().__init__()
         self.bias = layer.base.bias
         for path in paths:
-            self.register_parameter(path, nn.Parameter(layer.weight(path).detach()))
+            self.register_parameter(f"{path}_weight", nn.Parameter(layer.weight(path).detach()))
 
     def forward(self, x: Tensor, path: Path) -> Tensor:
         """Map (..., inputs) to (..., outputs) for one purpose."""
-        return functional.linear(x, self.get_parameter(path), self.bias)
+        return functional.linear(x, self.get_parameter(f"{path}_weight"), self.bias)
 
 
 class RelayBlock(nn.Module):
