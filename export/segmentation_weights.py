@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from prunus.models import zoo
 from prunus.models.checkpoints.edaformer import ImportedSegmentation, convert_edaformer
 from prunus.models.checkpoints.read import load_raw
 from prunus.models.segmentation.classes import Colour, class_names, palette
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
 from prunus.models.segmentation.isr import IsrSetting
+from prunus.models.zoo import Entry
 from prunus.runtime.artifact import sha256_of
 from prunus.runtime.card import Weights
 from prunus.runtime.errors import ArtifactError, UsageError
 
-RANDOM = "random"
+RANDOM, PERSON = "random", "person"
+_GIVE_A_FILE = "Give a file with --weights, or --weights random."
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,9 @@ def find_weights(
     """Choose the weights of an export.
 
     Args:
-        weights: A file made by ``prunus models import``, a published one, ``random`` or None (no
-            trained weights ship, so None is random too; the card labels them as untrained).
+        weights: A file made by ``prunus models import``, a published one, ``person`` (shipped, two
+            classes, T), ``random`` (labelled as untrained on the card), or None: the shipped ones
+            as long as neither variant nor classes are asked for, random ones otherwise.
         variant: ``t`` or ``b``; None takes the file's, ``t`` without one.
         classes: Number of classes; None takes the file's, 150 without one.
         seed: Seed of random weights.
@@ -72,7 +76,14 @@ def find_weights(
         ArtifactError: the file is missing or damaged.
         UsageError: it does not fit, or the seed is negative.
     """
-    if weights is not None and str(weights) != RANDOM:
+    unasked = weights is None and variant is None and classes is None
+    if unasked or str(weights) == PERSON:
+        shipped = [e for e in zoo.entries() if e.config.get("model") == "edaformer"]
+        if shipped:
+            return _from_zoo(shipped[0], variant, classes)
+        if not unasked:
+            raise ArtifactError("No EDAFormer weights ship with this installation.", _GIVE_A_FILE)
+    elif weights is not None and str(weights) != RANDOM:
         return _from_file(Path(weights), variant, classes)
     if seed < 0:
         raise UsageError(f"Got the seed {seed}; expected 0 or more.")
@@ -93,7 +104,10 @@ def weights_of(
     """
     kind, _, seed = spec.sha256.partition(":")
     if kind == RANDOM:
-        return find_weights(None, variant, classes, int(seed))
+        return find_weights(RANDOM, variant, classes, int(seed))
+    shipped = [e for e in zoo.entries() if e.sha256 == spec.sha256]
+    if checkpoint is None and shipped:
+        return _from_zoo(shipped[0], variant, classes)
     if checkpoint is None:
         raise ArtifactError(
             f"The weights of this model (sha256 {spec.sha256[:12]}...) are not shipped.",
@@ -107,6 +121,12 @@ def weights_of(
             "Give the file that was exported, or export again.",
         )
     return found
+
+
+def _from_zoo(entry: Entry, variant: str | None, classes: int | None) -> SegmentationWeights:
+    zoo.verify(entry)
+    found = _from_file(entry.path, variant, classes)
+    return replace(found, spec=Weights(entry.origin, entry.sha256, entry.licence, True))
 
 
 def _from_file(path: Path, variant: str | None, classes: int | None) -> SegmentationWeights:

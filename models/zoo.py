@@ -180,7 +180,7 @@ def verify(entry: Entry) -> None:
 
 
 def load_checkpoint(name: str) -> dict[str, Tensor]:
-    """Return the state dict of a shipped checkpoint; half precision comes back as float32.
+    """Return the state dict of a shipped checkpoint; compact storage comes back as float32.
 
     Raises:
         UsageError: nothing of that name ships, or it is no checkpoint.
@@ -197,5 +197,7 @@ def load_checkpoint(name: str) -> dict[str, Tensor]:
         from safetensors.torch import load_file
     except ImportError:
         raise MissingDependencyError("safetensors", "models", "Reading weights") from None
-    state = load_file(entry.path)
+    from prunus.models.checkpoints.compact import restore
+
+    state = restore(load_file(entry.path))
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}

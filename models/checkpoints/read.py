@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunus.models.checkpoints.compact import restore
 from prunus.runtime.errors import ArtifactError, MissingDependencyError
 
 _WRAPPERS = ("state_dict", "model")
@@ -67,7 +68,7 @@ def _safetensors(path: Path) -> Mapping[str, Tensor]:
     except ImportError:
         raise MissingDependencyError("safetensors", "models", "Reading weights") from None
     try:
-        return load_file(path)
+        return restore(load_file(path))
     except Exception as error:  # the library has its own, private error types
         raise _unreadable(path, error) from None
 

@@ -121,7 +121,7 @@ def augment(
     limit = np.array([output[1] - 1, output[0] - 1])
     moved[:, 2] *= np.all((moved[:, :2] >= 0) & (moved[:, :2] <= limit), 1)
     crop = _cover(np.ascontiguousarray(crop), rng) if rng.random() < config.holes else crop
-    return np.ascontiguousarray(_recolour(crop, config.colour, rng)), moved
+    return np.ascontiguousarray(recolour(crop, config.colour, rng)), moved
 
 
 def _half_body_box(joints: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -158,7 +158,7 @@ def _cover(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return crop
 
 
-def _recolour(crop: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def recolour(crop: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Change gain, offset, gamma, saturation, sharpness, noise."""
     import cv2
 

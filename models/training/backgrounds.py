@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,12 +75,13 @@ def median_frame(
 class Backgrounds:
     """Cut random person-free patches out of photographs, a street scene, gradients and noise."""
 
-    def __init__(self, opencv_data: Path | None = None) -> None:
+    def __init__(self, opencv_data: Path | None = None, more: Sequence[np.ndarray] = ()) -> None:
         """Load what is installed.
 
         Args:
             opencv_data: Folder of OpenCV's sample data (Debian package ``opencv-doc``), which
                 holds ``vtest.avi``; None or a missing folder leaves those pictures out.
+            more: Further person-free pictures, RGB uint8 (H,W,3).
         """
         import cv2
 
@@ -88,6 +90,7 @@ class Backgrounds:
             paths += [opencv_data / name for name in _OPENCV]
         loaded = [cv2.imread(str(path)) for path in paths if path.is_file()]
         self.photographs = [image[..., ::-1] for image in loaded if image is not None]
+        self.photographs += more
         video = None if opencv_data is None else opencv_data / "vtest.avi"
         self.street = median_frame(video) if video is not None and video.is_file() else None
 

@@ -124,7 +124,7 @@ class PeopleStudio:
         body = project(actor.vertices, shot.matrix, HEIGHT, WIDTH)
         image = _composite(rng, rgba, back, body)
         image = _occlude(rng, image, body, self._backgrounds)
-        image = _degrade(rng, image, shot.person_pixels)
+        image = degrade(rng, image, shot.person_pixels)
         limit = np.array([WIDTH - 1, HEIGHT - 1])
         low, high = np.clip(body.min(0), 0, limit), np.clip(body.max(0), 0, limit)
         inside = np.all((points >= 0) & (points <= limit), 1)
@@ -231,7 +231,7 @@ def _occlude(
     return image
 
 
-def _degrade(rng: np.random.Generator, image: np.ndarray, person_pixels: float) -> np.ndarray:
+def degrade(rng: np.random.Generator, image: np.ndarray, person_pixels: float) -> np.ndarray:
     """Blur, shrink to the camera's true resolution, compress there, and enlarge again."""
     import cv2
 

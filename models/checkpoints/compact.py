@@ -1,0 +1,51 @@
+"""Store weights in eight bits a number, a scale for each output channel beside them.
+
+A shipped checkpoint of half the size of float16. Matrices and kernels become ``name`` (int8) and
+``name#scale`` (float16, one for each row); small tensors and vectors stay float16. Whoever reads
+the file gets float32: ``weight = int8 * scale``. Nothing computes in integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+SCALE = "#scale"
+_SMALLEST = 1024  # numbers; below it eight bits save nothing
+_TOP = 127
+
+
+def compress(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict whose large tensors are int8; integers stay as they are."""
+    packed: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if not value.is_floating_point():
+            packed[name] = value.contiguous()
+        elif value.dim() < 2 or value.numel() < _SMALLEST:
+            packed[name] = value.half().contiguous()
+        else:
+            rows = value.float().flatten(1)
+            # The scale is rounded to float16 first, so that the integers are the best for it; the
+            # smallest normal number of float16 keeps rows of zeros from dividing by zero.
+            scale = (rows.abs().amax(1) / _TOP).clamp(min=2.0**-14).half()
+            steps = (rows / scale.float()[:, None]).round().clamp(-_TOP, _TOP)
+            packed[name] = steps.to(torch.int8).reshape(value.shape).contiguous()
+            packed[name + SCALE] = scale
+    return packed
+
+
+def restore(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo `compress`: int8 tensors with a scale become float32, all others pass through."""
+    state: dict[str, Tensor] = {}
+    for name, value in packed.items():
+        if name.endswith(SCALE) and name.removesuffix(SCALE) in packed:
+            continue
+        scale = packed.get(name + SCALE)
+        if scale is None:
+            state[name] = value
+        else:
+            shape = (-1, *[1] * (value.dim() - 1))
+            state[name] = value.float() * scale.float().reshape(shape)
+    return state
