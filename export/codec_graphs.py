@@ -47,6 +47,7 @@ class CodecGraph:
         preprocess: Window or step.
         states: Of a step graph, in the module's order.
         delay: Frames by which a step graph lags.
+        float32_in_int8: Modules that int8 leaves alone.
     """
 
     part: Part
@@ -56,6 +57,7 @@ class CodecGraph:
     preprocess: CodecPreprocess
     states: tuple[StateSpec, ...] = ()
     delay: int = 0
+    float32_in_int8: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +215,8 @@ def export_graphs(
             chosen = precision if precision != "int8" or graph.part == "decoder" else "fp32"
             module = graph.module.eval()
             samples = codec_samples(card, sound, _JUDGED)
-            options = ExportOptions(chosen, keep_fp32=float32_modules(module))
+            kept = (*float32_modules(module), *(graph.float32_in_int8 if chosen == "int8" else ()))
+            options = ExportOptions(chosen, keep_fp32=kept)
             export_artifact(module, card, samples, path, options=options)
         for path, new in zip(paths, made, strict=True):
             new.replace(path)

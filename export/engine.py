@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 from prunus.export.engine_attention import AttentionNodes, check_attention, drop_bodies
 from prunus.export.engine_child import run_child
 from prunus.export.engine_choice import time_engines
+from prunus.export.engine_elu import respell_elu
 from prunus.export.engine_worker import BuildJob
 from prunus.runtime.artifact import EngineSidecar, atomic_path, read_card, sha256_of
 from prunus.runtime.backends import cuda
@@ -162,8 +163,9 @@ def _build_one(
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "graph.onnx"
-        if library is not None:
+        if changed := library is not None:
             drop_bodies(request.onnx, graph)
+        changed |= respell_elu(graph if changed else request.onnx, graph)
         job = BuildJob(
             onnx=str(request.onnx),
             plan=str(plan),
@@ -174,7 +176,7 @@ def _build_one(
             tf32=request.tf32,
             plugin="" if library is None else str(library.path.absolute()),
             attention_nodes=request.attention_nodes,
-            graph="" if library is None else str(graph),
+            graph=str(graph) if changed else "",
         )
         built: dict[str, Any] = run_child(job, request.timeout, progress, request.target)
     _check_share(built["half_layer_share"], request.min_half_share, request.onnx)

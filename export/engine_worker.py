@@ -43,7 +43,7 @@ class BuildJob:
         tf32: Whether float32 products may be rounded to 10 bits of mantissa.
         plugin: Path of the plugin library that executes the attention nodes, empty for none.
         attention_nodes: How many nodes must become plugin layers.
-        graph: Path of the file to parse where it is another: the same without functions.
+        graph: Path of the file to parse where it is another: the same, spelled for the builder.
     """
 
     onnx: str
