@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from prunus.models.macs import count_macs, count_parameters
-from prunus.models.pose.skeleton import UNIFIED23, read_out
+from prunus.models.pose.skeleton import SUBSETS, UNIFIED23, read_out
 from prunus.models.pose.unitranspose import (
     STRIDES,
     VARIANTS,
@@ -80,6 +82,22 @@ def test_parameters_and_multiply_accumulates(variant, joints):
     assert count_parameters(network) / 1e6 == pytest.approx(millions, rel=0.005)
     counted = count_macs(BothHeads(network), torch.zeros(1, 3, 256, 192, device="meta"))
     assert counted / 1e9 == pytest.approx(macs[joints == 23], rel=0.005)
+
+
+def test_the_page_states_these_sizes_and_joint_sets():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "unitranspose.md").read_text()
+    rows = [[c.strip() for c in line.split("|")] for line in page.splitlines() if "| " in line]
+    stated = {row[1]: row for row in rows if row[1] in VARIANTS}
+    assert list(stated) == list(VARIANTS) == list(TABLE)
+    for variant, row in stated.items():
+        config = unitranspose_config(variant)
+        blocks = "-".join(map(str, config.depths))
+        sizes = f"{config.dim}, {blocks}, {config.head_dim}, {config.decoder}"
+        assert row[2].partition(";")[0] == sizes
+        figures = [float(n) for n in re.findall(r"[\d.]+", " ".join(row[3:5]))]
+        assert figures == pytest.approx(TABLE[variant], rel=0.005)
+    for name in SUBSETS:
+        assert f"`{name}`" in page
 
 
 def test_the_cheaper_form_is_the_only_difference_in_work():
