@@ -185,6 +185,7 @@ _EXTRAS = {
     "av": "clips",
     "pesq": "eval-audio",
     "pystoi": "eval-audio",
+    "fast_bss_eval": "eval-audio",
     "pocketsphinx": "eval-audio",
     "transformers": "peer",
     "triton": "plugin",

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from prunus.apps.eval_codec_cmd import codec
+from prunus.apps.eval_separation_cmd import separation
 from prunus.apps.options import Backend, Debug, Json, Level, Output, Quiet, Threads, shown_progress
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ Examples:
 )
 
 app.command("codec")(codec)
+app.command("separation")(separation)
 
 
 @app.command("pose")

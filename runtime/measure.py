@@ -19,7 +19,7 @@ import numpy as np
 from prunus.runtime import host
 from prunus.runtime.errors import UsageError
 
-Boundary = Literal["engine", "pipeline", "glass_to_glass"]
+Boundary = Literal["engine", "pipeline", "glass_to_glass", "step"]
 
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _REPORTED = (

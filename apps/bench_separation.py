@@ -1,0 +1,119 @@
+"""What the separation benchmark runs: Dolphin as published in PyTorch, its graphs, and live hops.
+
+Each function is a target of `prunus.runtime.runner`, see `prunus.apps.bench_targets`. A call takes
+one clip: mouths through the lip coder and the mixture through the separator.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+Inputs = Mapping[str, npt.NDArray[Any]]
+
+
+def published(
+    inputs: Inputs, threads: int | None, variant: str, heat: str
+) -> Callable[[], object]:
+    """Run the network in PyTorch eager with untrained weights.
+
+    Args:
+        inputs: ``mixture`` (n, 1, L) float32 and ``mouth`` (n, 1, F, 88, 88) uint8.
+        threads: CPU threads.
+        variant: ``base`` or ``nano``.
+        heat: ``dense`` (the published cosine transform, one table for layers of equal length; the
+            published code holds one per layer) or ``filter``.
+    """
+    import dataclasses
+
+    import torch
+
+    from prunus.export.dolphin import build_network
+    from prunus.export.dolphin_weights import find_weights
+    from prunus.models.separation.config import dolphin_config
+    from prunus.models.separation.deployed import MOUTH_MEAN, MOUTH_STD
+    from prunus.models.separation.heat_layer import heat_layers
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    config = dataclasses.replace(
+        dolphin_config(variant), heat=cast(Any, heat), positions="table"
+    )
+    network = build_network(config, find_weights(config)).eval()
+    if heat == "dense":
+        shared: dict[int, torch.Tensor] = {}
+        for layer in heat_layers(network):
+            layer._tables = shared
+    turns = itertools.cycle(zip(inputs["mixture"], inputs["mouth"], strict=True))
+
+    def call() -> object:
+        mixture, mouth = next(turns)
+        with torch.inference_mode():
+            scaled = (torch.from_numpy(mouth).float() / 255 - MOUTH_MEAN) / MOUTH_STD
+            return network(torch.from_numpy(mixture), scaled.unsqueeze(1))
+
+    return call
+
+
+def graphs(
+    inputs: Inputs, threads: int | None, backend: str, name: str
+) -> Callable[[], object]:
+    """Run the lip graph and the voice graph on a clip of their length.
+
+    Args:
+        inputs: As for `published`.
+        threads: CPU threads.
+        backend: A back end; ``openvino-f32`` and ``openvino-bf16`` fix its arithmetic.
+        name: NAME of ``NAME-lips.onnx`` and ``NAME-voice.onnx``.
+    """
+    separator = _open(name, backend, threads)
+    turns = itertools.cycle(zip(inputs["mixture"], inputs["mouth"], strict=True))
+
+    def call() -> object:
+        mixture, mouth = next(turns)
+        features = np.array(separator.lips.run({"mouth": mouth})["lips"])
+        return separator.voice.run({"mixture": mixture, "lips": features})
+
+    return call
+
+
+def hops(
+    inputs: Inputs, threads: int | None, backend: str, name: str, hop_s: str
+) -> Callable[[], object]:
+    """Run a live stream, one hop per call: lip features of the new frames, one window.
+
+    Args:
+        inputs: As for `published`; only the first clip counts.
+        threads: CPU threads.
+        backend: As for `graphs`.
+        name: As for `graphs`.
+        hop_s: Seconds between windows as text, empty for the default.
+    """
+    separator = _open(name, backend, threads)
+    stream = separator.stream(hop_s=float(hop_s) if hop_s else None)
+    plan = stream.plan
+    frames = itertools.cycle(inputs["mouth"][0, 0])
+    sound = itertools.cycle(np.split(inputs["mixture"][0, 0], len(inputs["mouth"][0, 0])))
+    time = itertools.count()
+
+    def call() -> object:
+        given = stream.given
+        while stream.given == given:
+            stream.watch(next(frames), next(time) / plan.frame_rate_hz)
+            stream.push(next(sound))
+        return stream.given
+
+    return call
+
+
+def _open(name: str, backend: str, threads: int | None) -> Any:
+    from prunus.runtime.session import BackendOptions
+    from prunus.runtime.tasks.separation import SpeechSeparator
+
+    plain, _, arithmetic = backend.partition("-")
+    options = BackendOptions(inference_precision=cast(Any, arithmetic or "auto"), spin=True)
+    return SpeechSeparator.open(name, plain, threads=threads, options=options)

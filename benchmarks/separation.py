@@ -1,0 +1,232 @@
+"""Dolphin as published in PyTorch, and as exported: same untrained weights, same clip.
+
+    python benchmarks/separation.py                       # half an hour on two quiet cores
+    python benchmarks/separation.py --quick --seconds 1   # a few minutes
+
+Per window length: the published form (dense cosine transform; PyTorch eager) is the first runner;
+the same network with short heat filters in PyTorch, and the two exported graphs in ONNX Runtime and
+OpenVINO follow. Each has a process of its own, in turns A B A B; a ratio of 3 is three times as
+fast as the published form. The answers are compared before anything is timed.
+
+The published code holds one T x T table per heat layer: 59 of them, 0.65 GB for one second and 10.3
+GB for four. Here layers of equal length share one, which changes no product and lets four seconds
+fit; ``tables_gb`` is what the published code would hold.
+
+Then ``dolphin-nano`` live: one hop per call. Its real-time factor is the median over the hop.
+
+No peer of SepFormer's or ConvTasNet's size is measured: the packages that have one need torchaudio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunus.apps.bench_separation import graphs, published
+from prunus.apps.tables import plain_table
+from prunus.export.codec_samples import voice_like
+from prunus.export.dolphin import export_dolphin
+from prunus.export.separation_samples import draw_mouths
+from prunus.export.verify.separation_metric import snr_db
+from prunus.models.separation.config import dolphin_config
+from prunus.runtime.artifact import atomic_path, sha256_of
+from prunus.runtime.compare import compare
+from prunus.runtime.errors import CheckFailedError, PrunusError
+from prunus.runtime.measure import environment
+from prunus.runtime.progress import ConsoleProgress
+from prunus.runtime.runner import RunnerSpec
+from prunus.runtime.tasks.separation import SpeechSeparator, find_parts
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ROOT / ".cache" / "bench"
+RESULTS = Path(__file__).resolve().parent / "results" / "separation.json"
+TARGETS = "prunus.apps.bench_separation"
+BACKENDS = ("onnxruntime", "openvino-f32", "openvino-bf16")
+PAPER_MS = 2117.96  # a second of audio on the paper's CPU, table of efficiency
+AGREE_DB = 50.0  # filters of radius 32 against the transform; float32 in between
+
+
+def files(variant: str, seconds: float, *, live: bool = False) -> Path:
+    """Return NAME of the exported graphs, written on first use."""
+    name = MODELS / f"dolphin-{variant}-{seconds:g}s{'-live' if live else ''}"
+    if not all(Path(f"{name}-{part}.onnx").is_file() for part in ("lips", "voice")):
+        MODELS.mkdir(parents=True, exist_ok=True)
+        lip_seconds = {} if live else {"lip_seconds": seconds}
+        with ConsoleProgress(f"export {variant} {seconds:g} s") as progress:
+            export_dolphin(variant, seconds=seconds, output=name, progress=progress, **lip_seconds)
+    return name
+
+
+def clip(seconds: float) -> dict[str, np.ndarray]:
+    """Return two clips: ``mixture`` (2, 1, L) float32 and ``mouth`` (2, 1, F, 88, 88) uint8."""
+    mixtures, mouths = [], []
+    for seed in range(2):
+        one, two = voice_like(16000, seconds, seed), voice_like(16000, seconds, seed + 100)
+        mixtures.append((0.5 * (one + two)).astype(np.float32)[None])
+        mouths.append(draw_mouths(round(25 * seconds), 88, seed)[None])
+    return {"mixture": np.stack(mixtures), "mouth": np.stack(mouths)}
+
+
+def tables_gb(variant: str, seconds: float) -> float:
+    """Return the gigabytes of cosine tables that the published form holds."""
+    config = dolphin_config(variant)
+    frames = config.padded_frames(round(16000 * seconds))
+    encode, decode = config.encoder_blocks, config.decoder_blocks
+    total = 0
+    for level in range(config.levels):
+        length = frames >> level
+        # Local blocks of both sides; top-down fusion has one layer here and two at the bottleneck;
+        # the decoder's fusion has one here and two one level below.
+        total += (encode + decode + 1 + 1) * length**2
+        total += 2 * (frames >> (config.levels - 1)) ** 2 + 2 * (length // 2) ** 2
+    return 4 * total / 1e9
+
+
+def agree(variant: str, name: Path, inputs: dict[str, np.ndarray]) -> float:
+    """Return the SNR in dB of the exported graphs against the published form.
+
+    Raises:
+        CheckFailedError: they compute different things.
+    """
+    expected = np.asarray(published(inputs, None, variant, "dense")()).reshape(-1)
+    got: Any = graphs(inputs, None, "onnxruntime", str(name))()
+    snr = snr_db(expected, np.asarray(got["voice"]).reshape(-1)[: len(expected)])
+    if not snr >= AGREE_DB:
+        raise CheckFailedError(
+            f"The graphs {name} differ from the published form: {snr:.1f} dB.",
+            f"Delete {MODELS} if these files are old.",
+        )
+    return snr
+
+
+def measure(variant: str, seconds: float, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure one window length and print its table."""
+    name, inputs = files(variant, seconds), clip(seconds)
+    snr = agree(variant, name, inputs)
+    runners = [
+        RunnerSpec(
+            f"PyTorch eager, {heat}", target=f"{TARGETS}:published", arguments=(variant, heat),
+            threads=options.threads, boundary="pipeline",
+        )
+        for heat in ("dense", "filter")
+    ]  # fmt: skip
+    runners += [
+        RunnerSpec(
+            f"graphs, {backend}", target=f"{TARGETS}:graphs", arguments=(backend, str(name)),
+            threads=options.threads, boundary="pipeline",
+        )
+        for backend in options.backend or BACKENDS
+    ]  # fmt: skip
+    with ConsoleProgress(f"dolphin {variant} {seconds:g} s") as progress:
+        result = compare(
+            runners, inputs, rounds=options.rounds, seconds=options.turn, progress=progress
+        )
+    rows = []
+    for entry in result.results:
+        per_second = entry.latency.p50_ms / seconds
+        rows.append(
+            [
+                entry.spec.name, f"{entry.latency.p50_ms:.0f}", f"{per_second:.0f}",
+                f"{entry.ratio:.2f}", f"{entry.ratio_range[0]:.2f}-{entry.ratio_range[1]:.2f}",
+                f"{entry.peak_memory_bytes / 2**20:.0f}", f"{PAPER_MS / per_second:.2f}",
+            ]
+        )  # fmt: skip
+    heads = ("runner", "p50 ms", "ms/s audio", "times", "range", "peak MiB", "paper/this")
+    held = tables_gb(variant, seconds)
+    title = (
+        f"## dolphin {variant}, {seconds:g} s, {options.threads} threads; the published code holds "
+        f"{held:.2f} GB of tables"
+    )
+    print(plain_table(title, heads, rows) + "\n", flush=True)
+    found: dict[str, Any] = json.loads(result.to_json())
+    return found | {
+        "seconds": seconds,
+        "agreement_db": round(snr, 1),
+        "tables_gb": round(held, 3),
+        "files": {path.name: sha256_of(path) for path in find_parts(name)},
+    }
+
+
+def live(variant: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure one hop of a live stream and print its table."""
+    name, inputs = files(variant, 2.0, live=True), clip(2.0)
+    with SpeechSeparator.open(name, "onnxruntime", threads=1) as separator:
+        plan = separator.stream().plan
+    runners = [
+        RunnerSpec(
+            f"hop, {backend}", target=f"{TARGETS}:hops", arguments=(backend, str(name), ""),
+            threads=options.threads, boundary="step",
+        )
+        for backend in options.backend or BACKENDS
+    ]  # fmt: skip
+    with ConsoleProgress(f"dolphin {variant} live") as progress:
+        result = compare(
+            runners, inputs, rounds=options.rounds, seconds=options.turn, progress=progress
+        )
+    hop_ms = 1000 * plan.hop_s
+    rows = [
+        [
+            entry.spec.name, f"{entry.latency.p50_ms:.1f}", f"{entry.latency.p99_ms:.1f}",
+            f"{entry.latency.p50_ms / hop_ms:.3f}", f"{entry.peak_memory_bytes / 2**20:.0f}",
+        ]
+        for entry in result.results
+    ]  # fmt: skip
+    title = (
+        f"## dolphin {variant} live: hop {hop_ms:.0f} ms, delay {plan.delay / 16:.0f} ms, "
+        f"{options.threads} threads"
+    )
+    heads = ("runner", "p50 ms", "p99 ms", "real-time factor", "peak MiB")
+    print(plain_table(title, heads, rows) + "\n", flush=True)
+    found: dict[str, Any] = json.loads(result.to_json())
+    return found | {
+        "hop_ms": hop_ms,
+        "delay_ms": plan.delay / 16,
+        "files": {path.name: sha256_of(path) for path in find_parts(name)},
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="one short turn each")
+    parser.add_argument("--variant", default="base", help="of the comparison (default base)")
+    parser.add_argument("--seconds", type=float, nargs="*", default=[1.0, 2.0, 4.0])
+    parser.add_argument("--backend", choices=BACKENDS, action="append", help="default: all")
+    parser.add_argument("--no-live", action="store_true", help="without the live hops of nano")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=0, help="turns of each runner")
+    parser.add_argument("--turn", type=float, default=0.0, help="seconds of a turn")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    options.rounds = options.rounds or (1 if options.quick else 4)
+    options.turn = options.turn or (0.2 if options.quick else 3.0)
+    begin = time.perf_counter()
+    try:
+        cases = {
+            f"{options.variant} {s:g} s": measure(options.variant, s, options)
+            for s in options.seconds
+        }
+        if not options.no_live:
+            cases["nano live"] = live("nano", options)
+        body = {"environment": environment(options.threads), "cases": cases}
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(options.output) as temporary:
+            temporary.write_text(json.dumps(body, sort_keys=True, indent=1) + "\n")
+    except PrunusError as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    print(f"wrote {options.output} after {time.perf_counter() - begin:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
