@@ -296,7 +296,9 @@ def build_card(
         last = float(config.lips.codes - 1)
         codes = TensorSpec("codes", "int64", (1, frames), ("batch", "frame"), "index", 0.0, last)
         inputs, outputs = (crops,), (lips, codes)
-        preprocess = MouthPreprocess(frames, size, config.frame_rate, LIP_REACH)
+        preprocess = MouthPreprocess(
+            frames, size, config.frame_rate, LIP_REACH, drawing=weights.drawing
+        )
         post = SeparatorPostprocess("lips")
     else:
         mixture = TensorSpec(
@@ -306,7 +308,10 @@ def build_card(
         inputs, outputs = (mixture, lips), (voice,)
         preprocess = MixturePreprocess(samples, frames, config.sample_rate, config.frame_rate)
         post = SeparatorPostprocess(
-            "voice", heat_radius=config.heat_radius, token_step=config.token_step
+            "voice",
+            heat_radius=config.heat_radius,
+            token_step=config.token_step,
+            level=weights.level,
         )
     return ModelCard(
         task="separation",

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from prunus.models.checkpoints.dolphin import LICENCE, read_dolphin, weights_file
+from prunus.models.checkpoints.own_dolphin import Drawing, Level, read_own
 from prunus.models.separation.config import DolphinConfig
 from prunus.models.separation.deployed import enliven
 from prunus.models.separation.dolphin import Dolphin
@@ -27,11 +28,15 @@ class SeparatorWeights:
         spec: What the card says.
         state: Parameter name -> tensor; None for random weights.
         seed: Seed of random weights.
+        drawing: Which lips the network was shown, see `MouthPreprocess`.
+        level: What the level of its voice means, see `SeparatorPostprocess`.
     """
 
     spec: Weights
     state: Mapping[str, torch.Tensor] | None
     seed: int = 0
+    drawing: Drawing = "picture"
+    level: Level = "free"
 
 
 def find_weights(
@@ -41,8 +46,8 @@ def find_weights(
 
     Args:
         config: The network.
-        checkpoint: Released weights (folder or file); None or ``random``: random ones, which the
-            card labels as untrained.
+        checkpoint: Released weights (folder or file), or a file of our own recipe; None or
+            ``random``: random ones, which the card labels as untrained.
         seed: Seed of random weights.
 
     Raises:
@@ -51,6 +56,10 @@ def find_weights(
     if checkpoint is not None and str(checkpoint) != RANDOM:
         imported = read_dolphin(checkpoint, config.variant)
         path = weights_file(checkpoint)
+        own = read_own(path)
+        if own is not None:
+            spec = Weights(own.origin, sha256_of(path), own.licence, True)
+            return SeparatorWeights(spec, imported.state, 0, own.drawing, own.level)
         origin = f"Dolphin checkpoint {path.name}, supplied by the user"
         return SeparatorWeights(Weights(origin, sha256_of(path), LICENCE, True), imported.state)
     if seed < 0:

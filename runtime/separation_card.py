@@ -97,6 +97,9 @@ class SeparatorPostprocess:
         token_step: Coarse tokens of the network per token of the graph; 1 is the network's own.
         token_snr_db: The voice with coarser tokens against the voice with the network's own; 0
             when they are its own. Untrained weights say nothing about what trained ones lose.
+        level: The network does not hear how loud its window is. ``free``: the level of its voice
+            means nothing (trained with a scale-invariant loss). ``relative``: the voice is given
+            relative to the root mean square of the window, by which the runtime multiplies it.
     """
 
     part: Literal["lips", "voice"]
@@ -105,4 +108,5 @@ class SeparatorPostprocess:
     heat_snr_db: float = 0.0
     token_step: int = 1
     token_snr_db: float = 0.0
+    level: Literal["free", "relative"] = "free"
     kind: Literal["separator"] = "separator"

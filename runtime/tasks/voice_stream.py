@@ -20,7 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import UsageError
-from prunus.runtime.separation_card import MixturePreprocess, MouthPreprocess
+from prunus.runtime.separation_card import (
+    MixturePreprocess,
+    MouthPreprocess,
+    SeparatorPostprocess,
+)
 from prunus.runtime.tasks.codec import check_sound
 from prunus.runtime.tasks.mouth_grid import MouthGrid
 
@@ -127,6 +131,8 @@ class VoiceStream:
         self, lips: Session, voice: Session, plan: StreamPlan, patience_s: float | None = None
     ) -> None:
         look = cast(MouthPreprocess, lips.card.preprocess)
+        post = cast(SeparatorPostprocess, voice.card.postprocess)
+        self._relative = post.level == "relative"
         self.plan, self.taken, self.given, self.silent = plan, 0, 0, 0
         self._lips, self._voice = lips, voice
         self._patience = None if patience_s is None else round(
@@ -202,6 +208,8 @@ class VoiceStream:
         if mixture.any():
             feed = {"mixture": mixture[None], "lips": features[None]}
             voice = np.array(self._voice.run(feed)["voice"][0])
+            if self._relative:
+                voice *= np.sqrt(np.mean(np.square(mixture, dtype=np.float64)), dtype=np.float32)
         else:
             self.silent += 1
             voice = np.zeros_like(mixture)

@@ -1,0 +1,87 @@
+"""Weights of Dolphin that were trained by the recipe of prunus, and what must be known to use them.
+
+A safetensors file with the state dict; its header says which lips the network was shown, what the
+level of its voice means, and where the weights come from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from prunus.runtime.artifact import atomic_path
+from prunus.runtime.errors import ArtifactError
+
+_KEY = "prunus.separator"
+Drawing = Literal["picture", "lips"]
+Level = Literal["free", "relative"]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnDolphin:
+    """What the header says.
+
+    Attributes:
+        variant: Size of the network.
+        origin: One sentence about who trained it on what.
+        licence: Of the weights.
+        drawing: See `MouthPreprocess.drawing`.
+        level: See `SeparatorPostprocess.level`.
+    """
+
+    variant: str
+    origin: str
+    licence: str
+    drawing: Drawing = "picture"
+    level: Level = "free"
+
+    def __post_init__(self) -> None:
+        if self.drawing not in get_args(Drawing) or self.level not in get_args(Level):
+            raise ArtifactError(
+                f"The weights want lips as '{self.drawing}' and a level '{self.level}'; expected "
+                f"one of {list(get_args(Drawing))} and of {list(get_args(Level))}.",
+                "The file may come from another version of prunus.",
+            )
+
+
+def write_own(path: str | Path, state: Mapping[str, Tensor], about: OwnDolphin) -> None:
+    """Write weights with their header; the file appears whole or not at all.
+
+    Raises:
+        SourceError: the folder cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    header = {_KEY: json.dumps(dataclasses.asdict(about), sort_keys=True)}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, str(temporary), metadata=header)
+
+
+def read_own(path: str | Path) -> OwnDolphin | None:
+    """Return what the header says; None for weights that are not ours.
+
+    Raises:
+        ArtifactError: the header is ours and cannot be read.
+    """
+    if Path(path).suffix != ".safetensors" or not Path(path).is_file():
+        return None
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            header = file.metadata() or {}
+    except SafetensorError:
+        return None  # told by whoever reads the tensors
+    if _KEY not in header:
+        return None
+    try:
+        return OwnDolphin(**json.loads(header[_KEY]))
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"The header of {path} cannot be read: {error}.") from None
