@@ -22,6 +22,14 @@ def build(
     ] = None,
     workspace: Annotated[int, typer.Option(help="Scratch memory in MiB; 0: no limit.", min=0)] = 0,
     timeout: Annotated[float, typer.Option(help="Give up after so many seconds.", min=1)] = 3600,
+    min_half_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Smallest share of layers in half precision or int8; default: by precision.",
+            min=0,
+            max=1,
+        ),
+    ] = None,
     tf32: Annotated[bool, typer.Option("--tf32", help="Round float32 products to TF32.")] = False,
     plugin: Annotated[
         str, typer.Option(help="Attention nodes run by the plugin library: auto, on or off.")
@@ -52,6 +60,7 @@ def build(
             timing_cache=timing_cache,
             workspace_mib=workspace,
             timeout=timeout,
+            min_half_share=min_half_share,
             tf32=tf32,
             plugin=plugin,
             plugin_library=plugin_library,
