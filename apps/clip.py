@@ -72,9 +72,12 @@ class Clip:
         with contextlib.closing(self._open()) as container:
             picture, sound = _first(container, "video"), _first(container, "audio")
             self._start = float((container.start_time or 0) / 1_000_000)
+            # Only a frame knows whether the camera was held upright.
+            first = next(self._decoded(container, picture)) if picture else None
+            shape = _upright(first).shape if first is not None else (0, 0)
             self.info = ClipInfo(
-                width=int(picture.codec_context.width) if picture else 0,
-                height=int(picture.codec_context.height) if picture else 0,
+                width=shape[1],
+                height=shape[0],
                 fps=float(picture.average_rate or 0) if picture else 0.0,
                 seconds=float((container.duration or 0) / 1_000_000),
                 sample_rate_hz=int(sound.codec_context.sample_rate) if sound else 0,
@@ -106,9 +109,7 @@ class Clip:
             for frame in self._decoded(container, stream):
                 time = frame.time if frame.time is not None else self._start + index / rate
                 index += 1
-                image = frame.to_ndarray(format="bgr24")
-                turns = round(-(getattr(frame, "rotation", 0) or 0) / _QUARTER) % 4
-                yield float(time) - self._start, np.ascontiguousarray(np.rot90(image, -turns))
+                yield float(time) - self._start, _upright(frame)
 
     def sound(self) -> Iterator[tuple[float, Audio]]:
         """Yield time in seconds and mono samples at the clip's rate: the mean of its channels."""
@@ -237,6 +238,13 @@ def load_av() -> Any:
         raise MissingDependencyError("av", "clips", "Clips with sound") from None
     av.logging.set_level(None)
     return av
+
+
+def _upright(frame: Any) -> Image:
+    """Return a decoded frame as BGR, turned as its display matrix says."""
+    turns = round((getattr(frame, "rotation", 0) or 0) / _QUARTER)  # counter-clockwise
+    turned: Image = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="bgr24"), turns))
+    return turned
 
 
 def _first(container: Any, kind: str) -> Any:

@@ -57,6 +57,28 @@ def test_odd_sizes_lose_one_line(tmp_path) -> None:
     assert (clip.info.width, clip.info.height) == (162, 120)
 
 
+def test_a_clip_of_a_turned_camera_comes_upright(tmp_path) -> None:
+    path = tmp_path / "turned.mp4"
+    picture = np.zeros((120, 160, 3), np.uint8)
+    picture[:60, :80] = 200  # upper left
+    with contextlib.closing(ClipWriter(path, 160, 120, 25, RATE)) as writer:
+        for _ in range(3):
+            writer.picture(picture)
+    # The display matrix of the first track: a quarter turn clockwise, as a phone writes it.
+    one, minus = (1 << 16).to_bytes(4, "big"), (-(1 << 16)).to_bytes(4, "big", signed=True)
+    none, whole = bytes(4), (1 << 30).to_bytes(4, "big")
+    straight = one + none * 3 + one + none * 3 + whole
+    turned = none + one + none + minus + none * 4 + whole
+    data = path.read_bytes()
+    at = data.index(straight, data.index(b"tkhd"))
+    path.write_bytes(data[:at] + turned + data[at + len(turned) :])
+    clip = Clip(path)
+    assert (clip.info.width, clip.info.height) == (120, 160)
+    (_, image), *_ = clip.frames()
+    assert image.shape == (160, 120, 3)
+    assert image[20, 90].mean() > 150 > 50 > image[20, 30].mean()  # upper right now
+
+
 def test_a_clip_without_sound_has_none(tmp_path, video) -> None:
     clip = Clip(video)
     assert clip.info.sample_rate_hz == 0
