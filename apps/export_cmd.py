@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from prunus.apps.export_codec import freecodec, fusecodec, nsfcodec, wavtokenizer
+from prunus.apps.export_faces import faces
 from prunus.apps.export_pose import evitpose, movenet, unitranspose
 from prunus.apps.export_segmentation import edaformer, selfie
 from prunus.apps.export_separation import dolphin
@@ -28,6 +29,7 @@ for verb in (
     movenet,
     edaformer,
     selfie,
+    faces,
     nsfcodec,
     wavtokenizer,
     freecodec,

@@ -233,7 +233,7 @@ class SeparationTrainer:
             {"params": matrices, "weight_decay": self.config.decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.config.rate, betas=(0.9, 0.98))
+        return torch.optim.AdamW(groups, lr=self.config.rate, betas=(0.9, 0.98), fused=True)
 
 
 def start_network(config: DolphinConfig) -> Dolphin:

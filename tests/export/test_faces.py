@@ -12,6 +12,7 @@ import pytest
 
 import prunus.models
 import prunus.runtime
+from prunus.apps import cli
 from prunus.export.faces import SOURCES, convert_face, face_card, main
 from prunus.models import zoo
 from prunus.runtime.artifact import read_card
@@ -53,6 +54,12 @@ def test_shipped_card_graph_and_table_agree(name: str) -> None:
         shape = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
         dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
         assert (spec.name, spec.shape, spec.dtype) == (value.name, shape, dtype)
+
+
+def test_the_verb_refuses_a_folder_that_is_no_package(tmp_path: Path, capsys) -> None:
+    code = cli.main(["export", "faces", str(tmp_path), "--network", "blazeface_full"])
+    assert code == 2 and "Cannot read" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_package_and_other_names_are_refused(tmp_path: Path) -> None:
