@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gpu_baselines as baselines
+import gpu_cases as cases
 import torch
 from torch import Tensor
 
 from prunus.models.layers.attention_index import AttentionIndex, grid_windows
-from prunus.models.layers.attention_math import Operands, reference
 from prunus.runtime.plugins.local_global_attention.launch import attend
 
 LIMITS = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 1e-2}
@@ -99,9 +99,7 @@ def make_inputs(shape: Shape, dtype: torch.dtype, device: str) -> dict[str, Tens
 
 def exact(inputs: Mapping[str, Tensor], shape: Shape) -> Tensor:
     """Return the definition in float64."""
-    wide = {n: t.double() if t.is_floating_point() else t for n, t in inputs.items()}
-    operands = Operands(**wide, num_heads=shape.heads, scale=shape.scale, combine="joint")
-    return reference(operands)[0]
+    return cases.exact(inputs, heads=shape.heads, scale=shape.scale, combine="joint")
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:
@@ -199,15 +197,53 @@ def copy_speed(samples: int, size: int = 1 << 28, timer: Timer | None = None) ->
 
 
 def run_kernel(samples: int, shapes: Sequence[Shape] = SHAPES) -> list[KernelResult]:
-    """Run every shape in every dtype on the current GPU."""
+    """Run every shape and every case in every dtype on the current GPU."""
     major, minor = torch.cuda.get_device_capability()
-    speed, results = copy_speed(samples), []
+    architecture, speed = 10 * major + minor, copy_speed(samples)
+    results = []
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         if dtype == torch.bfloat16 and major < 8:
             continue  # Turing has none
         for shape in shapes:
-            results.append(run_shape(shape, dtype, speed, samples, architecture=10 * major + minor))
+            results.append(
+                _survive(
+                    shape.name, dtype, run_shape, shape, dtype, speed, samples,
+                    architecture=architecture,
+                )
+            )  # fmt: skip
+        for case in cases.CASES:
+            results.append(
+                _survive(case.name, dtype, run_case, case, dtype, architecture=architecture)
+            )
     return results
+
+
+def _survive(
+    name: str, dtype: torch.dtype, run: Callable[..., KernelResult], *arguments: Any, **named: Any
+) -> KernelResult:
+    """Return what `run` returns; what it raises becomes a problem, so that the others still run."""
+    try:
+        return run(*arguments, **named)
+    except Exception as error:
+        words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        nan = float("nan")
+        return KernelResult(name, str(dtype).removeprefix("torch."), nan, nan, problems=[words])
+
+
+def run_case(
+    case: cases.Case, dtype: torch.dtype, *, device: str = "cuda", architecture: int = 80
+) -> KernelResult:
+    """Compare one case in one dtype with the definition in float64; rows without a key are zero."""
+    inputs = {n: t.to(device) for n, t in cases.make_case(case, dtype).items()}
+    named = {"heads": case.heads, "scale": case.scale, "combine": case.combine}
+    y: Tensor = attend(inputs, **named, architecture=architecture)
+    error = relative_error(y, cases.exact(inputs, **named))
+    result = KernelResult(case.name, str(dtype).removeprefix("torch."), error, float("nan"))
+    if not error < LIMITS[result.dtype]:
+        result.problems.append(f"relative error {error:.2e}, limit {LIMITS[result.dtype]:.0e}")
+    if y[:, inputs["q_index"][:, 0]].any():
+        result.problems.append("a row whose keys are all masked is not zero")
+    return result
 
 
 def kernel_table(results: Sequence[KernelResult]) -> str:
@@ -218,6 +254,10 @@ def kernel_table(results: Sequence[KernelResult]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in results:
+        if not r.times_ms:  # compared, not timed
+            lines.append(f"| {r.shape} | {r.dtype} | {r.error:.1e} | | | | | | |")
+            lines += [f"| {r.shape} | {r.dtype} | FAILED: {p} | | | | | | |" for p in r.problems]
+            continue
         own = r.median("kernel")
         ratios = " | ".join(f"{r.median(name) / own:.2f}" for name in ("B1", "B0", "flex"))
         aims = "" if r.median("B1") / own >= SPEEDUP else f" (aim {SPEEDUP})"

@@ -88,8 +88,9 @@ def run_engines(
                     result = engines.run_case(
                         model, flavour, samples, folder, plugin=plugin, library=library
                     )
-                except PrunusError as error:
-                    result = engines.Result(model.stem, flavour, plugin, problems=[str(error)])
+                except Exception as error:  # the other cases still run, and the report is written
+                    words = str(error) if isinstance(error, PrunusError) else repr(error)
+                    result = engines.Result(model.stem, flavour, plugin, problems=[words])
                 results.append(result)
                 sys.stderr.write(f"{result.model} {flavour} {plugin}: {result.problems or 'ok'}\n")
     return results

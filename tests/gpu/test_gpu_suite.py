@@ -5,6 +5,8 @@ import importlib
 import importlib.util
 import itertools
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -181,6 +183,49 @@ def test_a_kernel_is_judged_and_timed(kernel, monkeypatch, off, fine) -> None:
     text = kernel.kernel_table([result])
     assert "| 2.0000 | 2.00 | 4.00 | 1.50 |" in text and ("FAILED" in text) != fine
     assert json.loads(json.dumps(dataclasses.asdict(result)))["times_ms"]["kernel"] == [1, 2, 3]
+
+
+def test_a_case_that_raises_is_a_problem_and_the_others_run(kernel, monkeypatch) -> None:
+    torch = pytest.importorskip("torch")
+
+    def attend(inputs, *, heads, scale, combine, architecture):
+        if combine == "sum":
+            raise RuntimeError("no compiler\nfor launchers")
+        y = kernel.cases.exact(inputs, heads=heads, scale=scale, combine=combine)
+        return (y + (combine == "local") * 1e-3).to(inputs["q"].dtype)
+
+    monkeypatch.setattr(kernel, "attend", attend)
+    monkeypatch.setattr(kernel, "copy_speed", lambda samples: 1.0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    run_case = kernel.run_case
+    monkeypatch.setattr(kernel, "run_case", lambda *a, **n: run_case(*a, device="cpu", **n))
+    results = kernel.run_kernel(1, shapes=())
+    assert len(results) == 2 * len(kernel.cases.CASES), "Turing has no bfloat16"
+    found = dict(zip([c.combine for c in kernel.cases.CASES], results, strict=False))
+    assert found["global"].problems == found["joint"].problems == []
+    assert found["sum"].problems == ["RuntimeError: no compiler for launchers"]
+    assert any("relative error" in p for p in found["local"].problems)
+    assert "a row whose keys are all masked is not zero" in found["local"].problems
+    text = kernel.kernel_table(results)
+    assert "FAILED: RuntimeError: no compiler" in text and "| globals alone | float32 | " in text
+
+
+@pytest.mark.slow
+def test_the_cases_hold_in_the_interpreter(kernel) -> None:
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import torch, gpu_kernel, gpu_cases\n"
+        "torch.set_num_threads(1)\n"
+        "for dtype in (torch.float32, torch.float16, torch.bfloat16):\n"
+        "    for case in gpu_cases.CASES:\n"
+        "        result = gpu_kernel.run_case(case, dtype, device='cpu')\n"
+        "        assert not result.problems, result\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(BENCHMARKS)], capture_output=True, text=True,
+        check=False, env={**os.environ, "TRITON_INTERPRET": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_worse_kernel_than_the_fused_attention_is_a_problem(kernel) -> None:
