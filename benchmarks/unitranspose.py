@@ -12,7 +12,8 @@ timed); latency does not depend on the weights:
 * ``prunus``: that, and patch -> joint attention in its cheaper form; what `prunus export` writes.
 
 Each runs in a process of its own, in turns A B A B; ratios are times relative to ``usual``, below 1
-is faster.
+is faster. The last column is that ratio in CPU time of one thread, which a busy machine disturbs
+least.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from cpu_time import cpu_times
 
 from prunus.apps.bench_runs import run_in_turns, session_runner, torch_runner
 from prunus.apps.tables import plain_table
@@ -122,6 +124,7 @@ def measure(variant: str, options: argparse.Namespace) -> dict[str, Any]:
         result = run_in_turns(
             runners, rounds=options.rounds, seconds=options.seconds, progress=progress
         )
+    cpu = dict(zip(FORMS, cpu_times([paths[form] for form in FORMS], options.calls), strict=True))
     rows = []
     for name, entry in zip((*FORMS, "PyTorch eager"), result.results, strict=True):
         low, high = (1 / r for r in reversed(entry.ratio_range))
@@ -129,12 +132,14 @@ def measure(variant: str, options: argparse.Namespace) -> dict[str, Any]:
             [
                 name, f"{entry.latency.p50_ms:.2f}", f"{entry.latency.p90_ms:.2f}",
                 f"{1 / entry.ratio:.2f}", f"{low:.2f}-{high:.2f}",
+                f"{cpu[name].ratio:.2f}" if name in cpu else "",
             ]
         )  # fmt: skip
-    heads = ("form", "p50 ms", "p90 ms", "ratio", "range")
+    heads = ("form", "p50 ms", "p90 ms", "ratio", "range", "CPU ratio")
     title = f"## UniTransPose-{variant}, float32, {options.threads} threads"
     print(plain_table(title, heads, rows) + "\n", flush=True)
     found: dict[str, Any] = json.loads(result.to_json())
+    found["cpu"] = {form: times.to_dict() for form, times in cpu.items()}
     found["files"] = {path.name: sha256_of(path) for path in paths.values()}
     return found
 
@@ -151,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=0, help="turns of each runner")
     parser.add_argument("--seconds", type=float, default=0.0, help="length of a turn")
+    parser.add_argument("--calls", type=int, default=30, help="calls whose CPU time is taken")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (2 if options.quick else 6)
