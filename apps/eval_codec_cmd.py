@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from prunus.apps.codec_cmd import Model
+from prunus.apps.model_files import DEFAULT_CODEC
 from prunus.apps.options import Backend, Debug, Json, Output, Quiet, Threads, shown_progress
 
 
 def codec(
     recordings: Annotated[list[Path], typer.Argument(help="Sound files, and folders of them.")],
     *,
-    model: Model,
+    model: Model = DEFAULT_CODEC,
     judge: Annotated[
         list[str] | None,
         typer.Option(help="pesq, stoi, dnsmos, wer, speaker; repeatable. Default: installed ones."),
@@ -46,20 +47,20 @@ def codec(
 
     \b
     Examples:
-      prunus eval codec speech/ --model NAME --peer opus:6 --peer opus:9.5
+      prunus eval codec speech/ --peer opus:6 --peer opus:9.5
       prunus eval codec talk.wav --model NAME --loss 0,5,10 --judge pesq --judge stoi --json
     """
+    from prunus.apps.codec import open_codec
     from prunus.apps.codec_peers import parse_peer
     from prunus.apps.eval_codec import evaluate_codec, parse_losses, read_recordings
     from prunus.apps.speech_judges import open_judges
     from prunus.runtime.artifact import atomic_path
-    from prunus.runtime.tasks.codec import SpeechCodec
 
     losses, peers = parse_losses(loss), [parse_peer(text) for text in peer or []]
     judges, missing = open_judges([] if no_judges else judge)
     found = read_recordings(recordings, seconds)
     with (
-        SpeechCodec.open(model, backend, threads=threads) as opened,
+        open_codec(model, ("encoder", "decoder", "speaker"), backend, threads) as opened,
         shown_progress("eval", quiet) as progress,
     ):
         result = evaluate_codec(
