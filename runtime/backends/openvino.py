@@ -84,7 +84,8 @@ def open_session(
             f"OpenVINO {version()} cannot load {path}: {_one_line(error)}",
             "Use --backend onnxruntime, or export the file again.",
         ) from error
-    check_graph(path, card, _tensors(compiled.inputs), _tensors(compiled.outputs))
+    known = {spec.name for spec in (*card.inputs, *card.outputs)}
+    check_graph(path, card, _tensors(compiled.inputs, known), _tensors(compiled.outputs, known))
     used = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
     tail = f" (last layers in f32: {len(kept)})" if kept and used == "bf16" else ""
     description = f"OpenVINO {version()}, {kind}, {used} arithmetic{tail}, {count} threads"
@@ -129,11 +130,13 @@ def _config(kind: str, threads: int, precision: str, options: BackendOptions) ->
     return config
 
 
-def _tensors(ports: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
-    return {
-        port.get_any_name(): (np.dtype(port.element_type.to_dtype()).name, tuple(port.shape))
-        for port in ports
-    }
+def _tensors(ports: Any, known: set[str]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return name -> (dtype, shape); a port takes over the names of nodes that did nothing."""
+    found = {}
+    for port in ports:
+        names = sorted(known & set(port.get_names())) or [port.get_any_name()]
+        found[names[0]] = (np.dtype(port.element_type.to_dtype()).name, tuple(port.shape))
+    return found
 
 
 def _one_line(error: Exception) -> str:
