@@ -118,6 +118,7 @@ def test_the_card_tells_network_and_joints_apart(subset, small):
         reference_module(card)
 
 
+@pytest.mark.slow
 def test_untrained_files_say_so_and_check_out(small, crops, tmp_path):
     path = export_unitranspose(seed=3, calibration=crops, output=tmp_path / "a.onnx")
     card = read_card(path)

@@ -136,6 +136,7 @@ def small(kernel):
     return kernel.Shape("small", 8, 8, 32, 2, 4, 5)
 
 
+@pytest.mark.slow
 def test_other_ways_compute_the_same(kernel) -> None:
     """B0, B1 and FlexAttention against the definition, on the CPU and in float32."""
     torch = pytest.importorskip("torch")

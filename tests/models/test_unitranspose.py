@@ -74,7 +74,10 @@ def unified():
 
 
 @pytest.mark.parametrize("joints", [17, 23])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(v, marks=pytest.mark.slow if v.startswith("base") else ()) for v in VARIANTS],
+)
 def test_parameters_and_multiply_accumulates(variant, joints):
     config = unitranspose_config(variant, joints=joints)
     network = UniTransPose(config).absorb(False).to("meta")

@@ -157,7 +157,10 @@ def test_gradients_of_repeated_keys_add_up():
     torch.testing.assert_close(once, twice)
 
 
-@pytest.mark.parametrize("combine", ["joint", "sum", "local", "global"])
+@pytest.mark.parametrize(
+    "combine",
+    ["sum", *(pytest.param(c, marks=pytest.mark.slow) for c in ("joint", "local", "global"))],
+)
 def test_the_registration_is_sound(combine, attention_definition):
     grid = attention_definition.window_table(4, 4, 2)
     inputs = attention_definition.problem(1, grid, grid, 16, 3, 2, 4)
