@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 Audio = npt.NDArray[np.float32]
 _BEHIND = 1.0  # seconds of waiting sound from which a live run is called too slow
+_CONFIRM = 3  # frames after which a face gets its number
 _LEVELS = 0.8  # share of the old value in a falling meter
 
 
@@ -192,7 +193,9 @@ class _Run:
             FaceFinder.open(find_model("blazeface_full"), backend, threads)
         )
         self._mesh = stack.enter_context(FaceMesh.open(find_model("facemesh"), backend, threads))
-        self._tracker = FaceTracker(FaceOptions(every=options.detect_every))
+        self._tracker = FaceTracker(
+            FaceOptions(every=options.detect_every, confirm_frames=_CONFIRM)
+        )
         ahead = options.look_ahead if options.look_ahead is not None else (0 if self.live else 11)
         plan = separator.stream(hop_s=options.hop_s).plan  # raises before any file is opened
         self.delay_seconds = plan.delay / self.rate + ahead * self.step / self.rate

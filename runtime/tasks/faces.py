@@ -43,6 +43,8 @@ class FaceOptions:
 
     Attributes:
         every: The detector runs on each n-th frame.
+        confirm_frames: A face gets its number when it was seen in so many frames in a row: chance
+            likenesses in a street or a curtain do not last.
         padding: How much larger than the face its square is.
         minimum_score: A square that shows a face less surely counts as "not seen".
         minimum_match: Least overlap (IoU) of a detected box with the face that it continues.
@@ -54,6 +56,7 @@ class FaceOptions:
     """
 
     every: int = 10
+    confirm_frames: int = 1
     padding: float = 1.5
     minimum_score: float = 0.5
     minimum_match: float = 0.2
@@ -64,8 +67,11 @@ class FaceOptions:
     memory_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise UsageError(f"Got every={self.every}; expected at least 1.")
+        if self.every < 1 or self.confirm_frames < 1:
+            raise UsageError(
+                f"Got every={self.every}, confirm_frames={self.confirm_frames}; "
+                "expected at least 1."
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,6 +99,7 @@ class _Track:
     points: Floats
     look: Floats
     score: float = 0.0
+    seen: int = 1
     unseen: int = 0
     missed_finds: int = 0
 
@@ -143,13 +150,14 @@ class FaceTracker:
         lost = self._follow(frame_bgr, mesh)
         self.found = lost or not self._tracks or self._frame % self.options.every == 0
         if self.found:
-            self._find(frame_bgr, finder(frame_bgr), mesh, now)
+            self._find(frame_bgr, finder(frame_bgr), mesh)
         self._drop_doubles()
         self._let_go(now)
+        self._number(frame_bgr, now)
         self._frame += 1
         size = np.array([frame_bgr.shape[1], frame_bgr.shape[0]])
-        seen = sorted((t for t in self._tracks if t.unseen == 0), key=lambda t: t.face_id)
-        return [_face(track, size) for track in seen]
+        seen = [t for t in self._tracks if t.unseen == 0 and t.face_id]
+        return [_face(track, size) for track in sorted(seen, key=lambda t: t.face_id)]
 
     def _follow(self, frame: Frame, mesh: Mesh) -> bool:
         """Read each followed face again; return whether one got lost."""
@@ -161,13 +169,14 @@ class FaceTracker:
             ok = score >= self.options.minimum_score and _plausible(square, moved)
             if ok:
                 track.points, track.score = points, score
+                track.seen += 1
             else:
                 track.unseen, lost = 1, True
         for track in self._tracks:
             track.unseen += track.unseen > 0 and track not in live
         return lost
 
-    def _find(self, frame: Frame, found: Sequence[FaceBox], mesh: Mesh, now: float) -> None:
+    def _find(self, frame: Frame, found: Sequence[FaceBox], mesh: Mesh) -> None:
         pairs = self._match(found)
         matched = {row for row, _ in pairs}
         for row, track in enumerate(self._tracks):
@@ -179,9 +188,8 @@ class FaceTracker:
             if not track.unseen:
                 look = look_of(frame, track.points)
                 track.look = _unit((1 - _LEARN) * track.look + _LEARN * look)
-        new = set(range(len(found))) - {column for _, column in pairs}
-        for column in sorted(new, key=lambda k: found[k].box[0]):
-            self._start(frame, found[column], mesh, now)
+        for column in sorted(set(range(len(found))) - {column for _, column in pairs}):
+            self._start(frame, found[column], mesh)
 
     def _read(self, frame: Frame, track: _Track, face: FaceBox, mesh: Mesh) -> None:
         square = square_of_box(face, self.options.padding)
@@ -196,23 +204,30 @@ class FaceTracker:
         second = np.array([f.box for f in found], np.float64)
         return assign(box_iou(first, second), self.options.minimum_match)
 
-    def _start(self, frame: Frame, face: FaceBox, mesh: Mesh, now: float) -> None:
+    def _start(self, frame: Frame, face: FaceBox, mesh: Mesh) -> None:
         square = square_of_box(face, self.options.padding)
         points, score = mesh(frame, [square])[0]
         if score < self.options.minimum_score:
             return
-        look = look_of(frame, points)
+        self._tracks.append(_Track(0, points, look_of(frame, points), score))
+
+    def _number(self, frame: Frame, now: float) -> None:
+        """Give numbers, old ones or new ones, to the faces that have been seen often enough."""
+        wanted = self.options.confirm_frames
+        new = [t for t in self._tracks if not t.face_id and t.seen >= wanted]
         self._left = [m for m in self._left if now - m.seconds <= self.options.memory_seconds]
-        alike = [float(m.look @ look) for m in self._left]
-        if alike and max(alike) >= self.options.same_look:
-            number = self._left.pop(int(np.argmax(alike))).face_id
-        else:
-            number, self._next = self._next, self._next + 1
-        self._tracks.append(_Track(number, points, look, score))
+        for track in sorted(new, key=lambda t: t.box()[0]):
+            track.look = look_of(frame, track.points)
+            alike = [float(m.look @ track.look) for m in self._left]
+            if alike and max(alike) >= self.options.same_look:
+                track.face_id = self._left.pop(int(np.argmax(alike))).face_id
+            else:
+                track.face_id, self._next = self._next, self._next + 1
 
     def _drop_doubles(self) -> None:
         kept: list[_Track] = []
-        for track in sorted(self._tracks, key=lambda t: (t.unseen, t.face_id)):
+        newest = self._next  # faces without a number come last
+        for track in sorted(self._tracks, key=lambda t: (t.unseen, t.face_id or newest)):
             box = np.array([track.box()])
             others = np.array([t.box() for t in kept]).reshape(-1, 4)
             if track.unseen == 0 and (box_iou(box, others) > self.options.same_face).any():
@@ -222,10 +237,16 @@ class FaceTracker:
 
     def _let_go(self, now: float) -> None:
         limit, finds = self.options.timeout_frames, self.options.missed_finds
+
+        def gone(track: _Track) -> bool:
+            if not track.face_id:
+                return track.unseen > 0
+            return track.unseen > limit or track.missed_finds >= finds
+
         for track in self._tracks:
-            if track.unseen > limit or track.missed_finds >= finds:
+            if gone(track) and track.face_id:
                 self._left.append(_Memory(track.face_id, track.look, now))
-        self._tracks = [t for t in self._tracks if t.unseen <= limit and t.missed_finds < finds]
+        self._tracks = [t for t in self._tracks if not gone(t)]
 
 
 def look_of(frame_bgr: Frame, points: Floats) -> Floats:

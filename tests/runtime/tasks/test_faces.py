@@ -165,6 +165,19 @@ def test_a_short_gap_needs_no_memory_and_a_jump_is_caught_at_once() -> None:
     assert tracker.found
 
 
+def test_a_likeness_that_does_not_last_takes_no_number() -> None:
+    tracker = FaceTracker(FaceOptions(every=1, confirm_frames=3))
+    assert _step(tracker, 0.0, a=(100, 150)) == []
+    assert _step(tracker, 0.1, a=(100, 150)) == []
+    assert _step(tracker, 0.2) == []
+    assert _step(tracker, 0.3, c=(700, 150), b=(400, 150)) == []
+    assert _step(tracker, 0.4, c=(700, 150), b=(400, 150)) == []
+    # From left to right, whichever was found first; once confirmed, a gap does no harm.
+    assert _step(tracker, 0.5, c=(700, 150), b=(400, 150)) == [(1, 400), (2, 700)]
+    assert _step(tracker, 0.6, b=(400, 150)) == [(1, 400)]
+    assert _step(tracker, 0.7, c=(700, 150), b=(400, 150)) == [(1, 400), (2, 700)]
+
+
 def test_bad_settings_and_other_models_are_refused() -> None:
     with pytest.raises(UsageError, match="at least 1"):
         FaceOptions(every=0)
