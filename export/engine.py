@@ -26,6 +26,7 @@ from prunus.runtime.artifact import EngineSidecar, atomic_path, read_card, sha25
 from prunus.runtime.backends import cuda
 from prunus.runtime.backends.engine_match import EXTRAS, PORTABLE
 from prunus.runtime.card import ModelCard, Precision
+from prunus.runtime.codec_card import CodecPostprocess
 from prunus.runtime.errors import (
     ArtifactError,
     CheckFailedError,
@@ -125,9 +126,7 @@ def build_engine(
         workspace_mib=workspace_mib,
         timeout=timeout,
         tf32=tf32,
-        min_half_share=MIN_HALF_SHARE[card.precision.precision]
-        if min_half_share is None
-        else min_half_share,
+        min_half_share=_expected_half(card) if min_half_share is None else min_half_share,
     )
     report = progress or Silent()
     with atomic_path(target) as plan:
@@ -315,6 +314,14 @@ def _card_of(path: Path) -> ModelCard:
 
 def _built_for(flavour: Flavour) -> str:
     return PORTABLE if flavour == "tensorrt_rtx" else cuda.device_properties().compute_capability
+
+
+def _expected_half(card: ModelCard) -> float:
+    """Return the smallest share of half-precision layers that such a file should have."""
+    share = MIN_HALF_SHARE[card.precision.precision]
+    codes = isinstance(card.postprocess, CodecPostprocess) and card.postprocess.part == "encoder"
+    # An encoder's code searches stay in float32, one after the other: a fifth of its layers.
+    return min(share, 0.6) if codes else share
 
 
 def _check_share(share: float, wanted: float, onnx_path: Path) -> None:
