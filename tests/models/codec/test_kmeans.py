@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from prunus.models.codec.layers import kmeans
 from prunus.models.codec.layers.kmeans import fit_kmeans, nearest_centres
 from prunus.runtime.errors import TensorError, UsageError
 
@@ -58,6 +59,13 @@ def test_no_centre_stays_empty() -> None:
         found = fit_kmeans(frames, 4, seed=seed)
         assert sorted(found.centres.tolist()) == [[0, 0], [0, 1], [1, 0], [9, 9]]
         assert found.inertia == 0.0
+
+
+def test_an_empty_cluster_takes_the_farthest_frame() -> None:
+    data = torch.tensor([[0.0], [1.0], [2.0], [9.0]], dtype=torch.float64)
+    labels = torch.zeros(4, dtype=torch.int64)  # everything in cluster 0, whose mean is 3
+    moved = kmeans._means(data, labels, torch.zeros(3, 1, dtype=torch.float64))
+    assert moved.flatten().tolist() == [3.0, 9.0, 0.0]
 
 
 def test_fewer_different_frames_than_centres() -> None:

@@ -103,6 +103,15 @@ def test_fsq_values_by_hand() -> None:
     assert quantizer(torch.zeros(1, 2)).losses == {}
 
 
+def test_fsq_thresholds_are_the_papers() -> None:
+    """Where rounding flips tells eps and shift apart: 1 - 1e-3 and tan, not 1 + 1e-3 or atanh."""
+    quantizer = ScalarQuantizer((4, 3))
+    even = -math.tan(0.5 / (1.5 * 0.999))  # bound crosses -0.5: from digit 1 to 2
+    odd = math.atanh(0.5 / 0.999)  # bound crosses 0.5: from digit 1 to 2
+    x = torch.tensor([[even - 1e-4, odd - 1e-4], [even + 1e-4, odd + 1e-4]])
+    assert quantizer.encode(x).flatten().tolist() == [1 + 4 * 1, 2 + 4 * 2]
+
+
 def test_lfq_reads_signs_as_bits() -> None:
     quantizer = SignQuantizer(3)
     x = torch.tensor([[0.2, -3.0, 0.1], [-1.0, 2.0, 0.0], [-0.1, -0.1, -0.1]])
