@@ -96,7 +96,7 @@ def _small(name: str, values: Array) -> tuple[list[onnx.TensorProto], list[onnx.
     if np.array_equal(half.astype(np.float32), values):
         stem = f"{name}.float16"
         return [_tensor(stem, half)], [_cast(stem, name)]
-    for axis in (0, values.ndim - 1):
+    for axis in (None, 0, values.ndim - 1):
         others = tuple(k for k in range(values.ndim) if k != axis)
         largest = np.abs(values).max(axis=others, keepdims=True)
         scale = np.where(largest > 0, largest / _LEVELS, 1.0).astype(np.float32)

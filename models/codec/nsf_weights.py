@@ -1,8 +1,8 @@
 """Weights of NsfCodec: files, rounding, and random ones for tests.
 
 Trained weights are rounded once, before anything is measured: matrices to 8 bits with a scale per
-output channel, code vectors to float16. Everything that is shipped or exported later has these very
-numbers, so small files and exact comparisons do not exclude each other.
+output channel, code vectors with one each. Everything that is shipped or exported later has these
+very numbers, so small files and exact comparisons do not exclude each other.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def rounded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.endswith(("cluster_size", "inited")):
             found[name] = torch.ones_like(value)
         elif name.endswith("_codebook.embed"):
-            found[name] = value.half().float()
+            found[name] = on_grid(value.float())
         elif name.endswith("embed_avg"):
-            found[name] = state[name.replace("embed_avg", "embed")].half().float()
+            found[name] = on_grid(state[name.replace("embed_avg", "embed")].float())
         elif value.dim() > 1 and value.numel() >= _SMALLEST:
             found[name] = on_grid(value.float())
         else:

@@ -47,7 +47,7 @@ def provenance(saved: CodecCheckpoint, cache: Path, device: str) -> dict[str, An
         "discriminators": bool(saved.judge),
         "hardware": hardware if device == "cpu" else device,
         "precision": "bfloat16 autocast of the stacks, float32 weights; their exponential average, "
-        "matrices rounded to 8 bits per output channel, code vectors to float16",
+        "matrices and code vectors rounded to 8 bits with a scale per row",
         "torch": torch.__version__.split("+")[0],
         "licence": "Apache-2.0",
     }

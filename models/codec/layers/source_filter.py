@@ -122,8 +122,10 @@ class SourceFilter(nn.Module):
         self.register_buffer("analysis", forward_kernel(size), persistent=False)
         self.register_buffer("synthesis", inverse_kernel(size) * gain, persistent=False)
         spread = band_spread(sample_rate_hz, size, bands)
-        self.register_buffer("spread", spread.float(), persistent=False)
-        self.register_buffer("turn", (spread @ minimum_phase(size)).float(), persistent=False)
+        turn = spread @ minimum_phase(size)
+        # Constants that float16 holds: half the bytes in a file, the same sound.
+        self.register_buffer("spread", spread.half().float(), persistent=False)
+        self.register_buffer("turn", turn.half().float(), persistent=False)
 
     def forward(
         self, source: Tensor, levels: Tensor, heard: Tensor, sounding: Tensor
@@ -194,10 +196,11 @@ def _dirichlet(place: Tensor, terms: Tensor) -> Tensor:
 
 def _white_noise(frames: int, hop: int) -> Tensor:
     # Raw bits of a fixed generator: the same on every machine and in every version.
+    # 255 levels are plenty for noise, and one byte each in a file.
     bits = np.random.PCG64(17).random_raw(frames * hop)
-    uniform = (bits >> np.uint64(11)).astype(np.float64) / 2.0**53
-    noise = (2.0 * uniform - 1.0) * math.sqrt(3.0)
-    return torch.from_numpy(noise.astype(np.float32)).view(frames, hop)
+    steps = (bits % np.uint64(255)).astype(np.float64) - 127.0
+    scale = round(2.0**16 / math.sqrt(127.0 * 128.0 / 3.0)) / 2.0**16
+    return torch.from_numpy((steps * scale).astype(np.float32)).view(frames, hop)
 
 
 def pitch_description() -> Tensor:

@@ -1,0 +1,235 @@
+"""The shipped codec on speakers it never heard, beside Opus, LPCNet and Codec2.
+
+    python benchmarks/codec_peers.py --cache .cache/speech --unpacked DIR -o codec_peers.json
+
+`--cache` is that of `prunus.models.training.speech_cache`. `--unpacked` holds more speech for
+evaluation, unpacked with dpkg -x: pocketsphinx-testdata (LibriVox readers, with transcripts) and
+tuxpaint-stamps-default (volunteers, GPL-2: never trained on). Opus needs opus-tools, LPCNet and
+Codec2 the packages libcodec2-1.0 and codec2. Judges are those of `prunus eval codec`; word errors
+are counted for English alone, against transcripts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import ctypes.util
+import dataclasses
+import json
+import math
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.apps.codec import open_codec
+from prunus.apps.eval_codec import Recording, Row, evaluate_codec
+from prunus.apps.model_files import DEFAULT_CODEC
+from prunus.apps.speech_judges import Heard, Judge, open_judges
+from prunus.apps.tables import plain_table
+from prunus.runtime.artifact import atomic_path
+from prunus.runtime.audio_file import SoundReader
+from prunus.runtime.errors import HostError
+from prunus.runtime.measure import environment
+from prunus.runtime.progress import ConsoleProgress
+from prunus.runtime.resample import resample
+
+Audio = npt.NDArray[np.float32]
+RATE_HZ = 16000
+SECONDS, COUNT = 10.0, 4
+_FINE = 16  # samples: 1 ms, the grid on which a peer's delay is looked for
+_MOST_LAG = 150  # of these
+VOLUNTEERS = ("el", "be", "ro", "da", "ca", "bg")
+
+
+def joined(clips: Sequence[Audio], name: str, count: int, text: str | None = None) -> list[Any]:
+    """Join clips to recordings of `SECONDS` or a little more: short clips distort DNSMOS."""
+    found, parts = [], []
+    for clip in clips:
+        parts.append(clip)
+        if sum(map(len, parts)) >= SECONDS * RATE_HZ:
+            found.append(Recording(f"{name} {len(found)}", np.concatenate(parts), RATE_HZ, text))
+            parts = []
+        if len(found) == count:
+            break
+    return found
+
+
+def from_cache(cache: Path, source: str) -> list[Recording]:
+    """Take recordings of a held-out source of the speech cache."""
+    row = json.loads((cache / f"{source}.json").read_text())
+    sound = np.load(cache / f"{source}.sound.npy")
+    clips = [c for c in row["clips"] if c["samples"] > RATE_HZ]
+    order = np.random.default_rng(0).permutation(len(clips))
+    cut = [
+        sound[clips[k]["start"] : clips[k]["start"] + clips[k]["samples"]] / np.float32(32768)
+        for k in order
+    ]
+    return joined(cut, source, COUNT)
+
+
+def read(path: Path) -> Audio:
+    """Return a file as (T,) float32 at 16 kHz."""
+    with SoundReader(path) as reader:
+        sound = np.concatenate([*reader.blocks(), np.zeros(0, np.float32)])
+        return resample(sound, reader.sample_rate_hz, RATE_HZ)
+
+
+def librivox(unpacked: Path) -> list[Recording]:
+    """Take the read sentences of pocketsphinx-testdata, each with what is said."""
+    folder = unpacked / "usr/share/pocketsphinx/test/data/librivox"
+    texts = {}
+    for line in (folder / "transcription").read_text().splitlines():
+        words, _, name = line.rpartition("(")
+        texts[name.strip(" )")] = words.replace("<s>", "").replace("</s>", "").strip()
+    return [
+        Recording(path.name, read(path), RATE_HZ, texts.get(path.stem))
+        for path in sorted(folder.glob("*.wav"))
+    ]
+
+
+def volunteers(unpacked: Path) -> list[Recording]:
+    """Take one recording of each of six languages of Tux Paint's descriptions."""
+    found = []
+    for language in VOLUNTEERS:
+        files = sorted((unpacked / "usr/share/tuxpaint/stamps").rglob(f"*_desc_{language}.ogg"))
+        order = np.random.default_rng(1).permutation(len(files))[:12]
+        found += joined([read(files[k]) for k in order], f"stamps {language}", 1)
+    return found
+
+
+class LpcNet:
+    """LPCNet at 1733 bit/s, as in Debian's codec2 library."""
+
+    def __init__(self) -> None:
+        path = ctypes.util.find_library("codec2")
+        if path is None:
+            raise HostError("LPCNet needs the package libcodec2-1.0.", "apt-get install it.")
+        self._library = ctypes.CDLL(path)
+        self._library.lpcnet_freedv_create.restype = ctypes.c_void_p
+
+    def __call__(self, sound: Audio) -> tuple[Audio, float]:
+        """Return what (T,) float32 at 16 kHz becomes, and the kbit/s."""
+        library = self._library
+        handle = ctypes.c_void_p(library.lpcnet_freedv_create(0))
+        size = int(library.lpcnet_samples_per_frame(handle))
+        bits = int(library.lpcnet_bits_per_frame(handle))
+        frames = -(-(len(sound) + 8 * size) // size)
+        pcm = np.zeros(frames * size, np.int16)
+        pcm[: len(sound)] = np.rint(np.clip(sound, -1, 1) * 32767)
+        coded, out = np.zeros(bits, np.uint8), np.zeros_like(pcm)
+        short, byte = ctypes.POINTER(ctypes.c_short), ctypes.POINTER(ctypes.c_char)
+        for at in range(0, len(pcm), size):
+            piece = np.ascontiguousarray(pcm[at : at + size])
+            library.lpcnet_enc(handle, piece.ctypes.data_as(short), coded.ctypes.data_as(byte))
+            heard = np.zeros(size, np.int16)
+            library.lpcnet_dec(handle, coded.ctypes.data_as(byte), heard.ctypes.data_as(short))
+            out[at : at + size] = heard
+        library.lpcnet_freedv_destroy(handle)
+        return out / np.float32(32768), bits / size * RATE_HZ / 1000
+
+
+def codec2(mode: str) -> Callable[[Audio], tuple[Audio, float]]:
+    """Return Codec2 (8 kHz) in one of its modes, by its own programs."""
+
+    def run(sound: Audio) -> tuple[Audio, float]:
+        low = resample(sound, RATE_HZ, 8000)
+        with tempfile.TemporaryDirectory(prefix="prunus-codec2-") as folder:
+            before, coded, after = (Path(folder) / n for n in ("in.raw", "c.bin", "out.raw"))
+            pcm = np.concatenate((np.clip(low, -1, 1), np.zeros(1600, np.float32)))
+            before.write_bytes(np.rint(pcm * 32767).astype("<i2").tobytes())
+            for command in (["c2enc", mode, before, coded], ["c2dec", mode, coded, after]):
+                subprocess.run([str(c) for c in command], check=True, capture_output=True)
+            heard = np.frombuffer(after.read_bytes(), "<i2") / np.float32(32768)
+        return resample(heard.astype(np.float32), 8000, RATE_HZ), int(mode) / 1000
+
+    return run
+
+
+def placed(sound: Audio, heard: Audio) -> Audio:
+    """Cut a vocoder's output to where its loudness fits best: its waveform matches nowhere."""
+
+    def loudness(x: Audio) -> Any:
+        frames = len(x) // _FINE
+        power = (x[: frames * _FINE].reshape(frames, _FINE) ** 2).mean(axis=1)
+        smooth = np.convolve(power, np.hanning(17), "same")
+        level = np.log(smooth + 1e-6)
+        return level - level.mean()
+
+    one, other = loudness(sound), loudness(heard)
+    scores = []
+    for lag in range(_MOST_LAG):
+        count = min(len(one), len(other) - lag)
+        scores.append(float((one[:count] * other[lag : lag + count]).mean()))
+    lag = int(np.argmax(scores)) * _FINE
+    cut = heard[lag : lag + len(sound)]
+    return np.pad(cut, (0, len(sound) - len(cut)))
+
+
+def peer_row(
+    name: str,
+    code: Callable[[Audio], tuple[Audio, float]],
+    recordings: Sequence[Recording],
+    judges: Sequence[Judge],
+) -> Row:
+    """Judge another codec on the same recordings."""
+    scores: dict[str, list[float]] = {}
+    rate = math.nan
+    for recording in recordings:
+        heard, rate = code(recording.sound)
+        pair = Heard(recording.sound, placed(recording.sound, heard), recording.text)
+        for judge in judges:
+            known = judge.name != "WER %" or recording.text is not None
+            scores.setdefault(judge.name, []).append(judge.score(pair) if known else math.nan)
+    return Row(name, rate, {n: tuple(v) for n, v in scores.items()})
+
+
+def main() -> None:
+    """Judge every group of speakers, print a table each, keep the scores."""
+    parser = argparse.ArgumentParser(description="The shipped codec beside its peers.")
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--unpacked", type=Path)
+    parser.add_argument("--model", default=DEFAULT_CODEC)
+    parser.add_argument("--judge", action="append", help="as of prunus eval codec; repeatable")
+    parser.add_argument("-o", "--output", type=Path)
+    args = parser.parse_args()
+    groups = {
+        "June, French: an unseen speaker": from_cache(args.cache, "asterisk_fr"),
+        "msu_ru_nsh, Russian: a seen speaker, unseen sentences": from_cache(
+            args.cache, "festvox_ru_unseen"
+        ),
+    }
+    if args.unpacked is not None:
+        groups["LibriVox, English: an unseen speaker"] = librivox(args.unpacked)
+        groups["volunteers, six languages: unseen speakers"] = volunteers(args.unpacked)
+    judges, missing = open_judges(args.judge)
+    peers = {"LPCNet": LpcNet(), "Codec2 3200": codec2("3200"), "Codec2 1300": codec2("1300")}
+    record: dict[str, Any] = {"environment": environment(1), "missing": missing, "groups": {}}
+    with open_codec(args.model, ("encoder", "decoder", "speaker"), "onnxruntime", 1) as codec:
+        for title, recordings in groups.items():
+            transcribed = any(r.text for r in recordings)
+            chosen = [j for j in judges if j.name != "WER %" or transcribed]
+            found = evaluate_codec(
+                codec, recordings, chosen, peers=(6.0, 9.5), progress=ConsoleProgress("peers")
+            )
+            more = [peer_row(n, code, recordings, chosen) for n, code in peers.items()]
+            rows = (*found.rows, *more)
+            names = list(dict.fromkeys(n for row in rows for n in row.scores))
+            table = [
+                (row.name, f"{row.kilobits_per_second:.2f}", *(f"{row.mean(n):.3f}" for n in names))
+                for row in rows
+            ]
+            whole = f"{title} ({len(recordings)} recordings, {found.seconds:.0f} s)"
+            print(plain_table(whole, ("", "kbit/s", *names), table), end="\n\n", flush=True)
+            record["groups"][title] = dataclasses.replace(found, rows=rows).to_dict()
+    if args.output is not None:
+        with atomic_path(args.output) as temporary:
+            temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()
