@@ -44,6 +44,7 @@ from prunus.models.pose.unitranspose import VARIANTS, UniTransPose, unitranspose
 from prunus.models.pose.unitranspose_naive import NaiveUniTransPose
 from prunus.runtime.artifact import atomic_path, sha256_of
 from prunus.runtime.card import ModelCard
+from prunus.runtime.compare import Comparison
 from prunus.runtime.errors import CheckFailedError, PrunusError
 from prunus.runtime.measure import environment
 from prunus.runtime.progress import ConsoleProgress
@@ -115,31 +116,36 @@ def _agree(paths: Sequence[Path]) -> None:
             )
 
 
-def measure(variant: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure one size and print its table."""
-    paths = models(variant)
+def _in_turns(variant: str, paths: dict[str, Path], options: argparse.Namespace) -> Comparison:
     runners = [session_runner(paths[form], "onnxruntime", options.threads, form) for form in FORMS]
     runners.append(torch_runner("torch-eager", paths["prunus"], options.threads))
     with ConsoleProgress(f"unitranspose {variant}") as progress:
-        result = run_in_turns(
+        return run_in_turns(
             runners, rounds=options.rounds, seconds=options.seconds, progress=progress
         )
+
+
+def measure(variant: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure one size and print its table."""
+    paths = models(variant)
     cpu = dict(zip(FORMS, cpu_times([paths[form] for form in FORMS], options.calls), strict=True))
-    rows = []
-    for name, entry in zip((*FORMS, "PyTorch eager"), result.results, strict=True):
-        low, high = (1 / r for r in reversed(entry.ratio_range))
-        rows.append(
-            [
-                name, f"{entry.latency.p50_ms:.2f}", f"{entry.latency.p90_ms:.2f}",
+    found: dict[str, Any] = {"cpu": {form: times.to_dict() for form, times in cpu.items()}}
+    cells = {form: [""] * 4 for form in FORMS}
+    if not options.cpu:
+        result = _in_turns(variant, paths, options)
+        for name, entry in zip((*FORMS, "PyTorch eager"), result.results, strict=True):
+            low, high = (1 / r for r in reversed(entry.ratio_range))
+            cells[name] = [
+                f"{entry.latency.p50_ms:.2f}", f"{entry.latency.p90_ms:.2f}",
                 f"{1 / entry.ratio:.2f}", f"{low:.2f}-{high:.2f}",
-                f"{cpu[name].ratio:.2f}" if name in cpu else "",
-            ]
-        )  # fmt: skip
+            ]  # fmt: skip
+        found |= json.loads(result.to_json())
+    rows = [
+        [name, *row, f"{cpu[name].ratio:.2f}" if name in cpu else ""] for name, row in cells.items()
+    ]
     heads = ("form", "p50 ms", "p90 ms", "ratio", "range", "CPU ratio")
     title = f"## UniTransPose-{variant}, float32, {options.threads} threads"
     print(plain_table(title, heads, rows) + "\n", flush=True)
-    found: dict[str, Any] = json.loads(result.to_json())
-    found["cpu"] = {form: times.to_dict() for form, times in cpu.items()}
     found["files"] = {path.name: sha256_of(path) for path in paths.values()}
     return found
 
@@ -156,6 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=0, help="turns of each runner")
     parser.add_argument("--seconds", type=float, default=0.0, help="length of a turn")
+    parser.add_argument("--cpu", action="store_true", help="CPU time alone: for a busy machine")
     parser.add_argument("--calls", type=int, default=30, help="calls whose CPU time is taken")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
