@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from prunus.models.codec.nsf_weights import save_nsf
-from prunus.models.codec.nsfcodec import NsfCodecConfig
+from prunus.models.codec.nsf_weights import rounded, save_nsf
+from prunus.models.codec.nsfcodec import NsfCodec, NsfCodecConfig
 from prunus.models.training.codec_state import CodecCheckpoint, load_saved_codec
+from prunus.models.training.speech_batches import SpeechAugment, SpeechBatches, read_recordings
 from prunus.models.training.speech_cache import MANIFEST
 from prunus.runtime.artifact import atomic_path, sha256_of
 
+_PIECE, _PIECES = 150, 32  # frames of 20 ms, and how many pieces the level is matched on
 ORIGIN = "trained by prunus from scratch on studio speech of four speakers from Debian packages"
 
 
@@ -66,12 +70,39 @@ def export_codec_weights(run: Path, cache: Path, target: Path, device: str = "cp
         ArtifactError: the run has no checkpoint.
     """
     saved = load_saved_codec(run)
+    config = NsfCodecConfig(**saved.config)
     record = provenance(saved, cache, device)
-    save_nsf(saved.average, NsfCodecConfig(**saved.config), record, target)
+    state, decibels = level_matched(saved.average, config, cache)
+    record["level_matched_db"] = round(decibels, 2)
+    save_nsf(state, config, record, target)
     record |= {"weights_sha256": sha256_of(target)}
     with atomic_path(target.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return target
+
+
+@torch.no_grad()
+def level_matched(
+    state: Mapping[str, torch.Tensor], config: NsfCodecConfig, cache: Path
+) -> tuple[dict[str, torch.Tensor], float]:
+    """Return weights whose output is as loud as the input, and the decibels that were added.
+
+    The loss compares logarithms of noisy magnitudes, so what it leads to is too soft: the middle of
+    logarithms lies below the logarithm of the mean. One constant on all band levels mends that. It
+    is found on pieces of the training data.
+    """
+    network = NsfCodec(config)
+    network.load_state_dict(rounded(state))
+    pieces = SpeechBatches(
+        read_recordings(cache, "train"), _PIECE, _PIECES, 1, SpeechAugment(0.0, 1.0, (0, 0), 0.0)
+    )
+    sound, _ = pieces[0]
+    got = network.eval()(sound)
+    ratios = sound.pow(2).mean(dim=1).add(1e-9) / got.pow(2).mean(dim=1).add(1e-9)
+    gain = float(0.5 * ratios.log().median())
+    changed = dict(state)
+    changed["decoder.head.bias"] = state["decoder.head.bias"] + gain
+    return changed, 20.0 * gain / math.log(10.0)
 
 
 def _trained(name: str) -> bool:
