@@ -13,6 +13,7 @@ from prunus.runtime.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from prunus.runtime.compare import Comparison
+    from prunus.runtime.measure import Clock
     from prunus.runtime.progress import Progress
     from prunus.runtime.runner import RunnerSpec
 
@@ -131,7 +132,12 @@ def torch_runner(word: str, path: Path, threads: int | None) -> RunnerSpec:
 
 
 def run_in_turns(
-    runners: Sequence[RunnerSpec], *, rounds: int, seconds: float, progress: Progress
+    runners: Sequence[RunnerSpec],
+    *,
+    rounds: int,
+    seconds: float,
+    progress: Progress,
+    clock: Clock = "wall",
 ) -> Comparison:
     """Measure runners in turns, on real inputs where they call sessions.
 
@@ -149,4 +155,6 @@ def run_in_turns(
             "Compare them from box to joints with: --boundary pipeline",
         )
     inputs = real_inputs(cards[0]) if cards else None
-    return compare(runners, inputs, rounds=rounds, seconds=seconds, progress=progress)
+    return compare(
+        runners, inputs, rounds=rounds, seconds=seconds, clock=clock, progress=progress
+    )

@@ -29,7 +29,7 @@ from prunus.runtime.artifact import atomic_path, read_card, sha256_of
 from prunus.runtime.compare import Comparison
 from prunus.runtime.errors import PrunusError
 from prunus.runtime.host import bfloat16_flag, installed
-from prunus.runtime.measure import environment
+from prunus.runtime.measure import Clock, environment
 from prunus.runtime.progress import ConsoleProgress
 from prunus.runtime.runner import RunnerSpec, samples
 from prunus.runtime.session import BackendOptions
@@ -38,6 +38,7 @@ from prunus.runtime.session import open as open_session
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / ".cache" / "bench"
 RESULTS = Path(__file__).resolve().parent / "results"
+PORTRAIT = ROOT / "apps" / "media" / "portrait.jpg"  # one real picture: speed does not depend on it
 BUDGETS = {"fp32": 0.9999, "bf16": 0.995, "int8": 0.985}  # share of pixels with the same class
 _PEERS = "segmentation_peers"
 
@@ -49,6 +50,7 @@ class Settings:
     threads: int
     rounds: int
     seconds: float
+    clock: Clock = "wall"
 
 
 def model(isr: str, precision: str = "fp32", size: str = "512x512", classes: int = 150) -> Path:
@@ -61,7 +63,7 @@ def model(isr: str, precision: str = "fp32", size: str = "512x512", classes: int
         with ConsoleProgress(f"export {path.name}") as progress:
             export_edaformer(
                 "t", isr=isr, size=size, classes=classes, precision=cast(Any, precision),
-                output=path, progress=progress,
+                calibration=PORTRAIT, output=path, progress=progress,
             )  # fmt: skip
     return path
 
@@ -80,7 +82,11 @@ def measure(title: str, runners: Sequence[RunnerSpec], settings: Settings) -> Co
     """Run one comparison and print it."""
     with ConsoleProgress(title) as progress:
         result = run_in_turns(
-            runners, rounds=settings.rounds, seconds=settings.seconds, progress=progress
+            runners,
+            rounds=settings.rounds,
+            seconds=settings.seconds,
+            clock=settings.clock,
+            progress=progress,
         )
     print(f"\n## {title}\n{result.to_text()}\n", flush=True)
     return result
@@ -230,15 +236,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--quick", action="store_true", help="short turns")
     parser.add_argument("--only", choices=list(CASES), action="append", help="default: all")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=0, help="default: 2, 1 with --cpu")
+    parser.add_argument("--cpu", action="store_true", help="CPU time: for a busy machine")
     parser.add_argument("--rounds", type=int, default=0, help="turns of each runner")
     parser.add_argument("--seconds", type=float, default=0.0, help="length of a turn")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "segmentation.json")
     options = parser.parse_args(arguments)
     settings = Settings(
-        threads=options.threads,
+        threads=options.threads or (1 if options.cpu else 2),
         rounds=options.rounds or (2 if options.quick else 4),
         seconds=options.seconds or (1.0 if options.quick else 4.0),
+        clock="cpu" if options.cpu else "wall",
     )
     # Runners live in processes of their own and find this folder's targets by it.
     here = str(Path(__file__).resolve().parent)

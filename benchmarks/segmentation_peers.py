@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prunus.export.pipeline import export_artifact, exporter_name
+from prunus.export.pipeline import ExportOptions, export_artifact, exporter_name
 from prunus.export.scene_samples import load_scenes
 from prunus.export.segmentation_weights import weights_of
 from prunus.models.macs import count_macs
@@ -47,17 +47,19 @@ class DeployedSegFormer(nn.Module):
     Args:
         candidates: Compare candidates for the best class, as EDAFormer's graphs do; False
             compares all classes at every pixel.
+        logits: Return the logits beside the class numbers, for the comparison with PyTorch.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, *, candidates: bool = False) -> None:
+    def __init__(self, *, candidates: bool = False, logits: bool = False) -> None:
         super().__init__()
         try:
             from transformers import SegformerConfig, SegformerForSemanticSegmentation
         except ImportError:
             raise MissingDependencyError("transformers", "peer", "SegFormer-B0") from None
+        self.logits = logits
         torch.manual_seed(0)
         # The defaults of the configuration are B0's; logits need to differ for a class map.
         self.network = SegformerForSemanticSegmentation(SegformerConfig(num_labels=CLASSES)).eval()
@@ -69,15 +71,18 @@ class DeployedSegFormer(nn.Module):
         cells = SIDE // STRIDE
         self.best = CandidateArgMax(CLASSES, cells, cells, STRIDE) if candidates else None
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Map (1, 512, 512, 3) uint8 RGB to (1, 512, 512) uint8 class numbers."""
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Map (1, 512, 512, 3) uint8 RGB to (1, 512, 512) uint8 class numbers, and logits."""
         pixels = image.permute(0, 3, 1, 2).to(torch.float32)
         logits: Tensor = self.network(pixel_values=(pixels - self.mean) / self.std).logits
         if self.best is not None:
-            return self.best(logits).to(torch.uint8)
-        size = (SIDE, SIDE)
-        full = functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        return full.argmax(dim=1).to(torch.uint8)
+            numbers = self.best(logits)
+        else:
+            size = (SIDE, SIDE)
+            full = functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+            numbers = full.argmax(dim=1)
+        found = numbers.to(torch.uint8)
+        return (found, logits) if self.logits else found
 
 
 def network_macs() -> int:
@@ -103,8 +108,9 @@ def export_segformer(path: Path) -> Path:
         preprocess=spec,
         postprocess=MaskPostprocess("class_ids", class_names(CLASSES), palette(CLASSES)),
     )
-    samples = load_scenes(None, spec, 2)
-    return export_artifact(DeployedSegFormer(candidates=True).eval(), card, samples, path)
+    network = DeployedSegFormer(candidates=True, logits=True).eval()
+    options = ExportOptions(extra_outputs=("logits",))
+    return export_artifact(network, card, load_scenes(None, spec, 2), path, options=options)
 
 
 def segformer(

@@ -25,7 +25,7 @@ import numpy as np
 from prunus.runtime import host
 from prunus.runtime.artifact import atomic_path, sha256_of
 from prunus.runtime.errors import HostError, PrunusError, UsageError
-from prunus.runtime.measure import Latency, WarmUp, environment, summarise, warm_up
+from prunus.runtime.measure import Clock, Latency, WarmUp, environment, summarise, warm_up
 from prunus.runtime.progress import Progress, Silent
 from prunus.runtime.runner import Inputs, RunnerSpec
 
@@ -72,6 +72,7 @@ class Comparison:
     results: tuple[RunnerResult, ...]
     environment: Mapping[str, Any]
     inputs: str
+    clock: Clock = "wall"
 
     def to_json(self) -> str:
         """Return everything, raw samples included."""
@@ -79,6 +80,7 @@ class Comparison:
             "schema_version": SCHEMA_VERSION,
             "environment": dict(self.environment),
             "inputs": self.inputs,
+            "clock": self.clock,
             "results": [dataclasses.asdict(result) for result in self.results],
         }
         return json.dumps(raw, sort_keys=True, indent=1)
@@ -106,6 +108,8 @@ class Comparison:
         lines += [f"{r.spec.name:{width}}  {r.description}" for r in self.results]
         told = self.environment
         lines.append(f"{told['cpu']}, {told['threads']} threads, load {told['load_average'][0]}")
+        if self.clock == "cpu":
+            lines.append("CPU time of each call, all threads together")
         return "\n".join(lines)
 
 
@@ -115,6 +119,7 @@ def compare(
     *,
     rounds: int = 3,
     seconds: float = 2.0,
+    clock: Clock = "wall",
     progress: Progress | None = None,
 ) -> Comparison:
     """Measure runners in turns.
@@ -124,6 +129,7 @@ def compare(
         inputs: Real inputs by name (see `prunus.runtime.runner.open_runner`), None for noise.
         rounds: Turns of each runner; A B A B is 2.
         seconds: Length of one turn; it holds at least three calls.
+        clock: ``wall``, or ``cpu`` on a machine that others use (see `time_window`).
         progress: Told about every turn.
 
     Raises:
@@ -141,7 +147,7 @@ def compare(
         np.savez(stored, **(inputs or {}))  # type: ignore[arg-type]
         workers, steps, done = [], len(names) * (rounds + 1), 0
         for spec in runners:
-            worker = stack.enter_context(_worker(spec, stored, folder))
+            worker = stack.enter_context(_worker(spec, stored, folder, clock))
             workers.append(worker)
             worker.warm(seconds)
             done += 1
@@ -153,14 +159,16 @@ def compare(
                 progress.update(done, steps, worker.spec.name)
         results = _results(workers)
     told = "given" if inputs else "uniform noise"
-    return Comparison(results, environment(runners[0].threads), told)
+    return Comparison(results, environment(runners[0].threads), told, clock)
 
 
 class _Process:
     """The parent's end of one worker."""
 
-    def __init__(self, spec: RunnerSpec, process: subprocess.Popen[str], log: IO[str]) -> None:
-        self.spec, self._process, self._log = spec, process, log
+    def __init__(
+        self, spec: RunnerSpec, process: subprocess.Popen[str], log: IO[str], clock: Clock
+    ) -> None:
+        self.spec, self._process, self._log, self._clock = spec, process, log, clock
         self.rounds: list[tuple[float, ...]] = []
         self.opened: dict[str, Any] = {}
         self.warm_up = WarmUp((), False)
@@ -172,7 +180,8 @@ class _Process:
         self.rounds.append(tuple(self._window(seconds)))
 
     def _window(self, seconds: float) -> list[float]:
-        samples: list[float] = self.order(do="window", seconds=seconds, minimum=3)["samples_ms"]
+        answer = self.order(do="window", seconds=seconds, minimum=3, clock=self._clock)
+        samples: list[float] = answer["samples_ms"]
         return samples
 
     def order(self, **order: Any) -> dict[str, Any]:
@@ -199,7 +208,7 @@ class _Process:
 
 
 @contextlib.contextmanager
-def _worker(spec: RunnerSpec, inputs: Path, folder: Path) -> Iterator[_Process]:
+def _worker(spec: RunnerSpec, inputs: Path, folder: Path, clock: Clock) -> Iterator[_Process]:
     # Libraries that size their pools from the environment get the same number of threads.
     environ = {**os.environ, "OMP_NUM_THREADS": str(spec.threads or host.usable_cpus())}
     command = [sys.executable, "-m", "prunus.runtime.measure_worker"]
@@ -210,7 +219,7 @@ def _worker(spec: RunnerSpec, inputs: Path, folder: Path) -> Iterator[_Process]:
             env=environ,
         )  # fmt: skip
         try:
-            worker = _Process(spec, process, log)
+            worker = _Process(spec, process, log, clock)
             worker.opened = worker.order(do="open", spec=spec.to_dict(), inputs=str(inputs))
             worker.opened["cold_start_ms"] = 1e3 * (time.perf_counter() - start)
             yield worker

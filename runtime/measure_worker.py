@@ -47,7 +47,10 @@ class Worker:
         """Time calls for the seconds asked for."""
         if self._runner is None:
             raise PrunusError("The worker was asked to measure before it was opened.")
-        return {"samples_ms": time_window(self._runner.call, order["seconds"], order["minimum"])}
+        samples = time_window(
+            self._runner.call, order["seconds"], order["minimum"], order.get("clock", "wall")
+        )
+        return {"samples_ms": samples}
 
     def close(self, order: Order) -> Order:
         """Free the runner and tell the memory it took."""

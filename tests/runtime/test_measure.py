@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -72,6 +74,24 @@ def test_window_lasts_and_holds_a_minimum() -> None:
     calls = []
     assert len(time_window(lambda: calls.append(1), 0.0, minimum=4)) == len(calls) == 4
     assert sum(time_window(lambda: None, 0.01)) <= 11
+
+
+def test_the_cpu_clock_counts_work_and_not_waiting() -> None:
+    def work_and_wait() -> None:
+        end = time.process_time() + 0.01
+        while time.process_time() < end:
+            pass
+        threading.Event().wait(0.05)
+
+    cpu = time_window(work_and_wait, 0.0, minimum=2, clock="cpu")
+    wall = time_window(work_and_wait, 0.0, minimum=2)
+    assert 9 < np.median(cpu) < 40 and min(wall) > 55
+
+
+def test_a_comparison_says_which_clock_it_used(targets) -> None:
+    runners = [spec("a", "spin", "3", threads=1)]
+    result = compare(runners, targets, rounds=1, seconds=0.05, clock="cpu")
+    assert "CPU time" in result.to_text() and json.loads(result.to_json())["clock"] == "cpu"
 
 
 def test_warm_up_ends_when_two_windows_agree() -> None:
