@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,36 @@ def stored(model: onnx.ModelProto, name: str) -> Array | None:
         scale = np.asarray(numpy_helper.to_array(constants[node.input[1]]))
         return None if first is None else np.asarray(first * scale)
     return None
+
+
+def expand_weights(path: str | Path, target: str | Path) -> bool:
+    """Write the graph with its 8-bit weights as float32: TensorRT takes int8 for quantised layers.
+
+    Args:
+        path: ONNX file.
+        target: File to write; may be `path`.
+
+    Returns:
+        Whether there was one; otherwise nothing is written.
+    """
+    model = onnx.load(str(path))
+    integers = {t.name for t in model.graph.initializer if t.data_type == TensorProto.INT8}
+    casts = [n for n in model.graph.node if n.op_type == "Cast" and n.input[0] in integers]
+    wide = {cast.output[0] for cast in casts}
+    products = [n for n in model.graph.node if n.op_type == "Mul" and n.input[0] in wide]
+    values = {node.output[0]: stored(model, node.output[0]) for node in products}
+    made = {name: array for name, array in values.items() if array is not None}
+    if not made:
+        return False
+    gone = {node.name for node in (*casts, *products) if node.output[0] in {*wide, *made}}
+    kept = [node for node in model.graph.node if node.name not in gone]
+    unused = {cast.input[0] for cast in casts}
+    tensors = [t for t in model.graph.initializer if t.name not in unused]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(kept)
+    model.graph.initializer.extend([*tensors, *(_tensor(n, a) for n, a in made.items())])
+    onnx.save(model, str(target))
+    return True
 
 
 def _small(name: str, values: Array) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:

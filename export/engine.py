@@ -159,12 +159,15 @@ def _build_one(
     request: _Request, plan: Path, library: PluginLibrary | None, progress: Progress
 ) -> EngineSidecar:
     """Build a plan with or without the library; returns its sidecar, which is not written yet."""
+    from prunus.export.compact import expand_weights
+
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "graph.onnx"
         if changed := library is not None:
             drop_bodies(request.onnx, graph)
         changed |= respell_elu(graph if changed else request.onnx, graph)
+        changed |= expand_weights(graph if changed else request.onnx, graph)
         job = BuildJob(
             onnx=str(request.onnx),
             plan=str(plan),

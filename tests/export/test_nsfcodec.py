@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from prunus.export import nsfcodec
-from prunus.export.compact import FourierMatrix, compact, stored
+from prunus.export.compact import FourierMatrix, compact, expand_weights, stored
 from prunus.export.nsfcodec import export_nsfcodec, load_samples, reference_module
 from prunus.export.pipeline import run_onnx
 from prunus.export.verify.check import check_artifact
@@ -156,6 +156,19 @@ def test_constants_that_do_not_fit_stay_as_they_are():
     assert np.array_equal(stored(compact(model), "odd"), odd)
     assert [t.name for t in compact(model).graph.initializer] == ["odd"]
     assert stored(model, "other") is None
+
+
+def test_engines_are_built_from_the_same_numbers(name, tmp_path):
+    for part in ("encoder", "decoder"):
+        path, target = f"{name}-{part}.onnx", tmp_path / f"{part}.onnx"
+        assert expand_weights(path, target)
+        wide = onnx.load(str(target))
+        onnx.checker.check_model(wide, full_check=True)
+        assert not [t for t in wide.graph.initializer if t.data_type == onnx.TensorProto.INT8]
+        samples = load_samples(read_card(path), limit=6)
+        one, two = run_onnx(_graph(name, part), samples), run_onnx(wide, samples)
+        assert all(np.array_equal(one[key], two[key]) for key in one)
+        assert not expand_weights(target, tmp_path / "again.onnx")
 
 
 def test_weights_come_back_from_the_files(name, weights):
