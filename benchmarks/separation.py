@@ -126,8 +126,9 @@ def measure(variant: str, seconds: float, options: argparse.Namespace) -> dict[s
     ]  # fmt: skip
     with ConsoleProgress(f"dolphin {variant} {seconds:g} s") as progress:
         result = compare(
-            runners, inputs, rounds=options.rounds, seconds=options.turn, progress=progress
-        )
+            runners, inputs, rounds=options.rounds, seconds=options.turn, progress=progress,
+            clock="cpu" if options.cpu else "wall",
+        )  # fmt: skip
     rows = []
     for entry in result.results:
         per_second = entry.latency.p50_ms / seconds
@@ -141,7 +142,7 @@ def measure(variant: str, seconds: float, options: argparse.Namespace) -> dict[s
     heads = ("runner", "p50 ms", "ms/s audio", "times", "range", "peak MiB", "paper/this")
     held = tables_gb(variant, seconds)
     title = (
-        f"## dolphin {variant}, {seconds:g} s, {options.threads} threads; the published code holds "
+        f"## dolphin {variant}, {seconds:g} s, {_clock(options)}; the published code holds "
         f"{held:.2f} GB of tables"
     )
     print(plain_table(title, heads, rows) + "\n", flush=True)
@@ -152,6 +153,11 @@ def measure(variant: str, seconds: float, options: argparse.Namespace) -> dict[s
         "tables_gb": round(held, 3),
         "files": {path.name: sha256_of(path) for path in find_parts(name)},
     }
+
+
+def _clock(options: argparse.Namespace) -> str:
+    clock = "CPU time" if options.cpu else "wall clock"
+    return f"{options.threads} thread{'s' * (options.threads > 1)}, {clock}"
 
 
 def live(variant: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -168,8 +174,9 @@ def live(variant: str, options: argparse.Namespace) -> dict[str, Any]:
     ]  # fmt: skip
     with ConsoleProgress(f"dolphin {variant} live") as progress:
         result = compare(
-            runners, inputs, rounds=options.rounds, seconds=options.turn, progress=progress
-        )
+            runners, inputs, rounds=options.rounds, seconds=options.turn, progress=progress,
+            clock="cpu" if options.cpu else "wall",
+        )  # fmt: skip
     hop_ms = 1000 * plan.hop_s
     rows = [
         [
@@ -180,7 +187,7 @@ def live(variant: str, options: argparse.Namespace) -> dict[str, Any]:
     ]  # fmt: skip
     title = (
         f"## dolphin {variant} live: hop {hop_ms:.0f} ms, delay {plan.delay / 16:.0f} ms, "
-        f"{options.threads} threads"
+        f"{_clock(options)}"
     )
     heads = ("runner", "p50 ms", "p99 ms", "real-time factor", "peak MiB")
     print(plain_table(title, heads, rows) + "\n", flush=True)
@@ -202,11 +209,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, nargs="*", default=[1.0, 2.0, 4.0])
     parser.add_argument("--backend", choices=BACKENDS, action="append", help="default: all")
     parser.add_argument("--no-live", action="store_true", help="without the live hops of nano")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=0, help="default: 2; 1 with --cpu")
+    parser.add_argument(
+        "--cpu", action="store_true", help="CPU time of all threads, for a busy machine"
+    )
     parser.add_argument("--rounds", type=int, default=0, help="turns of each runner")
     parser.add_argument("--turn", type=float, default=0.0, help="seconds of a turn")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
+    options.threads = options.threads or (1 if options.cpu else 2)
     options.rounds = options.rounds or (1 if options.quick else 4)
     options.turn = options.turn or (0.2 if options.quick else 3.0)
     begin = time.perf_counter()
