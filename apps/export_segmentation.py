@@ -29,13 +29,20 @@ def edaformer(
         int | None, typer.Option(help="Number of classes; default: the weights', else 150.", min=1)
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Weights file; default: random ones, as none are shipped.")
+        str | None,
+        typer.Option(
+            help="Weights file, person (shipped) or random; default: person, random ones when a "
+            "variant or classes are asked for."
+        ),
     ] = None,
     fit: Annotated[
         str, typer.Option(help="letterbox, stretch, ade20k or cityscapes (sliding windows).")
     ] = "letterbox",
     logits: Annotated[
         bool, typer.Option("--logits", help="Give logits at 1/8 instead of class numbers.")
+    ] = False,
+    probability: Annotated[
+        bool, typer.Option("--probability", help="Give the second of two classes' probability.")
     ] = False,
     batch: Annotated[int, typer.Option(help="Images per run.", min=1)] = 1,
     precision: Precision = "fp32",
@@ -64,6 +71,7 @@ def edaformer(
 
     \b
     Examples:
+      prunus export edaformer --size 256x256 --isr published --probability -o person.onnx
       prunus export edaformer --variant t --isr 2211-222 --size 512x512
       prunus export edaformer --weights edaformer-b.safetensors --isr published --precision fp16
     """
@@ -79,6 +87,7 @@ def edaformer(
             weights=weights,
             fit=fit,
             logits=logits,
+            probability=probability,
             batch=batch,
             precision=cast(Any, precision),
             activations=cast(Any, activations),

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 
@@ -47,6 +47,7 @@ MAX_BATCH = 16
 _JUDGED = 8  # images on which an export is compared: each has hundreds of thousands of pixels
 _FITS = ("letterbox", "stretch", "ade20k", "cityscapes")
 _FOREGROUND = "person"
+Form = Literal["class_ids", "logits", "probability"]
 
 
 def export_edaformer(
@@ -58,6 +59,7 @@ def export_edaformer(
     weights: str | Path | None = None,
     fit: str = "letterbox",
     logits: bool = False,
+    probability: bool = False,
     batch: int = 1,
     precision: Precision = "fp32",
     activations: Activations = "int8",
@@ -78,9 +80,13 @@ def export_edaformer(
             encoder stages 1 to 4 and of the decoder at 1/8, 1/16, 1/32) or a name, see `parse_isr`.
         size: Input as HEIGHTxWIDTH.
         classes: Number of classes; None: the weights', 150 without any.
-        weights: File of ``prunus models import``, a published one, or ``random``.
+        weights: File of ``prunus models import``, a published one, ``person`` (the shipped ones),
+            or ``random``; None: ``person`` unless a variant or classes are asked for, see
+            `find_weights`.
         fit: ``letterbox``, ``stretch``, ``ade20k`` or ``cityscapes`` (the published protocols).
         logits: Give logits at 1/8 of the input instead of class numbers at its full size.
+        probability: Give the second class's probability of each pixel instead, for soft edges;
+            only for weights with two classes.
         batch: Images per run.
         precision: ``fp32``, ``fp16`` or ``int8``.
         activations: Integer type of int8 activations; ``uint8`` is for CPUs only.
@@ -108,11 +114,12 @@ def export_edaformer(
         raise UsageError(f"Got a batch of {batch}; expected 1 to {MAX_BATCH}.")
     preprocess = _preprocess(fit, height, width, logits)
     found = find_weights(weights, variant, classes, seed)
-    name = _default_name(found, setting, preprocess, batch, precision=precision, logits=logits)
+    output_form = _form(logits, probability, len(found.classes))
+    name = _default_name(found, setting, preprocess, batch, precision=precision, form=output_form)
     path = Path(output) if output is not None else Path(name)
     require_writable(path)
     network = found.build(setting)
-    card = build_card(network, found, preprocess, batch, logits)
+    card = build_card(network, found, preprocess, batch, output_form)
     samples = (
         calibration if isinstance(calibration, Samples) else load_scenes(calibration, preprocess)
     )
@@ -121,9 +128,10 @@ def export_edaformer(
             network,
             preprocess,
             classes=not logits,
-            logits=not logits,
+            logits=output_form == "class_ids",
             rewrites=LITERAL if literal else Rewrites(),
             candidates=not (literal or full_argmax),
+            probability=probability,
         ),
         card,
         samples.first(_JUDGED),
@@ -131,7 +139,7 @@ def export_edaformer(
         options=ExportOptions(
             precision,
             activations,
-            () if logits else ("logits",),
+            ("logits",) if output_form == "class_ids" else (),
             bf16=bfloat16_mode(bf16, precision, known=False),
         ),
         calibration=samples,
@@ -159,13 +167,14 @@ def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> t
             f"The card describes {card.model} {card.variant}; expected an EDAFormer.",
             "Give a file made by: prunus export edaformer",
         )
-    count = len(cast(MaskPostprocess, post).classes)
-    weights = weights_of(card.weights, card.variant, count, checkpoint)
+    after = cast(MaskPostprocess, post)
+    weights = weights_of(card.weights, card.variant, len(after.classes), checkpoint)
     return DeployedSegmentation(
         weights.build(parse_isr(card.tokens.level)),
         cast(ScenePreprocess, before),
-        classes=cast(MaskPostprocess, post).decoder == "class_ids",
+        classes=after.decoder != "logits",
         rewrites=LITERAL,
+        probability=after.decoder == "probability",
     ).eval()
 
 
@@ -185,6 +194,20 @@ def parse_size(text: str) -> tuple[int, int]:
     if not (first.isdigit() and second.isdigit() and int(first) and int(second)):
         raise UsageError(f"Got --size {text}; expected HEIGHTxWIDTH.", "Example: --size 512x512")
     return int(first), int(second)
+
+
+def _form(logits: bool, probability: bool, classes: int) -> Form:
+    """Return what the graph gives, after refusing what cannot be."""
+    if not probability:
+        return "logits" if logits else "class_ids"
+    if logits:
+        raise UsageError("Got --logits and --probability; expected one of them at most.")
+    if classes != 2:
+        raise UsageError(
+            f"--probability needs weights with two classes; got {classes}.",
+            "Leave --probability out, or use --weights person.",
+        )
+    return "probability"
 
 
 def _preprocess(fit: str, height: int, width: int, logits: bool) -> ScenePreprocess:
@@ -212,7 +235,7 @@ def build_card(
     weights: SegmentationWeights,
     preprocess: ScenePreprocess,
     batch: int,
-    logits: bool,
+    form: Form,
 ) -> ModelCard:
     """Describe the artifact; number formats are filled in by the pipeline."""
     height, width = preprocess.height, preprocess.width
@@ -221,11 +244,16 @@ def build_card(
         "image", "uint8", (batch, height, width, 3), ("batch", "height", "width", "rgb"),
         "intensity", 0.0, 255.0,
     )  # fmt: skip
-    if logits:
+    if form == "logits":
         shape = (batch, count, -(-height // LOGIT_STRIDE), -(-width // LOGIT_STRIDE))
         result = TensorSpec(
             "logits", "float32", shape, ("batch", "class", "row", "column"), "logit"
         )
+    elif form == "probability":
+        result = TensorSpec(
+            form, "float32", (batch, 1, height, width), ("batch", "class", "row", "column"),
+            form, 0.0, 1.0,
+        )  # fmt: skip
     else:
         dtype = "uint8" if count <= BYTE_CLASSES else "int32"
         result = TensorSpec(
@@ -233,6 +261,7 @@ def build_card(
             0.0, float(count - 1),
         )  # fmt: skip
     names = list(weights.classes)
+    foreground = names.index(_FOREGROUND) if _FOREGROUND in names else -1
     return ModelCard(
         task="segmentation",
         model="edaformer",
@@ -245,11 +274,11 @@ def build_card(
         outputs=(result,),
         preprocess=preprocess,
         postprocess=MaskPostprocess(
-            "logits" if logits else "class_ids",
+            form,
             weights.classes,
             weights.palette,
-            LOGIT_STRIDE if logits else 1,
-            names.index(_FOREGROUND) if _FOREGROUND in names else -1,
+            LOGIT_STRIDE if form == "logits" else 1,
+            1 if form == "probability" else foreground,
         ),
         tokens=isr_plan(network.config, height, width),
     )
@@ -291,7 +320,7 @@ def _default_name(
     batch: int,
     *,
     precision: str,
-    logits: bool,
+    form: Form,
 ) -> str:
     size = f"{preprocess.height}x{preprocess.width}"
     parts = ["edaformer", weights.variant, isr.name, size]
@@ -299,8 +328,8 @@ def _default_name(
         parts.append(f"C{len(weights.classes)}")
     if batch > 1:
         parts.append(f"B{batch}")
-    if logits:
-        parts.append("logits")
+    if form != "class_ids":
+        parts.append(form)
     return "-".join([*parts, precision]) + ".onnx"
 
 
@@ -323,9 +352,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--isr", default="off", help="off, decoder, published, maximum, or e.g. 2211-222")
     add("--size", default="512x512", help="input as HEIGHTxWIDTH (default 512x512)")
     add("--classes", type=int, help="number of classes (default: the weights', else 150)")
-    add("--weights", help="file of 'prunus models import', a published one, or 'random'")
+    add("--weights", help="file of 'prunus models import', a published one, 'person', 'random'")
     add("--fit", default="letterbox", help=f"{', '.join(_FITS)} (default letterbox)")
     add("--logits", action="store_true", help="give logits at 1/8 instead of class numbers")
+    add("--probability", action="store_true", help="give the second of two classes' probability")
     add("--batch", type=int, default=1, help="images per run (default 1)")
     add("--precision", default="fp32", choices=("fp32", "fp16", "int8"))
     add("--activations", default="int8", choices=("int8", "uint8"), help="uint8: CPUs only")

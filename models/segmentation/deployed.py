@@ -24,6 +24,7 @@ class DeployedSegmentation(nn.Module):
         rewrites: Exact rewrites of the network.
         candidates: Compare only candidates for the best class where there are many classes, see
             `CandidateArgMax`; False compares all classes at every pixel.
+        probability: Return how likely the second of two classes is, instead of class numbers.
     """
 
     mean: Tensor
@@ -38,8 +39,10 @@ class DeployedSegmentation(nn.Module):
         logits: bool = False,
         rewrites: Rewrites | None = None,
         candidates: bool = False,
+        probability: bool = False,
     ) -> None:
         super().__init__()
+        self.probability = probability
         self.network = StaticEDAFormer(network, rewrites)
         self.classes, self.logits = classes, logits or not classes
         self.size = (preprocess.height, preprocess.width)
@@ -68,12 +71,15 @@ class DeployedSegmentation(nn.Module):
 
         Returns:
             (B, H, W) uint8 or int32 class numbers; with `logits` also, or without `classes` only,
-            (B, classes, H / 8, W / 8) float32 logits.
+            (B, classes, H / 8, W / 8) float32 logits; with `probability` (B, 1, H, W) float32.
         """
         pixels = image.permute(0, 3, 1, 2).to(torch.float32)
         logits: Tensor = self.network((pixels - self.mean) / self.std).float()
         if not self.classes:
             return logits
+        if self.probability:
+            full = resize_logits(logits, *self.size)
+            return torch.sigmoid(full[:, 1:] - full[:, :1])  # the softmax of two
         # The arg-max of enlarged logits: borders lie between the cells, not on them.
         if self.best is not None:
             numbers = self.best(logits).to(self.class_dtype)

@@ -51,9 +51,9 @@ class Stage:
 
 # Small inputs are cheap: they teach what people look like, large ones where exactly they end.
 STAGES = (
-    Stage(0.5, (96, 96), 32, 0.4),
-    Stage(0.85, (160, 160), 16, 0.4),
-    Stage(1.0, (256, 256), 12, 0.4),
+    Stage(0.44, (96, 96), 32, 0.4),
+    Stage(0.7, (160, 160), 16, 0.3),
+    Stage(1.0, (256, 256), 12, 0.3),
 )
 
 
