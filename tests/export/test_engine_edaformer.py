@@ -1,12 +1,15 @@
 """EDAFormer-T at 512x512 as real TensorRT-RTX engines, ISR off and published (no GPU needed)."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 
 from prunus.export.edaformer import export_edaformer
 from prunus.export.engine import build_engine
 from prunus.runtime.artifact import read_card, sha256_of
+
+MEDIA = Path(__file__).parents[2] / "apps" / "media"
 
 pytestmark = [
     pytest.mark.slow,
@@ -20,7 +23,10 @@ pytestmark = [
 
 @pytest.mark.parametrize("isr", ["off", "published"])
 def test_edaformer_builds(tmp_path, isr) -> None:
-    onnx = export_edaformer("t", isr=isr, size="512x512", output=tmp_path / "t.onnx")
+    picture = MEDIA / "portrait.jpg"  # one picture is enough: other tests judge the numbers
+    onnx = export_edaformer(
+        "t", isr=isr, size="512x512", calibration=picture, output=tmp_path / "t.onnx"
+    )
     sidecar = build_engine(onnx, flavour="tensorrt_rtx")
     assert sidecar.card == read_card(onnx)
     assert sidecar.engine_sha256 == sha256_of(tmp_path / "t.engine")
