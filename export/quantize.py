@@ -95,10 +95,18 @@ def to_int8(
 
 
 def weighted_layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Return MatMul, Gemm and Conv nodes whose weights are constants, in order."""
-    weights = {t.name for t in model.graph.initializer if len(t.dims) > 1}
-    nodes = model.graph.node
-    return [n for n in nodes if n.op_type in _QUANTISED and n.input[1] in weights]
+    """Return MatMul, Gemm and Conv nodes whose weights are constants, in order.
+
+    A MatMul by a stack of matrices, as of one per head, is an attention product with its projection
+    folded in, and ONNX Runtime has no integer kernel for it: it is none of them.
+    """
+    axes = {t.name: len(t.dims) for t in model.graph.initializer}
+
+    def weighted(node: onnx.NodeProto) -> bool:
+        rank = axes.get(node.input[1], 0)
+        return rank > 1 if node.op_type == "Conv" else rank == 2
+
+    return [n for n in model.graph.node if n.op_type in _QUANTISED and weighted(n)]
 
 
 def sensitive_layers(model: onnx.ModelProto) -> list[str]:

@@ -13,6 +13,7 @@ from prunus.export.calibration import crop_samples
 from prunus.export.naming import scope_of
 from prunus.export.pipeline import run_onnx
 from prunus.export.quantize import sensitive_layers, to_int8, weighted_layers
+from prunus.export.samples import Samples
 from prunus.runtime.errors import PrunusError, UsageError
 
 
@@ -110,3 +111,28 @@ def test_a_graph_without_layers_left_is_refused(pose_graph, calibration):
     names = [n.name for n in weighted_layers(pose_graph)]
     with pytest.raises(PrunusError, match="No layer"):
         to_int8(pose_graph, calibration, keep_higher=names)
+
+
+def test_products_by_a_stack_of_matrices_stay_float():
+    """One matrix per head: ONNX Runtime fails on such a product once it is quantised."""
+    rng = np.random.default_rng(0)
+    shapes = {"first": (8, 8), "stack": (2, 8, 8), "last": (8, 8)}
+    nodes, value = [], "x"
+    for name in shapes:
+        nodes.append(onnx.helper.make_node("MatMul", [value, name], [f"{name}_y"], name=name))
+        value = f"{name}_y"
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            nodes, "main",
+            [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 6, 8])],
+            [onnx.helper.make_tensor_value_info(value, TensorProto.FLOAT, [1, 2, 6, 8])],
+            [numpy_helper.from_array(rng.normal(size=s).astype(np.float32), n)
+             for n, s in shapes.items()],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10,
+    )  # fmt: skip
+    assert [n.name for n in weighted_layers(model)] == ["first", "last"]
+    noise = Samples({"x": rng.normal(size=(4, 1, 6, 8)).astype(np.float32)}, "noise")
+    quantised = to_int8(model, noise, keep_higher=[])
+    expected, got = (run_onnx(m, noise, 1)[value] for m in (model, quantised))
+    assert 0 < np.abs(got - expected).max() < 0.05 * np.ptp(expected)

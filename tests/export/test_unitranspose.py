@@ -131,6 +131,20 @@ def test_untrained_files_say_so_and_check_out(small, crops, tmp_path):
 
 
 @pytest.mark.slow
+def test_int8_quantises_around_the_nodes(small, crops, tmp_path):
+    path = export_unitranspose(precision="int8", calibration=crops, output=tmp_path / "a.onnx")
+    model = onnx.load(path)
+    assert len(attention_nodes(model)) == 8
+    made = {value: n for n in model.graph.node for value in n.output}
+    layers = [n for n in model.graph.node if n.op_type in ("MatMul", "Gemm", "Conv")]
+    integer = [
+        n for n in layers if n.input[1] in made and made[n.input[1]].op_type == "DequantizeLinear"
+    ]
+    assert len(integer) > 20
+    assert check_artifact(path, samples=crops).passed
+
+
+@pytest.mark.slow
 def test_half_precision_keeps_its_nodes(small, crops, tmp_path):
     path = export_unitranspose(precision="fp16", calibration=crops, output=tmp_path / "a.onnx")
     model = onnx.load(path)
