@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # What the suite and the demo use. Engines: make test EXTRAS=$(EXTRAS),trt-rtx
-EXTRAS ?= apps,clips,export,check,openvino,eval,dev
+EXTRAS ?= apps,audio,clips,export,check,openvino,eval,dev
 comma  := ,
 STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test test-all lint bench gpu wheel train-deps plugin-deps clean venv
+.PHONY: demo test test-all lint bench gpu wheel train-deps plugin-deps judge-deps clean venv
 
 demo: $(STAMP)
 	$(BIN)/python -m prunus.apps.demo
@@ -41,6 +41,11 @@ train-deps: $(STAMP)
 plugin-deps: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[plugin]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps kernel-lens
+
+# Judges of speech: PESQ is compiled on the spot. Resemblyzer lends its weights alone.
+judge-deps: $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[eval-audio]'
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps resemblyzer
 
 venv: $(STAMP)
 

@@ -44,6 +44,7 @@ from prunus.runtime.tasks.concealment import LossyDecoder
 
 Audio = npt.NDArray[np.float32]
 _NOTHING = np.zeros(0, np.float32)
+_PACKET_SECONDS = 0.06
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +233,7 @@ class _Run:
         for uri in self.options.sinks:
             if takes_codes(uri):
                 pace = 0.0 if self.live else self.options.speed
-                frames = self.options.packet_frames or _block_frames(self.codec)
-                sink = open_code_sink(uri, form, self.options, frames, pace, stack)
+                sink = open_code_sink(uri, form, self.options, self._packet_frames(), pace, stack)
                 self.code_sinks.append(sink)
                 continue
             keep = form.hop * form.stride
@@ -242,6 +242,12 @@ class _Run:
                     uri, form.sample_rate_hz, keep=keep, block_seconds=self.block, stack=stack
                 )
             )
+
+    def _packet_frames(self) -> int:
+        """Return what was asked for, or whole steps of at least 60 ms: headers cost more."""
+        step, form = _block_frames(self.codec), self.codec.format
+        wanted = math.ceil(_PACKET_SECONDS * form.sample_rate_hz / form.hop)
+        return self.options.packet_frames or -(-max(step, wanted) // step) * step
 
     def _pieces(self) -> Iterator[_Piece]:
         """Yield blocks of sound, or groups of codes, as they come."""
@@ -369,14 +375,17 @@ class _Run:
 
     def _delay(self) -> float:
         """Return seconds from a sample going in to the same sample coming out, computing aside."""
-        frames = self.block * self.codec.format.sample_rate_hz
+        form = self.codec.format
+        frames = self.block * form.sample_rate_hz
+        if any(uri.startswith("udp:") for uri in self.options.sinks):
+            frames = max(frames, self._packet_frames() * form.hop)
         if self.encoding is not None:
             frames += self.encoding.delay
         if self.lossy is not None:
             frames += self.lossy.delay
         if self.codes_in is not None:
             frames += self.codes_in.delay
-        return frames / self.codec.format.sample_rate_hz
+        return frames / form.sample_rate_hz
 
     def _devices(self) -> dict[str, int]:
         found = {}

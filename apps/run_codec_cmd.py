@@ -35,7 +35,7 @@ def codec(
         Path | None, typer.Option(help="Spectrograms before and after, as a picture.")
     ] = None,
     packet_frames: Annotated[
-        int | None, typer.Option(help="UDP: frames per packet; default: one step.", min=1)
+        int | None, typer.Option(help="UDP: frames per packet; default: 60 ms.", min=1)
     ] = None,
     redundancy: Annotated[
         int, typer.Option(help="UDP: earlier packets that each one repeats.", min=0, max=8)
