@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import ClassVar
@@ -236,6 +239,35 @@ def test_the_source_is_not_overwritten(prunus, talk, separator):
     ran = prunus(*_words(talk, separator, "-o", talk))
     assert ran.code == 2 and "both source and output" in ran.err
     assert talk.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_stopped_run_leaves_complete_files(tmp_path, portrait, separator):
+    path = tmp_path / "long.mkv"
+    with contextlib.closing(ClipWriter(path, 560, 280, FPS, RATE)) as writer:
+        scenes = [_scene(portrait, k) for k in range(5)]
+        for k in range(500):
+            writer.picture(scenes[k % 5])
+        writer.sound(_sound(20.0))
+    words = [str(w) for w in _words(path, separator, "--sink", "out.mp4", "-o", "out.wav")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prunus.apps.cli", *words],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        for line in process.stderr:  # the first line of progress: moments are coming out
+            if line.startswith("separation:"):
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err and "stopped with Ctrl-C" in out
+    voice = soundfile.read(tmp_path / "out.wav")[0]
+    frames = list(Clip(tmp_path / "out.mp4").frames())
+    assert 0 < len(frames) < 500 and len(voice) == len(frames) * STEP
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["long.mkv", "out.mp4", "out.wav"]
 
 
 class _Camera:
