@@ -11,6 +11,7 @@ from prunus.models.codec.quantizers.zoo import QUANTIZERS, build_quantizer
 from prunus.runtime.errors import TensorError, UsageError
 
 NAMES = list(QUANTIZERS)
+QUICK = ("rvq", "fsq", "wetok", "unitok")
 # Hand-counted: codes per frame, different frames, bits, whole bits.
 BITS = {
     "vq": (1, 1024, 10.0, 10), "rvq": (4, 1024**4, 40.0, 40), "fsq": (1, 1000, math.log2(1000), 10),
@@ -118,7 +119,10 @@ def test_losses_move_tables_and_frames_towards_each_other(name) -> None:
     assert float(after["commitment"] + after["codebook"]) < before
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",  # by default one of each kind of search
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
+)
 def test_onnx_runtime_gives_the_same_codes_and_vectors(name, run_onnx) -> None:
     quantizer = build_quantizer(name).eval()
     x = _frames(quantizer, 240)

@@ -66,7 +66,7 @@ def test_parameters_have_the_published_names() -> None:
     assert len(MixShiftBlock(22, 44).state_dict()) == 2 * 5 * 2 + 7
 
 
-@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("merged", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_onnx_runtime_gives_the_same(run_onnx, merged) -> None:
     block = _block(22, KERNELS[1], merged)
     image = torch.randn(2, 22, 6, 8)
