@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from prunus.apps.model_files import find_model, pose_models, segmentation_model
+from prunus.apps.model_files import (
+    find_model,
+    pose_models,
+    segmentation_model,
+    separation_models,
+)
 from prunus.models import zoo
 from prunus.runtime.errors import ArtifactError, UsageError
 
@@ -63,3 +70,21 @@ def test_the_shipped_segmentation_model_is_the_default(monkeypatch):
     with pytest.raises(ArtifactError, match="no segmentation model ships") as caught:
         segmentation_model(None)
     assert "prunus export edaformer" in caught.value.hint
+
+
+def test_a_separator_is_a_pair_of_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArtifactError, match="No --model was given"):
+        separation_models(None)
+    for name in ("dolphin-a", "dolphin-b"):
+        for part in ("lips", "voice"):
+            (tmp_path / f"{name}-{part}.onnx").touch()
+        stamp = {"dolphin-a": 2_000_000_000, "dolphin-b": 1_000_000_000}[name]
+        os.utime(tmp_path / f"{name}-voice.onnx", (stamp, stamp))
+    pair = ("dolphin-a-lips.onnx", "dolphin-a-voice.onnx")
+    assert tuple(map(str, separation_models(None))) == pair  # the newest
+    for name in ("dolphin-a", "dolphin-a-lips.onnx", "dolphin-a-voice.onnx"):
+        assert tuple(map(str, separation_models(name))) == pair
+    (tmp_path / "dolphin-b-lips.onnx").unlink()
+    with pytest.raises(ArtifactError, match=r"not found: dolphin-b-lips\.onnx"):
+        separation_models("dolphin-b")
