@@ -110,6 +110,21 @@ def test_the_nine_designs_run_in_onnx_runtime(cases, attention_definition, numbe
 
 
 @pytest.mark.parametrize("number", range(9))
+def test_the_nine_designs_run_in_half_precision(cases, attention_definition, number):
+    """Relative to the largest value: 2e-3, the type's own rounding being 5e-4."""
+    _, problem, heads, combine = cases[number]
+    model, feed = node_model(problem, heads, combine)
+    half = to_fp16(model, keep_fp32=[])
+    whole = onnx.shape_inference.infer_shapes(inlined(half), strict_mode=True, data_prop=True)
+    kinds = {v.name: v.type.tensor_type.elem_type for v in whole.graph.value_info}
+    products = [n for n in whole.graph.node if n.op_type in ("MatMul", "Softmax")]
+    assert products and {kinds[n.output[0]] for n in products} == {TensorProto.FLOAT16}
+    expected = attention_definition.define(problem, heads, 0.3, combine)
+    gap = np.abs(run_onnxruntime(half, feed) - expected).max()
+    assert gap < 2e-3 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("number", range(9))
 def test_the_nine_designs_run_in_openvino(cases, attention_definition, number, tmp_path):
     _, problem, heads, combine = cases[number]
     model, feed = node_model(problem, heads, combine)
@@ -170,7 +185,8 @@ def test_rows_without_a_key_are_zero(attention_definition, combine, fed, value, 
     expected = attention_definition.define(problem, 2, 0.3, combine)
     assert (expected[0, grid[1, 2], :4] == 0).all()
     model, feed = node_model(problem, 2, combine, fed=fed)
-    half = to_fp16(model)
+    half = to_fp16(model, keep_fp32=[])  # by default what reads the inputs stays float32
+    assert not np.array_equal(run_onnxruntime(half, feed), run_onnxruntime(model, feed))
     for got, tolerance in (
         (run_onnxruntime(model, feed), 1e-5),
         (run_openvino(model, feed, tmp_path), 1e-5),
