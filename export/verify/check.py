@@ -312,6 +312,7 @@ def _trace(module: torch.nn.Module, card: ModelCard) -> Any:
     from prunus.export.simplify import simplify
     from prunus.export.trace import trace
 
+    module = getattr(module, "single", module)  # graphs are float32, some references float64
     example = [torch.from_numpy(np.zeros(i.shape, i.dtype)) for i in card.inputs]
     names = [i.name for i in card.inputs], [o.name for o in card.outputs]
     return simplify(trace(module, example, *names))

@@ -72,10 +72,14 @@ class ExactVoice(nn.Module):
 
     A hundred layers turn the last digit of float32 into the fifth; two float32 computations differ
     by the errors of both.
+
+    Attributes:
+        single: The float32 module, which is what can be traced.
     """
 
     def __init__(self, voice: DeployedVoice) -> None:
         super().__init__()
+        self.single = voice
         self.voice = copy.deepcopy(voice).double()
 
     def forward(self, mixture: Tensor, lips: Tensor) -> Tensor:

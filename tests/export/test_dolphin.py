@@ -8,11 +8,13 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from safetensors.torch import save_file
 
 from prunus.apps.cli import main
 from prunus.export.audit import require_clean
 from prunus.export.dolphin import (
     approximations,
+    build_card,
     config_of,
     export_dolphin,
     frames_of,
@@ -20,9 +22,11 @@ from prunus.export.dolphin import (
     path_of,
     reference_module,
 )
+from prunus.export.dolphin_weights import find_weights, weights_of
 from prunus.export.separation_samples import draw_mouths, separation_samples
 from prunus.export.verify.check import check_artifact
 from prunus.models.separation.config import dolphin_config
+from prunus.models.separation.dolphin import build_dolphin
 from prunus.runtime.artifact import read_card
 from prunus.runtime.card import ModelCard
 from prunus.runtime.errors import ArtifactError, CheckFailedError, SourceError, UsageError
@@ -204,3 +208,37 @@ def test_int8_takes_the_last_feed_forward_parts_and_stays_in_budget(tmp_path) ->
     read_by = [n for n in onnx.load(path).graph.node if n.op_type == "QuantizeLinear"]
     assert read_by and all("dec_stages.3" in n.name or not n.name for n in read_by)
     assert check_artifact(path, limit=2, backends=("onnxruntime",)).passed
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_dolphin")
+def test_bisecting_names_the_faulty_layer(voice_file, tmp_path) -> None:
+    model = onnx.load(voice_file)
+    tensors = model.graph.initializer
+    tensor = next(t for t in tensors if t.name.endswith("modalfuse.resize.conv.weight"))
+    values = numpy_helper.to_array(tensor) * np.float32(1.3)
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, tmp_path / "broken.onnx")
+    report = check_artifact(
+        tmp_path / "broken.onnx", limit=1, backends=("onnxruntime",), bisect=True
+    )
+    assert "modalfuse.resize" in report.to_text()
+
+
+def test_released_weights_are_the_users_and_the_card_says_so(tmp_path) -> None:
+    config = dolphin_config("base")
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        save_file(build_dolphin(config, seed).state_dict(), folder / "model.safetensors")
+    found = find_weights(config, tmp_path / "0")
+    card = build_card(config, found, "voice", 50)
+    assert card.weights.trained and "supplied by the user" in card.weights.origin
+    assert "not cleared for commercial use" in card.weights.licence
+    again = weights_of(card.weights, config, tmp_path / "0" / "model.safetensors")
+    assert torch.equal(again.state["audio_encoder.conv1d.weight"],
+                       found.state["audio_encoder.conv1d.weight"])  # fmt: skip
+    with pytest.raises(ArtifactError, match="was exported from"):
+        weights_of(card.weights, config, tmp_path / "1")
+    with pytest.raises(UsageError, match="does not fit Dolphin-nano"):
+        find_weights(dolphin_config("nano"), tmp_path / "0")
