@@ -2,9 +2,10 @@
 
     python benchmarks/segmentation.py            # all, some fifteen minutes on two cores
     python benchmarks/segmentation.py --quick    # the same tables with short turns
-    python benchmarks/segmentation.py --only isr --seconds 4
+    python benchmarks/segmentation.py --only isr-512 --seconds 4
 
-Each runner has a process of its own; runners take turns A B A B. Weights are random (the graph is
+Each case is written as soon as it is done, beside those of earlier runs (`--only`). Each runner
+has a process of its own; runners take turns A B A B. Weights are random (the graph is
 the same); what a number format costs in pixels is measured beside its speed, on real frames,
 against the fp32 file. The peer, SegFormer-B0, needs `transformers` (extra ``peer``) and is left
 out without it.
@@ -162,28 +163,37 @@ def _pixels_kept(
     return found
 
 
-def isr(settings: Settings) -> dict[str, Any]:
-    """ISR off against published, 512x512 and 1024x1024: speed-up beside the ratio of MACs."""
+def isr_small(settings: Settings) -> dict[str, Any]:
+    """ISR off against published at 512x512, 150 classes."""
+    return _isr("512x512", 150, settings)
+
+
+def isr_large(settings: Settings) -> dict[str, Any]:
+    """ISR off against published at 1024x1024, 19 classes: one window of Cityscapes."""
+    return _isr("1024x1024", 19, settings)
+
+
+def _isr(size: str, classes: int, settings: Settings) -> dict[str, Any]:
+    """Measure the speed-up beside the ratio of MACs on each back end."""
     found: dict[str, Any] = {}
     rows = []
-    for size, classes in (("512x512", 150), ("1024x1024", 19)):
-        paths = [model(name, size=size, classes=classes) for name in ("off", "published")]
-        plan = read_card(paths[1]).tokens
-        assert plan is not None  # EDAFormer's card has one
-        saved = 1 - plan.macs / plan.macs_dense
-        for backend in backends():
-            entries = [session_runner(p, backend, settings.threads) for p in paths]
-            result = measure(f"ISR at {size} on {backend}", entries, settings)
-            found[f"{size} {backend}"] = _stored(result)
-            off, on = result.results
-            gained = 1 - 1 / on.ratio
-            rows.append(
-                [
-                    size, backend, f"{off.latency.p50_ms:.1f}", f"{on.latency.p50_ms:.1f}",
-                    f"{on.ratio:.2f}x", f"{1 / (1 - saved):.2f}x",
-                    f"{100 * gained:.0f}%", f"{100 * saved:.0f}%", f"{100 * gained / saved:.0f}%",
-                ]
-            )  # fmt: skip
+    paths = [model(name, size=size, classes=classes) for name in ("off", "published")]
+    plan = read_card(paths[1]).tokens
+    assert plan is not None  # EDAFormer's card has one
+    saved = 1 - plan.macs / plan.macs_dense
+    for backend in backends():
+        entries = [session_runner(p, backend, settings.threads) for p in paths]
+        result = measure(f"ISR at {size} on {backend}", entries, settings)
+        found[backend] = _stored(result)
+        off, on = result.results
+        gained = 1 - 1 / on.ratio
+        rows.append(
+            [
+                size, backend, f"{off.latency.p50_ms:.1f}", f"{on.latency.p50_ms:.1f}",
+                f"{on.ratio:.2f}x", f"{1 / (1 - saved):.2f}x",
+                f"{100 * gained:.0f}%", f"{100 * saved:.0f}%", f"{100 * gained / saved:.0f}%",
+            ]
+        )  # fmt: skip
     columns = ("size", "back end", "off ms", "published ms", "faster", "fewer MACs", "time saved",
                "MACs saved", "of MACs saved")  # fmt: skip
     print(plain_table("## ISR published against off", columns, rows) + "\n", flush=True)
@@ -214,6 +224,20 @@ def frames(settings: Settings) -> dict[str, Any]:
     return found
 
 
+def _keep(path: Path, case: str, found: dict[str, Any], settings: Settings) -> None:
+    """Write one case into the file of results; what other cases left there stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cases = json.loads(path.read_text())["cases"] if path.is_file() else {}
+    used = sorted(MODELS.glob("edaformer-*.onnx")) + sorted(MODELS.glob("segformer-*.onnx"))
+    body = {
+        "environment": environment(settings.threads),
+        "models": {p.name: sha256_of(p) for p in used},
+        "cases": cases | {case: found},
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(body, sort_keys=True, indent=1) + "\n")
+
+
 def _stored(result: Comparison) -> dict[str, Any]:
     raw: dict[str, Any] = json.loads(result.to_json())
     for entry in raw["results"]:  # paths of this machine say nothing elsewhere
@@ -224,7 +248,8 @@ def _stored(result: Comparison) -> dict[str, Any]:
 
 CASES: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "runners": runners_of_one_network,
-    "isr": isr,
+    "isr-512": isr_small,
+    "isr-1024": isr_large,
     "frames": frames,
 }
 
@@ -253,13 +278,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     begin = time.perf_counter()
     try:
-        found = {name: CASES[name](settings) for name in options.only or CASES}
-        used = sorted(MODELS.glob("edaformer-*.onnx")) + sorted(MODELS.glob("segformer-*.onnx"))
-        files = {p.name: sha256_of(p) for p in used}
-        body = {"environment": environment(settings.threads), "models": files, "cases": found}
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(options.output) as temporary:
-            temporary.write_text(json.dumps(body, sort_keys=True, indent=1) + "\n")
+        for name in options.only or CASES:
+            _keep(options.output, name, CASES[name](settings), settings)
     except PrunusError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code
