@@ -20,6 +20,7 @@ VALID = "valid"
 VOICE_LIKE = "voice-like synthetic sound"
 _FORMANTS_HZ = (500.0, 1500.0, 2500.0)
 _LEVEL = 0.3
+_NEVER_NEGATIVE = ("count", "phase", "pitch_before")  # states of a source, no stream has others
 
 
 def voice_like(sample_rate_hz: int, seconds: float, seed: int = 0) -> Array:
@@ -102,5 +103,7 @@ def _states(spec: TensorSpec, count: int, rng: np.random.Generator) -> Array:
     noise = _LEVEL * rng.standard_normal((count, *spec.shape[1:]))
     if spec.name == "started":
         noise = np.ones_like(noise)
+    elif spec.name in _NEVER_NEGATIVE:
+        noise = np.abs(noise)
     noise[::2] = 0.0
     return noise.astype(spec.dtype)
