@@ -122,7 +122,8 @@ class LossyDecoder:
             return sound
         ramp = (np.arange(hop, dtype=np.float32) + 1.0) / hop
         gain = np.concatenate([begin + (end - begin) * ramp for begin, end in edges])
-        return (sound * gain[: len(sound)]).astype(np.float32)
+        shaped: Audio = (sound * gain[: len(sound)]).astype(np.float32)
+        return shaped
 
     def _faded(self) -> float:
         gone_ms = 1000.0 * self._missing * self.format.hop / self.format.sample_rate_hz

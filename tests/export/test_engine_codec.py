@@ -59,12 +59,11 @@ def test_every_graph_builds(tiny_codec, tmp_path, model) -> None:
 @pytest.mark.slow
 @pytest.mark.trt
 @needs_builder
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_lower_precisions_build(small_codecs, tmp_path, precision) -> None:
+def test_half_precision_builds(small_codecs, tmp_path) -> None:
     from prunus.export.wavtokenizer import export_wavtokenizer
 
     paths = export_wavtokenizer(
-        step=6, window=48, left=18, right=14, precision=precision, output=tmp_path / "w"
+        step=6, window=48, left=18, right=14, precision="fp16", output=tmp_path / "w"
     )
     for path in paths:
         sidecar = build_engine(path, flavour="tensorrt_rtx")

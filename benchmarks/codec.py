@@ -1,0 +1,182 @@
+"""Codec benchmarks: sound in, codes, sound out, in the runtime, in PyTorch, and EnCodec beside it.
+
+    python benchmarks/codec.py                       # all, some ten minutes on two cores
+    python benchmarks/codec.py --only wavtokenizer   # against PyTorch eager and EnCodec-24k
+    python benchmarks/codec.py --quick               # the same tables with short turns
+
+Each runner has a process of its own; runners take turns A B A B. Weights are random: latency does
+not depend on them. The peer EnCodec-24k needs `transformers` (extra ``peer``) and is left out
+without it. The codec that ships is timed step by step in `benchmarks/nsfcodec.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunus.apps.bench_runs import run_in_turns
+from prunus.apps.tables import plain_table
+from prunus.runtime.artifact import atomic_path, sha256_of
+from prunus.runtime.compare import Comparison
+from prunus.runtime.errors import PrunusError
+from prunus.runtime.host import bfloat16_flag, installed
+from prunus.runtime.measure import environment
+from prunus.runtime.progress import ConsoleProgress
+from prunus.runtime.runner import RunnerSpec
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ROOT / ".cache" / "bench"
+RESULTS = Path(__file__).resolve().parent / "results"
+_RUNNERS = "codec_runners"
+# Length of the sound: whole frames, and for WavTokenizer the window that it was trained on.
+SECONDS = {"wavtokenizer": 3.0, "fusecodec": 3.0, "freecodec": 3.2}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How long and with what."""
+
+    threads: int
+    rounds: int
+    seconds: float
+    compiled: bool
+
+
+def model(name: str) -> str:
+    """Return NAME of a codec's files with random weights, exported on first use."""
+    base = MODELS / f"{name}-fp32"
+    if not Path(f"{base}-decoder.onnx").is_file():
+        from prunus.export.freecodec import export_freecodec
+        from prunus.export.fusecodec import export_fusecodec
+        from prunus.export.wavtokenizer import export_wavtokenizer
+
+        MODELS.mkdir(parents=True, exist_ok=True)
+        script: Any = {
+            "wavtokenizer": export_wavtokenizer,
+            "fusecodec": export_fusecodec,
+            "freecodec": export_freecodec,
+        }[name]
+        with ConsoleProgress(f"export {name}") as progress:
+            script(output=base, progress=progress)
+    return str(base)
+
+
+def backends() -> list[str]:
+    """Return the back ends that this machine can run, with their arithmetic."""
+    names = ["onnxruntime"]
+    if installed("openvino"):
+        names.append("openvino-f32")
+        if bfloat16_flag():
+            names.append("openvino-bf16")
+    return names
+
+
+def runner(name: str, target: str, *arguments: str, threads: int) -> RunnerSpec:
+    """Return one contestant of a whole sound."""
+    return RunnerSpec(
+        name, target=f"{_RUNNERS}:{target}", arguments=arguments, threads=threads,
+        boundary="pipeline",
+    )  # fmt: skip
+
+
+def compare(name: str, settings: Settings) -> dict[str, Any]:
+    """Time one codec: PyTorch eager first, which ratios refer to, then every back end."""
+    length, threads = str(SECONDS[name]), settings.threads
+    files = model(name)
+    entries = [runner(f"{name} torch-eager", "torch_codec", name, "eager", length, threads=threads)]
+    if settings.compiled:
+        entries.append(
+            runner(f"{name} torch-compile", "torch_codec", name, "compile", length, threads=threads)
+        )
+    entries += [
+        runner(f"{name} {b}", "runtime_codec", files, b, length, threads=threads)
+        for b in backends()
+    ]
+    if name == "wavtokenizer" and installed("transformers"):
+        entries.append(
+            runner("encodec-24k torch-eager", "encodec", "eager", length, threads=threads)
+        )
+    with ConsoleProgress(name) as progress:
+        result = run_in_turns(
+            entries, rounds=settings.rounds, seconds=settings.seconds, progress=progress
+        )
+    print(f"\n## {name}: {length} s of sound, coded and decoded\n{result.to_text()}", flush=True)
+    stored: dict[str, Any] = json.loads(result.to_json())
+    stored["sound_seconds"] = SECONDS[name]
+    stored["work"] = _work(name, result)
+    return stored
+
+
+def _work(name: str, result: Comparison) -> dict[str, Any]:
+    """Print and return multiply-accumulates per second of sound, and real-time factors."""
+    from codec_runners import encodec_macs_per_second, halves, macs_per_second
+
+    encode, decode = macs_per_second(*halves(name))
+    rows, found = [], {"encode": encode, "decode": decode}
+    if any(r.spec.name.startswith("encodec") for r in result.results):
+        found["encodec-24k"] = encodec_macs_per_second()
+    for entry in result.results:
+        peer = entry.spec.name.startswith("encodec")
+        macs = found["encodec-24k"] if peer else encode + decode
+        factor = entry.latency.p50_ms / 1000.0 / SECONDS[name]
+        rows.append(
+            (entry.spec.name, f"{macs / 1e9:.2f}", f"{factor:.3f}", f"{macs / factor / 1e9:.1f}",
+             f"{entry.ratio:.2f}x", f"{entry.peak_memory_bytes / 2**20:.0f}")
+        )  # fmt: skip
+        found[f"{entry.spec.name} real-time factor"] = factor
+    columns = ("runner", "GMAC per s of sound", "real-time factor", "GMAC/s", "ratio", "peak MiB")
+    title = f"{name}: encode {encode / 1e9:.2f}, decode {decode / 1e9:.2f} GMAC per s of sound"
+    print(plain_table(f"\n{title}", columns, rows) + "\n", flush=True)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks; return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="short turns")
+    parser.add_argument("--only", choices=list(SECONDS), action="append", help="default: all")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=0, help="turns of each runner")
+    parser.add_argument("--seconds", type=float, default=0.0, help="length of a turn")
+    parser.add_argument("--compile", action="store_true", help="torch.compile as well (minutes)")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "codec.json")
+    options = parser.parse_args(arguments)
+    settings = Settings(
+        threads=options.threads,
+        rounds=options.rounds or (2 if options.quick else 4),
+        seconds=options.seconds or (2.0 if options.quick else 6.0),
+        compiled=options.compile,
+    )
+    here = str(Path(__file__).resolve().parent)  # where the runners' processes find their targets
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+    begin = time.perf_counter()
+    try:
+        names = options.only or list(SECONDS)
+        found = {name: compare(name, settings) for name in names}
+        files = sorted(p for name in names for p in MODELS.glob(f"{name}-fp32-*.onnx"))
+        body = {
+            "environment": environment(settings.threads),
+            "models": {p.name: sha256_of(p) for p in files},
+            "cases": found,
+        }
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(options.output) as temporary:
+            temporary.write_text(json.dumps(body, sort_keys=True, indent=1) + "\n")
+    except PrunusError as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    print(f"wrote {options.output} after {time.perf_counter() - begin:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
