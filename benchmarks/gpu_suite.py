@@ -30,19 +30,19 @@ FLAVOURS = ("tensorrt", "tensorrt_rtx")
 
 
 def missing() -> list[str]:
-    """Return what this machine lacks for the suite, one short phrase each."""
+    """Return what this machine lacks for the engines, one short phrase each."""
     lacks = []
     if why := cuda.why_unusable():
         lacks.append(f"a GPU ({why})")
     if not any(importlib.util.find_spec(name) for name in FLAVOURS):
         lacks.append("TensorRT (pip install 'prunus[trt]' or 'prunus[trt-rtx]')")
-    needs = {"onnxruntime": "ort", "torch": "models", "onnx": "export", "cv2": "apps"}
-    return lacks + _absent(needs)
+    export = dict.fromkeys(("onnx", "onnxscript", "onnxsim"), "export")
+    return lacks + _absent({"onnxruntime": "ort", "torch": "models", **export, "cv2": "apps"})
 
 
 def kernel_missing() -> list[str]:
-    """Return what the part about the kernel lacks besides: triton, and PyTorch with CUDA."""
-    lacks = _absent({"triton": "plugin"})
+    """Return what the part about the kernel lacks besides a GPU: triton, and PyTorch with CUDA."""
+    lacks = _absent({"triton": "plugin", "torch": "models"})
     if importlib.util.find_spec("torch") is not None:
         import torch
 
@@ -128,6 +128,21 @@ def surroundings() -> dict[str, Any]:
     }
 
 
+def _engines(options: argparse.Namespace) -> tuple[list[engines.Result], list[str]]:
+    """Export, build and run the models; returns their results and what there is to note."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        library, why = plugin_library(folder)
+        try:
+            models = options.models or engines.export_cases(
+                options.levels, options.precisions, folder
+            )
+        except PrunusError as error:
+            return [engines.Result("export", "", problems=[str(error)])], []
+        notes = [f"engines without the plugin library: {why}"] if why else []
+        return run_engines(models, options.samples, folder, library), notes
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the suite; 0: fine or nothing to run on, 1: a case failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -137,13 +152,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=300, help="runs per session")
     parser.add_argument("-o", "--output", type=Path, default=Path("gpu_suite.json"))
     options = parser.parse_args(arguments)
-    if lacks := missing():
-        sys.stdout.write(f"GPU suite skipped; this machine lacks: {'; '.join(lacks)}.\n")
+    lacks, kernel_lacks = missing(), [] if (no_gpu := cuda.why_unusable()) else kernel_missing()
+    if no_gpu or (lacks and kernel_lacks):
+        words = "; ".join(dict.fromkeys(lacks + kernel_lacks))
+        sys.stdout.write(f"GPU suite skipped; this machine lacks: {words}.\n")
         return 0
     report: dict[str, Any] = {"environment": surroundings(), "kernel": [], "notes": []}
     failed = False
-    if lacks := kernel_missing():
-        report["notes"].append(f"kernel skipped; this machine lacks: {'; '.join(lacks)}")
+    if kernel_lacks:
+        report["notes"].append(f"kernel skipped; this machine lacks: {'; '.join(kernel_lacks)}")
     else:
         import gpu_kernel
 
@@ -151,13 +168,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report["kernel"] = [dataclasses.asdict(r) for r in kernels]
         failed |= any(r.problems for r in kernels)
         sys.stdout.write(gpu_kernel.kernel_table(kernels) + "\n\n")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        library, why = plugin_library(folder)
-        if why:
-            report["notes"].append(f"engines without the plugin library: {why}")
-        models = options.models or engines.export_cases(options.levels, options.precisions, folder)
-        results = run_engines(models, options.samples, folder, library)
+    if lacks:
+        report["notes"].append(f"engines skipped; this machine lacks: {'; '.join(lacks)}")
+        results: list[engines.Result] = []
+    else:
+        results, notes = _engines(options)
+        report["notes"] += notes
     report["results"] = [dataclasses.asdict(r) for r in results]
     failed |= any(r.problems for r in results)
     options.output.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")

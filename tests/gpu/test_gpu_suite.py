@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -277,7 +278,37 @@ def test_the_kernel_part_names_what_it_lacks(suite, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert any("PyTorch with CUDA" in phrase for phrase in suite.kernel_missing())
     monkeypatch.setattr(suite.importlib.util, "find_spec", lambda name: None)
-    assert suite.kernel_missing() == ["triton (pip install 'prunus[plugin]')"]
+    assert suite.kernel_missing() == [
+        "triton (pip install 'prunus[plugin]')", "torch (pip install 'prunus[models]')",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lacks", "kernel_lacks"), [(["a"], []), ([], ["b"]), (["a"], ["b"])])
+def test_each_part_runs_without_the_other(
+    suite, engines, monkeypatch, capsys, tmp_path, lacks, kernel_lacks
+) -> None:
+    monkeypatch.setattr(cuda, "why_unusable", lambda: "")
+    monkeypatch.setattr(suite, "missing", lambda: lacks)
+    monkeypatch.setattr(suite, "kernel_missing", lambda: kernel_lacks)
+    monkeypatch.setattr(suite, "surroundings", dict)
+    monkeypatch.setattr(suite, "plugin_library", lambda folder: (None, "no headers"))
+    good = engines.Result("m", "tensorrt_rtx")
+    monkeypatch.setattr(suite.engines, "export_cases", lambda *_: [Path("m.onnx")])
+    monkeypatch.setattr(suite, "run_engines", lambda *_: [good])
+    played = types.SimpleNamespace(run_kernel=lambda samples: [], kernel_table=lambda results: "T")
+    monkeypatch.setitem(sys.modules, "gpu_kernel", played)
+    output = tmp_path / "out.json"
+    assert suite.main(["-o", str(output)]) == 0
+    told = capsys.readouterr().out
+    if lacks and kernel_lacks:
+        assert told == "GPU suite skipped; this machine lacks: a; b.\n" and not output.exists()
+        return
+    report = json.loads(output.read_text())
+    assert len(report["results"]) == (not lacks) and told.startswith("T") == (not kernel_lacks)
+    notes = ["kernel skipped; this machine lacks: b"] if kernel_lacks else []
+    notes += [f"engines {'skipped; this machine lacks: a' if lacks else ''}"] if lacks else [
+        "engines without the plugin library: no headers"]  # fmt: skip
+    assert report["notes"] == notes
 
 
 @pytest.mark.gpu
