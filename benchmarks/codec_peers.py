@@ -40,19 +40,20 @@ from prunus.runtime.resample import resample
 
 Audio = npt.NDArray[np.float32]
 RATE_HZ = 16000
-SECONDS, COUNT = 10.0, 4
+SECONDS, COUNT = 10.0, 3
 _FINE = 16  # samples: 1 ms, the grid on which a peer's delay is looked for
 _MOST_LAG = 150  # of these
 VOLUNTEERS = ("el", "be", "ro", "da", "ca", "bg")
 
 
 def joined(clips: Sequence[Audio], name: str, count: int, text: str | None = None) -> list[Any]:
-    """Join clips to recordings of `SECONDS` or a little more: short clips distort DNSMOS."""
+    """Join clips to recordings of `SECONDS`: short clips distort DNSMOS."""
     found, parts = [], []
     for clip in clips:
         parts.append(clip)
         if sum(map(len, parts)) >= SECONDS * RATE_HZ:
-            found.append(Recording(f"{name} {len(found)}", np.concatenate(parts), RATE_HZ, text))
+            sound = np.concatenate(parts)[: int(SECONDS * RATE_HZ)]
+            found.append(Recording(f"{name} {len(found)}", sound, RATE_HZ, text))
             parts = []
         if len(found) == count:
             break
@@ -115,7 +116,7 @@ class LpcNet:
     def __call__(self, sound: Audio) -> tuple[Audio, float]:
         """Return what (T,) float32 at 16 kHz becomes, and the kbit/s."""
         library = self._library
-        handle = ctypes.c_void_p(library.lpcnet_freedv_create(0))
+        handle = ctypes.c_void_p(library.lpcnet_freedv_create(1))
         size = int(library.lpcnet_samples_per_frame(handle))
         bits = int(library.lpcnet_bits_per_frame(handle))
         frames = -(-(len(sound) + 8 * size) // size)
