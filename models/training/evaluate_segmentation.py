@@ -2,9 +2,9 @@
 
 ``python -m prunus.models.training.evaluate_segmentation --model person.onnx --opencv-data DIR``
 
-Three sets: renders (exact masks), frames of the clip after the training part (where selfie network
-and motion agree, so the first column of the peer is not independent there), and pictures outlined
-by hand. Files are run as an app would run them.
+The sets: renders (exact masks), frames of the clip after the training part (labelled where selfie
+network and motion agree, so the peer is judge and party there), and pictures outlined by hand, of
+the clip and portraits. Files are run as an app would run them.
 """
 
 from __future__ import annotations
@@ -78,14 +78,24 @@ def file_predictor(path: Path) -> Predictor:
     return predict
 
 
-def held_out(cache: Path, folders: list[Path]) -> dict[str, list[MaskImage]]:
-    """Return every held-out set that the cache and the named folders allow."""
+def held_out(
+    cache: Path, folders: list[Path], limit: int | None = None
+) -> dict[str, list[MaskImage]]:
+    """Return every held-out set that the cache and the named folders allow.
+
+    Args:
+        cache: Folder of shards.
+        folders: Where the outlined pictures lie.
+        limit: Use this many pictures of each cached set, spread evenly; None uses all.
+    """
     sets: dict[str, list[MaskImage]] = {}
     for name, folder in (("rendered", "synthetic_held_out"), ("clip", "real_held_out")):
         path = cache / folder
         if path.is_dir() and any(path.glob("*.npz")):
             shard = read_masks(path)
-            sets[name] = [shard[i] for i in range(len(shard))]
+            count = len(shard) if limit is None else min(limit, len(shard))
+            chosen = np.linspace(0, len(shard) - 1, count).astype(int)
+            sets[name] = [shard[i] for i in chosen]
     drawn = hand_masks(folders)
     for name, pick in (("by hand, clip", True), ("by hand, portraits", False)):
         some = [h.shot for h in drawn if (h.source == "vtest.avi") == pick]
@@ -101,11 +111,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(".cache/segmentation"))
     parser.add_argument("--opencv-data", type=Path, action="append", default=[],
                         help="folder with vtest.avi or outlined pictures; repeatable")  # fmt: skip
+    parser.add_argument("--limit", type=int, help="pictures of each cached set, default all")
     parser.add_argument("--record", type=Path, help="write the figures into this JSON file")
     args = parser.parse_args()
     from prunus.models import zoo
 
-    sets = held_out(args.data, args.opencv_data)
+    sets = held_out(args.data, args.opencv_data, args.limit)
     models = {"selfie": zoo.model_path("selfie")} | {p.stem: p for p in args.model}
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for model, path in models.items():
