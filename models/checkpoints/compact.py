@@ -1,8 +1,10 @@
 """Store weights in eight bits a number, a scale for each output channel beside them.
 
 A shipped checkpoint of half the size of float16. Matrices and kernels become ``name`` (int8) and
-``name#scale`` (float16, one for each row); small tensors and vectors stay float16. Whoever reads
-the file gets float32: ``weight = int8 * scale``. Nothing computes in integers.
+``name#scale`` (float16, one for each row); small tensors, vectors and tables with a first axis of
+one (position codes) stay float16. Whoever reads the file gets float32: ``weight = int8 * scale``,
+rounded to what float16 holds, so that an export in half precision has the very same weights.
+Nothing computes in integers.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 SCALE = "#scale"
+STORAGE = "stored in 8 bits with a scale for each output channel, used as float32"
 _SMALLEST = 1024  # numbers; below it eight bits save nothing
 _TOP = 127
 
@@ -23,7 +26,7 @@ def compress(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in state.items():
         if not value.is_floating_point():
             packed[name] = value.contiguous()
-        elif value.dim() < 2 or value.numel() < _SMALLEST:
+        elif value.dim() < 2 or value.shape[0] == 1 or value.numel() < _SMALLEST:
             packed[name] = value.half().contiguous()
         else:
             rows = value.float().flatten(1)
@@ -47,5 +50,5 @@ def restore(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
             state[name] = value
         else:
             shape = (-1, *[1] * (value.dim() - 1))
-            state[name] = value.float() * scale.float().reshape(shape)
+            state[name] = (value.float() * scale.float().reshape(shape)).half().float()
     return state

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from prunus.models.checkpoints.read import read_checkpoint
 from prunus.models.pose.deployed import DeployedPose
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.tokens.plan import LEVELS, evitpose_plan
@@ -117,10 +118,8 @@ def averaged_network(run: Path) -> EViTPose:
 
 def shipped_network(path: Path, variant: str) -> EViTPose:
     """Return a network with the weights of a safetensors file."""
-    from safetensors.torch import load_file
-
     network = EViTPose(evitpose_config(variant))
-    network.load_state_dict({k: v.float() for k, v in load_file(str(path)).items()})
+    network.load_state_dict(read_checkpoint(path))
     return network.eval()
 
 

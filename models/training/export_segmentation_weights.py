@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from prunus.models.checkpoints.compact import compress
+from prunus.models.checkpoints.compact import STORAGE, compress
 from prunus.models.segmentation.classes import PERSON
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
 from prunus.models.training import segmentation_state
@@ -69,8 +69,7 @@ def provenance(saved: segmentation_state.Checkpoint, pictures: dict[str, int]) -
         "wall_minutes": round(saved.clock.seconds / 60, 1),
         "hardware": f"{os.cpu_count()}-core CPU ({platform.machine()}), shared with other work, "
         "no GPU",
-        "precision": "bfloat16 autocast, float32 weights; exponential average stored in 8 bits "
-        "with a scale for each output channel, used as float32",
+        "precision": f"bfloat16 autocast, float32 weights; exponential average {STORAGE}",
         "input_sizes": sizes,
         "torch": torch.__version__.split("+")[0],
         "licence": "Apache-2.0",

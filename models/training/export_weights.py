@@ -1,4 +1,4 @@
-"""Ship a trained network: averaged weights in half precision, and where they came from."""
+"""Ship a trained network: averaged weights in eight bits, and where they came from."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from prunus.models.checkpoints.compact import STORAGE, compress
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.training.pose_dataset import DATA_RECORD
 from prunus.models.training.schedule import STAGES
@@ -50,7 +51,7 @@ def record_start(run: Path, weights: Path) -> None:
 
 
 def shipped_state(saved: Checkpoint) -> dict[str, torch.Tensor]:
-    """Return the averaged weights for 256x192 inputs, floating-point entries in float16."""
+    """Return the averaged weights for 256x192 inputs, as `compress` stores them."""
     config = evitpose_config(saved.variant)
     trained = replace(config, height=saved.size[0], width=saved.size[1])
     average = saved.average
@@ -59,10 +60,8 @@ def shipped_state(saved: Checkpoint) -> dict[str, torch.Tensor]:
     state = {}
     for name, like in EViTPose(config).state_dict().items():
         value = average[name]
-        state[name] = (
-            value.half() if like.is_floating_point() else value.round().to(like.dtype)
-        ).contiguous()
-    return state
+        state[name] = value if like.is_floating_point() else value.round().to(like.dtype)
+    return compress(state)
 
 
 def provenance(saved: Checkpoint, pictures: dict[str, int]) -> dict[str, object]:
@@ -88,7 +87,7 @@ def provenance(saved: Checkpoint, pictures: dict[str, int]) -> dict[str, object]
         "samples_seen": clock.samples,
         "wall_minutes": round(clock.seconds / 60, 1),
         "hardware": f"{os.cpu_count()}-core CPU ({platform.machine()}), no GPU",
-        "precision": "bfloat16 autocast, float32 weights; exponential average stored as float16",
+        "precision": f"bfloat16 autocast, float32 weights; exponential average {STORAGE}",
         "input_sizes": sizes,
         "torch": torch.__version__.split("+")[0],
         "licence": "Apache-2.0",

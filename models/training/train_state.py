@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
+from prunus.models.checkpoints.read import read_checkpoint
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.training.joint_readout import JointReadout
 from prunus.models.training.pose_init import cosine_filters, mimic_attention, sine_positions
@@ -55,9 +56,7 @@ def start_from(network: EViTPose, path: Path) -> None:
     Raises:
         ArtifactError: the file is missing, or holds another network.
     """
-    if not path.is_file():
-        raise ArtifactError(f"No weights at {path}.", "Name a .safetensors file with --init.")
-    state = {name: value.float() for name, value in load_file(str(path)).items()}
+    state = read_checkpoint(path)
     wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     if wanted != found:

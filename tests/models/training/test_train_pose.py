@@ -4,8 +4,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
+from prunus.models.checkpoints.read import read_checkpoint
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.training import evaluate_pose
 from prunus.models.training.augment import NONE, AugmentConfig
@@ -110,7 +111,7 @@ def test_a_run_starts_from_weights_and_says_so(short_run, figure_cache, tmp_path
     tiny = (Stage(1.0, (256, 192), 2, 0.5, 0.5, NONE),)
     config = _config(tmp_path / "run", figure_cache, steps=1, stages=tiny, init=weights, rate=1e-9)
     PoseTrainer(config, resume=True).run()
-    begun = load_file(str(weights))["blocks.0.attn.qkv.weight"].float()
+    begun = read_checkpoint(weights)["blocks.0.attn.qkv.weight"]
     torch.testing.assert_close(
         load_checkpoint(config.out).network["blocks.0.attn.qkv.weight"], begun, atol=1e-5, rtol=0
     )
@@ -123,7 +124,7 @@ def test_a_run_starts_from_weights_and_says_so(short_run, figure_cache, tmp_path
 def test_weights_of_another_network_are_refused(figure_cache, tmp_path):
     save_file({"pos_embed": torch.zeros(1, 2, 3)}, str(tmp_path / "other.safetensors"))
     full = (Stage(1.0, (256, 192), 2, 0.5, 0.5, NONE),)
-    for name, reason in (("other", "does not fit"), ("none", "No weights at")):
+    for name, reason in (("other", "does not fit"), ("none", "Checkpoint not found")):
         init = tmp_path / f"{name}.safetensors"
         config = _config(tmp_path / "run", figure_cache, steps=1, stages=full, init=init)
         with pytest.raises(ArtifactError, match=reason):
