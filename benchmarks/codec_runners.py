@@ -169,3 +169,27 @@ def encodec_macs_per_second() -> float:
     whole = EncodecWhole(encodec_network()).eval()
     sound = torch.from_numpy(np.asarray(voice_like(ENCODEC_RATE_HZ, 1.0)))[None, None]
     return _counted(whole, sound)
+
+
+def main(words: list[str]) -> None:
+    """Print the CPU time of one runner with one thread: for machines that are busy.
+
+    python benchmarks/codec_runners.py torch_codec wavtokenizer eager 3.0
+    """
+    import time
+
+    torch.set_num_threads(1)
+    call, taken = globals()[words[0]]({}, 1, *words[1:]), []
+    call()
+    for _ in range(3):
+        begin = time.process_time()
+        call()
+        taken.append(time.process_time() - begin)
+    print(f"{' '.join(words)}: {min(taken):.2f} s of CPU, real-time factor "
+          f"{min(taken) / float(words[-1]):.3f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(sys.argv[1:])
