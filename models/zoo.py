@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prunus.runtime.artifact import sha256_of
-from prunus.runtime.errors import ArtifactError, MissingDependencyError, UsageError, nearest
+from prunus.runtime.errors import ArtifactError, UsageError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Kind = Literal["checkpoint", "artifact"]
 TABLE = Path(__file__).with_name("zoo.toml")
 WEIGHTS = Path(__file__).with_name("weights")
-_SUFFIX = {"checkpoint": ".safetensors", "artifact": ".onnx"}
+_SUFFIXES = {"checkpoint": (".safetensors", ".safetensors.xz"), "artifact": (".onnx",)}
 _REINSTALL = "Install prunus again, or copy the file from a good installation."
 
 
@@ -124,10 +124,11 @@ def _check_values(entry: Entry, title: str) -> None:
         raise ArtifactError(f"{title} is of kind '{entry.kind}'; expected one of {known}.")
     if not re.fullmatch(r"[0-9a-f]{64}", entry.sha256):
         raise ArtifactError(f"{title} has a sha256 that is not 64 lower-case hexadecimal digits.")
-    if not re.fullmatch(r"[\w.-]+", entry.file) or Path(entry.file).suffix != _SUFFIX[entry.kind]:
+    endings = _SUFFIXES[entry.kind]
+    if not re.fullmatch(r"[\w.-]+", entry.file) or not entry.file.endswith(endings):
         raise ArtifactError(
             f"{title} has the file '{entry.file}'; expected a plain name that ends in "
-            f"{_SUFFIX[entry.kind]}."
+            f"{' or '.join(endings)}."
         )
     if entry.size < 1:
         raise ArtifactError(f"{title} has a size of {entry.size} bytes; expected at least 1.")
@@ -193,11 +194,6 @@ def load_checkpoint(name: str) -> dict[str, Tensor]:
             "Open it with prunus.runtime.open.",
         )
     verify(entry)
-    try:
-        from safetensors.torch import load_file
-    except ImportError:
-        raise MissingDependencyError("safetensors", "models", "Reading weights") from None
-    from prunus.models.checkpoints.compact import restore
+    from prunus.models.checkpoints.read import read_checkpoint
 
-    state = restore(load_file(entry.path))
-    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    return read_checkpoint(entry.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ from torch import Tensor
 from prunus.models.checkpoints.compact import restore
 from prunus.runtime.errors import ArtifactError, MissingDependencyError
 
+SAFETENSORS = (".safetensors", ".safetensors.xz")
 _WRAPPERS = ("state_dict", "model")
 _PREFIXES = ("module.", "model.")  # DistributedDataParallel and framework wrappers
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read a ``.safetensors`` file, or a pickle of tensors (``.pth``, ``.pt``, ``.bin``).
+
+    Shipped files may be ``.safetensors.xz`` (losslessly compressed) or hold weights in eight bits
+    (`prunus.models.checkpoints.compact`).
 
     Returns:
         Name -> tensor on the CPU, wrappers and their prefixes taken off; floating tensors float32.
@@ -38,7 +43,7 @@ def load_raw(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise ArtifactError(f"Checkpoint not found: {path}.", "Give a .safetensors or .pth file.")
-    return _safetensors(path) if path.suffix == ".safetensors" else _pickle(path)
+    return _safetensors(path) if path.name.endswith(SAFETENSORS) else _pickle(path)
 
 
 def unwrap(loaded: Any, title: str = "the checkpoint") -> dict[str, Tensor]:
@@ -64,10 +69,12 @@ def unwrap(loaded: Any, title: str = "the checkpoint") -> dict[str, Tensor]:
 
 def _safetensors(path: Path) -> Mapping[str, Tensor]:
     try:
-        from safetensors.torch import load_file
+        from safetensors.torch import load, load_file
     except ImportError:
         raise MissingDependencyError("safetensors", "models", "Reading weights") from None
     try:
+        if path.suffix == ".xz":
+            return restore(load(lzma.decompress(path.read_bytes())))
         return restore(load_file(path))
     except Exception as error:  # the library has its own, private error types
         raise _unreadable(path, error) from None

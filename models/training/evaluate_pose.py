@@ -24,6 +24,7 @@ from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.tokens.plan import LEVELS, evitpose_plan
 from prunus.models.training.augment import box_to_centre_size, udp_matrix
 from prunus.models.training.evaluation_sets import HeldOut, held_out_sets
+from prunus.models.training.export_weights import record_path
 from prunus.models.training.movenet_teacher import SinglePose
 from prunus.models.training.oks import PoseScores, score_poses
 from prunus.models.training.train_state import load_checkpoint
@@ -207,7 +208,7 @@ def main() -> None:
     if args.json:
         args.json.write_text(json.dumps(flat, indent=2) + "\n")
     if args.record and args.weights:
-        path = args.weights.with_suffix(".json")
+        path = record_path(args.weights)
         path.write_text(
             json.dumps({**json.loads(path.read_text()), "evaluation": flat}, indent=2) + "\n"
         )

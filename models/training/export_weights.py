@@ -1,24 +1,24 @@
-"""Ship a trained network: averaged weights in eight bits, and where they came from."""
+"""Ship a trained network: averaged weights in half precision, and where they came from."""
 
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import platform
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-from prunus.models.checkpoints.compact import STORAGE, compress
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.training.pose_dataset import DATA_RECORD
 from prunus.models.training.schedule import STAGES
 from prunus.models.training.train_state import Checkpoint, load_checkpoint, resize_positions
 from prunus.runtime.artifact import sha256_of
 
-SHIPPED = Path(__file__).parents[1] / "weights" / "evitpose_tiny_coco17.safetensors"
+SHIPPED = Path(__file__).parents[1] / "weights" / "evitpose_tiny_coco17.safetensors.xz"
 
 # What a training set was made of, by folder of the cache.
 _SOURCES = {
@@ -39,9 +39,14 @@ _SOURCES = {
 START_RECORD = "start.json"  # in the folder of a run that began with somebody's weights
 
 
+def record_path(weights: Path) -> Path:
+    """Return the path of the record beside a weights file: ``<name>.json``."""
+    return weights.with_name(weights.name.partition(".safetensors")[0] + ".json")
+
+
 def record_start(run: Path, weights: Path) -> None:
     """Note in a run's folder which weights it begins with, and what is known about them."""
-    beside = weights.with_suffix(".json")
+    beside = record_path(weights)
     known = json.loads(beside.read_text()) if beside.is_file() else {}
     facts = ("trained_by", "steps", "samples_seen", "wall_minutes", "hardware", "input_sizes")
     record = {"sha256": sha256_of(weights), **{k: known[k] for k in facts if k in known}}
@@ -51,7 +56,7 @@ def record_start(run: Path, weights: Path) -> None:
 
 
 def shipped_state(saved: Checkpoint) -> dict[str, torch.Tensor]:
-    """Return the averaged weights for 256x192 inputs, as `compress` stores them."""
+    """Return the averaged weights for 256x192 inputs, floating-point entries in float16."""
     config = evitpose_config(saved.variant)
     trained = replace(config, height=saved.size[0], width=saved.size[1])
     average = saved.average
@@ -60,8 +65,10 @@ def shipped_state(saved: Checkpoint) -> dict[str, torch.Tensor]:
     state = {}
     for name, like in EViTPose(config).state_dict().items():
         value = average[name]
-        state[name] = value if like.is_floating_point() else value.round().to(like.dtype)
-    return compress(state)
+        state[name] = (
+            value.half() if like.is_floating_point() else value.round().to(like.dtype)
+        ).contiguous()
+    return state
 
 
 def provenance(saved: Checkpoint, pictures: dict[str, int]) -> dict[str, object]:
@@ -87,7 +94,7 @@ def provenance(saved: Checkpoint, pictures: dict[str, int]) -> dict[str, object]
         "samples_seen": clock.samples,
         "wall_minutes": round(clock.seconds / 60, 1),
         "hardware": f"{os.cpu_count()}-core CPU ({platform.machine()}), no GPU",
-        "precision": f"bfloat16 autocast, float32 weights; exponential average {STORAGE}",
+        "precision": "bfloat16 autocast, float32 weights; exponential average stored as float16",
         "input_sizes": sizes,
         "torch": torch.__version__.split("+")[0],
         "licence": "Apache-2.0",
@@ -99,7 +106,8 @@ def export_weights(run: Path, target: Path = SHIPPED, device: str = "cpu") -> Pa
 
     Args:
         run: Training folder.
-        target: ``.safetensors`` file; replaced only when the new one is complete.
+        target: ``.safetensors`` or ``.safetensors.xz`` file; replaced only when the new one is
+            complete.
         device: Device the run was trained on, for the record.
 
     Raises:
@@ -108,8 +116,10 @@ def export_weights(run: Path, target: Path = SHIPPED, device: str = "cpu") -> Pa
     saved = load_checkpoint(run)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".part")
-    save_file(shipped_state(saved), str(partial), metadata={"model": "evitpose_tiny_coco17"})
-    partial.chmod(0o644)  # safetensors writes for the owner alone
+    packed = save(shipped_state(saved), metadata={"model": "evitpose_tiny_coco17"})
+    if target.suffix == ".xz":
+        packed = lzma.compress(packed, preset=9 | lzma.PRESET_EXTREME)
+    partial.write_bytes(packed)
     os.replace(partial, target)
     record = provenance(saved, json.loads((run / DATA_RECORD).read_text()))
     if (run / START_RECORD).is_file():
@@ -121,5 +131,5 @@ def export_weights(run: Path, target: Path = SHIPPED, device: str = "cpu") -> Pa
     if device != "cpu":
         record["hardware"] = device
     record |= {"file": target.name, "sha256": sha256_of(target), "size": target.stat().st_size}
-    target.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    record_path(target).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return target

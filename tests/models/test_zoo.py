@@ -1,4 +1,5 @@
 import hashlib
+import lzma
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from prunus.models import zoo
+from prunus.models.checkpoints.read import read_checkpoint
 from prunus.runtime.errors import ArtifactError, UsageError
 
 ROW = {
@@ -45,7 +47,8 @@ def shelf(tmp_path, monkeypatch):
 
 def test_every_shipped_file_is_listed_and_intact():
     listed = {entry.file for entry in zoo.entries()}
-    on_disk = {p.name for p in zoo.WEIGHTS.iterdir() if p.suffix in (".onnx", ".safetensors")}
+    kinds = (".onnx", ".safetensors", ".xz")
+    on_disk = {p.name for p in zoo.WEIGHTS.iterdir() if p.suffix in kinds}
     assert listed == on_disk
     for entry in zoo.entries():
         zoo.verify(entry)
@@ -115,3 +118,16 @@ def test_missing_and_repeated_are_refused(tmp_path):
         zoo.read_table(_write(tmp_path / "b.toml", ROW, ROW))
     with pytest.raises(ArtifactError, match="Cannot read"):
         zoo.read_table(tmp_path / "none.toml")
+
+
+def test_compressed_weights_are_the_same_numbers(tmp_path):
+    tensors = {"w": torch.arange(6.0).reshape(2, 3).half(), "n": torch.tensor(3)}
+    plain, packed = tmp_path / "net.safetensors", tmp_path / "net.safetensors.xz"
+    save_file(tensors, plain)
+    packed.write_bytes(lzma.compress(plain.read_bytes()))
+    first, second = read_checkpoint(plain), read_checkpoint(packed)
+    assert first.keys() == second.keys() == tensors.keys()
+    assert all(torch.equal(first[name], second[name]) for name in tensors)
+    packed.write_bytes(packed.read_bytes()[:-9])
+    with pytest.raises(ArtifactError, match="Cannot read"):
+        read_checkpoint(packed)

@@ -96,11 +96,11 @@ def test_a_run_grows_its_inputs_and_trains_pruned_levels(tmp_path, figure_cache)
 
 
 def test_exported_weights_fit_the_network_and_the_size_limit(short_run, tmp_path):
-    target = export_weights(short_run, tmp_path / "pose.safetensors")
+    target = export_weights(short_run, tmp_path / "pose.safetensors.xz")
     assert target.stat().st_size <= 12 * 2**20
     network = evaluate_pose.shipped_network(target, "tiny")
     assert torch.isfinite(network(torch.zeros(1, 3, 256, 192))).all()
-    record = json.loads(target.with_suffix(".json").read_text())
+    record = json.loads((tmp_path / "pose.json").read_text())
     assert (record["steps"], record["samples_seen"]) == (50, 200)
     assert [d["pictures"] for d in record["data"]] == [12, 12]
     assert not list(tmp_path.glob("*.part"))
