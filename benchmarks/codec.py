@@ -21,9 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from record import write_record
+
 from prunus.apps.bench_runs import run_in_turns
 from prunus.apps.tables import plain_table
-from prunus.runtime.artifact import atomic_path, sha256_of
+from prunus.runtime.artifact import sha256_of
 from prunus.runtime.compare import Comparison
 from prunus.runtime.errors import PrunusError
 from prunus.runtime.host import bfloat16_flag, installed
@@ -168,9 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "models": {p.name: sha256_of(p) for p in files},
             "cases": found,
         }
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(options.output) as temporary:
-            temporary.write_text(json.dumps(body, sort_keys=True, indent=1) + "\n")
+        write_record(options.output, body)
     except PrunusError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code

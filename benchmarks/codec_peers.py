@@ -25,13 +25,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from record import write_record
 
 from prunus.apps.codec import open_codec
 from prunus.apps.eval_codec import Recording, Row, evaluate_codec
 from prunus.apps.model_files import DEFAULT_CODEC
 from prunus.apps.speech_judges import Heard, Judge, open_judges
 from prunus.apps.tables import plain_table
-from prunus.runtime.artifact import atomic_path
 from prunus.runtime.audio_file import SoundReader
 from prunus.runtime.errors import HostError
 from prunus.runtime.measure import environment
@@ -228,8 +228,7 @@ def main() -> None:
             print(plain_table(whole, ("", "kbit/s", *names), table), end="\n\n", flush=True)
             record["groups"][title] = dataclasses.replace(found, rows=rows).to_dict()
     if args.output is not None:
-        with atomic_path(args.output) as temporary:
-            temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        write_record(args.output, record)
 
 
 if __name__ == "__main__":

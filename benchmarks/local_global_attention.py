@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from cpu_time import cpu_times
+from record import write_record
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -39,7 +40,6 @@ from prunus.models.layers.local_global_attention import (
     joint_attention,
     window_attention,
 )
-from prunus.runtime.artifact import atomic_path
 from prunus.runtime.card import ModelCard, TensorSpec, Weights
 from prunus.runtime.compare import Comparison, compare
 from prunus.runtime.errors import CheckFailedError, PrunusError
@@ -259,9 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = measure(options)
         body = {"environment": environment(options.threads), "cases": found}
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(options.output) as temporary:
-            temporary.write_text(json.dumps(body, sort_keys=True, indent=1) + "\n")
+        write_record(options.output, body)
     except PrunusError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code

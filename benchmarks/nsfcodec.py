@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from record import write_record
 
 from prunus.apps.model_files import DEFAULT_CODEC, codec_name
 from prunus.apps.tables import plain_table
-from prunus.runtime.artifact import atomic_path, sha256_of
+from prunus.runtime.artifact import sha256_of
 from prunus.runtime.errors import CheckFailedError
 from prunus.runtime.measure import environment, peak_memory_bytes
 
@@ -176,9 +177,7 @@ def main() -> None:
         "torch_over_back_end": ratios,
         "runs": runs,
     }
-    args.output.parent.mkdir(exist_ok=True)
-    with atomic_path(args.output) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    write_record(args.output, record)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from record import write_record
+
 from prunus.apps.bench_runs import people_runner, run_in_turns, session_runner, torch_runner
 from prunus.apps.model_files import find_model
 from prunus.apps.tables import plain_table
-from prunus.runtime.artifact import atomic_path, read_card, sha256_of
+from prunus.runtime.artifact import read_card, sha256_of
 from prunus.runtime.compare import Comparison
 from prunus.runtime.errors import PrunusError
 from prunus.runtime.host import bfloat16_flag, installed
@@ -233,9 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = {name: CASES[name](settings) for name in options.only or CASES}
         files = {p.name: sha256_of(p) for p in sorted(MODELS.glob("*.onnx"))}
         body = {"environment": environment(settings.threads), "models": files, "cases": found}
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(options.output) as temporary:
-            temporary.write_text(json.dumps(body, sort_keys=True, indent=1) + "\n")
+        write_record(options.output, body)
     except PrunusError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code

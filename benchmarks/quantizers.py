@@ -10,7 +10,6 @@ PyTorch's codes before it is timed. All run in one process in turns, one thread.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from record import write_record
 
 from prunus.apps.tables import plain_table
 from prunus.export.audit import require_clean
@@ -27,7 +27,6 @@ from prunus.export.trace import trace
 from prunus.models.codec.quantizers.interface import EncodeGraph
 from prunus.models.codec.quantizers.zoo import QUANTIZERS, build_quantizer
 from prunus.models.macs import count_parameters
-from prunus.runtime.artifact import atomic_path
 from prunus.runtime.errors import CheckFailedError, PrunusError
 from prunus.runtime.measure import environment, summarise, time_window
 
@@ -103,9 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = measure(max(options.frames, 1), max(options.rounds, 1), options.seconds)
         body = {"environment": environment(1), "frames": options.frames, "cases": found}
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(options.output) as temporary:
-            temporary.write_text(json.dumps(body, sort_keys=True, indent=1) + "\n")
+        write_record(options.output, body)
     except PrunusError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code

@@ -23,10 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from record import write_record
+
 from prunus.apps.bench_runs import run_in_turns, scene_runner, session_runner, torch_runner
 from prunus.apps.bench_targets import real_inputs
 from prunus.apps.tables import plain_table
-from prunus.runtime.artifact import atomic_path, read_card, sha256_of
+from prunus.runtime.artifact import read_card, sha256_of
 from prunus.runtime.compare import Comparison
 from prunus.runtime.errors import PrunusError
 from prunus.runtime.host import bfloat16_flag, installed
@@ -234,8 +236,7 @@ def _keep(path: Path, case: str, found: dict[str, Any], settings: Settings) -> N
         "models": {p.name: sha256_of(p) for p in used},
         "cases": cases | {case: found},
     }
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(body, sort_keys=True, indent=1) + "\n")
+    write_record(path, body)
 
 
 def _stored(result: Comparison) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from record import write_record
 from torch import nn
 
 from prunus.apps.bench_runs import session_runner
@@ -42,7 +43,6 @@ from prunus.models.segmentation.siblings.class_vectors import VECTOR
 from prunus.models.segmentation.siblings.deployed import deploy
 from prunus.models.segmentation.siblings.network import SIBLINGS, build_sibling
 from prunus.models.segmentation.static import StaticEDAFormer
-from prunus.runtime.artifact import atomic_path
 from prunus.runtime.card import ModelCard, TensorSpec, Weights
 from prunus.runtime.compare import compare
 from prunus.runtime.errors import CheckFailedError, PrunusError
@@ -207,9 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cases = [export(name, size, reuse=options.reuse) for name in names]
         found = measure(cases, options)
         body = {"environment": environment(options.threads), "size": options.size, "cases": found}
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(options.output) as temporary:
-            temporary.write_text(json.dumps(body, sort_keys=True, indent=1) + "\n")
+        write_record(options.output, body)
     except PrunusError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from record import write_record
 
 from prunus.apps.bench_separation import graphs, published
 from prunus.apps.tables import plain_table
@@ -36,7 +37,7 @@ from prunus.export.dolphin import export_dolphin
 from prunus.export.separation_samples import draw_mouths
 from prunus.export.verify.separation_metric import snr_db
 from prunus.models.separation.config import dolphin_config
-from prunus.runtime.artifact import atomic_path, sha256_of
+from prunus.runtime.artifact import sha256_of
 from prunus.runtime.compare import compare
 from prunus.runtime.errors import CheckFailedError, PrunusError
 from prunus.runtime.measure import environment
@@ -229,9 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.no_live:
             cases["nano live"] = live("nano", options)
         body = {"environment": environment(options.threads), "cases": cases}
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(options.output) as temporary:
-            temporary.write_text(json.dumps(body, sort_keys=True, indent=1) + "\n")
+        write_record(options.output, body)
     except PrunusError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code

@@ -29,6 +29,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from cpu_time import cpu_times
+from record import write_record
 
 from prunus.apps.bench_runs import run_in_turns, session_runner, torch_runner
 from prunus.apps.tables import plain_table
@@ -42,7 +43,7 @@ from prunus.models.pose.deployed import DeployedPose
 from prunus.models.pose.skeleton import COCO17
 from prunus.models.pose.unitranspose import VARIANTS, UniTransPose, unitranspose_config
 from prunus.models.pose.unitranspose_naive import NaiveUniTransPose
-from prunus.runtime.artifact import atomic_path, sha256_of
+from prunus.runtime.artifact import sha256_of
 from prunus.runtime.card import ModelCard
 from prunus.runtime.compare import Comparison
 from prunus.runtime.errors import CheckFailedError, PrunusError
@@ -172,9 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = {v: measure(v, options) for v in options.variant or ("tiny", "small")}
         body = {"environment": environment(options.threads), "cases": found}
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(options.output) as temporary:
-            temporary.write_text(json.dumps(body, sort_keys=True, indent=1) + "\n")
+        write_record(options.output, body)
     except PrunusError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code

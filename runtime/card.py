@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal
 
+from prunus.runtime.card_reading import RE_EXPORT, build
 from prunus.runtime.codec_card import CodecPostprocess, CodecPreprocess
 from prunus.runtime.errors import ArtifactError, nearest
 from prunus.runtime.face_card import FaceMeshPostprocess, FacesPostprocess
@@ -366,7 +365,7 @@ class ModelCard:
         """
         # Built once more, so that 255 in a field of floats is written like the 255.0 it equals.
         raw = json.loads(json.dumps(dataclasses.asdict(self)))
-        same = dataclasses.asdict(_build(ModelCard, raw, "card"))
+        same = dataclasses.asdict(build(ModelCard, raw, "card"))
         return json.dumps(same, sort_keys=True, separators=(",", ":"))
 
     @staticmethod
@@ -384,78 +383,10 @@ class ModelCard:
                 f"The card has schema version {version}; this prunus reads {SCHEMA_VERSION}.",
                 "Upgrade prunus, or export the model again with this version.",
             )
-        return _build(ModelCard, raw, "card")
+        return build(ModelCard, raw, "card")
 
     @property
     def name(self) -> str:
         """Short name for logs and pictures, e.g. ``evitpose tiny-subpixel L1 fp32``."""
         level = f" {self.tokens.level}" if self.tokens else ""
         return f"{self.model} {self.variant}{level} {self.precision.precision}"
-
-
-RE_EXPORT = "Export the model again: prunus export --help"
-_T = TypeVar("_T")
-
-
-def _build(cls: type[_T], raw: dict[str, Any], path: str) -> _T:
-    hints = typing.get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for key in raw:
-        if key not in names:
-            raise ArtifactError(
-                f"Unknown key '{key}' in {path}{nearest(key, names)}.",
-                "The card may come from another version of prunus; " + RE_EXPORT.lower(),
-            )
-    values: dict[str, Any] = {}
-    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if f.name in raw:
-            values[f.name] = _value(hints[f.name], raw[f.name], f"{path}.{f.name}")
-        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise ArtifactError(f"Key '{f.name}' is missing in {path}.", RE_EXPORT)
-    return cls(**values)
-
-
-def _value(hint: Any, raw: Any, path: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType or origin is typing.Union:
-        return _union(args, raw, path)
-    if origin is Literal:
-        if raw not in args:
-            close = nearest(str(raw), [str(a) for a in args])
-            raise ArtifactError(f"{path} is {raw!r}; expected one of {list(args)}{close}.")
-        return raw
-    if origin is tuple:
-        return _tuple(args, raw, path)
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(raw, dict):
-            raise ArtifactError(f"{path} is a {type(raw).__name__}; expected an object.")
-        return _build(typing.cast("type[Any]", hint), raw, path)
-    if hint is float and isinstance(raw, int) and not isinstance(raw, bool):
-        return float(raw)
-    if not isinstance(raw, hint) or (isinstance(raw, bool) and hint is not bool):
-        raise ArtifactError(f"{path} is {raw!r}; expected {hint.__name__}.")
-    return raw
-
-
-def _tuple(args: tuple[Any, ...], raw: Any, path: str) -> tuple[Any, ...]:
-    if not isinstance(raw, list):
-        raise ArtifactError(f"{path} is {raw!r}; expected a list.")
-    if len(args) == 2 and args[1] is Ellipsis:
-        args = (args[0],) * len(raw)
-    if len(args) != len(raw):
-        raise ArtifactError(f"{path} has {len(raw)} entries; expected {len(args)}.")
-    pairs = enumerate(zip(args, raw, strict=True))
-    return tuple(_value(a, v, f"{path}[{i}]") for i, (a, v) in pairs)
-
-
-def _union(args: tuple[Any, ...], raw: Any, path: str) -> Any:
-    if raw is None and type(None) in args:
-        return None
-    choices = [a for a in args if a is not type(None)]
-    if len(choices) == 1:
-        return _value(choices[0], raw, path)
-    kinds = {next(f.default for f in dataclasses.fields(c) if f.name == "kind"): c for c in choices}
-    kind = raw.get("kind") if isinstance(raw, dict) else None
-    if not isinstance(kind, str) or kind not in kinds:
-        raise ArtifactError(f"{path}.kind is {kind!r}; expected one of {sorted(map(str, kinds))}.")
-    return _build(kinds[kind], raw, path)

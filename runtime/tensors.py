@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from prunus.runtime.card import RE_EXPORT, ModelCard, TensorSpec
+from prunus.runtime.card import ModelCard, TensorSpec
+from prunus.runtime.card_reading import RE_EXPORT
 from prunus.runtime.errors import ArtifactError, TensorError, nearest
 
 
