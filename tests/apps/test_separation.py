@@ -273,6 +273,8 @@ def test_a_stopped_run_leaves_complete_files(tmp_path, portrait, separator):
 class _Camera:
     """The scene, thirty times a second of its own time, until it is closed."""
 
+    shown = 0  # pictures that were taken so far
+
     def __init__(self, portrait: Path) -> None:
         self.info = SourceInfo("camera", 560, 280, 30.0, 0, True)
         self.warnings: list[str] = []
@@ -284,26 +286,31 @@ class _Camera:
         while not self._end.wait(0.02):
             yield Frame(index, self._scenes[index % 5], "", 0)
             index += 1
+            _Camera.shown = index
 
     def close(self) -> None:
         self._end.set()
 
 
 class _Microphone:
-    """Two seconds of noise at 48 kHz, as fast as they are read."""
+    """Two seconds of noise at 48 kHz; every block waits for a new picture, on any machine."""
 
     sample_rate_hz = 48_000
 
     def __init__(self, device: str, wanted_hz: int, block_seconds: float) -> None:
         assert (device, wanted_hz) == ("desk", RATE)
+        self._closed = threading.Event()
 
     def blocks(self, size: int):
         rng = np.random.default_rng(0)
         for _ in range(2 * self.sample_rate_hz // size):
+            seen = _Camera.shown
+            while _Camera.shown == seen and not self._closed.wait(0.002):
+                continue
             yield (0.1 * rng.standard_normal(size)).astype(np.float32)
 
     def close(self) -> None:
-        pass
+        self._closed.set()
 
 
 class _Speaker:
