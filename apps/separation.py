@@ -8,8 +8,6 @@ by how much, and still separates clips.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import time
 from collections import deque
 from collections.abc import Callable
@@ -27,6 +25,7 @@ from prunus.apps.live import Counts, Loop, Panel, announce, check_outputs
 from prunus.apps.model_files import find_model, separation_models
 from prunus.apps.moments import LiveMoments, Moment, Moments, open_moments
 from prunus.apps.overlay import draw_panel
+from prunus.apps.separation_summary import SeparationSummary
 from prunus.apps.sinks import VIDEOS, Sink, open_sink
 from prunus.apps.sources import Frame, Image
 from prunus.apps.voices import VoicePicker
@@ -66,62 +65,6 @@ class SeparationOptions:
     device: str = "cpu"
     switches: BackendOptions | None = None
     quiet: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SeparationSummary:
-    """What a run did.
-
-    Attributes:
-        model: Short name from the card.
-        backend: One line about the session.
-        faces: Number -> seconds in which the face was seen.
-        chosen: Number of the face that was heard last.
-        seconds: Sound that came in.
-        delay_seconds: By which the voice lags behind the sound when live.
-        real_time_factor: Time taken over length of the sound; for live sources the share of the
-            time in which the slowest part was busy. Above 1 cannot be live.
-        dropped_seconds: Sound of the microphone that nobody had time for.
-        first_ms: From the start to the first moment out.
-        stages: Name, p50 and p90 in milliseconds, of each stage.
-        outputs: What was written.
-        notes: What was odd about the input, or went wrong without stopping the run.
-        interrupted: Whether Ctrl-C ended it.
-    """
-
-    model: str
-    backend: str
-    faces: dict[int, float]
-    chosen: int
-    seconds: float
-    delay_seconds: float
-    real_time_factor: float
-    dropped_seconds: float
-    first_ms: float
-    stages: tuple[tuple[str, float, float], ...]
-    outputs: tuple[str, ...]
-    notes: tuple[str, ...]
-    interrupted: bool
-
-    def to_json(self) -> str:
-        """Return sorted, indented JSON."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1)
-
-    def to_text(self) -> str:
-        """Return a few lines for people."""
-        times = "  ".join(f"{name} {p50:.1f}/{p90:.1f}" for name, p50, p90 in self.stages)
-        faces = ", ".join(f"{k} for {v:.1f} s" for k, v in self.faces.items()) or "none"
-        lines = [
-            f"{self.seconds:.2f} s of sound, voice of face {self.chosen}; faces seen: {faces}",
-            f"real-time factor {self.real_time_factor:.2f}, delay {self.delay_seconds:.2f} s, "
-            f"first moment after {self.first_ms / 1000:.2f} s",
-            f"p50/p90 ms: {times}",
-            *(f"wrote {name}" for name in self.outputs),
-            *(f"note: {note}" for note in self.notes),
-        ]
-        if self.interrupted:
-            lines.append("stopped with Ctrl-C; everything above is complete")
-        return "\n".join(lines)
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from prunus.models.codec.quantizers.interface import FrameQuantizer, Quantized
+from prunus.runtime.errors import UsageError
 
 
 class Projected(FrameQuantizer):
@@ -33,8 +34,11 @@ class Projected(FrameQuantizer):
         return self.quantizer.encode(self.inward(x))
 
     def index(self, vectors: Tensor) -> Tensor:
-        """Refuse: raises NotImplementedError."""
-        raise NotImplementedError("the codes of projected vectors cannot be read off")
+        """Refuse: raises UsageError; a projection has no inverse."""
+        raise UsageError(
+            "The codes of projected vectors cannot be read off: a projection has no inverse.",
+            "Keep the codes that encode() returned.",
+        )
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return frames (..., features) of codes (..., K)."""

@@ -7,7 +7,7 @@ import torch
 from prunus.models.codec.quantizers.interface import DecodeGraph, EncodeGraph
 from prunus.models.codec.quantizers.projected import Projected
 from prunus.models.codec.quantizers.scalar import ScalarQuantizer
-from prunus.runtime.errors import TensorError
+from prunus.runtime.errors import TensorError, UsageError
 
 
 def _projected():
@@ -46,7 +46,7 @@ def test_onnx_runtime_gives_the_same_codes(run_onnx) -> None:
 
 def test_what_it_cannot_do_is_refused() -> None:
     projected = _projected()
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(UsageError, match="no inverse"):
         projected.index(torch.zeros(1, 12))
     with pytest.raises(TensorError, match="12"):
         projected(torch.zeros(1, 3))
