@@ -20,6 +20,7 @@ from prunus.runtime.card import ModelCard
 from prunus.runtime.closable import Closable
 from prunus.runtime.errors import ArtifactError, HostError, MissingDependencyError
 from prunus.runtime.session import BackendOptions
+from prunus.runtime.signal_stack import kept_signal_stack
 from prunus.runtime.tensors import check_graph, check_inputs
 
 
@@ -47,11 +48,13 @@ class OpenVinoSession(Closable):
         self._request.infer()
         return dict(self._outputs)
 
+    @kept_signal_stack()
     def close(self) -> None:
         """Free the model; safe to call twice."""
         self._request = self._compiled = None
 
 
+@kept_signal_stack()
 def open_session(
     path: str | Path, card: ModelCard, threads: int | None, device: str, options: BackendOptions
 ) -> OpenVinoSession:
