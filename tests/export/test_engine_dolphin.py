@@ -19,7 +19,7 @@ pytestmark = [
 
 
 def test_lips_and_voice_build(tmp_path) -> None:
-    paths = export_dolphin("nano", seconds=0.4, precision="fp16", output=tmp_path / "nano")
+    paths = export_dolphin("nano", seconds=1.0, precision="fp16", output=tmp_path / "nano")
     # The search for codes and what normalises and squeezes before it stays float32 on purpose.
     for path, share in zip(paths, (0.45, 0.95), strict=True):
         sidecar = build_engine(path, flavour="tensorrt_rtx", min_half_share=share)
