@@ -24,7 +24,7 @@ from prunus.runtime.errors import PrunusError, SourceError
 from prunus.runtime.progress import ConsoleProgress
 
 if TYPE_CHECKING:
-    from prunus.runtime.session import Session
+    from prunus.runtime.session import BackendOptions, Session
 
 CLIP = Path(__file__).parent / "media" / "pedestrians.mp4"
 PORTRAIT = "synthetic:480x480@0*{}"  # a camera moving over the bundled portrait
@@ -126,6 +126,7 @@ def _run(options: argparse.Namespace, model: Path, sinks: tuple[str, ...]) -> Ru
             models=(str(model),),
             max_frames=options.frames,
             backend=options.backend,
+            switches=_same_arithmetic(),
         )
     )
     if summary.interrupted:
@@ -149,6 +150,13 @@ def _blur(options: argparse.Namespace, folder: Path) -> Path:
     return video
 
 
+def _same_arithmetic() -> BackendOptions:
+    """Return switches that keep back ends at float32: only some levels may use bfloat16."""
+    from prunus.runtime.session import BackendOptions
+
+    return BackendOptions(inference_precision="f32")
+
+
 def time_in_turns(models: dict[str, str], backend: str) -> dict[str, Timing]:
     """Time one run of each model (name -> path) in turns within this process.
 
@@ -156,7 +164,8 @@ def time_in_turns(models: dict[str, str], backend: str) -> dict[str, Timing]:
     """
     from prunus import runtime
 
-    sessions = {name: runtime.open(path, backend) for name, path in models.items()}
+    same = _same_arithmetic()
+    sessions = {name: runtime.open(path, backend, options=same) for name, path in models.items()}
     samples: dict[str, list[float]] = {name: [] for name in models}
     try:
         for turn in range(_TURNS + 1):
