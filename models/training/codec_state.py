@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
+from prunus.models.training.saved_run import MEMORY, WEIGHTS, read_run
 from prunus.models.training.train_state import Average, Clock
-from prunus.runtime.errors import ArtifactError
-
-WEIGHTS, MEMORY = "weights.safetensors", "optimiser.pt"
 
 
 @dataclass(frozen=True)
@@ -73,27 +71,10 @@ def load_saved_codec(folder: Path) -> CodecCheckpoint:
     Raises:
         ArtifactError: there is none.
     """
-    from safetensors import safe_open
-
-    weights, memory = folder / WEIGHTS, folder / MEMORY
-    if not weights.is_file():
-        raise ArtifactError(
-            f"There is no checkpoint in {folder}.",
-            "Start a training first, or name its folder with --out.",
-        )
-    with safe_open(str(weights), "pt") as file:
-        facts = file.metadata()
-    tensors = load_file(str(weights))
-    clock = Clock(**json.loads(facts["clock"]))
-    states = None
-    if memory.is_file():
-        saved = torch.load(memory, weights_only=True, map_location="cpu")
-        states = saved["states"] if saved["step"] == clock.step else None
-    pick = {
-        prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        for prefix in ("network.", "average.", "judge.")
-    }
+    saved = read_run(folder, ("network.", "average.", "judge."))
+    clock = Clock(**json.loads(saved.facts["clock"]))
+    pick, states = saved.tensors, saved.states_at(clock.step)
     return CodecCheckpoint(
         pick["network."], pick["average."], pick["judge."], states, clock,
-        json.loads(facts["config"]),
+        json.loads(saved.facts["config"]),
     )  # fmt: skip

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
+from prunus.models.training.saved_run import MEMORY, WEIGHTS, read_run
 from prunus.models.training.train_state import Average, Clock
-from prunus.runtime.errors import ArtifactError
 
 CLASSES = 2
-_WEIGHTS, _MEMORY = "weights.safetensors", "optimiser.pt"
 
 
 def fresh_network(variant: str, seed: int) -> EDAFormer:
@@ -110,7 +109,7 @@ def save(
     }
     tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
     tensors |= {f"average.{k}": v.contiguous() for k, v in average.state.items()}
-    weights, memory = folder / _WEIGHTS, folder / _MEMORY
+    weights, memory = folder / WEIGHTS, folder / MEMORY
     save_file(tensors, f"{weights}.part", metadata=facts)
     torch.save({"step": clock.step, "states": optimisers.state()}, f"{memory}.part")
     os.replace(f"{weights}.part", weights)
@@ -119,7 +118,7 @@ def save(
 
 def saved_in(folder: Path) -> bool:
     """Tell whether a folder holds a checkpoint."""
-    return (folder / _WEIGHTS).is_file()
+    return (folder / WEIGHTS).is_file()
 
 
 def load(folder: Path) -> Checkpoint:
@@ -128,26 +127,10 @@ def load(folder: Path) -> Checkpoint:
     Raises:
         ArtifactError: there is no checkpoint.
     """
-    from safetensors import safe_open
-
-    weights, memory = folder / _WEIGHTS, folder / _MEMORY
-    if not weights.is_file():
-        raise ArtifactError(
-            f"no checkpoint found in {folder}",
-            "start a training first, or name its folder with --out",
-        )
-    with safe_open(str(weights), "pt") as file:
-        facts = file.metadata()
-    tensors = load_file(str(weights))
+    saved = read_run(folder, ("network.", "average."))
+    facts = saved.facts
     clock = Clock(
         int(facts["step"]), int(facts["samples"]), float(facts["seconds"]), int(facts["stage"])
     )
-    states = None
-    if memory.is_file():
-        stored = torch.load(memory, weights_only=True, map_location="cpu")
-        states = stored["states"] if stored["step"] == clock.step else None
-    pick = {
-        prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        for prefix in ("network.", "average.")
-    }
+    pick, states = saved.tensors, saved.states_at(clock.step)
     return Checkpoint(pick["network."], pick["average."], states, clock, facts["variant"])

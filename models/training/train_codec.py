@@ -33,7 +33,8 @@ from prunus.models.codec.nsfcodec import (
 )
 from prunus.models.training.codec_export import export_codec_weights
 from prunus.models.training.codec_losses import SpectralLoss, pitch_agreement, pitch_loss
-from prunus.models.training.codec_state import WEIGHTS, load_saved_codec, save_codec
+from prunus.models.training.codec_state import load_saved_codec, save_codec
+from prunus.models.training.saved_run import WEIGHTS
 from prunus.models.training.schedule import rate_factor
 from prunus.models.training.spectrum_discriminator import SpectrumDiscriminator
 from prunus.models.training.speech_batches import SpeechAugment, SpeechBatches, read_recordings

@@ -25,7 +25,8 @@ from prunus.models.separation.config import DolphinConfig, dolphin_config
 from prunus.models.separation.deployed import MOUTH_MEAN, MOUTH_STD
 from prunus.models.separation.dolphin import Dolphin
 from prunus.models.separation.lip_coder import LipQuantizer
-from prunus.models.training.codec_state import WEIGHTS, load_saved_codec, save_codec
+from prunus.models.training.codec_state import load_saved_codec, save_codec
+from prunus.models.training.saved_run import WEIGHTS
 from prunus.models.training.schedule import rate_factor
 from prunus.models.training.separation_scores import limited_snr, si_sdr
 from prunus.models.training.train_state import Average, Clock

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
@@ -15,6 +15,7 @@ from prunus.models.checkpoints.read import read_checkpoint
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.training.joint_readout import JointReadout
 from prunus.models.training.pose_init import cosine_filters, mimic_attention, sine_positions
+from prunus.models.training.saved_run import MEMORY, WEIGHTS, read_run
 from prunus.runtime.errors import ArtifactError
 
 _POSITIONS = "pos_embed"
@@ -195,7 +196,7 @@ def save_checkpoint(
     tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
     tensors |= {f"readout.{k}": v.contiguous() for k, v in readout.state_dict().items()}
     tensors |= {f"average.{k}": v.contiguous() for k, v in average.state.items()}
-    weights, memory = folder / "weights.safetensors", folder / "optimiser.pt"
+    weights, memory = folder / WEIGHTS, folder / MEMORY
     save_file(tensors, f"{weights}.part", metadata=facts)
     torch.save({"step": clock.step, "states": optimisers.state()}, f"{memory}.part")
     os.replace(f"{weights}.part", weights)
@@ -221,28 +222,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         ArtifactError: there is no checkpoint.
     """
-    from safetensors import safe_open
-
-    weights, memory = folder / "weights.safetensors", folder / "optimiser.pt"
-    if not weights.is_file():
-        raise ArtifactError(
-            f"no checkpoint found in {folder}",
-            "start a training first, or name its folder with --out",
-        )
-    with safe_open(str(weights), "pt") as file:
-        facts = file.metadata()
-    tensors = load_file(str(weights))
+    saved = read_run(folder, ("network.", "readout.", "average."))
+    facts = saved.facts
     clock = Clock(
         int(facts["step"]), int(facts["samples"]), float(facts["seconds"]), int(facts["stage"])
     )
-    states = None
-    if memory.is_file():
-        saved = torch.load(memory, weights_only=True, map_location="cpu")
-        states = saved["states"] if saved["step"] == clock.step else None
-    pick = {
-        prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        for prefix in ("network.", "readout.", "average.")
-    }
+    pick, states = saved.tensors, saved.states_at(clock.step)
     size = (int(facts["height"]), int(facts["width"]))
     return Checkpoint(
         pick["network."], pick["readout."], pick["average."], states, clock, size, facts["variant"]
