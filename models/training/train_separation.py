@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -43,6 +43,7 @@ _COMMITMENT = 0.1
 _SCALE = 0.1  # of the layers' branches at the start, published: 1e-5
 _GATE = -2.0  # bias of the lip coder's gates at the start, published: -10
 _SOFT = 0.2  # of the decoder's filters at the start
+_LATE = 0.6  # of the run, from where mixtures have their late length
 _PLAIN = round(255 * MOUTH_MEAN)  # grey crop that says nothing
 
 
@@ -67,6 +68,8 @@ class SeparationTrainConfig:
         control: Train without lips; either voice is right.
         bf16: Compute in bfloat16 where the device gains by it.
         rules: How mixtures are made.
+        late_frames: Frames per mixture in the last part of the run, None for those of `rules`:
+            short mixtures teach more per second of the machine, long ones are what is deployed.
     """
 
     out: Path
@@ -85,6 +88,7 @@ class SeparationTrainConfig:
     control: bool = False
     bf16: bool = False
     rules: MixtureRules = field(default_factory=MixtureRules)
+    late_frames: int | None = None
 
     def __post_init__(self) -> None:
         if self.minutes is None and self.steps is None:
@@ -144,11 +148,16 @@ class SeparationTrainer:
         """Train until the time or the steps are used up, then save."""
         config = self.config
         speakers = read_speakers(config.data, "train")
-        batches = MixtureBatches(speakers, config.batch, config.seed, config.rules)
+        late = replace(config.rules, frames=config.late_frames or config.rules.frames)
+        early_batches, late_batches = (
+            MixtureBatches(speakers, config.batch, config.seed, rules)
+            for rules in (config.rules, late)
+        )
         config.out.mkdir(parents=True, exist_ok=True)
         mark = saved = time.monotonic()
         with (config.out / "log.jsonl").open("a") as log:
             while self.progress() < 1:
+                batches = early_batches if self.progress() < _LATE else late_batches
                 facts = self.step(batches[self.clock.step])
                 now = time.monotonic()
                 self.clock.seconds, mark = self.clock.seconds + now - mark, now
@@ -276,6 +285,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=2, help="mixtures per step")
     parser.add_argument("--frames", type=int, default=50, help="video frames per mixture")
+    parser.add_argument("--late-frames", type=int, help="the same, after 60 %% of the run")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16 (for a GPU)")
     parser.add_argument("--control", action="store_true", help="without lips, for comparison")
@@ -285,7 +295,7 @@ def main() -> None:
     config = SeparationTrainConfig(
         args.out, args.data, args.minutes, args.steps, variant=args.variant, device=args.device,
         seed=args.seed, batch=args.batch, rate=args.rate, bf16=args.bf16, control=args.control,
-        rules=MixtureRules(frames=args.frames),
+        rules=MixtureRules(frames=args.frames), late_frames=args.late_frames,
     )  # fmt: skip
     SeparationTrainer(config, resume=args.resume == "auto").run()
 
