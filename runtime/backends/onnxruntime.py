@@ -111,6 +111,10 @@ def _settings(ort: Any, threads: int, options: BackendOptions, record: bool) -> 
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 3  # it writes to stderr; errors come as exceptions as well
     settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spin)))
+    if not (record or options.plan_memory):  # only nodes on the CPU
+        # A planned buffer is held from the first to the last of the nodes that share it, and the
+        # pattern doubles everything after the first run.
+        settings.enable_mem_reuse = settings.enable_mem_pattern = False
     if record:
         settings.add_session_config_entry(_RECORD_PLACEMENT, "1")
     if options.profile_path:

@@ -207,6 +207,26 @@ def test_dropped_provider_is_an_error(artifact, monkeypatch) -> None:
         runtime.open(artifact, "onnxruntime", device="cuda")
 
 
+def test_onnxruntime_gives_the_same_with_and_without_a_memory_plan(artifact, tiny_inputs) -> None:
+    answers = []
+    for plan in (False, True):
+        options = BackendOptions(plan_memory=plan)
+        with runtime.open(artifact, "onnxruntime", options=options) as session:
+            for _ in range(2):  # the pattern is used from the second run on
+                found = session.run(tiny_inputs)
+            answers.append({name: array.copy() for name, array in found.items()})
+    assert all(np.array_equal(array, answers[1][name]) for name, array in answers[0].items())
+
+
+@pytest.mark.parametrize(("plan", "record"), [(False, False), (True, False), (False, True)])
+def test_onnxruntime_plans_memory_on_request_and_off_the_cpu(plan, record) -> None:
+    import onnxruntime
+
+    options = BackendOptions(plan_memory=plan)
+    settings = ort_backend._settings(onnxruntime, 1, options, record=record)
+    assert settings.enable_mem_reuse == settings.enable_mem_pattern == (plan or record)
+
+
 def test_real_placement_report_has_the_shape_we_read(artifact) -> None:
     import onnxruntime
 
