@@ -194,23 +194,36 @@ def make_small(path: Path, config: NsfCodecConfig) -> None:
     write_model(compact(model, matrices), card, path)
 
 
-def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> torch.nn.Module:
-    """Rebuild the module of one graph, see `prunus.export.scripts`.
+def network_of(card: ModelCard, checkpoint: str | Path | None = None) -> NsfCodec:
+    """Return the network that a card's file was exported from.
+
+    Args:
+        card: Of the encoder or the decoder.
+        checkpoint: A file of the trainer, None for the shipped or random weights.
 
     Raises:
         ArtifactError: the weights are others than the card's.
     """
     kind, _, seed = card.weights.sha256.partition(":")
     if kind == RANDOM:
-        network = untrained_nsf(int(seed))
-    else:
-        network, weights = find_network(checkpoint, 0)
-        if weights.sha256 != card.weights.sha256:
-            raise ArtifactError(
-                f"The model was exported from weights with sha256 {card.weights.sha256[:12]}..., "
-                f"not {weights.sha256[:12]}...",
-                "Give the file that was exported with --checkpoint.",
-            )
+        return untrained_nsf(int(seed))
+    network, weights = find_network(checkpoint, 0)
+    if weights.sha256 != card.weights.sha256:
+        raise ArtifactError(
+            f"The model was exported from weights with sha256 {card.weights.sha256[:12]}..., "
+            f"not {weights.sha256[:12]}...",
+            "Give the file that was exported with --checkpoint.",
+        )
+    return network
+
+
+def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> torch.nn.Module:
+    """Rebuild the module of one graph, see `prunus.export.scripts`.
+
+    Raises:
+        ArtifactError: the weights are others than the card's.
+    """
+    network = network_of(card, checkpoint)
     if not isinstance(card.preprocess, CodecPreprocess):
         raise ArtifactError(f"The card describes {card.name}; expected a graph of a codec.")
     return pick(build_graphs(network, card.preprocess.frames), card)

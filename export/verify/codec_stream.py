@@ -1,5 +1,6 @@
 """How far a stream through exported graphs is from the offline PyTorch network.
 
+    python -m prunus.export.verify.codec_stream                      # the codec that ships
     python -m prunus.export.verify.codec_stream wavtokenizer-tok75-fp32 --seconds 8
 
 `prunus check` compares single graphs. This compares what users get: a whole sound in steps or
@@ -21,16 +22,17 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from prunus.export.codec_graphs import network_of
+from prunus.export import codec_graphs, nsfcodec
 from prunus.export.codec_samples import find_sound
 from prunus.export.verify.codec_metric import snr_db
+from prunus.models.zoo import model_path
 from prunus.runtime.audio_quality import mel_distance_db
 from prunus.runtime.card import ModelCard
 from prunus.runtime.errors import PrunusError, UsageError
 from prunus.runtime.tasks.codec import SpeechCodec
 
 Codes = Mapping[str, npt.NDArray[np.int64]]
-KNOWN = ("wavtokenizer", "fusecodec", "freecodec")
+KNOWN = ("nsfcodec", "wavtokenizer", "fusecodec", "freecodec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class OfflineEncoder(nn.Module):
             return (self.network.encode(sound)[1],)
         if self.model == "fusecodec":
             return (self.network.encode(sound.unsqueeze(1)),)
+        if self.model == "nsfcodec":
+            return cast(tuple[torch.Tensor, ...], self.network.encode(sound))
         return (*self.network.encode(sound), self.network.speaker(sound))
 
 
@@ -117,11 +121,16 @@ def stream_deviation(
     card: ModelCard = codec.sessions["encoder"].card
     form = codec.format
     if card.model not in KNOWN:
-        raise UsageError(f"Got the codec {card.model}; expected one of {', '.join(KNOWN)}.")
+        raise UsageError(
+            f"Got the codec {card.model}, whose offline form is not known here; "
+            f"expected one of {', '.join(KNOWN)}.",
+            "Teach it to OfflineEncoder and OfflineDecoder; `prunus check` judges its graphs.",
+        )
     sound = sound[: len(sound) // (form.hop * form.stride) * form.hop * form.stride]
     if not len(sound):
         raise UsageError("The sound is shorter than a frame.", "Give a longer one.")
-    network: Any = network_of(card, checkpoint)
+    find: Any = nsfcodec if card.model == "nsfcodec" else codec_graphs
+    network: Any = find.network_of(card, checkpoint)
     encoder, decoder = (c(network, card.model).eval() for c in (OfflineEncoder, OfflineDecoder))
     with torch.inference_mode():
         offline = encoder(torch.from_numpy(sound)[None])
@@ -148,14 +157,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", help="NAME of NAME-encoder.onnx and NAME-decoder.onnx")
+    parser.add_argument(
+        "name", nargs="?", help="NAME of NAME-encoder.onnx and NAME-decoder.onnx; default: shipped"
+    )
     parser.add_argument("--sound", help="a recording; default: voice-like sound")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--checkpoint", help="imported weights that it was exported from")
     parser.add_argument("--backend", default="onnxruntime")
     options = parser.parse_args(arguments)
     try:
-        with SpeechCodec.open(options.name, options.backend) as codec:
+        name = options.name or model_path(nsfcodec.SHIPPED[0])
+        with SpeechCodec.open(name, options.backend) as codec:
             rate = codec.format.sample_rate_hz
             sound = find_sound(options.sound, rate, options.seconds)[0]
             sound = sound[: round(options.seconds * rate)]
