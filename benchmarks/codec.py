@@ -4,26 +4,30 @@
     python benchmarks/codec.py --only wavtokenizer   # against PyTorch eager and EnCodec-24k
     python benchmarks/codec.py --quick               # the same tables with short turns
 
-Each runner has a process of its own; runners take turns A B A B. Weights are random: latency does
-not depend on them. The peer EnCodec-24k needs `transformers` (extra ``peer``) and is left out
-without it. The codec that ships is timed step by step in `benchmarks/nsfcodec.py`.
+Each runner has a process of its own; runners take turns A B A B. Weights are random but for the
+codec that ships: latency does not depend on them. FuseCodec's deployed network is SpeechTokenizer's
+generator. The peer EnCodec-24k needs `transformers` (extra ``peer``) and is left out without it.
+What every back end computes is compared with ONNX Runtime. The record is written after each codec.
+The codec that ships is timed step by step in `benchmarks/nsfcodec.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from record import write_record
 
 from prunus.apps.bench_runs import run_in_turns
+from prunus.apps.model_files import DEFAULT_CODEC, codec_name
 from prunus.apps.tables import plain_table
 from prunus.runtime.artifact import sha256_of
 from prunus.runtime.compare import Comparison
@@ -32,13 +36,14 @@ from prunus.runtime.host import bfloat16_flag, installed
 from prunus.runtime.measure import environment
 from prunus.runtime.progress import ConsoleProgress
 from prunus.runtime.runner import RunnerSpec
+from prunus.runtime.tasks.codec import find_parts
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / ".cache" / "bench"
 RESULTS = Path(__file__).resolve().parent / "results"
 _RUNNERS = "codec_runners"
 # Length of the sound: whole frames, and for WavTokenizer the window that it was trained on.
-SECONDS = {"wavtokenizer": 3.0, "fusecodec": 3.0, "freecodec": 3.2}
+SECONDS = {"wavtokenizer": 3.0, "fusecodec": 3.0, "freecodec": 3.2, "nsfcodec": 3.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,9 @@ class Settings:
 
 
 def model(name: str) -> str:
-    """Return NAME of a codec's files with random weights, exported on first use."""
+    """Return NAME of a codec's files: those that ship, or random ones, exported on first use."""
+    if name == DEFAULT_CODEC:
+        return codec_name(name)
     base = MODELS / f"{name}-fp32"
     if not Path(f"{base}-decoder.onnx").is_file():
         from prunus.export.freecodec import export_freecodec
@@ -97,28 +104,61 @@ def compare(name: str, settings: Settings) -> dict[str, Any]:
         entries.append(
             runner(f"{name} torch-compile", "torch_codec", name, "compile", length, threads=threads)
         )
-    entries += [
-        runner(f"{name} {b}", "runtime_codec", files, b, length, threads=threads)
-        for b in backends()
-    ]
-    if name == "wavtokenizer" and installed("transformers"):
-        entries.append(
-            runner("encodec-24k torch-eager", "encodec", "eager", length, threads=threads)
-        )
-    with ConsoleProgress(name) as progress:
-        result = run_in_turns(
-            entries, rounds=settings.rounds, seconds=settings.seconds, progress=progress
-        )
+    with tempfile.TemporaryDirectory(prefix="prunus-bench-") as folder:
+        kept = {b: f"{folder}/{b}.npz" for b in backends()}
+        entries += [
+            runner(f"{name} {b}", "runtime_codec", files, b, length, path, threads=threads)
+            for b, path in kept.items()
+        ]
+        if name == "wavtokenizer" and installed("transformers"):
+            entries.append(
+                runner("encodec-24k torch-eager", "encodec", "eager", length, threads=threads)
+            )
+        with ConsoleProgress(name) as progress:
+            result = run_in_turns(
+                entries, rounds=settings.rounds, seconds=settings.seconds, progress=progress
+            )
+        outcomes = {b: dict(np.load(path)) for b, path in kept.items()}
     print(f"\n## {name}: {length} s of sound, coded and decoded\n{result.to_text()}", flush=True)
-    stored: dict[str, Any] = json.loads(result.to_json())
-    stored["sound_seconds"] = SECONDS[name]
-    stored["work"] = _work(name, result)
-    return stored
+    return {
+        "results": [
+            {
+                "name": r.spec.name,
+                "ratio": round(r.ratio, 4),
+                "ratio_range": [round(x, 4) for x in r.ratio_range],
+                "p50_ms": round(r.latency.p50_ms, 3),
+                "p99_ms": round(r.latency.p99_ms, 3),
+                "calls": r.latency.n,
+                "peak_memory_mib": round(r.peak_memory_bytes / 2**20),
+                "cold_start_ms": round(r.cold_start_ms),
+            }
+            for r in result.results
+        ],
+        "sound_seconds": SECONDS[name],
+        "work": _work(name, result),
+        "against_onnxruntime": _agreement(name, outcomes),
+        "models": {p.name: sha256_of(p) for p in find_parts(files).values()},
+    }
+
+
+def _agreement(name: str, outcomes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Print and return how far each back end is from ONNX Runtime: equal codes, SNR of sound."""
+    first, *others = outcomes.values()
+    found = {}
+    for backend, other in zip(list(outcomes)[1:], others, strict=True):
+        noise = first["sound"].astype(np.float64) - other["sound"]
+        power = float((first["sound"].astype(np.float64) ** 2).sum())
+        snr = 10.0 * np.log10(power / max(float((noise**2).sum()), 1e-30))
+        equal = 100.0 * float((first["codes"] == other["codes"]).mean())
+        found[backend] = {"equal_codes_percent": round(equal, 2), "snr_db": round(float(snr), 1)}
+        print(f"{name} {backend} against ONNX Runtime: {equal:.2f} % of codes equal, sound of the "
+              f"same codes {snr:.1f} dB SNR")  # fmt: skip
+    return found
 
 
 def _work(name: str, result: Comparison) -> dict[str, Any]:
     """Print and return multiply-accumulates per second of sound, and real-time factors."""
-    from codec_runners import encodec_macs_per_second, halves, macs_per_second
+    from codec_networks import encodec_macs_per_second, halves, macs_per_second
 
     encode, decode = macs_per_second(*halves(name))
     rows, found = [], {"encode": encode, "decode": decode}
@@ -162,15 +202,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     begin = time.perf_counter()
     try:
-        names = options.only or list(SECONDS)
-        found = {name: compare(name, settings) for name in names}
-        files = sorted(p for name in names for p in MODELS.glob(f"{name}-fp32-*.onnx"))
-        body = {
-            "environment": environment(settings.threads),
-            "models": {p.name: sha256_of(p) for p in files},
-            "cases": found,
-        }
-        write_record(options.output, body)
+        body: dict[str, Any] = {"environment": environment(settings.threads), "cases": {}}
+        for name in options.only or list(SECONDS):
+            body["cases"][name] = compare(name, settings)
+            write_record(options.output, body)
     except PrunusError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code
