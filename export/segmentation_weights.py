@@ -12,6 +12,7 @@ import torch
 
 from prunus.models import zoo
 from prunus.models.checkpoints.edaformer import ImportedSegmentation, convert_edaformer
+from prunus.models.checkpoints.header import read_header
 from prunus.models.checkpoints.read import load_raw
 from prunus.models.segmentation.classes import Colour, class_names, palette
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
@@ -146,7 +147,7 @@ def _names(
 
     A file that ``prunus models import`` wrote keeps them beside its tensors.
     """
-    about = _about(path) if path.suffix == ".safetensors" else {}
+    about = _about(path)
     names, colours = imported.classes, imported.palette
     if len(about.get("classes", ())) == len(names):
         names = tuple(about["classes"])
@@ -156,12 +157,8 @@ def _names(
 
 
 def _about(path: Path) -> dict[str, Any]:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        text = (file.metadata() or {}).get("prunus", "{}")
     try:
-        about: dict[str, Any] = json.loads(text)
+        about: dict[str, Any] = json.loads(read_header(path).get("prunus", "{}"))
     except ValueError:
         return {}
     return about if isinstance(about, dict) else {}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from prunus.models.unpack import PACKED, unpacked
 from prunus.runtime.artifact import sha256_of
 from prunus.runtime.errors import ArtifactError, UsageError, nearest
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Kind = Literal["checkpoint", "artifact"]
 TABLE = Path(__file__).with_name("zoo.toml")
 WEIGHTS = Path(__file__).with_name("weights")
-_SUFFIXES = {"checkpoint": (".safetensors", ".safetensors.xz"), "artifact": (".onnx",)}
+_SUFFIXES = {"checkpoint": (".safetensors", ".safetensors.xz"), "artifact": (".onnx", ".onnx.xz")}
 _REINSTALL = "Install prunus again, or copy the file from a good installation."
 
 
@@ -42,6 +43,7 @@ class Entry:
         licence: SPDX identifier of the numbers, not of the code.
         origin: Who made them, from what.
         config: What rebuilds the network or describes the graph, e.g. ``{"variant": "tiny"}``.
+        plain_sha256: Hash of the graph inside an artifact that is stored as ``.xz``.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Entry:
     licence: str
     origin: str
     config: dict[str, str | int] = dataclasses.field(default_factory=dict, hash=False)
+    plain_sha256: str = ""
 
     @property
     def path(self) -> Path:
@@ -105,7 +108,7 @@ def _entry(row: dict[str, Any], number: int) -> Entry:
     for key in row:
         if key not in fields:
             raise ArtifactError(f"{title} has the unknown key '{key}'{nearest(key, list(fields))}.")
-    missing = [n for n in fields if n not in row and n != "config"]
+    missing = [n for n in fields if n not in row and n not in ("config", "plain_sha256")]
     if missing:
         raise ArtifactError(f"{title} lacks {', '.join(missing)}.")
     for key, value in row.items():
@@ -122,8 +125,12 @@ def _check_values(entry: Entry, title: str) -> None:
     if entry.kind not in typing.get_args(Kind):
         known = ", ".join(typing.get_args(Kind))
         raise ArtifactError(f"{title} is of kind '{entry.kind}'; expected one of {known}.")
-    if not re.fullmatch(r"[0-9a-f]{64}", entry.sha256):
-        raise ArtifactError(f"{title} has a sha256 that is not 64 lower-case hexadecimal digits.")
+    packed = entry.kind == "artifact" and entry.file.endswith(PACKED)
+    for key in ("sha256", "plain_sha256") if packed else ("sha256",):
+        if not re.fullmatch(r"[0-9a-f]{64}", getattr(entry, key)):
+            raise ArtifactError(
+                f"{title} has a {key} that is not 64 lower-case hexadecimal digits."
+            )
     endings = _SUFFIXES[entry.kind]
     if not re.fullmatch(r"[\w.-]+", entry.file) or not entry.file.endswith(endings):
         raise ArtifactError(
@@ -153,12 +160,17 @@ def find(name: str) -> Entry:
 def model_path(name: str) -> Path:
     """Return the path of a shipped file, after comparing it with its hash.
 
+    A graph that is stored compressed is unpacked into the user's cache first.
+
     Raises:
         UsageError: nothing of that name ships.
         ArtifactError: the file is missing or damaged.
+        HostError: there is no place to unpack it to.
     """
     entry = find(name)
     verify(entry)
+    if entry.kind == "artifact" and entry.file.endswith(PACKED):
+        return unpacked(entry.path, entry.plain_sha256)
     return entry.path
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.models.checkpoints.header import read_header
 from prunus.models.checkpoints.read import read_checkpoint, unwrap
 from prunus.models.codec.freecodec import FreeCodec
 from prunus.models.codec.layers.weight_norm import fold_weight_norm
@@ -152,13 +153,8 @@ def load_codec(path: str | Path, model: str) -> tuple[nn.Module, str, dict[str, 
         ArtifactError: no such file, or not one of ours.
         UsageError: it holds another model.
     """
-    from safetensors import safe_open
-
     state = read_checkpoint(path)
-    about: dict[str, Any] = {}
-    if Path(path).suffix == ".safetensors":
-        with safe_open(str(path), framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+    about: dict[str, Any] = json.loads(read_header(path).get(_KEY, "{}"))
     if "variant" not in about or "model" not in about:
         raise ArtifactError(
             f"{path} was not made by 'prunus models import'.",

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from prunus.models.checkpoints.header import read_header
 from prunus.runtime.artifact import atomic_path
 from prunus.runtime.errors import ArtifactError
 
@@ -70,15 +71,7 @@ def read_own(path: str | Path) -> OwnDolphin | None:
     Raises:
         ArtifactError: the header is ours and cannot be read.
     """
-    if Path(path).suffix != ".safetensors" or not Path(path).is_file():
-        return None
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), "pt") as file:
-            header = file.metadata() or {}
-    except SafetensorError:
-        return None  # told by whoever reads the tensors
+    header = read_header(path)
     if _KEY not in header:
         return None
     try:

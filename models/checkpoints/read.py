@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from prunus.models.checkpoints.compact import restore
+from prunus.models.checkpoints.header import SAFETENSORS
 from prunus.runtime.errors import ArtifactError, MissingDependencyError
 
-SAFETENSORS = (".safetensors", ".safetensors.xz")
 _WRAPPERS = ("state_dict", "model")
 _PREFIXES = ("module.", "model.")  # DistributedDataParallel and framework wrappers
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunus.models.checkpoints.header import read_header
 from prunus.models.codec.nsfcodec import NsfCodec, NsfCodecConfig
 from prunus.runtime.artifact import atomic_path
 from prunus.runtime.errors import ArtifactError, UsageError
@@ -94,14 +95,13 @@ def load_nsf(path: str | Path) -> tuple[NsfCodec, dict[str, Any]]:
     Raises:
         ArtifactError: no such file, or not one of these.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not Path(path).is_file():
         raise ArtifactError(f"There are no weights at {path}.", "Name a .safetensors file.")
     try:
-        with safe_open(str(path), framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+        about = json.loads(read_header(path).get(_KEY, "{}"))
         state = load_file(str(path))
     except (SafetensorError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read as weights: {error}.") from None

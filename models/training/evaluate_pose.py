@@ -24,9 +24,9 @@ from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.tokens.plan import LEVELS, evitpose_plan
 from prunus.models.training.augment import box_to_centre_size, udp_matrix
 from prunus.models.training.evaluation_sets import HeldOut, held_out_sets
-from prunus.models.training.export_weights import record_path
 from prunus.models.training.movenet_teacher import SinglePose
 from prunus.models.training.oks import PoseScores, score_poses
+from prunus.models.training.shipping import record_path
 from prunus.models.training.train_state import load_checkpoint
 
 Reader = Callable[[HeldOut], np.ndarray]

@@ -12,16 +12,15 @@ import platform
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from prunus.models.checkpoints.compact import STORAGE, compress
 from prunus.models.segmentation.classes import PERSON
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
 from prunus.models.training import segmentation_state
+from prunus.models.training.shipping import write_weights
 from prunus.models.training.train_segmentation import DATA_RECORD, STAGES
-from prunus.runtime.artifact import sha256_of
 
-SHIPPED = Path(__file__).parents[1] / "weights" / "edaformer_t_person.safetensors"
+SHIPPED = Path(__file__).parents[1] / "weights" / "edaformer_t_person.safetensors.xz"
 
 # What a training set was made of, by folder of the cache.
 _SOURCES = {
@@ -81,7 +80,8 @@ def export_weights(run: Path, target: Path = SHIPPED) -> Path:
 
     Args:
         run: Training folder.
-        target: ``.safetensors`` file; replaced only when the new one is complete.
+        target: ``.safetensors`` or ``.safetensors.xz`` file; replaced only when the new one is
+            complete.
 
     Raises:
         ArtifactError: the run has no checkpoint.
@@ -89,15 +89,8 @@ def export_weights(run: Path, target: Path = SHIPPED) -> Path:
     saved = segmentation_state.load(run)
     about = {"classes": PERSON.names, "model": "edaformer", "palette": PERSON.palette,
              "variant": saved.variant, "fresh": []}  # fmt: skip
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".part")
-    save_file(shipped_state(saved), str(partial), metadata={"prunus": json.dumps(about)})
-    partial.chmod(0o644)  # safetensors writes for the owner alone
-    os.replace(partial, target)
     record = provenance(saved, json.loads((run / DATA_RECORD).read_text(encoding="utf-8")))
-    record |= {"file": target.name, "sha256": sha256_of(target), "size": target.stat().st_size}
-    target.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    return target
+    return write_weights(target, shipped_state(saved), {"prunus": json.dumps(about)}, record)
 
 
 def main() -> None:

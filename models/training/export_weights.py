@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import lzma
 import os
 import platform
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.training.pose_dataset import DATA_RECORD
 from prunus.models.training.schedule import STAGES
+from prunus.models.training.shipping import record_path, write_weights
 from prunus.models.training.train_state import Checkpoint, load_checkpoint, resize_positions
 from prunus.runtime.artifact import sha256_of
 
@@ -37,11 +36,6 @@ _SOURCES = {
 
 
 START_RECORD = "start.json"  # in the folder of a run that began with somebody's weights
-
-
-def record_path(weights: Path) -> Path:
-    """Return the path of the record beside a weights file: ``<name>.json``."""
-    return weights.with_name(weights.name.partition(".safetensors")[0] + ".json")
 
 
 def record_start(run: Path, weights: Path) -> None:
@@ -114,13 +108,6 @@ def export_weights(run: Path, target: Path = SHIPPED, device: str = "cpu") -> Pa
         ArtifactError: the run has no checkpoint.
     """
     saved = load_checkpoint(run)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".part")
-    packed = save(shipped_state(saved), metadata={"model": "evitpose_tiny_coco17"})
-    if target.suffix == ".xz":
-        packed = lzma.compress(packed, preset=9 | lzma.PRESET_EXTREME)
-    partial.write_bytes(packed)
-    os.replace(partial, target)
     record = provenance(saved, json.loads((run / DATA_RECORD).read_text()))
     if (run / START_RECORD).is_file():
         record |= {
@@ -130,6 +117,5 @@ def export_weights(run: Path, target: Path = SHIPPED, device: str = "cpu") -> Pa
         }
     if device != "cpu":
         record["hardware"] = device
-    record |= {"file": target.name, "sha256": sha256_of(target), "size": target.stat().st_size}
-    record_path(target).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    return target
+    header = {"model": "evitpose_tiny_coco17"}
+    return write_weights(target, shipped_state(saved), header, record)

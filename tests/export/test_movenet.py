@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import pytest
 
-import prunus.models
 import prunus.runtime
 from prunus.export.movenet import SOURCES, compare, convert_movenet, main, movenet_card
 from prunus.export.tfjs_graph import load_graph
+from prunus.models import zoo
 from prunus.runtime.artifact import read_card
 from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.tasks.people import decode_multipose
@@ -27,13 +27,13 @@ def _enlarge(image: np.ndarray, factor: int) -> np.ndarray:
 
 
 def test_lightning_equals_tfjs() -> None:
-    with prunus.runtime.open(WEIGHTS / "movenet_lightning.onnx", "onnxruntime") as session:
+    with prunus.runtime.open(zoo.model_path("movenet_lightning"), "onnxruntime") as session:
         rows = session.run({"image": _enlarge(GOLDEN["portrait"], 3)})["keypoints"][0, 0]
     np.testing.assert_allclose(rows, GOLDEN["lightning"], atol=1e-5)
 
 
 def test_multipose_heads_and_decode_equal_the_whole_tfjs_graph() -> None:
-    with prunus.runtime.open(WEIGHTS / "movenet_multipose.onnx", "onnxruntime") as session:
+    with prunus.runtime.open(zoo.model_path("movenet_multipose"), "onnxruntime") as session:
         heads = session.run({"image": _enlarge(GOLDEN["street"], 4)})
         people = decode_multipose(heads, 4, 6)
     # The street shows two people; the graph fills its six rows with noise, in no set order.
@@ -49,7 +49,7 @@ def test_multipose_heads_and_decode_equal_the_whole_tfjs_graph() -> None:
 
 @pytest.mark.parametrize("variant", ["multipose", "lightning"])
 def test_shipped_card_and_graph_agree(variant: str) -> None:
-    path = WEIGHTS / f"movenet_{variant}.onnx"
+    path = zoo.model_path(f"movenet_{variant}")
     card = read_card(path)
     assert card == movenet_card(SOURCES[variant], SOURCES[variant].size)
     model = onnx.load(path)
@@ -84,7 +84,7 @@ def test_another_package_is_refused(tmp_path: Path) -> None:
 
 
 def test_comparison_tells_card_from_weights(tmp_path: Path) -> None:
-    shipped, other = WEIGHTS / "movenet_lightning.onnx", tmp_path / "other.onnx"
+    shipped, other = zoo.model_path("movenet_lightning"), tmp_path / "other.onnx"
     assert compare(shipped, shipped) == "equals the shipped file"
     assert compare(shipped, tmp_path / "none.onnx") == "not shipped"
     model = onnx.load(shipped)

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from prunus.models import zoo
+from prunus.models.checkpoints.header import read_header
 from prunus.models.checkpoints.read import read_checkpoint
 from prunus.runtime.errors import ArtifactError, UsageError
 
@@ -101,6 +102,7 @@ def test_an_artifact_is_no_checkpoint():
         ({"sha256": "abc"}, "64 lower-case"),
         ({"file": "../net.safetensors"}, "plain name"),
         ({"file": "net.onnx"}, "ends in .safetensors"),
+        ({"kind": "artifact", "file": "net.onnx.xz"}, "a plain_sha256 that is not 64"),
         ({"size": 0}, "at least 1"),
         ({"size": "10"}, "of type str; expected int"),
     ],
@@ -131,3 +133,14 @@ def test_compressed_weights_are_the_same_numbers(tmp_path):
     packed.write_bytes(packed.read_bytes()[:-9])
     with pytest.raises(ArtifactError, match="Cannot read"):
         read_checkpoint(packed)
+
+
+def test_headers_are_read_from_plain_and_packed_files(tmp_path):
+    plain, packed = tmp_path / "net.safetensors", tmp_path / "net.safetensors.xz"
+    save_file({"w": torch.zeros(3)}, plain, metadata={"who": "a test"})
+    packed.write_bytes(lzma.compress(plain.read_bytes()))
+    assert read_header(plain) == read_header(packed) == {"who": "a test"}
+    for path, data in ((plain, b"\xff" * 20), (packed, b"no archive"), (plain, b"")):
+        path.write_bytes(data)
+        assert read_header(path) == {}
+    assert read_header(tmp_path / "net.pth") == {}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import prunus.apps
-import prunus.models
+from prunus.models import zoo
 from prunus.runtime.errors import ArtifactError, TensorError
 from prunus.runtime.tasks.people import PeopleFinder, decode_multipose
 
@@ -71,7 +71,7 @@ def test_nobody() -> None:
 
 @pytest.fixture(scope="module")
 def finder() -> PeopleFinder:
-    return PeopleFinder.open(WEIGHTS / "movenet_multipose.onnx", "onnxruntime", threads=1)
+    return PeopleFinder.open(zoo.model_path("movenet_multipose"), "onnxruntime", threads=1)
 
 
 def _frame(number: int) -> np.ndarray:
@@ -120,4 +120,4 @@ def test_wrong_input_is_refused(finder: PeopleFinder) -> None:
     with pytest.raises(TensorError):
         finder(np.zeros((9, 9), np.uint8))
     with pytest.raises(ArtifactError, match="people finder"):
-        PeopleFinder.open(WEIGHTS / "movenet_lightning.onnx", "onnxruntime", threads=1)
+        PeopleFinder.open(zoo.model_path("movenet_lightning"), "onnxruntime", threads=1)

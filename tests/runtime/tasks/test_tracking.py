@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import prunus.apps
-import prunus.models
+from prunus.models import zoo
 from prunus.runtime.errors import UsageError
 from prunus.runtime.tasks.people import PeopleFinder
 from prunus.runtime.tasks.pose import Pose, PoseEstimator
@@ -162,9 +162,9 @@ def test_identities_hold_on_the_clip() -> None:
     video = cv2.VideoCapture(str(MEDIA / "pedestrians.mp4"))
     places: dict[int, list[tuple[int, float, float]]] = {}
     with (
-        PeopleFinder.open(WEIGHTS / "movenet_multipose.onnx", "onnxruntime", threads=1) as finder,
+        PeopleFinder.open(zoo.model_path("movenet_multipose"), "onnxruntime", threads=1) as finder,
         PoseEstimator.open(
-            WEIGHTS / "movenet_lightning.onnx", "onnxruntime", threads=1
+            zoo.model_path("movenet_lightning"), "onnxruntime", threads=1
         ) as estimator,
     ):
         for number in range(22):
