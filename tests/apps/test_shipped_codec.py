@@ -62,7 +62,7 @@ def test_it_is_small_trained_and_causal(codec):
     shipped = [e for e in zoo.entries() if e.task == "codec"]
     assert sum(e.size for e in shipped) < 8e6
     for entry in shipped:
-        card = read_card(entry.path)
+        card = read_card(zoo.model_path(entry.name))
         assert card.streaming is not None and card.weights.trained
         assert "studio speech" in card.weights.origin
     record = json.loads((zoo.WEIGHTS / "nsfcodec_16k.json").read_text())

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import prunus.apps
-import prunus.models
+from prunus.models import zoo
 from prunus.runtime.card import ImagePreprocess, KeypointPostprocess, ModelCard, TensorSpec, Weights
 from prunus.runtime.errors import ArtifactError, TensorError
 from prunus.runtime.tasks.pose import PoseEstimator, split_batches
 
-LIGHTNING = Path(prunus.models.__path__[0]) / "weights" / "movenet_lightning.onnx"
+LIGHTNING = zoo.model_path("movenet_lightning")
 PORTRAIT = Path(prunus.apps.__path__[0]) / "media" / "portrait.jpg"
 
 
