@@ -14,7 +14,13 @@ from prunus.apps.options import Backend, Debug, Json, Output, Quiet, Threads, sh
 def separation(
     folder: Annotated[Path, typer.Argument(help="Folder with mix/, s1/, s2/ and mouths/.")],
     *,
-    model: Annotated[str, typer.Option(help="NAME of NAME-lips.onnx and NAME-voice.onnx.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="NAME of NAME-lips.onnx and NAME-voice.onnx; default: the newest pair, else the "
+            "one that ships."
+        ),
+    ] = None,
     mouths: Annotated[
         Path | None, typer.Option(help="Folder of mouth files; default: FOLDER/mouths.")
     ] = None,
@@ -48,6 +54,7 @@ def separation(
     """
     from prunus.apps.eval_separation import evaluate_separation, parse_lips
     from prunus.apps.mixtures import find_mixtures
+    from prunus.apps.model_files import separation_models
     from prunus.apps.speech_judges import open_judges
     from prunus.runtime.artifact import atomic_path
     from prunus.runtime.errors import MissingDependencyError
@@ -65,7 +72,7 @@ def separation(
             missing.append(f"{error.message} {error.hint}")
     found = find_mixtures(folder, mouths, limit)
     with (
-        SpeechSeparator.open(model, backend, threads=threads) as opened,
+        SpeechSeparator.open(separation_models(model)[1], backend, threads=threads) as opened,
         shown_progress("eval", quiet) as progress,
     ):
         result = evaluate_separation(

@@ -14,6 +14,7 @@ DEFAULT_MODEL = "evitpose-tiny"
 DEFAULT_LEVEL = "L2"
 FALLBACK = "movenet_lightning"
 DEFAULT_CODEC = "nsfcodec"
+DEFAULT_SEPARATOR = "dolphin-nano"
 LEVELS = ("L0", "L1", "L2", "L3")
 
 
@@ -131,29 +132,50 @@ def separation_models(name: str | None) -> tuple[Path, Path]:
     """Return the two graphs of a separator, lips and voice.
 
     Args:
-        name: NAME of NAME-lips.onnx and NAME-voice.onnx, or either file; None: the newest pair
-            here or in demo/.
+        name: NAME of NAME-lips.onnx and NAME-voice.onnx, either file, or the name of a shipped
+            pair; None: the newest pair here or in demo/, else the shipped one.
 
     Raises:
-        ArtifactError: one or both are missing.
+        ArtifactError: one or both are missing or damaged.
     """
     if name is None:
         found = [p for folder in _FOLDERS for p in folder.glob("dolphin-*-voice.onnx")]
         if not found:
+            shipped = shipped_separator()
+            if shipped is not None:
+                return shipped
             raise ArtifactError(
                 "No --model was given, and there is no dolphin-*-voice.onnx here or in demo/.",
                 "Make both graphs with: prunus export dolphin --variant nano --seconds 2",
             )
         name = str(max(found, key=lambda p: p.stat().st_mtime))
-    stem = name.removesuffix(".onnx").removesuffix("-lips").removesuffix("-voice")
-    pair = Path(f"{stem}-lips.onnx"), Path(f"{stem}-voice.onnx")
+    suffix = Path(name).suffix if Path(name).suffix in _SUFFIXES else ".onnx"
+    stem = name.removesuffix(suffix).removesuffix("-lips").removesuffix("-voice")
+    pair = Path(f"{stem}-lips{suffix}"), Path(f"{stem}-voice{suffix}")
     missing = [str(path) for path in pair if not path.is_file()]
     if missing:
+        shipped = shipped_separator(stem) if len(missing) == len(pair) else None
+        if shipped is not None:
+            return shipped
         raise ArtifactError(
             f"Model file not found: {' and '.join(missing)}.",
             f"Make both graphs with: prunus export dolphin -o {Path(stem).name}",
         )
     return pair
+
+
+def shipped_separator(name: str = DEFAULT_SEPARATOR) -> tuple[Path, Path] | None:
+    """Return the shipped lip and voice graphs of that name, None when none ship.
+
+    Raises:
+        ArtifactError: a shipped file is missing or damaged.
+    """
+    from prunus.models import zoo
+
+    plain = name.replace("-", "_")
+    if {f"{plain}_lips", f"{plain}_voice"} <= set(shipped_graphs()):
+        return zoo.model_path(f"{plain}_lips"), zoo.model_path(f"{plain}_voice")
+    return None
 
 
 def no_export_found(level: str | None) -> str:

@@ -33,7 +33,10 @@ def separation(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="NAME of NAME-lips.onnx and NAME-voice.onnx; default: the newest pair."),
+        typer.Option(
+            help="NAME of NAME-lips.onnx and NAME-voice.onnx; default: the newest pair, else the "
+            "one that ships."
+        ),
     ] = None,
     face: Annotated[int, typer.Option(help="Number of the face that is heard.", min=1)] = 1,
     hop: Annotated[

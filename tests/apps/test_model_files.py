@@ -11,6 +11,7 @@ from prunus.apps.model_files import (
     pose_models,
     segmentation_model,
     separation_models,
+    shipped_separator,
 )
 from prunus.models import zoo
 from prunus.runtime.errors import ArtifactError, UsageError
@@ -72,8 +73,23 @@ def test_the_shipped_segmentation_model_is_the_default(monkeypatch):
     assert "prunus export edaformer" in caught.value.hint
 
 
+def _ship(monkeypatch, folder, *names):
+    """Let the zoo hold these graphs, and no other."""
+    rows = [
+        zoo.Entry(n, f"{n.replace('nano_', 'nano-')}.onnx", "artifact", "separation", "0" * 64, 1,
+                  "Apache-2.0", "test")
+        for n in names
+    ]  # fmt: skip
+    monkeypatch.setattr(zoo, "entries", lambda: tuple(rows))
+    files = {row.name: folder / row.file for row in rows}
+    for path in files.values():
+        path.touch()
+    monkeypatch.setattr(zoo, "model_path", files.__getitem__)
+
+
 def test_a_separator_is_a_pair_of_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    _ship(monkeypatch, tmp_path)
     with pytest.raises(ArtifactError, match="No --model was given"):
         separation_models(None)
     for name in ("dolphin-a", "dolphin-b"):
@@ -85,6 +101,35 @@ def test_a_separator_is_a_pair_of_files(tmp_path, monkeypatch):
     assert tuple(map(str, separation_models(None))) == pair  # the newest
     for name in ("dolphin-a", "dolphin-a-lips.onnx", "dolphin-a-voice.onnx"):
         assert tuple(map(str, separation_models(name))) == pair
+    for part in ("lips", "voice"):
+        (tmp_path / f"dolphin-a-{part}.engine").touch()
+    engines = ("dolphin-a-lips.engine", "dolphin-a-voice.engine")
+    assert tuple(map(str, separation_models("dolphin-a-voice.engine"))) == engines
     (tmp_path / "dolphin-b-lips.onnx").unlink()
     with pytest.raises(ArtifactError, match=r"not found: dolphin-b-lips\.onnx"):
         separation_models("dolphin-b")
+
+
+def test_the_shipped_separator_is_the_default(tmp_path, monkeypatch):
+    here, weights = tmp_path / "here", tmp_path / "weights"
+    here.mkdir()
+    weights.mkdir()
+    monkeypatch.chdir(here)
+    _ship(monkeypatch, weights, "dolphin_nano_lips")
+    with pytest.raises(ArtifactError, match="No --model was given"):
+        separation_models(None)  # half a pair is none
+    assert shipped_separator() is None
+    _ship(monkeypatch, weights, "dolphin_nano_lips", "dolphin_nano_voice")
+    shipped = weights / "dolphin_nano-lips.onnx", weights / "dolphin_nano-voice.onnx"
+    for name in (None, "dolphin-nano", "dolphin_nano"):
+        assert separation_models(name) == shipped
+    with pytest.raises(ArtifactError, match="not found: dolphin-own-lips"):
+        separation_models("dolphin-own")
+    for part in ("lips", "voice"):
+        (here / f"dolphin-own-{part}.onnx").touch()
+    own = ("dolphin-own-lips.onnx", "dolphin-own-voice.onnx")
+    assert tuple(map(str, separation_models(None))) == own  # what was exported here comes first
+    assert separation_models("dolphin-nano") == shipped
+    (here / "dolphin-nano-lips.onnx").touch()
+    with pytest.raises(ArtifactError, match=r"not found: dolphin-nano-voice\.onnx"):
+        separation_models("dolphin-nano")  # one of the user's files is lost: told, not replaced
