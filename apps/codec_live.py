@@ -33,6 +33,7 @@ from prunus.apps.codec_ends import (
     open_sound_source,
     takes_codes,
 )
+from prunus.apps.live_sound import SteadySpeaker
 from prunus.apps.sound_sinks import SoundSink, open_sound_sink
 from prunus.apps.spectrogram import Spectrogram, draw
 from prunus.runtime.errors import SourceError, UsageError
@@ -85,7 +86,8 @@ class CodecRun:
         step_p99_ms: 99th percentile.
         missed: Blocks that took longer than they last.
         real_time_factor: Time of encoding and decoding over the length of the sound.
-        devices: Overflows of the microphone and underflows of the speaker.
+        devices: Overflows of the microphone, underflows of the speaker; for sound that comes by
+            another clock, milliseconds that wait for the speaker, and those dropped before it.
         network: Packets, loss and rate of UDP ends.
         notes: What was changed on the way.
         damage: Why the source ended early, empty when it did not.
@@ -239,9 +241,18 @@ class _Run:
             keep = form.hop * form.stride
             self.sound_sinks.append(
                 open_sound_sink(
-                    uri, form.sample_rate_hz, keep=keep, block_seconds=self.block, stack=stack
+                    uri,
+                    form.sample_rate_hz,
+                    keep=keep,
+                    block_seconds=self._delivery(),
+                    stack=stack,
+                    live=self.live,
                 )
             )
+
+    def _delivery(self) -> float:
+        """Return seconds of sound that come at once: blocks, or packets."""
+        return self.block if self.codes_in is None else max(self.block, _PACKET_SECONDS)
 
     def _packet_frames(self) -> int:
         """Return what was asked for, or whole steps of at least 60 ms: headers cost more."""
@@ -318,7 +329,10 @@ class _Run:
         for sink in self.code_sinks:
             sink.finish(samples if samples is not None else self.frames * self.codec.format.hop)
         for sound_sink in self.sound_sinks:
-            sound_sink.finish(samples)
+            try:
+                sound_sink.finish(samples)
+            except SourceError as error:
+                self._fault = self._fault or error
 
     def _samples(self) -> int | None:
         if self.encoding is not None:
@@ -394,6 +408,10 @@ class _Run:
         for sink in self.sound_sinks:
             if hasattr(sink, "underflows"):
                 found["underflows"] = int(sink.underflows)
+            if isinstance(sink, SteadySpeaker):
+                per_ms = self.codec.format.sample_rate_hz / 1000.0
+                found["speaker_waits_ms"] = round(1000.0 * sink.delay_seconds)
+                found["speaker_dropped_ms"] = round(sink.ring.dropped / per_ms)
         return found
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +21,10 @@ from prunus.runtime.errors import UsageError
 from prunus.runtime.resample import Resampler
 
 Audio = npt.NDArray[np.float32]
+MARGIN_SECONDS = 0.04  # sound that waits for the loudspeaker besides one piece of its delivery
 _STRETCH = 0.005  # largest change of speed by which drift is corrected
+_PLAY_SECONDS = 0.02  # handed to a loudspeaker at once
+_PATIENCE_SECONDS = 1.0  # for a device to take what it was given, before it is closed under it
 
 
 class Recording(Protocol):
@@ -59,6 +63,7 @@ class SoundRing:
 
     Attributes:
         missing: Samples of silence that were given because the ring was empty.
+        gaps: How often that happened.
         dropped: Samples that were dropped because the ring was full.
     """
 
@@ -66,7 +71,7 @@ class SoundRing:
         if not 0 < target < limit:
             raise UsageError(f"Got a target of {target} and a limit of {limit} samples.")
         self.target, self.limit = target, limit
-        self.missing = self.dropped = 0
+        self.missing = self.dropped = self.gaps = 0
         self._held = np.zeros(0, np.float32)
         self._at = 0.0  # position of the next sample in `_held`
         self._started = False
@@ -100,8 +105,14 @@ class SoundRing:
             self._at += speed * usable
             if usable < count:
                 self.missing += count - usable
+                self.gaps += 1
                 self._started = False  # fill up again rather than stutter
             return out
+
+    @property
+    def waiting(self) -> float:
+        """Samples that wait, with the part of one that speed leaves over."""
+        return len(self._held) - self._at
 
     def rest(self) -> Audio:
         """Return what still waits."""
@@ -200,6 +211,10 @@ class Recorder:
 class SteadySpeaker:
     """A sound sink that never makes its writer wait, and follows the loudspeaker's clock.
 
+    Attributes:
+        name: For messages.
+        delay_seconds: Sound that waits, which bridges gaps in delivery.
+
     Args:
         speaker: Closed with this.
         sample_rate_hz: Of the sound.
@@ -212,9 +227,10 @@ class SteadySpeaker:
         speaker: Playing,
         sample_rate_hz: int,
         delay_seconds: float = 0.15,
-        block_seconds: float = 0.02,
+        block_seconds: float = _PLAY_SECONDS,
     ) -> None:
         self.name = speaker.name
+        self.delay_seconds = delay_seconds
         target = int(delay_seconds * sample_rate_hz)
         self.ring = SoundRing(target, target + 2 * sample_rate_hz)
         self._speaker, self._block = speaker, int(block_seconds * sample_rate_hz)
@@ -240,15 +256,48 @@ class SteadySpeaker:
             raise self._error
         self.ring.push(np.clip(sound, -1.0, 1.0))
 
+    @property
+    def underflows(self) -> int:
+        """Times that there was nothing to play, in the ring or in the device."""
+        return self.ring.gaps + int(getattr(self._speaker, "underflows", 0))
+
     def finish(self, samples: int | None) -> None:
-        """Play what waits, and end."""
+        """Play what waits, and end.
+
+        Raises:
+            SourceError: the device has gone.
+        """
         self._ending.set()
         self._thread.join(5.0)
-        if self._error is None:
-            self._speaker.write(self.ring.rest())
-            self._speaker.finish(samples)
+        if self._error is not None:
+            raise self._error
+        self._speaker.write(self.ring.rest())
+        self._speaker.finish(samples)
 
     def close(self) -> None:
         """Stop playing; safe to call twice."""
         self._ending.set()
+        self._thread.join(_PATIENCE_SECONDS)
         self._speaker.close()
+
+
+def open_steady_speaker(
+    device: str, sample_rate_hz: int, delay_seconds: float, stack: ExitStack
+) -> SteadySpeaker:
+    """Open a loudspeaker for sound that comes by another clock than its own.
+
+    Args:
+        device: Number or part of a name, empty for the system's default.
+        sample_rate_hz: Of the sound.
+        delay_seconds: See `SteadySpeaker`; a piece of delivery and `MARGIN_SECONDS` at least.
+        stack: Owns the device.
+
+    Raises:
+        PrunusError: there is no such device, or a package is missing.
+    """
+    from prunus.apps import sound_devices
+
+    device_sink = sound_devices.Speaker(device, sample_rate_hz, _PLAY_SECONDS)
+    speaker = SteadySpeaker(device_sink, sample_rate_hz, delay_seconds)
+    stack.callback(speaker.close)
+    return speaker

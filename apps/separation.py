@@ -31,7 +31,7 @@ from prunus.apps.sources import Frame, Image
 from prunus.apps.voices import VoicePicker
 from prunus.apps.window import WindowSink
 from prunus.runtime.artifact import atomic_path
-from prunus.runtime.errors import CheckFailedError, UsageError
+from prunus.runtime.errors import CheckFailedError, SourceError, UsageError
 
 if TYPE_CHECKING:
     from prunus.apps.sound_sinks import SoundSink
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 Audio = npt.NDArray[np.float32]
 _BEHIND = 1.0  # seconds of waiting sound from which a live run is called too slow
 _CONFIRM = 3  # frames after which a face gets its number
+_SPEAKER_SECONDS = 0.15  # sound that waits for the loudspeaker
 _LEVELS = 0.8  # share of the old value in a falling meter
 
 
@@ -348,7 +349,10 @@ class _Run:
         while self._pending:
             self._show(self._pending.popleft())
         for sink in self.sounds:
-            sink.finish(self._came)
+            try:
+                sink.finish(self._came)
+            except SourceError as error:  # a lost speaker; the others still get all of it
+                self.moments.notes.append(error.message)
 
     def summary(self, counts: Counts) -> SeparationSummary:
         """Return what the run did."""
@@ -414,8 +418,6 @@ def _default_sink(source: str, live: bool) -> str:
 
 
 def _open_speaker(uri: str, rate: int, stack: ExitStack) -> SoundSink:
-    from prunus.apps.live_sound import SteadySpeaker
-    from prunus.apps.sound_devices import Speaker
+    from prunus.apps.live_sound import open_steady_speaker
 
-    speaker = SteadySpeaker(Speaker(uri.removeprefix("speaker:"), rate, 0.02), rate)
-    return stack.enter_context(closing(speaker))
+    return open_steady_speaker(uri.removeprefix("speaker:"), rate, _SPEAKER_SECONDS, stack)

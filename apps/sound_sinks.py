@@ -118,7 +118,13 @@ class NullSink:
 
 
 def open_sound_sink(
-    uri: str, sample_rate_hz: int, *, keep: int, block_seconds: float, stack: ExitStack
+    uri: str,
+    sample_rate_hz: int,
+    *,
+    keep: int,
+    block_seconds: float,
+    stack: ExitStack,
+    live: bool = False,
 ) -> SoundSink:
     """Open ``speaker:``, ``speaker:NAME``, ``null:``, ``-`` or a ``.wav`` file.
 
@@ -128,11 +134,17 @@ def open_sound_sink(
         keep: Samples by which files may turn out shorter than what was written.
         block_seconds: Length of the blocks that will come.
         stack: Owns files and devices.
+        live: The sound comes by a clock of its own, which speakers then follow; otherwise a
+            speaker makes its writer wait.
 
     Raises:
         PrunusError: the folder cannot be written, there is no such device, a package is missing.
     """
     scheme, _, rest = uri.partition(":")
+    if scheme == "speaker" and live:
+        from prunus.apps.live_sound import MARGIN_SECONDS, open_steady_speaker
+
+        return open_steady_speaker(rest, sample_rate_hz, block_seconds + MARGIN_SECONDS, stack)
     if scheme == "speaker":
         from prunus.apps.sound_devices import Speaker
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from prunus.apps.live_sound import Recorder, SoundRing, SteadySpeaker
+from prunus.apps.live_sound import MARGIN_SECONDS, Recorder, SoundRing, SteadySpeaker
 from prunus.runtime.errors import SourceError, UsageError
 
 RATE = 16_000
@@ -32,6 +32,30 @@ def test_drift_between_two_clocks_is_corrected(drift: float) -> None:
         came -= int(came)
         ring.pull(320)
     assert ring.missing == 0 and ring.dropped == 0
+
+
+@pytest.mark.parametrize(("ppm", "seconds"), [(200, 3600), (-200, 900)])
+def test_clocks_apart_by_200_ppm_meet_for_an_hour(ppm: float, seconds: int) -> None:
+    """As in `run codec`: blocks of 20 ms that come up to 8 ms late, a speaker that takes 20 ms."""
+    block, rng = RATE // 50, np.random.default_rng(0)
+    target = block + int(MARGIN_SECONDS * RATE)
+    ring = SoundRing(target, target + 2 * RATE)
+    step = 0.02 / (1 + ppm * 1e-6)  # the microphone's 20 ms by the speaker's clock
+    come = step * np.arange(1, int(seconds / step) + 1)
+    apart = (len(come) - seconds * 50) * block
+    assert apart == pytest.approx(RATE * seconds * ppm * 1e-6, abs=block)
+    late = iter(come + rng.uniform(0.0, 0.008, len(come)))
+    sound, fills, due = np.zeros(block, np.float32), [], next(late)
+    for now in 0.02 * np.arange(1, seconds * 50):
+        while due <= now:
+            ring.push(sound)
+            due = next(late)
+        fills.append(ring.waiting)
+        ring.pull(block)
+    assert ring.missing == ring.dropped == 0
+    # The clocks are 0.72 s apart after the hour; the delay stays what it was, give or take 30 ms.
+    steady = np.array(fills[500:])
+    assert np.abs(steady - target).max() < 0.03 * RATE
 
 
 def test_a_stretched_tone_stays_whole() -> None:
@@ -129,6 +153,19 @@ class _Loudspeaker:
 
     def close(self) -> None:
         self.closed = True
+
+
+def test_a_steady_speaker_tells_of_a_device_that_has_gone() -> None:
+    class Gone(_Loudspeaker):
+        def write(self, sound: np.ndarray) -> None:
+            raise SourceError("The speaker was lost.")
+
+    loudspeaker = Gone(0)
+    speaker = SteadySpeaker(loudspeaker, RATE)
+    with pytest.raises(SourceError, match="lost"):  # whether or not anything was written since
+        speaker.finish(None)
+    speaker.close()
+    assert loudspeaker.closed and not loudspeaker.finished
 
 
 def test_a_steady_speaker_plays_everything_and_never_makes_its_writer_wait() -> None:
