@@ -2,7 +2,8 @@
 
 Exports EViTPose-Tiny dense (L0) and pruned (L2), checks both against PyTorch on real crops, runs
 both on the clip, prints the speed-up and writes the annotated video with a still; then blurs what
-is behind a person with the shipped segmentation network.
+is behind a person with the shipped segmentation network, and hears one of two people by the lips
+with the shipped separator.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunus.apps.demo_voices import hear_each
 from prunus.apps.opencv import load_cv2
 from prunus.apps.pose import PoseOptions, RunSummary, run_pose
 from prunus.apps.segmentation import SegmentationOptions, run_segmentation
@@ -81,16 +83,20 @@ def run(options: argparse.Namespace) -> None:
     timings = time_in_turns({n: str(p) for n, p in models.items()}, options.backend)
     _step(4, "keep a person, blur what is behind: MediaPipe's selfie segmentation")
     portrait = _blur(options, folder)
-    _step(5, "result")
+    _step(5, "two people speak at once: hear each by the lips")
+    heard = hear_each(folder, options.backend, options.frames)
+    _step(6, "result")
     still = video.with_suffix(".png")
     write_still(video, still)
     print(_table(models, timings, {"L0": dense, "L2": pruned}))
     print(f"\n  video  {video}\n  still  {still}\n  video  {portrait}")
+    for path in heard:
+        print(f"  {'video' if path.suffix == '.mp4' else 'sound'}  {path}")
     print(f"  whole demo {time.perf_counter() - begin:.0f} s")
 
 
 def _step(number: int, text: str) -> None:
-    print(f"\n[{number}/5] {text}", flush=True)
+    print(f"\n[{number}/6] {text}", flush=True)
 
 
 def _export(level: str, folder: Path, checkpoint: str | None) -> Path:

@@ -130,3 +130,92 @@ def colour_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
         return path if path.exists() else _write_masks_model(path, decoder, **fit)
 
     return write
+
+
+def _save_graph(path: Path, nodes, inputs, outputs, constants, card) -> None:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    types = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+
+    def values(specs):
+        return [helper.make_tensor_value_info(s.name, types[s.dtype], s.shape) for s in specs]
+
+    tensors = [numpy_helper.from_array(v, k) for k, v in constants.items()]
+    graph = helper.make_graph(nodes, path.stem, values(inputs), values(outputs), tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, {card.KEY: card.to_json()})
+    onnx.save(model, path)
+
+
+def _write_separator(name: Path, offset: float, slope: float, drawing: str) -> Path:
+    """Write a separator whose gain is offset + slope times the brightness of the mouth, 0..1."""
+    from onnx import TensorProto, helper
+
+    from prunus.runtime.card import ModelCard, TensorSpec, Weights
+    from prunus.runtime.separation_card import (
+        MixturePreprocess,
+        MouthPreprocess,
+        SeparatorPostprocess,
+    )
+
+    look, hear = 16, 20  # frames of the two graphs
+
+    def card(part: str, inputs, outputs, preprocess) -> ModelCard:
+        weights = Weights("hand-made", "hand-made", "Apache-2.0", True)
+        return ModelCard(
+            task="separation", model="bright", variant=f"x-{part}", paper="", licence="Apache-2.0",
+            exporter="test", weights=weights, inputs=inputs, outputs=outputs,
+            preprocess=preprocess, postprocess=SeparatorPostprocess(part),
+        )  # fmt: skip
+
+    mouth = (TensorSpec("mouth", "uint8", (1, look, 88, 88), ("b", "f", "row", "column")),)
+    features = (
+        TensorSpec("lips", "float32", (1, 1, look), ("b", "v", "f")),
+        TensorSpec("codes", "int64", (1, look), ("b", "f")),
+    )
+    nodes = [
+        helper.make_node("Cast", ["mouth"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["real", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Div", ["mean", "white"], ["share"]),
+        helper.make_node("Mul", ["share", "slope"], ["sloped"]),
+        helper.make_node("Add", ["sloped", "offset"], ["moved"]),
+        helper.make_node("Relu", ["moved"], ["gain"]),
+        helper.make_node("Unsqueeze", ["gain", "one"], ["lips"]),
+        helper.make_node("Cast", ["mean"], ["codes"], to=TensorProto.INT64),
+    ]
+    constants = {"axes": np.array([2, 3]), "white": np.float32([255]), "one": np.array([1]),
+                 "slope": np.float32([slope]), "offset": np.float32([offset])}  # fmt: skip
+    look_card = card("lips", mouth, features, MouthPreprocess(look, reach=2, drawing=drawing))
+    _save_graph(Path(f"{name}-lips.onnx"), nodes, mouth, features, constants, look_card)
+    length = hear * 640
+    inputs = (
+        TensorSpec("mixture", "float32", (1, length), ("b", "sample")),
+        TensorSpec("lips", "float32", (1, 1, hear), ("b", "v", "f")),
+    )
+    outputs = (TensorSpec("voice", "float32", (1, length), ("b", "sample")),)
+    nodes = [
+        helper.make_node("Reshape", ["lips", "column"], ["tall"]),
+        helper.make_node("Expand", ["tall", "wide"], ["spread"]),
+        helper.make_node("Reshape", ["spread", "flat"], ["gain"]),
+        helper.make_node("Mul", ["mixture", "gain"], ["voice"]),
+    ]
+    constants = {"column": np.array([1, hear, 1]), "wide": np.array([1, hear, 640]),
+                 "flat": np.array([1, length])}  # fmt: skip
+    hear_card = card("voice", inputs, outputs, MixturePreprocess(length, hear))
+    _save_graph(Path(f"{name}-voice.onnx"), nodes, inputs, outputs, constants, hear_card)
+    return name
+
+
+@pytest.fixture(scope="session")
+def separator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return NAME of a separator that gives the sound times the brightness of the mouth, 0..1."""
+    name = tmp_path_factory.mktemp("separator") / "bright"
+    return _write_separator(name, 0.0, 1.0, "picture")
+
+
+@pytest.fixture(scope="session")
+def lip_gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return NAME of a separator that lets the sound through as far as drawn lips are open."""
+    name = tmp_path_factory.mktemp("separator") / "gate"
+    return _write_separator(name, 24.5, -42.5, "lips")

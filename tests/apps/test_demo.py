@@ -7,8 +7,8 @@ import argparse
 import cv2
 import pytest
 
-from prunus.apps import demo
-from prunus.apps.model_files import segmentation_model
+from prunus.apps import demo, demo_voices
+from prunus.apps.model_files import segmentation_model, shipped_separator
 from prunus.apps.sources import open_source
 from prunus.models import zoo
 from prunus.runtime.errors import SourceError
@@ -50,6 +50,7 @@ def test_whole_chain(tmp_path, capfd, frames_of):
     assert len(frames_of(tmp_path / "pedestrians-pose.mp4")) == 3
     assert (tmp_path / "pedestrians-pose.png").is_file()
     assert len(frames_of(tmp_path / "portrait-blur.mp4")) == 3
+    assert ("gain over the mixture" in out) == (shipped_separator() is not None)
 
 
 def test_the_portrait_keeps_its_person_before_a_blurred_wall(tmp_path, frames_of):
@@ -70,3 +71,25 @@ def test_the_portrait_keeps_its_person_before_a_blurred_wall(tmp_path, frames_of
     before, after = detail(plain[1]).astype(float), detail(blurred[1]).astype(float)
     kept = {name: after[m].mean() / before[m].mean() for name, m in (("p", person), ("w", wall))}
     assert kept["w"] < 0.5 and kept["p"] > 1.5 * kept["w"], kept  # the codec blurs both a little
+
+
+def test_each_face_is_heard_with_its_own_voice(tmp_path, monkeypatch, capfd, lip_gate, frames_of):
+    pytest.importorskip("av")
+    pair = tuple(lip_gate.with_name(f"{lip_gate.name}-{part}.onnx") for part in ("lips", "voice"))
+    monkeypatch.setattr(demo_voices, "shipped_separator", lambda: pair)
+    files = demo_voices.hear_each(tmp_path, "onnxruntime")
+    names = ["two_voices-face-1.wav", "two_voices-face-1.mp4", "two_voices-face-2.wav"]
+    assert [path.name for path in files] == names
+    assert len(frames_of(files[1])) >= 200
+    rows = [line.split() for line in capfd.readouterr().out.splitlines() if "face " in line]
+    gains = [[float(word) for word in row[2:4]] for row in rows]
+    assert len(gains) == 2
+    for asked, other in gains:  # a gate by the opening of the lips is a poor separator, but one
+        assert asked > 1.5 and other < asked - 3
+
+
+def test_without_a_shipped_separator_the_scene_says_so(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(demo_voices, "shipped_separator", lambda: None)
+    assert demo_voices.hear_each(tmp_path) == ()
+    assert len(capfd.readouterr().out.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
