@@ -50,6 +50,10 @@ class OwnDolphin:
                 "The file may come from another version of prunus.",
             )
 
+    def header(self) -> dict[str, str]:
+        """Return the entry of a safetensors header."""
+        return {_KEY: json.dumps(dataclasses.asdict(self), sort_keys=True)}
+
 
 def write_own(path: str | Path, state: Mapping[str, Tensor], about: OwnDolphin) -> None:
     """Write weights with their header; the file appears whole or not at all.
@@ -59,10 +63,9 @@ def write_own(path: str | Path, state: Mapping[str, Tensor], about: OwnDolphin) 
     """
     from safetensors.torch import save_file
 
-    header = {_KEY: json.dumps(dataclasses.asdict(about), sort_keys=True)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, str(temporary), metadata=header)
+        save_file(tensors, str(temporary), metadata=about.header())
 
 
 def read_own(path: str | Path) -> OwnDolphin | None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunus.models.checkpoints.compact import on_grid
 from prunus.models.checkpoints.header import read_header
 from prunus.models.codec.nsfcodec import NsfCodec, NsfCodecConfig
 from prunus.runtime.artifact import atomic_path
@@ -23,24 +24,9 @@ from prunus.runtime.errors import ArtifactError, UsageError
 
 VARIANT = "16k"
 _KEY = "prunus"
-_LEVELS = 127
 _SMALLEST = 1024
 _UNTRAINED_GAIN = 4.0  # features without training hardly move: most sounds would get one code
 _UNTRAINED_SPREAD = 2.4  # of those features
-
-
-def on_grid(weight: Tensor) -> Tensor:
-    """Return (out, ...) float32 weights rounded to 8 bits with a scale per output channel.
-
-    Scales have 16 significant bits: every multiple up to 127 is then exact in float32.
-    """
-    largest = weight.flatten(1).abs().amax(dim=1).double()
-    mantissa, exponent = torch.frexp(largest / _LEVELS)
-    scale = torch.ldexp(torch.round(mantissa * 2.0**16) / 2.0**16, exponent)
-    scale = torch.where(largest > 0, scale, torch.ones_like(scale)).float()
-    scale = scale.view(-1, *(1 for _ in range(weight.dim() - 1)))
-    steps = torch.round(weight / scale).clamp(-_LEVELS, _LEVELS)
-    return steps * scale
 
 
 def rounded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

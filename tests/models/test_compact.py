@@ -1,6 +1,6 @@
 import torch
 
-from prunus.models.checkpoints.compact import SCALE, compress, restore
+from prunus.models.checkpoints.compact import SCALE, compress, on_grid, restore
 
 
 def _state():
@@ -43,3 +43,15 @@ def test_a_plain_state_dict_passes_through():
     back = restore(plain)
     assert back.keys() == plain.keys()
     assert all(back[name] is plain[name] for name in plain)
+
+
+def test_rounded_weights_come_back_without_any_change():
+    fine = {name: on_grid(value) for name, value in _state().items() if value.ndim > 1}
+    packed = compress(fine)
+    assert packed["matrix"].dtype == torch.int8 and packed["matrix" + SCALE].dtype == torch.float32
+    back = restore(packed)
+    assert torch.equal(back["matrix"], fine["matrix"])
+    assert torch.equal(back["kernel"], fine["kernel"])
+    nearly = fine["matrix"].clone()
+    nearly[7, 3] *= 1.001  # off the grid by less than a step: the usual storage
+    assert compress({"matrix": nearly})["matrix" + SCALE].dtype == torch.float16
