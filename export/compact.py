@@ -19,6 +19,10 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from prunus.export.pipeline import write_model
+from prunus.runtime.artifact import read_card
+from prunus.runtime.card import CARD_KEY
+
 Array = npt.NDArray[Any]
 _SMALLEST = 1024  # elements below which nothing is gained
 _LEVELS = 127
@@ -68,6 +72,15 @@ def compact(
     del graph.node[:]
     graph.node.extend([*nodes, *rest])
     return made
+
+
+def compact_file(path: Path, matrices: Mapping[str, FourierMatrix] | None = None) -> None:
+    """Rewrite an artifact with compact constants, see `compact`; its card stays."""
+    card, model = read_card(path), onnx.load(str(path))
+    kept = [p for p in model.metadata_props if p.key != CARD_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    write_model(compact(model, matrices), card, path)
 
 
 def stored(model: onnx.ModelProto, name: str) -> Array | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from prunus.models import zoo
 from prunus.models.checkpoints.dolphin import LICENCE, read_dolphin, weights_file
 from prunus.models.checkpoints.own_dolphin import Drawing, Level, read_own
 from prunus.models.separation.config import DolphinConfig
@@ -46,13 +47,18 @@ def find_weights(
 
     Args:
         config: The network.
-        checkpoint: Released weights (folder or file), or a file of our own recipe; None or
-            ``random``: random ones, which the card labels as untrained.
+        checkpoint: Released weights (folder or file), or a file of our own recipe; ``random``:
+            random ones, which the card labels as untrained; None: the shipped ones where they fit
+            the network, else random ones.
         seed: Seed of random weights.
 
     Raises:
         ArtifactError, UsageError: see `read_dolphin`.
     """
+    shipped = shipped_checkpoint(config) if checkpoint is None else None
+    if shipped is not None:
+        zoo.verify(shipped)
+        checkpoint = shipped.path
     if checkpoint is not None and str(checkpoint) != RANDOM:
         imported = read_dolphin(checkpoint, config.variant)
         path = weights_file(checkpoint)
@@ -68,6 +74,15 @@ def find_weights(
     return SeparatorWeights(Weights(origin, f"{RANDOM}:{seed}", "Apache-2.0", False), None, seed)
 
 
+def shipped_checkpoint(config: DolphinConfig) -> zoo.Entry | None:
+    """Return the entry of the weights that ship for a network, None where there are none."""
+    wanted = {"model": "dolphin", "variant": config.variant}
+    for entry in zoo.entries():
+        if entry.kind == "checkpoint" and wanted.items() <= entry.config.items():
+            return entry
+    return None
+
+
 def weights_of(
     spec: Weights, config: DolphinConfig, checkpoint: str | Path | None = None
 ) -> SeparatorWeights:
@@ -79,7 +94,8 @@ def weights_of(
     kind, _, seed = spec.sha256.partition(":")
     if kind == RANDOM:
         return SeparatorWeights(spec, None, int(seed))
-    if checkpoint is None:
+    shipped = shipped_checkpoint(config)
+    if checkpoint is None and (shipped is None or shipped.sha256 != spec.sha256):
         raise ArtifactError(
             f"The weights of this model (sha256 {spec.sha256[:12]}...) are not shipped.",
             "Give the file that was exported with --checkpoint.",

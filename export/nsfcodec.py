@@ -20,8 +20,7 @@ from prunus.export.codec_graphs import (
     sound_tensor,
 )
 from prunus.export.codec_samples import codec_samples
-from prunus.export.compact import FourierMatrix, compact, stored
-from prunus.export.pipeline import write_model
+from prunus.export.compact import FourierMatrix, compact_file, stored
 from prunus.export.samples import Samples
 from prunus.models.codec.deployed_nsf import NsfDecoderStep, NsfEncoderStep
 from prunus.models.codec.nsf_weights import VARIANT, load_nsf, rounded, untrained_nsf
@@ -29,7 +28,7 @@ from prunus.models.codec.nsfcodec import DECODER_DELAY, ENCODER_DELAY, NsfCodec,
 from prunus.models.codec.pitch_grid import PITCHES
 from prunus.models.zoo import entries, model_path
 from prunus.runtime.artifact import read_card, sha256_of
-from prunus.runtime.card import CARD_KEY, ModelCard, Precision, Weights
+from prunus.runtime.card import ModelCard, Precision, Weights
 from prunus.runtime.codec_card import CodecPreprocess, CodeStream
 from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.progress import Progress
@@ -187,11 +186,7 @@ def make_small(path: Path, config: NsfCodecConfig) -> None:
         "decoder.filter.analysis": FourierMatrix(c.window),
         "decoder.filter.synthesis": FourierMatrix(c.window, inverse=True, gain=gain),
     }
-    card, model = read_card(path), onnx.load(str(path))
-    kept = [p for p in model.metadata_props if p.key != CARD_KEY]
-    del model.metadata_props[:]
-    model.metadata_props.extend(kept)
-    write_model(compact(model, matrices), card, path)
+    compact_file(path, matrices)
 
 
 def network_of(card: ModelCard, checkpoint: str | Path | None = None) -> NsfCodec:

@@ -116,7 +116,7 @@ def tiny_separator(tmp_path_factory):
     name = tmp_path_factory.mktemp("separator") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
         _shrink_dolphin(patch)
-        export_dolphin("nano", seconds=0.4, output=name)
+        export_dolphin("nano", seconds=0.4, checkpoint="random", output=name)
     return name
 
 

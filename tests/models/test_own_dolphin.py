@@ -26,7 +26,7 @@ def test_the_header_reaches_the_cards(tmp_path: Path) -> None:
     assert weights.spec.trained and weights.spec.licence == "CC-BY-SA-3.0"
     assert build_card(config, weights, "lips", 20).preprocess.drawing == "lips"
     assert build_card(config, weights, "voice", 20).postprocess.level == "relative"
-    random = find_weights(config)
+    random = find_weights(config, "random")
     assert build_card(config, random, "lips", 20).preprocess.drawing == "picture"
     assert build_card(config, random, "voice", 20).postprocess.level == "free"
 
