@@ -38,6 +38,10 @@ def dolphin(
         Path | None,
         typer.Option(help=".npz with mouth and mixture, or a recording; default: synthetic."),
     ] = None,
+    rewrite: Annotated[
+        bool,
+        typer.Option(help="Lips as a batch of frames, long filters in 2-D: same numbers, faster."),
+    ] = True,
     output: Output = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -65,6 +69,7 @@ def dolphin(
             checkpoint=checkpoint,
             seed=seed,
             calibration=calibration,
+            rewrite=rewrite,
             output=output,
             progress=progress,
         )

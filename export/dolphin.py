@@ -63,6 +63,7 @@ def export_dolphin(
     checkpoint: str | Path | None = None,
     seed: int = 0,
     calibration: str | Path | None = None,
+    rewrite: bool = True,
     output: str | Path | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
@@ -84,6 +85,8 @@ def export_dolphin(
         checkpoint: Released weights (folder or file), or None for random ones.
         seed: Seed of random weights.
         calibration: See `separation_samples`.
+        rewrite: Lips as a batch of frames and long filters in the plane, see `deployed`; False
+            exports the layers as they are written. The numbers are the same but for rounding.
         output: NAME with or without ``.onnx``; None: from the options, here.
         progress: Told about each graph.
 
@@ -113,7 +116,7 @@ def export_dolphin(
         data = separation_samples(card, calibration, _CALIBRATED, features)
         if part == "voice":
             card = _with_costs(card, network, config, weights, data)
-        module = deployed(network, part)
+        module = deployed(network, part, rewrite=rewrite)
         chosen: Precision = "fp32" if part == "lips" and precision == "int8" else precision
         options = ExportOptions(
             chosen, keep_fp32=kept_modules(module, chosen), exact=_exact(module)
@@ -153,10 +156,11 @@ def build_network(config: DolphinConfig, weights: SeparatorWeights) -> Dolphin:
     return network
 
 
-def deployed(network: Dolphin, part: Part) -> nn.Module:
-    """Return the module of one graph, in evaluation mode."""
-    module = DeployedLips(network) if part == "lips" else DeployedVoice(network)
-    return module.eval()
+def deployed(network: Dolphin, part: Part, *, rewrite: bool = True) -> nn.Module:
+    """Return the module of one graph, in evaluation mode; see `export_dolphin` for `rewrite`."""
+    if part == "lips":
+        return DeployedLips(network, by_frames=rewrite).eval()
+    return DeployedVoice(network, plane=rewrite).eval()
 
 
 def kept_modules(module: nn.Module, precision: str) -> tuple[str, ...]:
@@ -397,6 +401,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--checkpoint", help="released weights, folder or file (default: random)")
     add("--seed", type=int, default=0, help="seed of random weights (default 0)")
     add("--calibration", help=".npz with mouth and mixture, or a recording (default: synthetic)")
+    plain = "3-D convolutions and 1-D filters as they are written: same numbers, slower"
+    add("--no-rewrite", dest="rewrite", action="store_false", help=plain)
     add("-o", "--output", help="NAME of NAME-lips.onnx and NAME-voice.onnx")
     add("--quiet", action="store_true", help="no progress")
     add("--debug", action="store_true", help="show the stack trace of an error")

@@ -72,11 +72,61 @@ class LayerScale(nn.Module):
         return x * self.layer_scale.reshape(1, -1, 1)
 
 
-def depthwise(channels: int, kernel: int, stride: int = 1, *, outputs: int = 1) -> nn.Conv1d:
+class Depthwise(nn.Conv1d):
+    """A convolution along time per channel, zero-padded to the same length.
+
+    Attributes:
+        plane: Compute it as a 2-D convolution of one row: see `filter_channels`.
+    """
+
+    def __init__(self, channels: int, kernel: int, stride: int = 1, outputs: int = 1) -> None:
+        padding = (kernel - 1) // 2
+        super().__init__(
+            channels, channels * outputs, kernel, stride, padding=padding, groups=channels
+        )
+        self.plane = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, T) to (B, C * outputs, T / stride)."""
+        if not self.plane:
+            return super().forward(x)
+        return filter_channels(
+            x, self.weight, self.bias, self.stride[0], int(self.padding[0]), plane=True
+        )
+
+
+def depthwise(channels: int, kernel: int, stride: int = 1, *, outputs: int = 1) -> Depthwise:
     """Return a convolution along time per channel, zero-padded to the same length."""
-    return nn.Conv1d(
-        channels, channels * outputs, kernel, stride, padding=(kernel - 1) // 2, groups=channels
+    return Depthwise(channels, kernel, stride, outputs)
+
+
+def filter_channels(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int = 0,
+    *,
+    plane: bool = False,
+) -> Tensor:
+    """Convolve each channel of (B, C, T) with its own taps.
+
+    Args:
+        x: Maps.
+        weight: (D, 1, taps), D a multiple of C.
+        bias: (D,).
+        stride: Steps between outputs.
+        padding: Zeros at both ends.
+        plane: As a 2-D convolution of one row. The numbers are the same; for long filters ONNX
+            Runtime has vectorised loops in 2-D only, six times as fast at 65 taps.
+    """
+    groups = x.shape[1]
+    if not plane:
+        return functional.conv1d(x, weight, bias, stride, padding, groups=groups)
+    row = functional.conv2d(
+        x.unsqueeze(2), weight.unsqueeze(2), bias, (1, stride), (0, padding), groups=groups
     )
+    return row.squeeze(2)
 
 
 def glu(x: Tensor) -> Tensor:

@@ -13,19 +13,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prunus.models.separation.channels_first import Depthwise
 from prunus.models.separation.dolphin import Dolphin
-from prunus.models.separation.heat_layer import freeze_heat
+from prunus.models.separation.heat_layer import HeatLayer, freeze_heat
 
 # Of the mouth crop, on the scale 0..1 (LRW convention, arXiv 2001.08702).
 MOUTH_MEAN, MOUTH_STD = 0.421, 0.165
+_LONG = 16  # taps from which a filter is faster in the plane
 
 
 class DeployedLips(nn.Module):
-    """Grey mouth crops to lip features."""
+    """Grey mouth crops to lip features.
 
-    def __init__(self, network: Dolphin) -> None:
+    Args:
+        network: Whose lip coder it is; its form is set.
+        by_frames: Compute clips as batches of frames: the same numbers, with 2-D convolutions and
+            a fraction of the memory.
+    """
+
+    def __init__(self, network: Dolphin, *, by_frames: bool = True) -> None:
         super().__init__()
         self.video_encoder = network.video_encoder
+        self.video_encoder.by_frames = by_frames
         self.pre_v1 = network.pre_v1
 
     def forward(self, mouth: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,12 +52,22 @@ class DeployedLips(nn.Module):
 
 
 class DeployedVoice(nn.Module):
-    """A mixture and lip features to the voice of that speaker."""
+    """A mixture and lip features to the voice of that speaker.
 
-    def __init__(self, network: Dolphin) -> None:
+    Args:
+        network: Its forms are set.
+        plane: Compute long filters as 2-D convolutions of one row, see `filter_channels`.
+    """
+
+    def __init__(self, network: Dolphin, *, plane: bool = True) -> None:
         super().__init__()
         network.separator.pos_emb.form = "skew"
         freeze_heat(network)
+        for module in network.modules():
+            if isinstance(module, Depthwise):
+                module.plane = plane and module.kernel_size[0] >= _LONG
+            elif isinstance(module, HeatLayer):
+                module.plane = plane and 2 * module.radius + 1 >= _LONG
         self.network = network
         self.stride, self.kernel = network.config.stride, network.config.kernel
 

@@ -21,7 +21,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from prunus.models.separation.channels_first import filter_channels
 
 _NODES = 512  # Gauss-Legendre nodes: exact to rounding for radii up to 256
 
@@ -74,9 +75,15 @@ def mirror_index(length: int, radius: int) -> Tensor:
     return torch.where(positions < length, positions, 2 * length - 1 - positions)
 
 
-def heat_filter(x: Tensor, kernel: Tensor) -> Tensor:
-    """Diffuse (B, C, T) with the filters (C, 1, 2R + 1) of `heat_kernel`."""
-    return functional.conv1d(mirror(x, kernel.shape[-1] // 2), kernel, groups=x.shape[1])
+def heat_filter(x: Tensor, kernel: Tensor, *, plane: bool = False) -> Tensor:
+    """Diffuse (B, C, T) with the filters (C, 1, 2R + 1) of `heat_kernel`.
+
+    Args:
+        x: Maps.
+        kernel: Filters.
+        plane: See `filter_channels`.
+    """
+    return filter_channels(mirror(x, kernel.shape[-1] // 2), kernel, plane=plane)
 
 
 def mirror(x: Tensor, radius: int) -> Tensor:

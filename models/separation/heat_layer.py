@@ -32,6 +32,7 @@ class HeatLayer(nn.Module):
         super().__init__()
         self.form: Heat = "filter"
         self.radius = 32
+        self.plane = False
         self.k = nn.Parameter(torch.ones(channels))
         self.dwconv = depthwise(channels, 3)
         self.linear = depthwise(channels, 3, outputs=2)
@@ -53,9 +54,10 @@ class HeatLayer(nn.Module):
     def diffuse(self, x: Tensor) -> Tensor:
         """Apply the heat operator to (B, C, T) in the form that was set."""
         if self.frozen is not None:
-            return heat_filter(x, self.frozen)
+            return heat_filter(x, self.frozen, plane=self.plane)
         if self.form == "filter":
-            return heat_filter(x, heat_kernel(self.k, self.radius).to(x.dtype))
+            kernel = heat_kernel(self.k, self.radius).to(x.dtype)
+            return heat_filter(x, kernel, plane=self.plane)
         length = x.shape[-1]
         # One table per layer and length, in the working format: what the released code holds too.
         if length not in self._tables or self._tables[length].dtype != x.dtype:

@@ -19,6 +19,9 @@ from prunus.models.separation.lip_layers import (
     MemoryAttention,
     Residual,
     SqueezeExcite,
+    TimeConv,
+    bias_of,
+    convolve_frames,
 )
 
 
@@ -29,7 +32,7 @@ class LipEncoder(nn.Module):
         super().__init__()
         first, second, third, last = config.widths
         stride = config.first_stride
-        self.conv_in = nn.Conv3d(1, first, 7, stride=(1, stride, stride), padding=3)
+        self.conv_in = TimeConv(1, first, 7, stride=(1, stride, stride), padding=3)
         linear = LinearAttention(third, config.linear_heads, config.linear_head_dim)
         softmax = MemoryAttention(last, config.heads, config.head_dim, config.memories)
         self.encoder_layers = nn.ModuleList(
@@ -49,20 +52,22 @@ class LipEncoder(nn.Module):
 
     def forward(self, mouth: Tensor) -> Tensor:
         """Map (B, 1, F, 88, 88) to (B, F, features), flattened by channel, row and column."""
-        x = self.conv_in(mouth)
+        return self.behind(self.conv_in(mouth)).transpose(1, 2).flatten(2)
+
+    def behind(self, x: Tensor) -> Tensor:
+        """Apply what follows the first convolution, to a clip or its frames."""
         for layer in self.encoder_layers:
             x = layer(x)
-        out: Tensor = x.transpose(1, 2).flatten(2)
-        return out
+        return x
 
 
 def residual_unit(channels: int) -> Residual:
     """Return x + SE(ELU(conv1(ELU(conv3(x)))))."""
     return Residual(
         nn.Sequential(
-            nn.Conv3d(channels, channels, 3, padding=1),
+            TimeConv(channels, channels, 3, padding=1),
             nn.ELU(),
-            nn.Conv3d(channels, channels, 1),
+            TimeConv(channels, channels, 1),
             nn.ELU(),
             SqueezeExcite(channels),
         )
@@ -136,10 +141,16 @@ class _SemanticPath(LipEncoder):
 
 
 class LipCoder(nn.Module):
-    """Both paths and their sum."""
+    """Both paths and their sum.
+
+    Attributes:
+        by_frames: Compute each clip as a batch of frames, see `lip_layers`, and the first
+            convolution of both paths as one.
+    """
 
     def __init__(self, config: LipConfig) -> None:
         super().__init__()
+        self.by_frames = False
         self.semantic_model = _SemanticPath(config)
         self.recon_model = LipEncoder(config)
 
@@ -152,5 +163,20 @@ class LipCoder(nn.Module):
         Returns:
             Features (B, F, features) and the code of each frame (B, F) int64.
         """
-        meaning, codes = self.semantic_model.quantizer(self.semantic_model(mouth))
-        return meaning + self.recon_model(mouth), codes
+        if self.by_frames:
+            clips = [self._by_frames(clip.transpose(0, 1)) for clip in mouth]
+            semantic, recon = (torch.stack(parts) for parts in zip(*clips, strict=True))
+        else:
+            semantic, recon = self.semantic_model(mouth), self.recon_model(mouth)
+        meaning, codes = self.semantic_model.quantizer(semantic)
+        return meaning + recon, codes
+
+    def _by_frames(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what both paths see in the frames (F, 1, 88, 88) of a clip, (F, features)."""
+        paths = (self.semantic_model, self.recon_model)
+        weight = torch.cat([path.conv_in.weight for path in paths])
+        bias = torch.cat([bias_of(path.conv_in) for path in paths])
+        both = convolve_frames(frames, weight, bias, paths[0].conv_in)
+        halves = zip(paths, both.chunk(2, dim=1), strict=True)
+        first, second = (path.behind(half).flatten(1) for path, half in halves)
+        return first, second
