@@ -28,6 +28,7 @@ from prunus.apps.overlay import draw_panel
 from prunus.apps.separation_summary import SeparationSummary
 from prunus.apps.sinks import VIDEOS, Sink, open_sink
 from prunus.apps.sources import Frame, Image
+from prunus.apps.stage_clocks import StageClocks
 from prunus.apps.voices import VoicePicker
 from prunus.apps.window import WindowSink
 from prunus.runtime.artifact import atomic_path
@@ -160,6 +161,7 @@ class _Run:
         self._draw_ms = 0.0
         self._warned = False
         self._busy_ms = {"faces": 0.0, "separate": 0.0}
+        self._clocks = StageClocks()
         self.pictures: list[Sink] = []
         self.sounds: list[SoundSink] = []
         self.clips: list[ClipWriter] = []
@@ -216,15 +218,20 @@ class _Run:
         limit = self.options.max_seconds
         frames = None if limit is None else max(1, round(limit * self.rate / self.step))
 
+        clocked = self._clocks.clocked
+
         def stages(dropped: Callable[[], int]) -> list[Stage]:
-            return [Stage("faces", self._faces), Stage("separate", self._separate)]
+            return [
+                Stage("faces", clocked("faces", self._faces)),
+                Stage("separate", clocked("separate", self._separate)),
+            ]
 
         return Loop(
             "separation",
             cast("Source", self.moments),
             cast("Callable[[Frame], Any]", _Work),
             stages,
-            self._write,
+            clocked("write", self._write),
             lambda work: f", {len(work.faces)} faces, voice of {self.picker.chosen}",
             frames,
             self.options.quiet,
@@ -378,6 +385,7 @@ class _Run:
             dropped_seconds=late / self.rate,
             first_ms=counts.first_ms,
             stages=counts.stages,
+            cpu_seconds=self._clocks.found(),
             outputs=tuple(self.outputs),
             notes=tuple(dict.fromkeys(notes)),
             interrupted=counts.interrupted,
