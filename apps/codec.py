@@ -27,6 +27,7 @@ from prunus.runtime.resample import Resampler
 from prunus.runtime.tasks.codec import CodecFormat, SpeechCodec, decode_blocks
 
 if TYPE_CHECKING:
+    from prunus.apps.codec_ends import SoundSource
     from prunus.runtime.codec_card import Part
 
 Audio = npt.NDArray[np.float32]
@@ -75,20 +76,27 @@ class Listener:
     """Brings sound to a codec's rate and remembers what was done to it.
 
     Args:
-        from_hz: Rate of what comes in.
+        source: What comes in.
         to_hz: Rate of the codec.
         strict: Refuse what would otherwise be changed with a notice.
 
     Raises:
-        UsageError: the rates differ and `strict` is set.
+        UsageError: the source is not what the codec takes, and `strict` is set.
     """
 
-    def __init__(self, from_hz: int, to_hz: int, *, strict: bool) -> None:
+    def __init__(self, source: SoundSource, to_hz: int, *, strict: bool) -> None:
         self.strict = strict
         self._notes: list[str] = []
         self._bad = self._clipped = self._run = 0
+        from_hz = source.sample_rate_hz
         if from_hz != to_hz:
             self.note(f"resampled from {from_hz} to {to_hz} Hz")
+        if source.channels > 1:
+            self.note(f"averaged over {source.channels} channels")
+        if source.disguised:
+            self.note(f"read as {source.disguised}, which it is, not WAV")
+        if source.ends_early:
+            self.note(f"taken without its end: {source.ends_early}")
         self._resampler = Resampler(from_hz, to_hz)
 
     def note(self, text: str) -> None:
@@ -148,23 +156,22 @@ def encode_file(
     Args:
         codec: With its encoder, and its speaker encoder where it has one.
         source: A file or ``-``.
-        target: A file or ``-``.
-        strict: Refuse what would be changed with a notice: rate, channels, NaN, a wrong ending.
+        target: A ``.pcodec`` file or ``-``.
+        strict: Refuse what would be changed with a notice: rate, channels, NaN, a wrong ending,
+            a missing end.
         progress: Told how far it is.
 
     Raises:
         SourceError: no sound can be read, or the target cannot be written.
-        UsageError: `strict`, and the sound would have to be changed.
+        UsageError: the target has another ending, or `strict`, and the sound would have to be
+            changed.
     """
+    check_target(target, ".pcodec", "encode talk.wav talk.pcodec")
     started, steps = time.perf_counter(), progress or Silent()
     with ExitStack() as stack:
         reader = stack.enter_context(SoundReader(source))
         rate = codec.format.sample_rate_hz
-        listener = Listener(reader.sample_rate_hz, rate, strict=strict)
-        if reader.channels > 1:
-            listener.note(f"averaged over {reader.channels} channels")
-        if reader.disguised:
-            listener.note(f"read as {reader.disguised}, which it is, not WAV")
+        listener = Listener(reader, rate, strict=strict)
         done = _Counter(reader, steps)
         blocks = _prepared(done.blocks(), listener)
         beginning, voice = _voice(codec, blocks)
@@ -199,13 +206,15 @@ def decode_file(
     Args:
         codec_of: Opens the codec with its decoder; called once the file's header is good.
         source: A file or ``-``.
-        target: A file or ``-``.
+        target: A ``.wav`` file or ``-``.
         progress: Told how far it is.
 
     Raises:
         SourceError: the beginning of the file is damaged, or the target cannot be written.
         ArtifactError: another codec made the file.
+        UsageError: the target has another ending.
     """
+    check_target(target, ".wav", "decode talk.pcodec again.wav")
     steps = progress or Silent()
     with ExitStack() as stack:
         file = _binary_source(source, stack)
@@ -215,7 +224,8 @@ def decode_file(
         started = time.perf_counter()  # opening the model is no part of the real-time factor
         names = tuple(stream.name for stream in codec.format.streams)
         decoder = codec.decoder(reader.header.voice)
-        counted = _counted(reader, names, codec, steps)
+        size = Path(source).stat().st_size if Path(source).is_file() else 0
+        counted = _counted(reader, names, lambda: (file.tell() if size else 0, size), steps)
         blocks = _trimmed(reader, decode_blocks(decoder, counted), codec)
         rate = codec.format.sample_rate_hz
         if target == STDIO:
@@ -226,7 +236,6 @@ def decode_file(
             raise SourceError(
                 f"{source} holds no sound: {reader.damage or 'it has no codes'}.", "Copy it again."
             )
-    size = Path(source).stat().st_size if source != STDIO else 0
     taken = time.perf_counter() - started
     notes = list(untrained_note(codec.format))
     if reader.damage:
@@ -243,6 +252,19 @@ def open_codec(
 ) -> SpeechCodec:
     """Open the files of a codec, or of one that ships, see `SpeechCodec.open`."""
     return SpeechCodec.open(codec_name(model), backend, parts=parts, threads=threads)
+
+
+def check_target(target: str, ending: str, example: str) -> None:
+    """Refuse to write over sound with codes, and codes or MP3 by their name with sound.
+
+    Raises:
+        UsageError: the target's ending is not `ending`.
+    """
+    if target != STDIO and Path(target).suffix.lower() != ending:
+        raise UsageError(
+            f"Got the target {target}; expected a name that ends in {ending}, or - for a pipe.",
+            f"Example: prunus {example}",
+        )
 
 
 def _rate(size: int, seconds: float) -> float:
@@ -304,12 +326,16 @@ class _Counter:
 
 
 def _counted(
-    reader: PcodecReader, names: tuple[str, ...], codec: SpeechCodec, progress: Progress
+    reader: PcodecReader,
+    names: tuple[str, ...],
+    place: Callable[[], tuple[int, int]],
+    progress: Progress,
 ) -> Iterator[dict[str, npt.NDArray[np.int64]]]:
-    total = codec.format.frames_of(reader.samples) if reader.samples else 0
+    """Pass codes on; report the place in the file, or in a pipe the frames."""
     for codes in reader.blocks(names):
         yield dict(codes)
-        progress.update(min(reader.frames, total) if total else reader.frames, total, "decode")
+        done, total = place()
+        progress.update(done or reader.frames, total, f"{reader.frames} frames")
 
 
 def _trimmed(reader: PcodecReader, blocks: Iterator[Audio], codec: SpeechCodec) -> Iterator[Audio]:

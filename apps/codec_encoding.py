@@ -33,13 +33,7 @@ class Encoding:
     def __init__(self, codec: SpeechCodec, source: SoundSource, *, strict: bool) -> None:
         self.voice: npt.NDArray[np.float32] | None = None
         self._codec = codec
-        self._listener = Listener(
-            source.sample_rate_hz, codec.format.sample_rate_hz, strict=strict
-        )
-        if source.channels > 1:
-            self._listener.note(f"averaged over {source.channels} channels")
-        if source.disguised:
-            self._listener.note(f"read as {source.disguised}, which it is, not WAV")
+        self._listener = Listener(source, codec.format.sample_rate_hz, strict=strict)
         self._stream: StreamEncoder = codec.encoder(eager=source.live)
         self._held: list[Audio] = []
         self._wanted = 0

@@ -53,6 +53,10 @@ class SoundSource(Protocol):
     def disguised(self) -> str:
         """Name of the true format of a file whose ending is wrong, else empty."""
 
+    @property
+    def ends_early(self) -> str:
+        """What a file that was cut off promises and holds, else empty."""
+
     def blocks(self, size: int) -> Iterator[Audio]:
         """Yield mono float32 blocks of at most `size` samples."""
 
@@ -164,7 +168,7 @@ def open_sound_source(uri: str, wanted_hz: int, block_seconds: float) -> SoundSo
 class SyntheticVoice:
     """Voice-like sound, made as it is asked for: pitch that moves, three formants, pauses."""
 
-    live, channels, disguised = False, 1, ""
+    live, channels, disguised, ends_early = False, 1, "", ""
 
     def __init__(self, seconds: str, sample_rate_hz: int) -> None:
         try:

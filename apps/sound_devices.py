@@ -43,7 +43,7 @@ class Microphone:
     """
 
     live = True
-    disguised = ""
+    disguised = ends_early = ""
 
     def __init__(self, device: str, wanted_hz: int, block_seconds: float) -> None:
         self._library = load_sounddevice()

@@ -23,6 +23,7 @@ Audio = npt.NDArray[np.float32]
 BLOCK = 1 << 15  # samples per block: memory does not grow with the file
 STDIO = "-"
 _MP3 = (b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
+_UNKNOWN = 0x7FFFF000  # from here on a WAV's size means that its writer did not know it
 
 
 class SoundReader(AbstractContextManager["SoundReader"]):
@@ -86,6 +87,18 @@ class SoundReader(AbstractContextManager["SoundReader"]):
         """Name of the true format where the file's ending says ``.wav`` wrongly, else empty."""
         wav = self.title.lower().endswith(".wav")
         return self.format if wav and self.format not in ("WAV", "WAVEX", "RF64", "W64") else ""
+
+    @property
+    def ends_early(self) -> str:
+        """What a WAV file that was cut off promises and holds, empty for whole files and pipes."""
+        if self.title == "standard input" or self.format not in ("WAV", "WAVEX"):
+            return ""
+        promised, there = _data_bytes(Path(self.title))
+        if not there < promised < _UNKNOWN:
+            return ""
+        seconds = self.samples / self.sample_rate_hz
+        whole = f"{seconds * promised / there:.2f} s" if there else "sound"
+        return f"its header promises {whole}, {seconds:.2f} s are there"
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -161,6 +174,18 @@ def _soundfile() -> Any:
     except (ImportError, OSError):  # OSError: the package is there, its library is not
         raise MissingDependencyError("soundfile", "audio", "Reading and writing sound") from None
     return soundfile
+
+
+def _data_bytes(path: Path) -> tuple[int, int]:
+    """Return the bytes of sound that a WAV's header promises, and those that follow it."""
+    with path.open("rb") as file:
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            name, size = struct.unpack("<4sI", head)
+            if name == b"data":
+                return size, path.stat().st_size - file.tell()
+            file.seek(size + size % 2, 1)
+    return 0, 0
 
 
 def _reason(error: Exception) -> str:

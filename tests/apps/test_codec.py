@@ -11,6 +11,7 @@ import pytest
 
 from prunus.apps.cli import main
 from prunus.apps.codec import Listener, encode_file
+from prunus.apps.codec_ends import SyntheticVoice
 from prunus.runtime.audio_file import SoundReader, write_wav
 from prunus.runtime.errors import UsageError
 from prunus.runtime.pcodec import PcodecReader
@@ -180,13 +181,41 @@ def test_memory_does_not_grow_with_the_file(model, tmp_path, monkeypatch):
     assert max(held) <= 4 * 320 * 6
 
 
+def test_a_recording_that_was_cut_off_is_told(model, tmp_path, capsys):
+    data = _write(tmp_path / "in.wav", 24000).read_bytes()
+    (tmp_path / "cut.wav").write_bytes(data[: 44 + 2 * 6000])
+    assert _encode(tmp_path / "cut.wav", tmp_path / "a.pcodec", model) == 0
+    assert "its header promises 1.00 s, 0.25 s are there" in _say(capsys)
+    assert _encode(tmp_path / "cut.wav", tmp_path / "b.pcodec", model, "--strict") == 2
+    assert not (tmp_path / "b.pcodec").exists()
+    streamed = data[:4] + b"\xff" * 4 + data[8:40] + b"\xff" * 4 + data[44:]  # length not known
+    (tmp_path / "streamed.wav").write_bytes(streamed)
+    assert _encode(tmp_path / "streamed.wav", tmp_path / "c.pcodec", model, "--strict") == 0
+
+
+def test_sound_is_never_replaced_by_codes(model, tmp_path, capsys):
+    source = _write(tmp_path / "in.wav", 24000)
+    before = source.read_bytes()
+    for target in (source, tmp_path / "a.mp3", tmp_path / "a"):
+        assert _encode(source, target, model) == 2
+        assert "ends in .pcodec" in _say(capsys)
+    assert _encode(source, tmp_path / "a.pcodec", model, "--quiet") == 0
+    coded = (tmp_path / "a.pcodec").read_bytes()
+    for target in (tmp_path / "a.pcodec", tmp_path / "a.mp3"):
+        assert _decode(tmp_path / "a.pcodec", target, model) == 2
+        assert "ends in .wav" in _say(capsys)
+    assert source.read_bytes() == before and (tmp_path / "a.pcodec").read_bytes() == coded
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pcodec", "in.wav"]
+
+
 def test_clipping_across_blocks_is_one_run():
-    listener = Listener(24000, 24000, strict=False)
+    plain = SyntheticVoice("1", 24000)
+    listener = Listener(plain, 24000, strict=False)
     listener.take(np.array([0.0, 1.0, 1.0], np.float32))
     listener.take(np.array([1.0, 1.0, 0.0, 1.0], np.float32))  # the last one alone is a peak
     assert "2 samples are clipped" in listener.notes()[0]
     with pytest.raises(UsageError, match="resampled"):
-        Listener(8000, 24000, strict=True)
+        Listener(SyntheticVoice("1", 8000), 24000, strict=True)
 
 
 def test_written_sound_is_limited(tmp_path):
