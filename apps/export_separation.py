@@ -31,7 +31,9 @@ def dolphin(
     ] = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option(help="Released weights, folder or file; default: UNTRAINED random ones."),
+        typer.Option(
+            help="Weights, folder or file, or random; default: shipped (nano), else UNTRAINED."
+        ),
     ] = None,
     seed: Seed = 0,
     calibration: Annotated[
@@ -42,6 +44,9 @@ def dolphin(
         bool,
         typer.Option(help="Lips as a batch of frames, long filters in 2-D: same numbers, faster."),
     ] = True,
+    small: Annotated[
+        bool, typer.Option("--small", help="Store constants compactly; no number changes.")
+    ] = False,
     output: Output = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -70,6 +75,7 @@ def dolphin(
             seed=seed,
             calibration=calibration,
             rewrite=rewrite,
+            small=small,
             output=output,
             progress=progress,
         )

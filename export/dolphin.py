@@ -2,7 +2,7 @@
 
 Run as ``python -m prunus.export.dolphin --help`` or as ``prunus export dolphin``. Heat diffusion
 becomes a short depthwise filter (`prunus.models.separation.heat`); what that costs is on the card.
-No trained weights ship with prunus: random ones are for speed and memory only.
+Weights of nano ship; for the published size random ones are for speed and memory only.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from prunus.export.compact import compact_file
 from prunus.export.dolphin_weights import SeparatorWeights, apply_weights, find_weights, weights_of
 from prunus.export.pipeline import ExportOptions, export_artifact, exporter_name, require_writable
 from prunus.export.samples import Samples
@@ -64,6 +65,7 @@ def export_dolphin(
     seed: int = 0,
     calibration: str | Path | None = None,
     rewrite: bool = True,
+    small: bool = False,
     output: str | Path | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
@@ -82,11 +84,13 @@ def export_dolphin(
         token_step: 2 halves the tokens of the global attention; an approximation.
         lip_seconds: Length of a run of the lip graph: what is new since the last one, and 11 frames
             to each side. 1.4 s is for hops of up to 0.52 s.
-        checkpoint: Released weights (folder or file), or None for random ones.
+        checkpoint: Weights (folder or file), ``random``, or None: the shipped ones where they fit
+            the variant, else random ones.
         seed: Seed of random weights.
         calibration: See `separation_samples`.
         rewrite: Lips as a batch of frames and long filters in the plane, see `deployed`; False
             exports the layers as they are written. The numbers are the same but for rounding.
+        small: Store constants compactly, see `prunus.export.compact`; fp32 only, no number changes.
         output: NAME with or without ``.onnx``; None: from the options, here.
         progress: Told about each graph.
 
@@ -94,9 +98,11 @@ def export_dolphin(
         The files in the order of `parts`.
 
     Raises:
-        UsageError: an option that cannot be.
+        UsageError: an option that cannot be, such as `small` in another number format.
         PrunusError: see `export_artifact`.
     """
+    if small and precision != "fp32":
+        raise UsageError(f"Got small files in {precision}; expected fp32.", "Leave out one.")
     config = replace(dolphin_config(variant), token_step=token_step)
     if heat_radius is not None:
         config = replace(config, heat_radius=heat_radius)
@@ -122,6 +128,8 @@ def export_dolphin(
             chosen, keep_fp32=kept_modules(module, chosen), exact=_exact(module)
         )
         export_artifact(module, card, data.first(_JUDGED), path, options=options, calibration=data)
+        if small:
+            compact_file(path)
     steps.update(len(parts), len(parts), "done")
     return paths
 
@@ -398,11 +406,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--heat-radius", type=int, help="taps per side of the heat filters (default by variant)")
     add("--token-step", type=int, default=1, help="2 halves the attention's tokens (default 1)")
     add("--lip-seconds", type=float, default=LIP_SECONDS, help="length of a lip run (default 1.4)")
-    add("--checkpoint", help="released weights, folder or file (default: random)")
+    add("--checkpoint", help="weights, folder or file, or random (default: shipped, else random)")
     add("--seed", type=int, default=0, help="seed of random weights (default 0)")
     add("--calibration", help=".npz with mouth and mixture, or a recording (default: synthetic)")
     plain = "3-D convolutions and 1-D filters as they are written: same numbers, slower"
     add("--no-rewrite", dest="rewrite", action="store_false", help=plain)
+    add("--small", action="store_true", help="store constants compactly; no number changes")
     add("-o", "--output", help="NAME of NAME-lips.onnx and NAME-voice.onnx")
     add("--quiet", action="store_true", help="no progress")
     add("--debug", action="store_true", help="show the stack trace of an error")

@@ -11,6 +11,7 @@ from onnx import numpy_helper
 from safetensors.torch import save_file
 
 from prunus.apps.cli import main
+from prunus.export import compact
 from prunus.export.audit import require_clean
 from prunus.export.dolphin import (
     approximations,
@@ -25,6 +26,8 @@ from prunus.export.dolphin import (
 from prunus.export.dolphin_weights import find_weights, weights_of
 from prunus.export.separation_samples import draw_mouths, separation_samples
 from prunus.export.verify.check import check_artifact
+from prunus.models.checkpoints.compact import on_grid
+from prunus.models.checkpoints.own_dolphin import OwnDolphin, write_own
 from prunus.models.separation.config import dolphin_config
 from prunus.models.separation.dolphin import build_dolphin
 from prunus.runtime.artifact import read_card
@@ -242,3 +245,28 @@ def test_released_weights_are_the_users_and_the_card_says_so(tmp_path) -> None:
         weights_of(card.weights, config, tmp_path / "1")
     with pytest.raises(UsageError, match="does not fit Dolphin-nano"):
         find_weights(dolphin_config("nano"), tmp_path / "0")
+
+
+@pytest.mark.usefixtures("small_dolphin")
+def test_small_files_hold_the_same_numbers(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(compact, "_SMALLEST", 64)  # this network has no larger matrices
+    weights = tmp_path / "rounded.safetensors"
+    state = build_dolphin(dolphin_config("nano")).state_dict()
+    rounded = {n: on_grid(v) if v.is_floating_point() and v.dim() > 1 else v
+               for n, v in state.items()}  # fmt: skip
+    write_own(weights, rounded, OwnDolphin("nano", "a test", "Apache-2.0"))
+    options = {**SMALL, "checkpoint": weights, "parts": ["voice"]}
+    plain = export_dolphin("nano", output=tmp_path / "plain", **options)[0]
+    small = export_dolphin("nano", output=tmp_path / "small", small=True, **options)[0]
+    assert read_card(small).weights == read_card(plain).weights
+    kinds = {t.data_type for t in onnx.load(small).graph.initializer}
+    assert onnx.TensorProto.INT8 in kinds
+    feeds = {spec.name: np.random.default_rng(3).standard_normal(spec.shape).astype(np.float32)
+             for spec in read_card(plain).inputs}  # fmt: skip
+    outputs = []
+    for path in (plain, small):
+        with open_session(path, "onnxruntime", threads=1) as session:
+            outputs.append(session.run(feeds)["voice"].copy())
+    assert np.array_equal(*outputs)
+    with pytest.raises(UsageError, match="expected fp32"):
+        export_dolphin("nano", precision="fp16", small=True, output=tmp_path / "x", **options)
