@@ -87,7 +87,8 @@ class SqueezeExcite(nn.Module):
         """Map (B, C, F, H, W) or (F, C, H, W) to the same shape."""
         if x.dim() == 4:
             look = torch.softmax(self.to_k(x).flatten(2), dim=-1)
-            of_frames: Tensor = x * self.net((x.flatten(2) @ look.transpose(1, 2)).unsqueeze(-1))
+            summary = (x.flatten(2) * look).sum(dim=2)[..., None, None]
+            of_frames: Tensor = x * self.net(summary)
             return of_frames
         batch, _, frames, height, width = x.shape
         look = per_frame(self.to_k, x).reshape(batch, 1, frames, height * width)
