@@ -20,6 +20,7 @@ Crops = npt.NDArray[np.uint8]
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 CLIPS = (".mp4", ".avi", ".mkv", ".mov")
 BUNDLED = "bundled clip and portrait"
+_RENDERED = ("two_voices.mp4",)  # bundled for the separation app, see media/ATTRIBUTION.txt
 
 
 def crop_samples(images: Crops, source: str) -> Samples:
@@ -63,7 +64,9 @@ def load_calibration(
 
 
 def bundled_media() -> list[Path]:
-    """Return the clip and the portrait that come with prunus, sorted by name.
+    """Return the clip and the portrait of people that come with prunus, sorted by name.
+
+    Clips for other purposes are left out: number formats are calibrated and judged on photographs.
 
     Raises:
         HostError: they are not installed.
@@ -72,7 +75,8 @@ def bundled_media() -> list[Path]:
     spec = importlib.util.find_spec("prunus.apps")
     folders = list(spec.submodule_search_locations or []) if spec else []
     found = [p for f in folders for p in sorted((Path(f) / "media").glob("*"))]
-    files = [p for p in found if p.suffix.lower() in (*PICTURES, *CLIPS)]
+    found = [p for p in found if p.suffix.lower() in (*PICTURES, *CLIPS)]
+    files = [p for p in found if p.name not in _RENDERED]
     if not files:
         raise HostError(
             "The bundled pictures of people are not installed.",

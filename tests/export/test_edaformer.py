@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from prunus.apps.cli import main
+from prunus.export.calibration import bundled_media
 from prunus.export.edaformer import export_edaformer, isr_plan, parse_size, reference_module
 from prunus.export.scene_samples import load_scenes
 from prunus.export.segmentation_weights import find_weights
@@ -60,6 +61,9 @@ def test_the_graph_is_rewritten_and_static(published) -> None:
     # Stage 4 is not pooled by this setting, so its two blocks have none.
     assert len(kernels) == len(attention) - 2
     assert "ArgMax" in kinds and "Concat" not in kinds
+    # Tokens become maps on their grid: runtimes drop this transpose, not that of a list.
+    turns = [tuple(n.attribute[0].ints) for n in graph.node if n.op_type == "Transpose"]
+    assert {(0, 3, 1, 2), (0, 2, 3, 1)} == set(turns)
     assert not any("conv_seg" in t.name for t in graph.initializer)
 
 
@@ -232,6 +236,10 @@ def test_imported_weights_bring_their_names(tmp_path) -> None:
         assert torch.equal(
             network.state_dict()["backbone.norm1.bias"], state["backbone.norm1.bias"]
         )
+
+
+def test_formats_are_judged_on_photographs() -> None:
+    assert [p.name for p in bundled_media()] == ["pedestrians.mp4", "portrait.jpg"]
 
 
 def test_scenes_come_from_pictures_folders_and_arrays(tmp_path) -> None:
