@@ -7,6 +7,7 @@ What differs from `edaformer`:
   next multiple of 8 change nothing, since ReLU(0) = GELU(0) = 0, and fit the kernels;
 * **attention as one operator**: `local_global_attention` in its global mode, keys and values one
   tensor;
+* **channels last**: tokens are put on their grid before they are transposed, see there;
 * feed-forwards run on the map: the narrow tokens are turned round, not the wide hidden layer.
 Pooling by 1 is left out in every form, and so is the classifier that is never called.
 """
@@ -22,7 +23,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prunus.models.layers.local_global_attention import global_attention
-from prunus.models.segmentation.edaformer import BRANCHES, STAGES, Decoder, EDAFormer
+from prunus.models.segmentation import channels_last
+from prunus.models.segmentation.channels_last import GridBlock, GridEmbedding, norm_of_sum
+from prunus.models.segmentation.edaformer import (
+    BRANCHES,
+    STAGES,
+    Decoder,
+    EDAFormer,
+    PatchEmbedding,
+)
 from prunus.models.segmentation.efa import (
     Block,
     EmbeddingFreeAttention,
@@ -43,14 +52,16 @@ class Rewrites:
         early_join: Join the decoder's branches before enlarging them.
         padded_hidden: Pad hidden widths to multiples of 8.
         attention_node: Attention as the operator `prunus::local_global_attention`.
+        channels_last: Put tokens on their grid before they are transposed into maps.
     """
 
     early_join: bool = True
     padded_hidden: bool = True
     attention_node: bool = True
+    channels_last: bool = True
 
 
-LITERAL = Rewrites(early_join=False, padded_hidden=False, attention_node=False)
+LITERAL = Rewrites(False, False, False, False)
 
 
 class StaticAttention(nn.Module):
@@ -86,12 +97,13 @@ class StaticFeedForward(nn.Module):
                 self.dwconv.bias.copy_(functional.pad(source.bias, (0, more)))
         self.hidden_relu = mlp.hidden_relu
 
-    def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
-        """Map (B, N, C) on a grid to (B, N, C)."""
-        hidden = self.fc1(to_map(tokens, grid))
+    def forward(self, tokens: Tensor, grid: Grid | None = None) -> Tensor:
+        """Map (B, N, C) on a grid to (B, N, C), or without a grid (B, C, H, W) to (B, C, H, W)."""
+        hidden = self.fc1(tokens if grid is None else to_map(tokens, grid))
         if self.hidden_relu:
             hidden = functional.relu(hidden)
-        return to_tokens(self.fc2(functional.gelu(self.dwconv(hidden))))
+        out: Tensor = self.fc2(functional.gelu(self.dwconv(hidden)))
+        return out if grid is None else to_tokens(out)
 
 
 def _conv(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
@@ -104,13 +116,16 @@ def _conv(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     return conv
 
 
-def _static_block(block: Block, rewrites: Rewrites) -> Block:
-    """Return a block of the same form with its parts rewritten; norms are shared."""
+def _static_block(block: Block, rewrites: Rewrites) -> nn.Module:
+    """Return a block with its parts rewritten; norms are shared."""
+    mlp = StaticFeedForward(block.mlp, padded=rewrites.padded_hidden)
+    if rewrites.channels_last:
+        return GridBlock(block, mlp, node=rewrites.attention_node)
     twin = Block.__new__(Block)
     nn.Module.__init__(twin)
     twin.norm1, twin.norm2 = block.norm1, block.norm2
     twin.add_module("attn", StaticAttention(block.attn) if rewrites.attention_node else block.attn)
-    twin.add_module("mlp", StaticFeedForward(block.mlp, padded=rewrites.padded_hidden))
+    twin.add_module("mlp", mlp)
     return twin
 
 
@@ -175,11 +190,13 @@ class StaticEDAFormer(nn.Module):
     def __init__(self, network: EDAFormer, rewrites: Rewrites | None = None) -> None:
         super().__init__()
         rewrites = rewrites or Rewrites()
-        self.config = network.config
+        self.config, self.on_grid = network.config, rewrites.channels_last
+        on_grid = self.on_grid
         backbone, decoder = network.backbone, network.decode_head
         for stage in STAGES:
             blocks = backbone.get_submodule(f"block{stage}").children()
-            self.add_module(f"patch_embed{stage}", backbone.get_submodule(f"patch_embed{stage}"))
+            embed = cast(PatchEmbedding, backbone.get_submodule(f"patch_embed{stage}"))
+            self.add_module(f"patch_embed{stage}", GridEmbedding(embed) if on_grid else embed)
             self.add_module(f"block{stage}", _static_blocks(blocks, rewrites))
             self.add_module(f"norm{stage}", backbone.get_submodule(f"norm{stage}"))
         for stride, names in BRANCHES.items():
@@ -194,22 +211,26 @@ class StaticEDAFormer(nn.Module):
         image = images
         for stage in STAGES:
             tokens, grid = self.get_submodule(f"patch_embed{stage}")(image)
-            for block in self.get_submodule(f"block{stage}").children():
-                tokens = block(tokens, grid)
-            tokens = self.get_submodule(f"norm{stage}")(tokens)
+            tokens = self._blocks(f"block{stage}", tokens, grid)
+            norm = cast(nn.LayerNorm, self.get_submodule(f"norm{stage}"))
+            tokens = norm_of_sum(norm, tokens) if self.on_grid else norm(tokens)
             maps[stage] = tokens, grid
             if stage != STAGES[-1]:
-                image = to_map(tokens, grid)
+                image = self._map(tokens, grid)
         branches = [
-            self._branch(stride, *maps[stage]) for stride, stage in ((32, 4), (16, 3), (8, 2))
+            self._map(self._blocks(f"branch{stride}", *maps[stage]), maps[stage][1])
+            for stride, stage in ((32, 4), (16, 3), (8, 2))
         ]
         logits: Tensor = self.classify(self.join(branches))
         return logits
 
-    def _branch(self, stride: int, tokens: Tensor, grid: Grid) -> Tensor:
-        for block in self.get_submodule(f"branch{stride}").children():
+    def _blocks(self, name: str, tokens: Tensor, grid: Grid) -> Tensor:
+        for block in self.get_submodule(name).children():
             tokens = block(tokens, grid)
-        return to_map(tokens, grid)
+        return tokens
+
+    def _map(self, tokens: Tensor, grid: Grid) -> Tensor:
+        return channels_last.to_map(tokens, grid) if self.on_grid else to_map(tokens, grid)
 
 
 def _static_blocks(blocks: Iterable[nn.Module], rewrites: Rewrites) -> nn.ModuleList:

@@ -11,9 +11,10 @@ from prunus.models.segmentation.static import LITERAL, Rewrites, StaticEDAFormer
 from prunus.runtime.card import ScenePreprocess
 
 ONE_BY_ONE = {
-    "early join": Rewrites(True, False, False),
-    "padded hidden": Rewrites(False, True, False),
-    "attention node": Rewrites(False, False, True),
+    "early join": Rewrites(True, False, False, False),
+    "padded hidden": Rewrites(False, True, False, False),
+    "attention node": Rewrites(False, False, True, False),
+    "channels last": Rewrites(False, False, False, True),
     "literal": LITERAL,
     "all": Rewrites(),
 }
