@@ -224,8 +224,8 @@ def decode_file(
         started = time.perf_counter()  # opening the model is no part of the real-time factor
         names = tuple(stream.name for stream in codec.format.streams)
         decoder = codec.decoder(reader.header.voice)
-        size = Path(source).stat().st_size if Path(source).is_file() else 0
-        counted = _counted(reader, names, lambda: (file.tell() if size else 0, size), steps)
+        whole = Path(source).stat().st_size if Path(source).is_file() else 0
+        counted = _counted(reader, names, lambda: (reader.bytes, whole), steps)
         blocks = _trimmed(reader, decode_blocks(decoder, counted), codec)
         rate = codec.format.sample_rate_hz
         if target == STDIO:
@@ -236,7 +236,7 @@ def decode_file(
             raise SourceError(
                 f"{source} holds no sound: {reader.damage or 'it has no codes'}.", "Copy it again."
             )
-    taken = time.perf_counter() - started
+    size, taken = reader.bytes, time.perf_counter() - started
     notes = list(untrained_note(codec.format))
     if reader.damage:
         notes.append(f"{source}: {reader.damage}; what came before is decoded")
@@ -318,11 +318,13 @@ class _Counter:
         self.reader, self.progress = reader, progress
 
     def blocks(self) -> Iterator[Audio]:
-        done, total = 0, max(self.reader.samples, 0)
+        # What a pipe's header says of its length is seldom true.
+        done, total = 0, 0 if self.reader.piped else max(self.reader.samples, 0)
         for block in self.reader.blocks():
             yield block
             done += len(block)
-            self.progress.update(min(done, total) if total else done, total, "encode")
+            note = f"{done / self.reader.sample_rate_hz:.1f} s"
+            self.progress.update(min(done, total) if total else done, total, note)
 
 
 def _counted(
@@ -335,7 +337,7 @@ def _counted(
     for codes in reader.blocks(names):
         yield dict(codes)
         done, total = place()
-        progress.update(done or reader.frames, total, f"{reader.frames} frames")
+        progress.update(done if total else reader.frames, total, f"{reader.frames} frames")
 
 
 def _trimmed(reader: PcodecReader, blocks: Iterator[Audio], codec: SpeechCodec) -> Iterator[Audio]:

@@ -81,10 +81,10 @@ class CodecRun:
         seconds: Length of the sound.
         kilobits_per_second: Rate of the codes alone.
         delay_ms: Algorithmic delay from microphone to speaker: block, look-ahead, both graphs.
-        block_ms: Length of a block.
+        block_ms: Length of a block, or of the usual group of codes.
         step_ms: Median of encoding and decoding a block.
         step_p99_ms: 99th percentile.
-        missed: Blocks that took longer than they last.
+        missed: Blocks that took longer than they last; it matters live.
         real_time_factor: Time of encoding and decoding over the length of the sound.
         devices: Overflows of the microphone, underflows of the speaker; for sound that comes by
             another clock, milliseconds that wait for the speaker, and those dropped before it.
@@ -121,7 +121,8 @@ class CodecRun:
             f"{self.source} -> {', '.join(self.sinks)}: {self.seconds:.2f} s at "
             f"{self.kilobits_per_second:.2f} kbit/s, delay {self.delay_ms:.0f} ms by algorithm",
             f"step p50/p99 {self.step_ms:.1f}/{self.step_p99_ms:.1f} ms of {self.block_ms:.0f} ms, "
-            f"{self.missed} missed, real-time factor {self.real_time_factor:.3f}",
+            + (f"{self.missed} missed, " if self.devices or self.network else "")
+            + f"real-time factor {self.real_time_factor:.3f}",
         ]
         for title, values in (("devices", self.devices), ("network", self.network)):
             if values:
@@ -196,6 +197,7 @@ class _Run:
         self.before = Spectrogram(form.sample_rate_hz) if wanted else None
         self.after = Spectrogram(form.sample_rate_hz) if wanted else None
         self.steps: list[float] = []
+        self.lasts: list[float] = []  # milliseconds of sound per step
         self.frames = 0
         self._progress: Any = Silent()
         self._blocks = 0
@@ -218,6 +220,7 @@ class _Run:
                 with pipeline:
                     for item in pipeline:
                         self.steps.append(sum(item.stage_ms.get(s.name, 0.0) for s in stages))
+                        self.lasts.append(self._lasts(item.payload))
                         self._write(item.payload)
                         if self._fault is not None:
                             break
@@ -334,6 +337,13 @@ class _Run:
             except SourceError as error:
                 self._fault = self._fault or error
 
+    def _lasts(self, piece: _Piece) -> float:
+        """Return milliseconds: of a block, or of the codes that came at once."""
+        if self.codes_in is None:
+            return 1000.0 * self.block
+        form = self.codec.format
+        return 1000.0 * sum(g.frames for g in piece.groups) * form.hop / form.sample_rate_hz
+
     def _samples(self) -> int | None:
         if self.encoding is not None:
             return self.encoding.samples
@@ -362,7 +372,7 @@ class _Run:
         if samples is None:
             samples = self.frames * form.hop
         seconds = samples / form.sample_rate_hz
-        steps = np.array(self.steps or [0.0])
+        steps, lasts = np.array(self.steps or [0.0]), np.array(self.lasts or [0.0])
         network: dict[str, float] = {}
         for sink in self.code_sinks:
             network |= sink.statistics(seconds)
@@ -375,10 +385,10 @@ class _Run:
             seconds=seconds,
             kilobits_per_second=form.bits_per_second / 1000.0,
             delay_ms=1000.0 * self._delay(),
-            block_ms=1000.0 * self.block,
+            block_ms=float(np.median(lasts)),
             step_ms=float(np.median(steps)),
             step_p99_ms=float(np.percentile(steps, 99)),
-            missed=int((steps > 1000.0 * self.block).sum()),
+            missed=int((steps > lasts).sum()),
             real_time_factor=float(steps.sum()) / 1000.0 / max(seconds, 1e-9),
             devices=self._devices(),
             network=network,

@@ -32,7 +32,8 @@ class SoundReader(AbstractContextManager["SoundReader"]):
     Attributes:
         sample_rate_hz: Of the file.
         channels: Of the file; blocks are their mean.
-        samples: Length per channel, -1 when unknown (a pipe).
+        samples: Length per channel; of a pipe what its header says, or -1.
+        piped: Whether it is standard input.
         live: False: it waits for whoever reads.
 
     Args:
@@ -45,14 +46,15 @@ class SoundReader(AbstractContextManager["SoundReader"]):
 
     def __init__(self, path: str | Path) -> None:
         library = _soundfile()
-        self.title = "standard input" if str(path) == STDIO else str(path)
+        self.piped = str(path) == STDIO
+        self.title = "standard input" if self.piped else str(path)
         try:
             source: Any = str(path)
-            if source == STDIO:
+            if self.piped:
                 source = sys.stdin.fileno()  # read as it comes: a pipe need not end
             elif not Path(path).is_file():
                 raise SourceError(f"Sound file not found: {path}.", "Give a WAV or FLAC file.")
-            self._file = library.SoundFile(source, closefd=str(path) != STDIO)
+            self._file = library.SoundFile(source, closefd=not self.piped)
         except library.LibsndfileError as error:
             raise SourceError(
                 f"{self.title} holds no sound that can be read: {_reason(error)}.{_disguise(path)}",
@@ -91,7 +93,7 @@ class SoundReader(AbstractContextManager["SoundReader"]):
     @property
     def ends_early(self) -> str:
         """What a WAV file that was cut off promises and holds, empty for whole files and pipes."""
-        if self.title == "standard input" or self.format not in ("WAV", "WAVEX"):
+        if self.piped or self.format not in ("WAV", "WAVEX"):
             return ""
         promised, there = _data_bytes(Path(self.title))
         if not there < promised < _UNKNOWN:

@@ -158,11 +158,16 @@ class PcodecReader:
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.header = _read_header(file)
+        self._file = _Tally(file)
+        self.header = _read_header(self._file)
         self.samples = self.header.samples
         self.damage = ""
         self.frames = 0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read so far, header and checksums included."""
+        return self._file.bytes
 
     def blocks(self, names: tuple[str, ...] | None = None) -> Iterator[Codes]:
         """Yield codes under these stream names until the end or the first damage."""
@@ -255,7 +260,19 @@ def _header(
     return head + _CRC.pack(zlib.crc32(head))
 
 
-def _read_header(file: IO[bytes]) -> Header:
+class _Tally:
+    """Counts what is read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.bytes = file, 0
+
+    def read(self, count: int) -> bytes:
+        part = self._file.read(count)
+        self.bytes += len(part)
+        return part
+
+
+def _read_header(file: _Tally) -> Header:
     head = _exactly(file, _FIXED.size)
     if head[:4] != MAGIC:
         raise SourceError(
@@ -290,7 +307,7 @@ def _read_header(file: IO[bytes]) -> Header:
     return Header(int(rate), int(hop), streams, identity.hex(), length, voice)
 
 
-def _exactly(file: IO[bytes], count: int) -> bytes:
+def _exactly(file: _Tally, count: int) -> bytes:
     """Read `count` bytes, fewer only at the end: pipes give what they have."""
     parts, missing = [], count
     while missing:

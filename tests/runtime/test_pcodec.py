@@ -53,6 +53,7 @@ def test_round_trip(streams, frames):
     data, codes = _file(streams, frames, pieces=3)
     reader, got = _read(data, names)
     assert not reader.damage and reader.samples == frames * 320 - 7 and reader.frames == frames
+    assert reader.bytes == len(data)
     for name in names:
         assert np.array_equal(got[name], codes[name])
     assert [(s.codebooks, s.size, s.stride) for s in reader.header.streams] == [
