@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
+from prunus.apps.model_files import find_model
 from prunus.apps.options import Debug, Json, Output, Quiet, Threads, shown_progress
 from prunus.runtime.errors import UsageError
 
 
 def check(
-    model: Annotated[Path, typer.Argument(help="ONNX file, or saved runs (.npz) to judge again.")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="ONNX file, a model that ships, or saved runs (.npz) to judge again."),
+    ],
     *,
     backend: Annotated[
         list[str] | None,
@@ -50,6 +54,7 @@ def check(
     Examples:
       prunus check evitpose-tiny-L2.onnx --backend onnxruntime --backend openvino
       prunus check evitpose-tiny-int8.onnx --bisect --save runs.npz
+      prunus check nsfcodec_16k_encoder
     """
     limits = parse_budgets(budget or [])
     if model.suffix == ".npz":
@@ -61,7 +66,7 @@ def check(
 
         with shown_progress("check", quiet) as progress:
             report = check_artifact(
-                model,
+                find_model(str(model)),
                 backends=tuple(backend or ("onnxruntime",)),
                 checkpoint=checkpoint,
                 limit=samples,

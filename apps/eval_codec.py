@@ -284,10 +284,11 @@ def _judged(  # noqa: PLR0917
     judges: Sequence[Judge],
     itself: bool = False,
 ) -> dict[str, float]:
-    """Return every score; of the original itself only those that mean something."""
+    """Return every score; of the original itself, or beside silence, those that mean something."""
     rate = form.sample_rate_hz
     found: dict[str, float] = dict.fromkeys(DISTORTIONS, math.nan)
-    if not itself:
+    alone = itself or not sound.any()
+    if not alone:
         found = {
             "mel dB": mel_distance_db(sound, decoded, rate),
             "STFT": stft_distance(sound, decoded),
@@ -295,7 +296,7 @@ def _judged(  # noqa: PLR0917
         }
     heard = Heard(resample(sound, rate, RATE_HZ), resample(decoded, rate, RATE_HZ), text)
     for judge in judges:
-        pointless = itself and (judge.compares or (judge.name == "WER %" and text is None))
+        pointless = alone and (judge.compares or (judge.name == "WER %" and text is None))
         found[judge.name] = math.nan if pointless else judge.score(heard)
     return found
 

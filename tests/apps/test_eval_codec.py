@@ -10,7 +10,7 @@ from prunus.apps import speech_judges
 from prunus.apps.cli import main
 from prunus.apps.codec_ends import SyntheticVoice
 from prunus.apps.codec_peers import opus, packet_bytes, parse_peer
-from prunus.apps.eval_codec import evaluate_codec, read_recordings
+from prunus.apps.eval_codec import Recording, evaluate_codec, read_recordings
 from prunus.apps.speech_judges import Heard, normalised, open_judges, word_distance
 from prunus.runtime.errors import HostError, UsageError
 from prunus.runtime.tasks.codec import SpeechCodec
@@ -188,6 +188,21 @@ def test_everything_is_reported_as_measured(tiny_codec, talks):
     same = np.concatenate(again, axis=1) == codes
     assert result.repeated_percent["codes"] == pytest.approx(100 * same.mean())
     assert result.seconds == 4.0 and not result.trained
+
+
+def test_silence_is_compared_with_nothing(tiny_codec):
+    """Ratios to a sound that is not there mean nothing: they are left out, not astronomical."""
+
+    class Ear:
+        name, compares = "ear", True
+
+        def score(self, heard):
+            raise AssertionError("asked to compare with silence")
+
+    silence = Recording("silence", np.zeros(16000, np.float32), 16000, None)
+    with SpeechCodec.open(tiny_codec("fusecodec"), "onnxruntime", threads=1) as codec:
+        row = evaluate_codec(codec, [silence], [Ear()]).rows[1]
+    assert all(np.isnan(row.mean(n)) for n in ("mel dB", "STFT", "SI-SDR dB", "ear"))
 
 
 def test_the_verb_prints_a_table_and_writes_json(tiny_codec, talks, tmp_path, capsys):

@@ -56,6 +56,13 @@ def test_the_pitch_of_a_voice_comes_through(codec):
     assert np.median(cents) < 50
 
 
+def test_check_knows_it_by_name(capsys):
+    assert main(["check", "nsfcodec_16k_encoder", "--samples", "2", "--quiet"]) == 0
+    assert "verdict: ok" in capsys.readouterr().out
+    assert main(["check", "nsfcodec_16k_encode"]) == 2
+    assert "did you mean 'nsfcodec_16k_encoder'" in capsys.readouterr().err
+
+
 def test_it_is_small_trained_and_causal(codec):
     assert codec.format.trained and codec.format.bits_per_second == 1900
     assert codec.encoder().delay + codec.decoder().delay == 640  # 40 ms
