@@ -165,7 +165,10 @@ def parse_numbers(text: str | None) -> tuple[int, ...]:
         return ()
     words = text.split(",")
     if not all(word.strip().isdecimal() for word in words):
-        raise UsageError(f"Got --positive {text}; expected numbers, e.g. 11,12.")
+        raise UsageError(
+            f"Got --positive {text}; expected numbers, e.g. 11,12.",
+            "Give the label numbers of people, as the --layout counts them.",
+        )
     return tuple(int(word) for word in words)
 
 

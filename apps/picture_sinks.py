@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +86,10 @@ def _require_writable(path: Path) -> None:
     """Find out before the work starts, not after it, whether the result can be written."""
     if not path.absolute().parent.is_dir():
         raise write_error(FileNotFoundError(2, "No such file or directory"), path)
-    with atomic_path(path.parent / f".{path.stem}-probe") as temporary:
-        temporary.touch()
-    (path.parent / f".{path.stem}-probe").unlink(missing_ok=True)
+    try:
+        handle, probe = tempfile.mkstemp(dir=path.absolute().parent)
+        os.close(handle)
+        os.unlink(probe)
+    except OSError as error:
+        raise write_error(error, path) from None
     require_space(path)

@@ -106,8 +106,9 @@ def test_a_class_against_all_others(evaluate, data) -> None:
     refused = evaluate("--positive", "1")
     assert refused.code == 2 and "expected two classes" in refused.err
     assert parse_numbers("11, 12") == (11, 12) and parse_numbers(None) == ()
-    with pytest.raises(UsageError, match="expected numbers"):
+    with pytest.raises(UsageError, match="expected numbers") as caught:
         parse_numbers("1;2")
+    assert "--layout" in caught.value.hint
 
 
 def test_limit_takes_pictures_from_everywhere(evaluate, data) -> None:
