@@ -1,6 +1,6 @@
 """The shipped codec on speakers it never heard, beside Opus, LPCNet and Codec2.
 
-    python benchmarks/codec_peers.py --cache .cache/speech --unpacked DIR -o codec_peers.json
+    python benchmarks/codec_peers.py --cache .cache/speech --unpacked DIR     # five minutes
 
 `--cache` is that of `prunus.models.training.speech_cache`. `--unpacked` holds more speech for
 evaluation, unpacked with dpkg -x: pocketsphinx-testdata (LibriVox readers, with transcripts) and
@@ -261,7 +261,8 @@ def delays(codec: SpeechCodec, peers: Sequence[Peer], lags: dict[str, list[float
         return {"frame_ms": frame, "look_ahead_ms": ahead, "cpu_s_per_s": cost(code)}
 
     form, tick = codec.format, 1000.0 / codec.format.sample_rate_hz
-    ahead = tick * (codec.encoder().delay + codec.decoder().delay)
+    voice = np.zeros(form.voice, np.float32) if form.voice else None
+    ahead = tick * (codec.encoder().delay + codec.decoder(voice).delay)
     own = row(tick * form.hop, ahead, lambda: codec.decode(codec.encode(sound)))
     others = {
         f"opus {k:g}": row(_OPUS_FRAME_MS, _OPUS_AHEAD_MS, lambda k=k: opus(sound, RATE_HZ, k))
