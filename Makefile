@@ -7,7 +7,7 @@ EXTRAS ?= apps,audio,clips,export,check,openvino,eval,dev
 comma  := ,
 STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test test-all lint bench gpu wheel train-deps plugin-deps judge-deps clean venv
+.PHONY: demo test test-all lint bench gpu wheel train-deps plugin-deps judge-deps peer-deps clean venv
 
 demo: $(STAMP)
 	$(BIN)/python -m prunus.apps.demo
@@ -46,6 +46,11 @@ plugin-deps: $(STAMP)
 judge-deps: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[eval-audio]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps resemblyzer
+
+# Peers of benchmarks/separation.py: their dependencies would bring torchaudio, and are not used.
+peer-deps: $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt requests
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps asteroid asteroid-filterbanks
 
 venv: $(STAMP)
 

@@ -1,4 +1,4 @@
-"""What the separation benchmark runs: Dolphin as published in PyTorch, its graphs, and live hops.
+"""What the separation benchmark runs: Dolphin as published in PyTorch, its graphs, hops, peers.
 
 Each function is a target of `prunus.runtime.runner`, see `prunus.apps.bench_targets`. A call takes
 one clip: mouths through the lip coder and the mixture through the separator.
@@ -13,7 +13,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from prunus.runtime.errors import HostError
+
 Inputs = Mapping[str, npt.NDArray[Any]]
+PEERS = {"Conv-TasNet": "ConvTasNet", "DPTNet": "DPTNet"}  # name -> class of Asteroid
 
 
 def published(
@@ -108,6 +111,99 @@ def hops(
         return stream.given
 
     return call
+
+
+def peer(inputs: Inputs, threads: int | None, name: str) -> Callable[[], object]:
+    """Run another separator on the same mixture in PyTorch eager, with random weights.
+
+    It hears only: no lips, and both voices come out at once.
+
+    Args:
+        inputs: As for `published`; mouths are not read.
+        threads: CPU threads.
+        name: One of `PEERS`.
+
+    Raises:
+        HostError: Asteroid is not installed.
+    """
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    network = build_peer(name)
+    turns = itertools.cycle(inputs["mixture"])
+
+    def call() -> object:
+        with torch.inference_mode():
+            return network(torch.from_numpy(next(turns)))
+
+    return call
+
+
+def build_peer(name: str) -> Any:
+    """Build a peer for two voices at 16 kHz with windows of 2 ms, as in its paper.
+
+    Conv-TasNet (arXiv 1809.07454, best non-causal model) and DPTNet (arXiv 2007.13975) come from
+    Asteroid with its own defaults otherwise.
+
+    Raises:
+        HostError: Asteroid is not installed.
+    """
+    import torch
+
+    try:
+        from asteroid import models
+    except ImportError as error:
+        raise HostError(
+            f"The peer {name} needs the package '{error.name}', which is not installed.",
+            "Install the peers with: make peer-deps",
+        ) from None
+    torch.manual_seed(0)
+    found = getattr(models, PEERS[name])(2, kernel_size=32, stride=16, sample_rate=16000)
+    return found.eval()
+
+
+def peer_macs(name: str, samples: int) -> int:
+    """Return the multiply-accumulates of a peer on a mixture of so many samples."""
+    import torch
+    from torch import nn
+
+    from prunus.models.macs import count_macs
+
+    network, recurrent = build_peer(name), [0]
+
+    def count(layer: Any, inputs: Any, _: object) -> None:  # the counter does not know them
+        sides = 2 if layer.bidirectional else 1
+        steps = inputs[0].numel() // layer.input_size
+        wide = layer.input_size + layer.hidden_size
+        recurrent[0] += 4 * sides * layer.num_layers * steps * layer.hidden_size * wide
+
+    for layer in network.modules():
+        if isinstance(layer, nn.LSTM):
+            layer.register_forward_hook(count)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # nor that one
+    try:
+        return count_macs(network, torch.zeros(1, samples)) + recurrent[0]
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def dolphin_macs(variant: str, heat: str, seconds: float) -> int:
+    """Return the multiply-accumulates of Dolphin on a clip, as counted on the written layers."""
+    import dataclasses
+
+    import torch
+
+    from prunus.models.macs import count_macs
+    from prunus.models.separation.config import dolphin_config
+    from prunus.models.separation.dolphin import Dolphin
+
+    config = dataclasses.replace(dolphin_config(variant), heat=cast(Any, heat))
+    with torch.device("meta"):
+        mouth = torch.zeros(1, 1, round(25 * seconds), 88, 88)
+        clip = torch.zeros(1, round(16000 * seconds)), mouth
+        return count_macs(Dolphin(config), *clip)
 
 
 def _open(name: str, backend: str, threads: int | None) -> Any:

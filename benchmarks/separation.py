@@ -1,36 +1,47 @@
-"""Dolphin as published in PyTorch, and as exported: same untrained weights, same clip.
+"""Dolphin as published in PyTorch, and as exported: same weights, same clip; the app; peers.
 
-    python benchmarks/separation.py                       # half an hour on two quiet cores
-    python benchmarks/separation.py --quick --seconds 1   # a few minutes
+    python benchmarks/separation.py           # half an hour on two quiet cores
+    python benchmarks/separation.py --quick   # some seven minutes, without the first exports
+    python benchmarks/separation.py --only app --only live
+    python benchmarks/separation.py --only clips --seconds 2
 
-Per window length: the published form (dense cosine transform; PyTorch eager) is the first runner;
-the same network with short heat filters in PyTorch, and the two exported graphs in ONNX Runtime and
-OpenVINO follow. Each has a process of its own, in turns A B A B; a ratio of 3 is three times as
-fast as the published form. The answers are compared before anything is timed.
+``clips``, per window length: the published form (dense cosine transform; PyTorch eager) is the
+first runner; the same network with short heat filters in PyTorch, the two exported graphs in ONNX
+Runtime and OpenVINO, and peers in PyTorch follow (Conv-TasNet and DPTNet, sound only, where ``make
+peer-deps`` brought them). Each has a process of its own, in turns A B A B; a ratio of 3 is three
+times as fast as the published form. The answers are compared before anything is timed.
 
 The published code holds one T x T table per heat layer: 59 of them, 0.65 GB for one second and 10.3
 GB for four. Here layers of equal length share one, which changes no product and lets four seconds
 fit; ``tables_gb`` is what the published code would hold.
 
-Then ``dolphin-nano`` live: one hop per call. Its real-time factor is the median over the hop.
+``live``: ``dolphin-nano``, one hop per call. Its real-time factor is the median over the hop.
 
-No peer of SepFormer's or ConvTasNet's size is measured: the packages that have one need torchaudio.
+``app``: ``prunus run separation`` with ``dolphin-nano`` on the bundled clip of two voices, from
+faces to the clip that comes out: CPU time of each stage per second of sound, on one thread.
+
+Each case is written as soon as it is measured; others in the record stay.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib.util
 import json
+import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from record import write_record
 
-from prunus.apps.bench_separation import graphs, published
+from prunus.apps.bench_separation import PEERS, dolphin_macs, graphs, peer_macs, published
 from prunus.apps.tables import plain_table
 from prunus.export.codec_samples import voice_like
 from prunus.export.dolphin import export_dolphin
@@ -39,7 +50,7 @@ from prunus.export.verify.separation_metric import snr_db
 from prunus.models.separation.config import dolphin_config
 from prunus.runtime.artifact import sha256_of
 from prunus.runtime.compare import compare
-from prunus.runtime.errors import CheckFailedError, PrunusError
+from prunus.runtime.errors import CheckFailedError, HostError, PrunusError
 from prunus.runtime.measure import environment
 from prunus.runtime.progress import ConsoleProgress
 from prunus.runtime.runner import RunnerSpec
@@ -49,6 +60,8 @@ ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / ".cache" / "bench"
 RESULTS = Path(__file__).resolve().parent / "results" / "separation.json"
 TARGETS = "prunus.apps.bench_separation"
+CASES = ("clips", "live", "app")
+CLIP = ROOT / "apps" / "media" / "two_voices.mp4"
 BACKENDS = ("onnxruntime", "openvino-f32", "openvino-bf16")
 PAPER_MS = 2117.96  # a second of audio on the paper's CPU, table of efficiency
 AGREE_DB = 50.0  # filters of radius 32 against the transform; float32 in between
@@ -56,7 +69,7 @@ AGREE_DB = 50.0  # filters of radius 32 against the transform; float32 in betwee
 
 def files(variant: str, seconds: float, *, live: bool = False) -> Path:
     """Return NAME of the exported graphs, written on first use."""
-    name = MODELS / f"dolphin-{variant}-{seconds:g}s{'-live' if live else ''}"
+    name = MODELS / f"dolphin-{variant}-{seconds:g}s{'-live' if live else ''}-frames"
     if not all(Path(f"{name}-{part}.onnx").is_file() for part in ("lips", "voice")):
         MODELS.mkdir(parents=True, exist_ok=True)
         lip_seconds = {} if live else {"lip_seconds": seconds}
@@ -125,22 +138,37 @@ def measure(variant: str, seconds: float, options: argparse.Namespace) -> dict[s
         )
         for backend in options.backend or BACKENDS
     ]  # fmt: skip
+    runners += [
+        RunnerSpec(
+            f"{peer} (sound only)", target=f"{TARGETS}:peer", arguments=(peer,),
+            threads=options.threads, boundary="pipeline",
+        )
+        for peer in options.peers
+    ]  # fmt: skip
+    macs = {f"PyTorch eager, {h}": dolphin_macs(variant, h, seconds) for h in ("dense", "filter")}
+    macs |= {f"{p} (sound only)": peer_macs(p, round(16000 * seconds)) for p in options.peers}
     with ConsoleProgress(f"dolphin {variant} {seconds:g} s") as progress:
         result = compare(
             runners, inputs, rounds=options.rounds, seconds=options.turn, progress=progress,
             clock="cpu" if options.cpu else "wall",
+            **({"minimum": 1, "warm_windows": 2} if options.quick else {}),
         )  # fmt: skip
     rows = []
     for entry in result.results:
         per_second = entry.latency.p50_ms / seconds
+        done = macs.get(entry.spec.name, macs["PyTorch eager, filter"])
         rows.append(
             [
-                entry.spec.name, f"{entry.latency.p50_ms:.0f}", f"{per_second:.0f}",
-                f"{entry.ratio:.2f}", f"{entry.ratio_range[0]:.2f}-{entry.ratio_range[1]:.2f}",
+                entry.spec.name, f"{done / seconds / 1e9:.1f}", f"{entry.latency.p50_ms:.0f}",
+                f"{per_second:.0f}", f"{per_second / 1000:.2f}", f"{entry.ratio:.2f}",
+                f"{entry.ratio_range[0]:.2f}-{entry.ratio_range[1]:.2f}",
                 f"{entry.peak_memory_bytes / 2**20:.0f}", f"{PAPER_MS / per_second:.2f}",
             ]
         )  # fmt: skip
-    heads = ("runner", "p50 ms", "ms/s audio", "times", "range", "peak MiB", "paper/this")
+    heads = (
+        "runner", "GMAC/s", "p50 ms", "ms/s audio", "RTF", "times", "range", "peak MiB",
+        "paper/this",
+    )  # fmt: skip
     held = tables_gb(variant, seconds)
     title = (
         f"## dolphin {variant}, {seconds:g} s, {_clock(options)}; the published code holds "
@@ -152,6 +180,7 @@ def measure(variant: str, seconds: float, options: argparse.Namespace) -> dict[s
         "seconds": seconds,
         "agreement_db": round(snr, 1),
         "tables_gb": round(held, 3),
+        "macs": macs,
         "files": {path.name: sha256_of(path) for path in find_parts(name)},
     }
 
@@ -200,16 +229,79 @@ def live(variant: str, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def app(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the voice picker on the bundled clip and print the CPU time of its stages.
+
+    Raises:
+        PrunusError: a run failed.
+    """
+    name = files("nano", 2.0, live=True)
+    rows, runs = [], {}
+    for backend in options.backend or BACKENDS[:2]:
+        found = [_run_app(name, backend) for _ in range(options.rounds)]
+        runs[backend] = found
+        middle = sorted(found, key=_factor)[len(found) // 2]
+        length = middle["seconds"]
+        rows.append(
+            [
+                backend, f"{_factor(middle):.3f}",
+                f"{statistics.median(run['real_time_factor'] for run in found):.2f}",
+                *(f"{middle['cpu_seconds'][stage] / length:.3f}" for stage in STAGES),
+                str(len(middle["faces"])),
+            ]
+        )  # fmt: skip
+    title = f"## app on {CLIP.name}, CPU seconds per second of sound; one thread per model"
+    heads = ("back end", "factor", "wall factor", *STAGES, "faces")
+    print(plain_table(title, heads, rows) + "\n", flush=True)
+    return {
+        "runs": runs,
+        "clip": sha256_of(CLIP),
+        "files": {path.name: sha256_of(path) for path in find_parts(name)},
+    }
+
+
+STAGES = ("faces", "separate", "write", "other")
+
+
+def _factor(run: dict[str, Any]) -> float:
+    return float(sum(run["cpu_seconds"].values()) / run["seconds"])
+
+
+def _run_app(name: Path, backend: str) -> dict[str, Any]:
+    plain, _, arithmetic = backend.partition("-")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, "-m", "prunus.apps.cli", "run", "separation", "--source", str(CLIP),
+            "--model", f"{name}-voice.onnx", "--sink", f"{folder}/voice.mp4", "--threads", "1",
+            "--backend", plain, "--arithmetic", arithmetic or "auto", "--json", "--quiet",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise HostError(f"The app ended with code {done.returncode}: {done.stderr[-300:].strip()}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    found.pop("outputs")  # a temporary folder
+    return found
+
+
+def record(path: Path, name: str, case: dict[str, Any], threads: int) -> None:
+    """Put a case into the record, beside those that are there."""
+    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    here = environment(threads)
+    cases = old.get("cases", {}) | {name: {"environment": here} | case}
+    write_record(path, {"environment": here, "cases": cases})
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="one short turn each")
+    parser.add_argument("--quick", action="store_true", help="two short turns of each runner")
     parser.add_argument("--variant", default="base", help="of the comparison (default base)")
     parser.add_argument("--seconds", type=float, nargs="*", default=[1.0, 2.0, 4.0])
     parser.add_argument("--backend", choices=BACKENDS, action="append", help="default: all")
-    parser.add_argument("--no-live", action="store_true", help="without the live hops of nano")
+    parser.add_argument("--only", choices=CASES, action="append", help="default: all")
+    parser.add_argument("--no-peers", action="store_true", help="without Conv-TasNet and DPTNet")
     parser.add_argument("--threads", type=int, default=0, help="default: 2; 1 with --cpu")
     parser.add_argument(
         "--cpu", action="store_true", help="CPU time of all threads, for a busy machine"
@@ -219,18 +311,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     options.threads = options.threads or (1 if options.cpu else 2)
-    options.rounds = options.rounds or (1 if options.quick else 4)
+    options.rounds = options.rounds or (2 if options.quick else 4)
     options.turn = options.turn or (0.2 if options.quick else 3.0)
+    peers = () if options.no_peers or not importlib.util.find_spec("asteroid") else tuple(PEERS)
+    options.peers, only = peers, options.only or CASES
     begin = time.perf_counter()
+    cases: dict[str, Callable[[], dict[str, Any]]] = {}
+    if "live" in only:
+        cases["nano live"] = lambda: live("nano", options)
+    if "app" in only:
+        cases["nano app"] = lambda: app(options)
+    if "clips" in only:
+        for s in options.seconds:
+            cases[f"{options.variant} {s:g} s"] = functools.partial(
+                measure, options.variant, s, options
+            )
     try:
-        cases = {
-            f"{options.variant} {s:g} s": measure(options.variant, s, options)
-            for s in options.seconds
-        }
-        if not options.no_live:
-            cases["nano live"] = live("nano", options)
-        body = {"environment": environment(options.threads), "cases": cases}
-        write_record(options.output, body)
+        for name, case in cases.items():
+            record(options.output, name, case(), options.threads)
     except PrunusError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code

@@ -120,6 +120,8 @@ def compare(
     rounds: int = 3,
     seconds: float = 2.0,
     clock: Clock = "wall",
+    minimum: int = 3,
+    warm_windows: int = 8,
     progress: Progress | None = None,
 ) -> Comparison:
     """Measure runners in turns.
@@ -128,8 +130,10 @@ def compare(
         runners: At least one, with names of their own; ratios refer to the first.
         inputs: Real inputs by name (see `prunus.runtime.runner.open_runner`), None for noise.
         rounds: Turns of each runner; A B A B is 2.
-        seconds: Length of one turn; it holds at least three calls.
+        seconds: Length of one turn.
         clock: ``wall``, or ``cpu`` on a machine that others use (see `time_window`).
+        minimum: Calls of a turn at least, however long they take.
+        warm_windows: Windows of the warm-up at most, see `warm_up`; two at least.
         progress: Told about every turn.
 
     Raises:
@@ -148,8 +152,9 @@ def compare(
         workers, steps, done = [], len(names) * (rounds + 1), 0
         for spec in runners:
             worker = stack.enter_context(_worker(spec, stored, folder, clock))
+            worker.minimum = minimum
             workers.append(worker)
-            worker.warm(seconds)
+            worker.warm(seconds, warm_windows)
             done += 1
             progress.update(done, steps, f"warm-up {spec.name}")
         for _ in range(rounds):
@@ -172,15 +177,16 @@ class _Process:
         self.rounds: list[tuple[float, ...]] = []
         self.opened: dict[str, Any] = {}
         self.warm_up = WarmUp((), False)
+        self.minimum = 3
 
-    def warm(self, seconds: float) -> None:
-        self.warm_up = warm_up(lambda: self._window(min(seconds, 1.0)))
+    def warm(self, seconds: float, windows: int) -> None:
+        self.warm_up = warm_up(lambda: self._window(min(seconds, 1.0)), windows)
 
     def measure(self, seconds: float) -> None:
         self.rounds.append(tuple(self._window(seconds)))
 
     def _window(self, seconds: float) -> list[float]:
-        answer = self.order(do="window", seconds=seconds, minimum=3, clock=self._clock)
+        answer = self.order(do="window", seconds=seconds, minimum=self.minimum, clock=self._clock)
         samples: list[float] = answer["samples_ms"]
         return samples
 

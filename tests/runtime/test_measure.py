@@ -90,7 +90,10 @@ def test_the_cpu_clock_counts_work_and_not_waiting() -> None:
 
 def test_a_comparison_says_which_clock_it_used(targets) -> None:
     runners = [spec("a", "spin", "3", threads=1)]
-    result = compare(runners, targets, rounds=1, seconds=0.05, clock="cpu")
+    result = compare(
+        runners, targets, rounds=1, seconds=0.0, clock="cpu", minimum=1, warm_windows=2
+    )
+    assert result.results[0].latency.n == 1 and len(result.results[0].warm_up.medians_ms) == 2
     assert "CPU time" in result.to_text() and json.loads(result.to_json())["clock"] == "cpu"
 
 
