@@ -87,6 +87,7 @@ def _literal(stage, image, side, stride):
 
 
 def test_stage_equals_folding_and_rotary_loops() -> None:
+    torch.manual_seed(0)  # the same values every time: float32 angles round relative to them
     stage = _alive(RelayStage(DIM, 1, 48, grid=(10, 10), tiles=(2, 2), depth=3))
     image = torch.randn(1, DIM, 10, 10, dtype=torch.float64)
     with torch.no_grad():
