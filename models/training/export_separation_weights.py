@@ -23,7 +23,7 @@ from prunus.models.training.shipping import write_weights
 from prunus.models.training.train_state import Clock
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "dolphin_nano.safetensors.xz"
-LICENCE = "CC-BY-SA-3.0 (speech), see docs/training-separation.md"
+LICENCE = "Apache-2.0; trained on speech under CC-BY and CC-BY-SA, see LICENSES.md"
 
 
 def shipped_state(average: Mapping[str, Tensor]) -> dict[str, Tensor]:
