@@ -1,6 +1,8 @@
 """The separator that ships: what its cards say, and that it hears whose lips it is shown."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from prunus.models.separation.config import dolphin_config
 from prunus.models.training.drawn_lips import FPS, Mouth, lip_clip
 from prunus.runtime.artifact import read_card
 from prunus.runtime.audio_quality import si_sdr_db
+from prunus.runtime.host import bfloat16_flag
 from prunus.runtime.tasks.separation import SpeechSeparator
 
 pytest.importorskip("av")
@@ -79,3 +82,22 @@ def test_the_shipped_graph_is_the_checkpoint() -> None:
         got = session.run({"mouth": crops})
     np.testing.assert_allclose(got["lips"], features.numpy(), atol=1e-3)
     assert (got["codes"] == codes.numpy()).mean() > 0.99
+
+
+@pytest.mark.skipif(not bfloat16_flag(), reason="this processor computes no bfloat16")
+def test_the_voice_opens_in_bfloat16_with_two_threads() -> None:
+    """OpenVINO waited for itself for ever, so another process tries it."""
+    pytest.importorskip("openvino")
+    pair = shipped_separator()
+    assert pair is not None
+    code = (
+        "from prunus.runtime.session import BackendOptions, open; import sys\n"
+        "options = BackendOptions(inference_precision='bf16')\n"
+        "with open(sys.argv[1], 'openvino', threads=2, options=options) as session:\n"
+        "    print(session.description)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(pair[1])],
+        capture_output=True, text=True, timeout=90, check=True,
+    )  # fmt: skip
+    assert "bf16 arithmetic" in done.stdout
