@@ -19,7 +19,7 @@ from prunus.runtime.errors import ArtifactError, SourceError, UsageError
 from prunus.runtime.separation_card import MixturePreprocess, MouthPreprocess
 
 Array = npt.NDArray[Any]
-_FLOOR = 1e-4  # root mean square of the microphone's noise
+_FLOOR = 3e-5  # root mean square of the microphone's noise
 SYNTHETIC = "synthetic voices and drawn mouths"
 _NAMES = {"mouth": "uint8 (n, frames, 88, 88)", "mixture": "float32 (n, samples)"}
 
@@ -58,7 +58,7 @@ def separation_samples(
         one = sound[: limit * pre.samples].reshape(-1, pre.samples)
         other = [voice_like(pre.sample_rate_hz, seconds, seed) for seed in range(100, 100 + limit)]
         # As every microphone has it. In digital silence the network multiplies rounding: two
-        # float32 computations of base at 4 s then agree to 80 dB only.
+        # float32 computations of base at 4 s then agree to 80 dB only. Sixteen bits have a third of it.
         floor = _FLOOR * np.random.default_rng(0).standard_normal(one.shape)
         mixtures = 0.5 * (one + np.stack(other)) + floor
         about = SYNTHETIC if source is None else f"{about} and a synthetic voice"
