@@ -57,8 +57,8 @@ def separation_samples(
         sound, about = find_sound(source, pre.sample_rate_hz, limit * seconds)
         one = sound[: limit * pre.samples].reshape(-1, pre.samples)
         other = [voice_like(pre.sample_rate_hz, seconds, seed) for seed in range(100, 100 + limit)]
-        # As every microphone has it. In digital silence the network multiplies rounding: two
-        # float32 computations of base at 4 s then agree to 80 dB only. Sixteen bits have a third of it.
+        # As every microphone has it, and three times what 16 bits have. In digital silence the
+        # network multiplies rounding: two float32 computations of base at 4 s agree to 80 dB only.
         floor = _FLOOR * np.random.default_rng(0).standard_normal(one.shape)
         mixtures = 0.5 * (one + np.stack(other)) + floor
         about = SYNTHETIC if source is None else f"{about} and a synthetic voice"
