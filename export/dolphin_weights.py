@@ -55,7 +55,7 @@ def find_weights(
     Raises:
         ArtifactError, UsageError: see `read_dolphin`.
     """
-    shipped = shipped_checkpoint(config) if checkpoint is None else None
+    shipped = _shipped(config) if checkpoint is None else None
     if shipped is not None:
         zoo.verify(shipped)
         checkpoint = shipped.path
@@ -74,15 +74,6 @@ def find_weights(
     return SeparatorWeights(Weights(origin, f"{RANDOM}:{seed}", "Apache-2.0", False), None, seed)
 
 
-def shipped_checkpoint(config: DolphinConfig) -> zoo.Entry | None:
-    """Return the entry of the weights that ship for a network, None where there are none."""
-    wanted = {"model": "dolphin", "variant": config.variant}
-    for entry in zoo.entries():
-        if entry.kind == "checkpoint" and wanted.items() <= entry.config.items():
-            return entry
-    return None
-
-
 def weights_of(
     spec: Weights, config: DolphinConfig, checkpoint: str | Path | None = None
 ) -> SeparatorWeights:
@@ -94,7 +85,7 @@ def weights_of(
     kind, _, seed = spec.sha256.partition(":")
     if kind == RANDOM:
         return SeparatorWeights(spec, None, int(seed))
-    shipped = shipped_checkpoint(config)
+    shipped = _shipped(config)
     if checkpoint is None and (shipped is None or shipped.sha256 != spec.sha256):
         raise ArtifactError(
             f"The weights of this model (sha256 {spec.sha256[:12]}...) are not shipped.",
@@ -116,3 +107,7 @@ def apply_weights(network: Dolphin, weights: SeparatorWeights) -> None:
         enliven(network, weights.seed)
     else:
         network.load_state_dict(dict(weights.state), strict=True)
+
+
+def _shipped(config: DolphinConfig) -> zoo.Entry | None:
+    return zoo.find_checkpoint(model="dolphin", variant=config.variant)

@@ -12,7 +12,7 @@ import torch
 from prunus.models.checkpoints.read import read_checkpoint
 from prunus.models.checkpoints.vitpose import convert_vitpose
 from prunus.models.pose.evitpose import EViTPoseConfig
-from prunus.models.zoo import Entry, entries, load_checkpoint
+from prunus.models.zoo import Entry, find_checkpoint, load_checkpoint
 from prunus.runtime.artifact import sha256_of
 from prunus.runtime.card import Weights
 from prunus.runtime.errors import ArtifactError, UsageError
@@ -164,11 +164,7 @@ def shipped_checkpoint(config: PoseConfig) -> Entry | None:
     if isinstance(config, EViTPoseConfig) and config.fill == "mask":
         return None  # its token is a parameter that other fills do not train
     wanted = {key: getattr(config, key) for key in ("model", "variant", "head", "joints")}
-    for entry in entries():
-        fits = all(entry.config.get(key) == value for key, value in wanted.items())
-        if entry.kind == "checkpoint" and entry.task == "pose" and fits:
-            return entry
-    return None
+    return find_checkpoint(**wanted)
 
 
 def _from_zoo(entry: Entry) -> PoseWeights:

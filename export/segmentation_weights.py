@@ -79,9 +79,9 @@ def find_weights(
     """
     unasked = weights is None and variant is None and classes is None
     if unasked or str(weights) == PERSON:
-        shipped = [e for e in zoo.entries() if e.config.get("model") == "edaformer"]
-        if shipped:
-            return _from_zoo(shipped[0], variant, classes)
+        entry = zoo.find_checkpoint(model="edaformer")
+        if entry is not None:
+            return _from_zoo(entry, variant, classes)
         if not unasked:
             raise ArtifactError("No EDAFormer weights ship with this installation.", _GIVE_A_FILE)
     elif weights is not None and str(weights) != RANDOM:

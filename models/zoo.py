@@ -157,6 +157,19 @@ def find(name: str) -> Entry:
     return known[name]
 
 
+def find_checkpoint(**wanted: object) -> Entry | None:
+    """Return the first shipped checkpoint whose config has these values, None without one.
+
+    >>> find_checkpoint(model="nothing") is None
+    True
+    """
+    for entry in entries():
+        fits = all(entry.config.get(key) == value for key, value in wanted.items())
+        if entry.kind == "checkpoint" and fits:
+            return entry
+    return None
+
+
 def model_path(name: str) -> Path:
     """Return the path of a shipped file, after comparing it with its hash.
 
