@@ -8,19 +8,22 @@ from typing import Annotated
 
 import typer
 
-from prunus.apps.options import Backend, Debug, Json, Output, Quiet, Threads, shown_progress
+from prunus.apps.options import (
+    Backend,
+    Debug,
+    Json,
+    Output,
+    Quiet,
+    Separator,
+    Threads,
+    shown_progress,
+)
 
 
 def separation(
     folder: Annotated[Path, typer.Argument(help="Folder with mix/, s1/, s2/ and mouths/.")],
     *,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="NAME of NAME-lips.onnx and NAME-voice.onnx; default: the newest pair, else the "
-            "one that ships."
-        ),
-    ] = None,
+    model: Separator = None,
     mouths: Annotated[
         Path | None, typer.Option(help="Folder of mouth files; default: FOLDER/mouths.")
     ] = None,

@@ -54,6 +54,13 @@ Arithmetic = Annotated[
 NoCudaGraph = Annotated[
     bool, typer.Option("--no-cuda-graph", help="TensorRT: queue calls instead of replaying them.")
 ]
+Separator = Annotated[
+    str | None,
+    typer.Option(
+        help="NAME of NAME-lips.onnx and NAME-voice.onnx; default: the newest pair, else the "
+        "one that ships."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole trace of an error.")]

@@ -14,6 +14,7 @@ from prunus.apps.options import (
     Json,
     NoCudaGraph,
     Quiet,
+    Separator,
     Threads,
     switches,
 )
@@ -31,13 +32,7 @@ def separation(
             "repeatable."
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="NAME of NAME-lips.onnx and NAME-voice.onnx; default: the newest pair, else the "
-            "one that ships."
-        ),
-    ] = None,
+    model: Separator = None,
     face: Annotated[int, typer.Option(help="Number of the face that is heard.", min=1)] = 1,
     hop: Annotated[
         float | None,
