@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from torch import Tensor
-
 from prunus.models.checkpoints.header import read_header
-from prunus.runtime.artifact import atomic_path
 from prunus.runtime.errors import ArtifactError
 
 _KEY = "prunus.separator"
@@ -53,19 +49,6 @@ class OwnDolphin:
     def header(self) -> dict[str, str]:
         """Return the entry of a safetensors header."""
         return {_KEY: json.dumps(dataclasses.asdict(self), sort_keys=True)}
-
-
-def write_own(path: str | Path, state: Mapping[str, Tensor], about: OwnDolphin) -> None:
-    """Write weights with their header; the file appears whole or not at all.
-
-    Raises:
-        SourceError: the folder cannot be written.
-    """
-    from safetensors.torch import save_file
-
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, str(temporary), metadata=about.header())
 
 
 def read_own(path: str | Path) -> OwnDolphin | None:

@@ -27,7 +27,7 @@ from prunus.export.dolphin_weights import find_weights, weights_of
 from prunus.export.separation_samples import draw_mouths, separation_samples
 from prunus.export.verify.check import check_artifact
 from prunus.models.checkpoints.compact import on_grid
-from prunus.models.checkpoints.own_dolphin import OwnDolphin, write_own
+from prunus.models.checkpoints.own_dolphin import OwnDolphin
 from prunus.models.separation.config import dolphin_config
 from prunus.models.separation.dolphin import build_dolphin
 from prunus.runtime.artifact import read_card
@@ -254,7 +254,8 @@ def test_small_files_hold_the_same_numbers(tmp_path, monkeypatch) -> None:
     state = build_dolphin(dolphin_config("nano")).state_dict()
     rounded = {n: on_grid(v) if v.is_floating_point() and v.dim() > 1 else v
                for n, v in state.items()}  # fmt: skip
-    write_own(weights, rounded, OwnDolphin("nano", "a test", "Apache-2.0"))
+    about = OwnDolphin("nano", "a test", "Apache-2.0")
+    save_file(rounded, weights, metadata=about.header())
     options = {**SMALL, "checkpoint": weights, "parts": ["voice"]}
     plain = export_dolphin("nano", output=tmp_path / "plain", **options)[0]
     small = export_dolphin("nano", output=tmp_path / "small", small=True, **options)[0]

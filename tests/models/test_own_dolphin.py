@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from prunus.export.dolphin import build_card
 from prunus.export.dolphin_weights import find_weights
-from prunus.models.checkpoints.own_dolphin import OwnDolphin, read_own, write_own
+from prunus.models.checkpoints.own_dolphin import OwnDolphin, read_own
 from prunus.models.separation.config import dolphin_config
 from prunus.models.separation.dolphin import build_dolphin
 from prunus.models.training.export_separation_weights import export_weights
@@ -20,7 +20,7 @@ ABOUT = OwnDolphin("nano", "somebody", "CC-BY-SA-3.0", "lips", "relative")
 
 def test_the_header_reaches_the_cards(tmp_path: Path) -> None:
     path, config = tmp_path / "nano.safetensors", dolphin_config("nano")
-    write_own(path, build_dolphin(config).state_dict(), ABOUT)
+    save_file(build_dolphin(config).state_dict(), path, metadata=ABOUT.header())
     assert read_own(path) == ABOUT
     weights = find_weights(config, path)
     assert weights.spec.trained and weights.spec.licence == "CC-BY-SA-3.0"
