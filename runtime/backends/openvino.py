@@ -15,7 +15,7 @@ import numpy as np
 
 from prunus.runtime import host
 from prunus.runtime.backends.openvino_attention import add_attention
-from prunus.runtime.backends.openvino_tail import keep_last_products, keep_long_filters
+from prunus.runtime.backends.openvino_tail import keep_in_float32
 from prunus.runtime.card import ModelCard
 from prunus.runtime.closable import Closable
 from prunus.runtime.errors import ArtifactError, HostError, MissingDependencyError
@@ -80,10 +80,7 @@ def open_session(
     try:
         add_attention(core)
         model = core.read_model(str(path))
-        kept: tuple[str, ...] = ()
-        if precision == "bf16":
-            kept = keep_last_products(core, model)
-            keep_long_filters(core, model)
+        kept = keep_in_float32(core, model) if precision == "bf16" else ()
         compiled = core.compile_model(model, kind, config)
     except Exception as error:  # it raises RuntimeError and its own kinds
         raise ArtifactError(

@@ -14,7 +14,6 @@ Of filters along a row, one per channel, OpenVINO 2026.4 waits for itself for ev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 _LONG = 16  # taps
@@ -36,40 +35,37 @@ _DONOR = """<net name="donor" version="11"><layers>
 <edge from-layer="1" from-port="1" to-layer="2" to-port="0"/></edges></net>"""
 
 
-def keep_last_products(core: Any, model: Any) -> tuple[str, ...]:
-    """Mark the last product on every way to an output, in place.
+def keep_in_float32(core: Any, model: Any) -> tuple[str, ...]:
+    """Mark, in place, the last product on every way to an output, and long filters along a row.
 
     Args:
         core: `openvino.Core`.
         model: `openvino.Model`, not compiled yet.
 
     Returns:
-        Names of the marked layers, sorted; none when this OpenVINO cannot keep them.
+        Names of the last products, sorted; none when this OpenVINO cannot keep layers.
     """
-    return _keep(core, last_products(model))
+    donor = core.read_model(_DONOR.encode(), b"")
+    source = next(op for op in donor.get_ops() if op.get_friendly_name() == "kept")
+    attributes = dict(source.get_rt_info().items())
+    if not attributes:
+        return ()
+    last = last_products(model)
+    for node in (*last, *long_filters(model)):
+        for key, value in attributes.items():
+            node.set_rt_info(value, key)
+    return tuple(sorted(node.get_friendly_name() for node in last))
 
 
-def keep_long_filters(core: Any, model: Any) -> tuple[str, ...]:
-    """Mark long filters along a row, in place; arguments and answer as of `keep_last_products`."""
+def long_filters(model: Any) -> list[Any]:
+    """Return the filters along a row, one per channel, of `_LONG` taps or more."""
     found = []
     for node in model.get_ops():
         if node.get_type_name() == "GroupConvolution":
             taps = list(node.get_input_partial_shape(1))[3:]  # behind groups, outputs and inputs
             if len(taps) == 2 and taps[0] == 1 and taps[1].get_min_length() >= _LONG:
                 found.append(node)
-    return _keep(core, found)
-
-
-def _keep(core: Any, nodes: Sequence[Any]) -> tuple[str, ...]:
-    donor = core.read_model(_DONOR.encode(), b"")
-    source = next(op for op in donor.get_ops() if op.get_friendly_name() == "kept")
-    attributes = dict(source.get_rt_info().items())
-    if not attributes:
-        return ()
-    for node in nodes:
-        for key, value in attributes.items():
-            node.set_rt_info(value, key)
-    return tuple(sorted(node.get_friendly_name() for node in nodes))
+    return found
 
 
 def last_products(model: Any) -> list[Any]:
