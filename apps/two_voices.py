@@ -17,8 +17,6 @@ import numpy.typing as npt
 from prunus.apps.clip import load_av
 from prunus.apps.model_files import find_model
 from prunus.apps.moments import open_moments
-from prunus.runtime.artifact import atomic_path
-from prunus.runtime.audio_file import write_wav
 from prunus.runtime.errors import SourceError
 from prunus.runtime.resample import resample
 
@@ -138,23 +136,14 @@ def write_mixture(clip: Path, folder: Path, drawing: Drawing = "lips") -> Path:
     Raises:
         SourceError: the clip has no clean voices, or a face is missing in it.
     """
+    from prunus.models.training.mixture_files import write_mixture_files
+
     pictures, mixture = read_moments(clip)
-    voices = read_clean(clip)
+    voices = [voice[: len(mixture)] for voice in read_clean(clip)]
     faces = follow_faces(pictures)
-    for number, voice in enumerate(voices, 1):
+    mouths = []
+    for number in range(1, len(voices) + 1):
         if not any(face.face_id == number for seen in faces for face in seen):
             raise SourceError(f"{clip} shows no face {number}.", "Make the clip again.")
-        _write_sound(folder / f"s{number}" / f"{clip.stem}.wav", voice[: len(mixture)])
-        crops = mouth_crops(pictures, faces, number, drawing)
-        path = folder / "mouths" / f"s{number}" / f"{clip.stem}.npz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, data=crops)
-    return _write_sound(folder / "mix" / f"{clip.stem}.wav", mixture)
-
-
-def _write_sound(path: Path, sound: Audio) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        write_wav(temporary, iter([sound]), RATE_HZ)
-    return path
+        mouths.append(mouth_crops(pictures, faces, number, drawing))
+    return write_mixture_files(folder, clip.stem, mixture, voices, mouths)

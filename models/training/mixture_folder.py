@@ -12,14 +12,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from prunus.models.training.drawn_lips import RATE_HZ
 from prunus.models.training.evaluate_separation import unseen_batches
+from prunus.models.training.mixture_files import write_mixture_files
 from prunus.models.training.voice_mixtures import MixtureBatches
-from prunus.runtime.artifact import atomic_path
-from prunus.runtime.audio_file import write_wav
 from prunus.runtime.errors import UsageError
 
 
@@ -37,20 +32,10 @@ def write_mixtures(target: Path, batches: MixtureBatches, count: int) -> list[st
     for k in range(count):
         batch = batches[k]
         name = f"{k:03d}_{batch.names[0]}_{batch.names[1]}"
-        _write_sound(target / "mix" / f"{name}.wav", batch.mixture[0].numpy())
-        for row in range(2):
-            _write_sound(target / f"s{row + 1}" / f"{name}.wav", batch.voice[row].numpy())
-            path = target / "mouths" / f"s{row + 1}" / f"{name}.npz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as temporary:
-                np.savez_compressed(temporary, data=batch.mouth[row].numpy())
+        mixture, voices = batch.mixture[0].numpy(), list(batch.voice.numpy())
+        write_mixture_files(target, name, mixture, voices, list(batch.mouth.numpy()))
         names.append(name)
     return names
-
-
-def _write_sound(path: Path, sound: npt.NDArray[np.float32]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_wav(path, iter([sound]), RATE_HZ)
 
 
 def main() -> None:
