@@ -14,6 +14,7 @@ from pathlib import Path
 
 from prunus.runtime.artifact import atomic_path, sha256_of
 from prunus.runtime.errors import ArtifactError, HostError, SourceError
+from prunus.runtime.host import user_cache
 
 PACKED = ".xz"
 CACHE_VARIABLE = "PRUNUS_CACHE_DIR"
@@ -67,9 +68,8 @@ def _folders() -> Iterator[Path]:
     if chosen:
         yield Path(chosen) / "models"
         return
-    cache = os.environ.get("XDG_CACHE_HOME")
     try:
-        yield (Path(cache) if cache else Path.home() / ".cache") / "prunus" / "models"
+        yield user_cache() / "models"
     except RuntimeError:  # no home
         pass
     user = os.getuid() if hasattr(os, "getuid") else "user"

@@ -32,6 +32,16 @@ def _cpuinfo() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
+def user_cache() -> Path:
+    """Return prunus's folder in the user's cache; it may not exist yet.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "prunus"
+
+
 def cpu_model() -> str:
     """Return the CPU's name as the kernel gives it."""
     info = _cpuinfo()

@@ -16,6 +16,7 @@ from typing import Any
 
 from prunus.runtime.artifact import sha256_of
 from prunus.runtime.errors import ArtifactError, HostError
+from prunus.runtime.host import user_cache
 from prunus.runtime.plugins.local_global_attention import LIBRARY, NAME, NAMESPACE, VERSION
 from prunus.runtime.plugins.local_global_attention.tiles import runs_on
 
@@ -109,8 +110,7 @@ def check_usable(library: PluginLibrary) -> None:
 
 def cache_folder() -> Path:
     """Return the folder of the user's cache for plugins; it may not exist yet."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "prunus" / "plugins"
+    return user_cache() / "plugins"
 
 
 def default_path() -> Path:
