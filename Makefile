@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 .PHONY: demo test test-all lint bench gpu wheel train-deps plugin-deps judge-deps peer-deps clean venv
 
 demo: $(STAMP)
-	$(BIN)/python -m prunus.apps.demo
+	$(BIN)/python -m prunus.apps.demo.demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow and not gpu"
@@ -18,9 +18,9 @@ test: $(STAMP)
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu"
 
-lint: $(STAMP) .typing
+lint: $(STAMP)
 	$(BIN)/ruff check .
-	MYPYPATH=.typing $(BIN)/mypy -p prunus
+	$(BIN)/mypy -p prunus
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/pose.py
@@ -54,15 +54,10 @@ peer-deps: $(STAMP)
 
 venv: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt setup.py
+$(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
-# mypy follows the namespace through links, since an editable install is invisible to it.
-.typing: setup.py
-	mkdir -p .typing/prunus
-	for part in runtime models export apps; do ln -sfn ../../$$part .typing/prunus/$$part; done
-
 clean:
-	rm -rf $(VENV) .typing build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

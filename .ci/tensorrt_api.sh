@@ -24,8 +24,8 @@ for version in ${VERSIONS:-10.3.0 10.16.1.11 11.0.0.114 11.4.0.106}; do
     "tensorrt_cu12_bindings==$version" 2>/dev/null
   "$python" -m zipfile -e "$folder"/*.whl "$folder/site"
   PYTHONPATH="$folder/site" LD_LIBRARY_PATH="$folder/libraries" \
-    "$python" -m prunus.export.tensorrt_api tensorrt_bindings
+    "$python" -m prunus.export.engine.api tensorrt_bindings
 done
 
 # TensorRT-RTX needs no stand-ins: its libraries load without a driver.
-"$python" -m prunus.export.tensorrt_api tensorrt_rtx
+"$python" -m prunus.export.engine.api tensorrt_rtx

@@ -27,17 +27,17 @@ from typing import Any
 import numpy as np
 from record import write_record
 
-from prunus.apps.bench_runs import run_in_turns
-from prunus.apps.model_files import DEFAULT_CODEC, codec_name
-from prunus.apps.tables import plain_table
-from prunus.runtime.artifact import sha256_of
-from prunus.runtime.compare import Comparison
+from prunus.apps.bench.runs import run_in_turns
+from prunus.apps.common.model_files import DEFAULT_CODEC, codec_name
+from prunus.apps.common.tables import plain_table
+from prunus.runtime.card.artifact import sha256_of
 from prunus.runtime.errors import PrunusError
 from prunus.runtime.host import bfloat16_flag, installed
-from prunus.runtime.measure import environment
+from prunus.runtime.measure.compare import Comparison
+from prunus.runtime.measure.latency import environment
+from prunus.runtime.measure.runner import RunnerSpec
 from prunus.runtime.progress import ConsoleProgress
-from prunus.runtime.runner import RunnerSpec
-from prunus.runtime.tasks.codec import find_parts
+from prunus.runtime.tasks.codec.codec import find_parts
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / ".cache" / "bench"

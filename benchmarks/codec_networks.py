@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunus.export.codec_samples import voice_like
+from prunus.export.codec.samples import voice_like
 from prunus.export.verify.codec_stream import OfflineDecoder, OfflineEncoder
 from prunus.models.macs import count_macs
 from prunus.runtime.errors import MissingDependencyError
@@ -50,7 +50,8 @@ def halves(model: str) -> tuple[nn.Module, nn.Module, int]:
 
     The encoder takes (1, T) sound and returns what the decoder takes.
     """
-    from prunus.export import codec_graphs, nsfcodec
+    from prunus.export import nsfcodec
+    from prunus.export.codec import graphs as codec_graphs
 
     variant = "tok75" if model == "wavtokenizer" else "16k"
     network: Any

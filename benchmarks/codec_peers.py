@@ -2,7 +2,7 @@
 
     python benchmarks/codec_peers.py --cache .cache/speech --unpacked DIR     # five minutes
 
-`--cache` is that of `prunus.models.training.speech_cache`. `--unpacked` holds more speech for
+`--cache` is that of `prunus.models.training.speech.cache`. `--unpacked` holds more speech for
 evaluation, unpacked with dpkg -x: pocketsphinx-testdata (LibriVox readers, with transcripts) and
 tuxpaint-stamps-default (volunteers, GPL-2: never trained on). Opus needs opus-tools, LPCNet and
 Codec2 the packages libcodec2-1.0 and codec2. Judges are those of `prunus eval codec` (`make
@@ -31,19 +31,19 @@ import numpy as np
 import numpy.typing as npt
 from record import write_record
 
-from prunus.apps.codec import open_codec
-from prunus.apps.codec_peers import opus
-from prunus.apps.eval_codec import CodecEvaluation, Recording, Row, evaluate_codec
-from prunus.apps.model_files import DEFAULT_CODEC
-from prunus.apps.speech_judges import Heard, Judge, normalised, open_judges
-from prunus.apps.tables import plain_table
-from prunus.runtime.audio_file import SoundReader
-from prunus.runtime.audio_quality import mel_distance_db
+from prunus.apps.codec.app import open_codec
+from prunus.apps.codec.evaluate import CodecEvaluation, Recording, Row, evaluate_codec
+from prunus.apps.codec.peers import opus
+from prunus.apps.common.model_files import DEFAULT_CODEC
+from prunus.apps.common.speech_metrics import Heard, Judge, normalised, open_judges
+from prunus.apps.common.tables import plain_table
+from prunus.runtime.audio.files import SoundReader
+from prunus.runtime.audio.quality import mel_distance_db
+from prunus.runtime.audio.resample import resample
 from prunus.runtime.errors import HostError
-from prunus.runtime.measure import environment
+from prunus.runtime.measure.latency import environment
 from prunus.runtime.progress import ConsoleProgress
-from prunus.runtime.resample import resample
-from prunus.runtime.tasks.codec import SpeechCodec
+from prunus.runtime.tasks.codec.codec import SpeechCodec
 
 Audio = npt.NDArray[np.float32]
 Coder = Callable[[Audio], tuple[Audio, float]]

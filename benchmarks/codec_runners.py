@@ -1,7 +1,8 @@
 """What `benchmarks/codec.py` times: a codec in the runtime, in PyTorch, and EnCodec.
 
 Every runner codes and decodes the same sound. The functions are targets of
-`prunus.runtime.runner`: called in a process of their own, they return a call without arguments.
+`prunus.runtime.measure.runner`: called in a process of their own, they return a call without
+arguments.
 PyTorch is loaded by those that run it alone: the memory of the others is theirs.
 """
 
@@ -12,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from prunus.export.codec_samples import voice_like
+from prunus.export.codec.samples import voice_like
 
 
 def runtime_codec(  # noqa: PLR0917
@@ -33,8 +34,8 @@ def runtime_codec(  # noqa: PLR0917
         seconds: Length of the sound, as text.
         kept: Write here what this back end makes of the sound, and of random codes, to compare.
     """
-    from prunus.runtime.session import BackendOptions
-    from prunus.runtime.tasks.codec import Speech, SpeechCodec
+    from prunus.runtime.session.base import BackendOptions
+    from prunus.runtime.tasks.codec.codec import Speech, SpeechCodec
 
     plain, _, arithmetic = backend.partition("-")
     options = BackendOptions(inference_precision=cast(Any, arithmetic or "auto"), spin=True)

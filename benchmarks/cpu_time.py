@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunus.export.engine_choice import example_inputs
-from prunus.runtime.session import open as open_session
+from prunus.export.engine.choice import example_inputs
+from prunus.runtime.session.base import open as open_session
 
 
 @dataclass(frozen=True, slots=True)

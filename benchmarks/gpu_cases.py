@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from prunus.models.layers.attention_math import MASK_VALUE, Operands, reference
+from prunus.models.layers.local_global.math import MASK_VALUE, Operands, reference
 
 
 @dataclass(frozen=True, slots=True)

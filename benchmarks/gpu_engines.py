@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from prunus import runtime
-from prunus.runtime.card import ImagePreprocess
+from prunus.runtime.card.card import ImagePreprocess
 from prunus.runtime.plugins.library import PluginLibrary
-from prunus.runtime.session import BackendOptions, Session
+from prunus.runtime.session.base import BackendOptions, Session
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -120,7 +120,7 @@ def compare(result: Result, session: Session, reference: Outputs, crops: np.ndar
 
 def plugin_choices(onnx: Path, library: PluginLibrary | None) -> list[str]:
     """Return how to build a model: ``on`` and ``off``, or once where it makes no difference."""
-    from prunus.export.engine_attention import check_attention
+    from prunus.export.engine.attention import check_attention
 
     if not check_attention(onnx).count:
         return [""]
@@ -137,9 +137,9 @@ def run_case(
     library: PluginLibrary | None = None,
 ) -> Result:
     """Build, open, compare and time one artifact."""
-    from prunus.export.calibration import load_calibration
-    from prunus.export.engine import build_engine
-    from prunus.export.engine_report import inspected_share
+    from prunus.export.engine.build import build_engine
+    from prunus.export.engine.report import inspected_share
+    from prunus.export.precision.calibration import load_calibration
 
     result = Result(onnx.stem, flavour, plugin)
     engine = folder / f"{onnx.stem}.{flavour}{plugin}.engine"

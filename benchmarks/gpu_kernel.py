@@ -18,7 +18,7 @@ import gpu_cases as cases
 import torch
 from torch import Tensor
 
-from prunus.models.layers.attention_index import AttentionIndex, grid_windows
+from prunus.models.layers.local_global.index import AttentionIndex, grid_windows
 from prunus.runtime.plugins.local_global_attention.launch import attend
 
 LIMITS = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 1e-2}

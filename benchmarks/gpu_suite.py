@@ -21,10 +21,10 @@ from typing import Any
 
 import gpu_engines as engines
 
-from prunus.runtime.backends import cuda
 from prunus.runtime.errors import PrunusError
-from prunus.runtime.measure import environment
+from prunus.runtime.measure.latency import environment
 from prunus.runtime.plugins.library import PluginLibrary
+from prunus.runtime.session.tensorrt import cuda
 
 FLAVOURS = ("tensorrt", "tensorrt_rtx")
 

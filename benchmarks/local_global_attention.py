@@ -28,22 +28,22 @@ from record import write_record
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prunus.apps.bench_runs import session_runner
-from prunus.apps.tables import plain_table
-from prunus.export.pipeline import write_model
-from prunus.export.simplify import simplify, with_shapes
-from prunus.export.trace import OPSET, trace
-from prunus.models.layers.attention_index import AttentionIndex, grid_windows
-from prunus.models.layers.local_global_attention import (
+from prunus.apps.bench.runs import session_runner
+from prunus.apps.common.tables import plain_table
+from prunus.export.common.pipeline import write_model
+from prunus.export.graph.simplify import simplify, with_shapes
+from prunus.export.graph.trace import OPSET, trace
+from prunus.models.layers.local_global.attention import (
     gated_attention,
     global_attention,
     joint_attention,
     window_attention,
 )
-from prunus.runtime.card import ModelCard, TensorSpec, Weights
-from prunus.runtime.compare import Comparison, compare
+from prunus.models.layers.local_global.index import AttentionIndex, grid_windows
+from prunus.runtime.card.card import ModelCard, TensorSpec, Weights
 from prunus.runtime.errors import CheckFailedError, PrunusError
-from prunus.runtime.measure import environment
+from prunus.runtime.measure.compare import Comparison, compare
+from prunus.runtime.measure.latency import environment
 from prunus.runtime.progress import ConsoleProgress
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -177,7 +177,7 @@ def export(shape: Shape, combine: str, *, bare: bool) -> tuple[Path, Path]:
 
 
 def _agree(paths: Sequence[Path], feed: dict[str, np.ndarray]) -> None:
-    from prunus.runtime.session import open as open_session
+    from prunus.runtime.session.base import open as open_session
 
     results = []
     for path in paths:

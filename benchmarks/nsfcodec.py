@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from record import write_record
 
-from prunus.apps.model_files import DEFAULT_CODEC, codec_name
-from prunus.apps.tables import plain_table
-from prunus.runtime.artifact import sha256_of
+from prunus.apps.common.model_files import DEFAULT_CODEC, codec_name
+from prunus.apps.common.tables import plain_table
+from prunus.runtime.card.artifact import sha256_of
 from prunus.runtime.errors import CheckFailedError
-from prunus.runtime.measure import environment, peak_memory_bytes
+from prunus.runtime.measure.latency import environment, peak_memory_bytes
 
 RESULTS = Path(__file__).resolve().parent / "results" / "nsfcodec.json"
 SIDES = ("onnxruntime", "openvino", "torch")
@@ -45,7 +45,7 @@ def voice(samples: int) -> Any:
 
 def session_steps(args: argparse.Namespace) -> Any:
     """Return a function that takes 320 samples and gives codes, sound included in the work."""
-    from prunus.runtime.tasks.codec import SpeechCodec
+    from prunus.runtime.tasks.codec.codec import SpeechCodec
 
     codec = SpeechCodec.open(codec_name(args.model), args.side, threads=1)
     encoder, decoder = codec.encoder(eager=True), codec.decoder(eager=True)
@@ -63,8 +63,8 @@ def torch_steps(args: argparse.Namespace) -> Any:
     import torch
 
     from prunus.export.nsfcodec import find_network
-    from prunus.models.codec.deployed_nsf import NsfDecoderStep, NsfEncoderStep
-    from prunus.models.codec.nsfcodec import zero_past
+    from prunus.models.codec.nsfcodec.deployed import NsfDecoderStep, NsfEncoderStep
+    from prunus.models.codec.nsfcodec.nsfcodec import zero_past
 
     torch.set_num_threads(1)
     network, _ = find_network(args.checkpoint, 0)

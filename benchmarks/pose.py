@@ -23,14 +23,14 @@ from typing import Any
 
 from record import write_record
 
-from prunus.apps.bench_runs import people_runner, run_in_turns, session_runner, torch_runner
-from prunus.apps.model_files import find_model
-from prunus.apps.tables import plain_table
-from prunus.runtime.artifact import read_card, sha256_of
-from prunus.runtime.compare import Comparison
+from prunus.apps.bench.runs import people_runner, run_in_turns, session_runner, torch_runner
+from prunus.apps.common.model_files import find_model
+from prunus.apps.common.tables import plain_table
+from prunus.runtime.card.artifact import read_card, sha256_of
 from prunus.runtime.errors import PrunusError
 from prunus.runtime.host import bfloat16_flag, installed
-from prunus.runtime.measure import environment
+from prunus.runtime.measure.compare import Comparison
+from prunus.runtime.measure.latency import environment
 from prunus.runtime.progress import ConsoleProgress
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -167,7 +167,8 @@ def light(settings: Settings) -> dict[str, Any]:
     path = model(Settings(settings.threads, 1, 1.0, "tiny"), "L2")
     imports = [_wall("import prunus.runtime") - _wall("pass") for _ in range(5)]
     run = (
-        "import sys; from prunus.apps.cli import main; from prunus.runtime.measure import "
+        "import sys; from prunus.apps.cli.main import main; "
+        "from prunus.runtime.measure.latency import "
         "peak_memory_bytes; code = main(sys.argv[1:]); "
         "print(peak_memory_bytes(), file=sys.stderr); sys.exit(code)"
     )

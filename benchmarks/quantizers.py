@@ -20,15 +20,15 @@ import onnxruntime
 import torch
 from record import write_record
 
-from prunus.apps.tables import plain_table
-from prunus.export.audit import require_clean
-from prunus.export.simplify import simplify
-from prunus.export.trace import trace
-from prunus.models.codec.quantizers.interface import EncodeGraph
-from prunus.models.codec.quantizers.zoo import QUANTIZERS, build_quantizer
+from prunus.apps.common.tables import plain_table
+from prunus.export.graph.audit import require_clean
+from prunus.export.graph.simplify import simplify
+from prunus.export.graph.trace import trace
+from prunus.models.blocks.quantizers.interface import EncodeGraph
+from prunus.models.blocks.quantizers.zoo import QUANTIZERS, build_quantizer
 from prunus.models.macs import count_parameters
 from prunus.runtime.errors import CheckFailedError, PrunusError
-from prunus.runtime.measure import environment, summarise, time_window
+from prunus.runtime.measure.latency import environment, summarise, time_window
 
 RESULTS = Path(__file__).resolve().parent / "results" / "quantizers.json"
 HEADS = (

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prunus.runtime.artifact import atomic_path
+from prunus.runtime.card.artifact import atomic_path
 
 
 def write_record(path: Path, body: dict[str, Any]) -> None:

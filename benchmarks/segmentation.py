@@ -26,18 +26,18 @@ from typing import Any, cast
 
 from record import write_record
 
-from prunus.apps.bench_runs import run_in_turns, scene_runner, session_runner, torch_runner
-from prunus.apps.bench_targets import real_inputs
-from prunus.apps.tables import plain_table
-from prunus.runtime.artifact import read_card, sha256_of
-from prunus.runtime.compare import Comparison
+from prunus.apps.bench.runs import run_in_turns, scene_runner, session_runner, torch_runner
+from prunus.apps.bench.targets import real_inputs
+from prunus.apps.common.tables import plain_table
+from prunus.runtime.card.artifact import read_card, sha256_of
 from prunus.runtime.errors import PrunusError
 from prunus.runtime.host import bfloat16_flag, installed
-from prunus.runtime.measure import Clock, environment
+from prunus.runtime.measure.compare import Comparison
+from prunus.runtime.measure.latency import Clock, environment
+from prunus.runtime.measure.runner import RunnerSpec, samples
 from prunus.runtime.progress import ConsoleProgress
-from prunus.runtime.runner import RunnerSpec, samples
-from prunus.runtime.session import BackendOptions
-from prunus.runtime.session import open as open_session
+from prunus.runtime.session.base import BackendOptions
+from prunus.runtime.session.base import open as open_session
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / ".cache" / "bench"

@@ -2,7 +2,7 @@
 
 SegFormer-B0 is built by `transformers` from its published configuration with random weights
 (latency does not depend on them) and put into the same frame as EDAFormer: raw pixels in, the class
-of every pixel out. The functions are targets of `prunus.runtime.runner`.
+of every pixel out. The functions are targets of `prunus.runtime.measure.runner`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prunus.export.pipeline import ExportOptions, export_artifact, exporter_name
-from prunus.export.scene_samples import load_scenes
-from prunus.export.segmentation_weights import weights_of
+from prunus.export.common.pipeline import ExportOptions, export_artifact, exporter_name
+from prunus.export.segmentation.samples import load_scenes
+from prunus.export.segmentation.weights import weights_of
 from prunus.models.macs import count_macs
 from prunus.models.segmentation.class_map import CandidateArgMax
 from prunus.models.segmentation.classes import class_names, palette
 from prunus.models.segmentation.deployed import DeployedSegmentation
 from prunus.models.segmentation.isr import parse_isr
-from prunus.runtime.artifact import read_card
-from prunus.runtime.card import (
+from prunus.runtime.card.artifact import read_card
+from prunus.runtime.card.card import (
     MaskPostprocess,
     ModelCard,
     ScenePreprocess,

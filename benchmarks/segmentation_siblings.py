@@ -29,26 +29,26 @@ import torch
 from record import write_record
 from torch import nn
 
-from prunus.apps.bench_runs import session_runner
-from prunus.apps.tables import plain_table
-from prunus.export.audit import require_clean
+from prunus.apps.bench.runs import session_runner
+from prunus.apps.common.tables import plain_table
+from prunus.export.common.pipeline import write_model
 from prunus.export.edaformer import parse_size
-from prunus.export.pipeline import write_model
-from prunus.export.simplify import simplify
-from prunus.export.trace import trace
+from prunus.export.graph.audit import require_clean
+from prunus.export.graph.simplify import simplify
+from prunus.export.graph.trace import trace
+from prunus.models.blocks.segmentation.class_vectors import VECTOR
+from prunus.models.blocks.segmentation.deployed import deploy
+from prunus.models.blocks.segmentation.network import SIBLINGS, build_sibling
 from prunus.models.macs import count_macs, count_parameters
 from prunus.models.segmentation.edaformer import EDAFormer
 from prunus.models.segmentation.isr import parse_isr
-from prunus.models.segmentation.siblings.class_vectors import VECTOR
-from prunus.models.segmentation.siblings.deployed import deploy
-from prunus.models.segmentation.siblings.network import SIBLINGS, build_sibling
 from prunus.models.segmentation.static import StaticEDAFormer
-from prunus.runtime.card import ModelCard, TensorSpec, Weights
-from prunus.runtime.compare import compare
+from prunus.runtime.card.card import ModelCard, TensorSpec, Weights
 from prunus.runtime.errors import CheckFailedError, PrunusError
-from prunus.runtime.measure import environment
+from prunus.runtime.measure.compare import compare
+from prunus.runtime.measure.latency import environment
 from prunus.runtime.progress import ConsoleProgress
-from prunus.runtime.session import open as open_session
+from prunus.runtime.session.base import open as open_session
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / ".cache" / "bench" / "siblings"

@@ -41,25 +41,25 @@ from typing import Any
 import numpy as np
 from record import write_record
 
-from prunus.apps.bench_separation import PEERS, dolphin_macs, graphs, peer_macs, published
-from prunus.apps.tables import plain_table
-from prunus.export.codec_samples import voice_like
+from prunus.apps.bench.separation import PEERS, dolphin_macs, graphs, peer_macs, published
+from prunus.apps.common.tables import plain_table
+from prunus.export.codec.samples import voice_like
 from prunus.export.dolphin import export_dolphin
-from prunus.export.separation_samples import draw_mouths
+from prunus.export.separation.samples import draw_mouths
 from prunus.export.verify.separation_metric import snr_db
 from prunus.models.separation.config import dolphin_config
-from prunus.runtime.artifact import sha256_of
-from prunus.runtime.compare import compare
+from prunus.runtime.card.artifact import sha256_of
 from prunus.runtime.errors import CheckFailedError, HostError, PrunusError
-from prunus.runtime.measure import environment
+from prunus.runtime.measure.compare import compare
+from prunus.runtime.measure.latency import environment
+from prunus.runtime.measure.runner import RunnerSpec
 from prunus.runtime.progress import ConsoleProgress
-from prunus.runtime.runner import RunnerSpec
-from prunus.runtime.tasks.separation import SpeechSeparator, find_parts
+from prunus.runtime.tasks.separation.separator import SpeechSeparator, find_parts
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / ".cache" / "bench"
 RESULTS = Path(__file__).resolve().parent / "results" / "separation.json"
-TARGETS = "prunus.apps.bench_separation"
+TARGETS = "prunus.apps.bench.separation"
 CASES = ("clips", "live", "app")
 CLIP = ROOT / "apps" / "media" / "two_voices.mp4"
 BACKENDS = ("onnxruntime", "openvino-f32", "openvino-bf16")
@@ -271,7 +271,8 @@ def _run_app(name: Path, backend: str) -> dict[str, Any]:
     plain, _, arithmetic = backend.partition("-")
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            sys.executable, "-m", "prunus.apps.cli", "run", "separation", "--source", str(CLIP),
+            sys.executable, "-m", "prunus.apps.cli.main", "run", "separation",
+            "--source", str(CLIP),
             "--model", f"{name}-voice.onnx", "--sink", f"{folder}/voice.mp4", "--threads", "1",
             "--backend", plain, "--arithmetic", arithmetic or "auto", "--json", "--quiet",
         ]  # fmt: skip

@@ -31,25 +31,25 @@ import torch
 from cpu_time import cpu_times
 from record import write_record
 
-from prunus.apps.bench_runs import run_in_turns, session_runner, torch_runner
-from prunus.apps.tables import plain_table
+from prunus.apps.bench.runs import run_in_turns, session_runner, torch_runner
+from prunus.apps.common.tables import plain_table
 from prunus.export import unitranspose as script
-from prunus.export.pipeline import write_model
-from prunus.export.pose_script import write_pose
-from prunus.export.pose_weights import RANDOM, find_weights
-from prunus.export.simplify import with_shapes
-from prunus.export.trace import OPSET
+from prunus.export.common.pipeline import write_model
+from prunus.export.graph.simplify import with_shapes
+from prunus.export.graph.trace import OPSET
+from prunus.export.pose.script import write_pose
+from prunus.export.pose.weights import RANDOM, find_weights
 from prunus.models.pose.deployed import DeployedPose
 from prunus.models.pose.skeleton import COCO17
-from prunus.models.pose.unitranspose import VARIANTS, UniTransPose, unitranspose_config
-from prunus.models.pose.unitranspose_naive import NaiveUniTransPose
-from prunus.runtime.artifact import sha256_of
-from prunus.runtime.card import ModelCard
-from prunus.runtime.compare import Comparison
+from prunus.models.pose.unitranspose.naive import NaiveUniTransPose
+from prunus.models.pose.unitranspose.unitranspose import VARIANTS, UniTransPose, unitranspose_config
+from prunus.runtime.card.artifact import sha256_of
+from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import CheckFailedError, PrunusError
-from prunus.runtime.measure import environment
+from prunus.runtime.measure.compare import Comparison
+from prunus.runtime.measure.latency import environment
 from prunus.runtime.progress import ConsoleProgress
-from prunus.runtime.session import open as open_session
+from prunus.runtime.session.base import open as open_session
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / ".cache" / "bench"

@@ -1,7 +1,8 @@
 """Export Dolphin: one graph for the lips, one for the voice, of a fixed length.
 
 Run as ``python -m prunus.export.dolphin --help`` or as ``prunus export dolphin``. Heat diffusion
-becomes a short depthwise filter (`prunus.models.separation.heat`); what that costs is on the card.
+becomes a short depthwise filter (`prunus.models.separation.voice.heat`); what that costs is on
+the card.
 Weights of nano ship; for the published size random ones are for speed and memory only.
 """
 
@@ -18,24 +19,34 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunus.export.compact import compact_file
-from prunus.export.dolphin_weights import SeparatorWeights, apply_weights, find_weights, weights_of
-from prunus.export.pipeline import ExportOptions, export_artifact, exporter_name, require_writable
-from prunus.export.samples import Samples
-from prunus.export.separation_samples import separation_samples
+from prunus.export.common.pipeline import (
+    ExportOptions,
+    export_artifact,
+    exporter_name,
+    require_writable,
+)
+from prunus.export.common.samples import Samples
+from prunus.export.graph.compact import compact_file
+from prunus.export.separation.samples import separation_samples
+from prunus.export.separation.weights import (
+    SeparatorWeights,
+    apply_weights,
+    find_weights,
+    weights_of,
+)
 from prunus.export.verify.separation_metric import snr_db
 from prunus.models.separation.channels_first import GlobalNorm
 from prunus.models.separation.config import MAX_RADIUS, DolphinConfig, dolphin_config
 from prunus.models.separation.deployed import DeployedLips, DeployedVoice, ExactVoice
 from prunus.models.separation.dolphin import LIP_REACH, Dolphin, build_dolphin
-from prunus.models.separation.heat_layer import HeatLayer, network_gain_error, set_heat
-from prunus.models.separation.lip_coder import LipQuantizer
-from prunus.models.separation.lip_layers import LinearAttention, RMSNorm, SqueezeExcite
-from prunus.runtime.artifact import read_card
-from prunus.runtime.card import ModelCard, Precision, TensorSpec
+from prunus.models.separation.lips.coder import LipQuantizer
+from prunus.models.separation.lips.layers import LinearAttention, RMSNorm, SqueezeExcite
+from prunus.models.separation.voice.heat_layer import HeatLayer, network_gain_error, set_heat
+from prunus.runtime.card.artifact import read_card
+from prunus.runtime.card.card import ModelCard, Precision, TensorSpec
 from prunus.runtime.errors import ArtifactError, HostError, PrunusError, UsageError, nearest
 from prunus.runtime.progress import ConsoleProgress, Progress, Silent
-from prunus.runtime.separation_card import (
+from prunus.runtime.tasks.separation.card import (
     MixturePreprocess,
     MouthPreprocess,
     SeparatorPostprocess,
@@ -90,7 +101,8 @@ def export_dolphin(
         calibration: See `separation_samples`.
         rewrite: Lips as a batch of frames and long filters in the plane, see `deployed`; False
             exports the layers as they are written. The numbers are the same but for rounding.
-        small: Store constants compactly, see `prunus.export.compact`; fp32 only, no number changes.
+        small: Store constants compactly, see `prunus.export.graph.compact`; fp32 only, no number
+            changes.
         output: NAME with or without ``.onnx``; None: from the options, here.
         progress: Told about each graph.
 
@@ -364,7 +376,7 @@ def config_of(card: ModelCard) -> tuple[DolphinConfig, Part]:
 
 
 def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> torch.nn.Module:
-    """Rebuild the module of one graph, see `prunus.export.scripts`."""
+    """Rebuild the module of one graph, see `prunus.export.common.registry`."""
     config, part = config_of(card)
     return deployed(build_network(config, weights_of(card.weights, config, checkpoint)), part)
 

@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 
-from prunus.export.pipeline import ExportOptions, export_artifact, exporter_name, require_writable
-from prunus.export.pose_script import bfloat16_mode, run_script
-from prunus.export.samples import Samples
-from prunus.export.scene_samples import load_scenes
-from prunus.export.segmentation_weights import SegmentationWeights, find_weights, weights_of
+from prunus.export.common.pipeline import (
+    ExportOptions,
+    export_artifact,
+    exporter_name,
+    require_writable,
+)
+from prunus.export.common.samples import Samples
+from prunus.export.pose.script import bfloat16_mode, run_script
+from prunus.export.segmentation.samples import load_scenes
+from prunus.export.segmentation.weights import SegmentationWeights, find_weights, weights_of
 from prunus.models.macs import count_macs
 from prunus.models.segmentation.deployed import BYTE_CLASSES, DeployedSegmentation
 from prunus.models.segmentation.edaformer import LOGIT_STRIDE, EDAFormer, EDAFormerConfig
@@ -28,7 +33,7 @@ from prunus.models.segmentation.isr import (
     parse_isr,
 )
 from prunus.models.segmentation.static import LITERAL, Rewrites
-from prunus.runtime.card import (
+from prunus.runtime.card.card import (
     MaskPostprocess,
     ModelCard,
     Precision,
@@ -40,7 +45,7 @@ from prunus.runtime.errors import ArtifactError, UsageError, nearest
 from prunus.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from prunus.export.quantize import Activations
+    from prunus.export.precision.int8 import Activations
 
 PAPER = "arXiv 2407.17261"
 MAX_BATCH = 16

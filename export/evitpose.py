@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from prunus.export.pipeline import exporter_name, require_writable
-from prunus.export.pose_script import (
+from prunus.export.common.pipeline import exporter_name, require_writable
+from prunus.export.common.samples import Samples
+from prunus.export.pose.script import (
     PAPER,
     Bfloat16,
     add_shared_options,
@@ -30,14 +31,13 @@ from prunus.export.pose_script import (
     seeded_network,
     write_pose,
 )
-from prunus.export.pose_weights import PoseWeights, find_weights, weights_of
-from prunus.export.samples import Samples
+from prunus.export.pose.weights import PoseWeights, find_weights, weights_of
 from prunus.models.macs import count_macs
 from prunus.models.pose.deployed import DeployedPose
 from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig, evitpose_config
 from prunus.models.pose.skeleton import COCO17, UNIFIED23, Skeleton
 from prunus.models.tokens.plan import PruningPlan, evitpose_plan, parse_plan, plan_for_ratio
-from prunus.runtime.card import (
+from prunus.runtime.card.card import (
     ImagePreprocess,
     KeypointPostprocess,
     ModelCard,
@@ -48,7 +48,7 @@ from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from prunus.export.quantize import Activations
+    from prunus.export.precision.int8 import Activations
 
 __all__ = ["export_evitpose", "load_samples", "main", "reference_module"]
 

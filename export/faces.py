@@ -23,11 +23,11 @@ from pathlib import Path
 
 import onnx
 
+from prunus.export.convert.tfjs import convert
+from prunus.export.convert.tfjs_graph import load_graph
 from prunus.export.movenet import PACKAGE, PACKAGE_VERSION, compare
-from prunus.export.tfjs import convert
-from prunus.export.tfjs_graph import load_graph
-from prunus.runtime.artifact import atomic_path, sha256_of
-from prunus.runtime.card import (
+from prunus.runtime.card.artifact import atomic_path, sha256_of
+from prunus.runtime.card.card import (
     CARD_KEY,
     ImagePreprocess,
     ModelCard,
@@ -37,7 +37,7 @@ from prunus.runtime.card import (
     Weights,
 )
 from prunus.runtime.errors import ArtifactError, PrunusError, UsageError
-from prunus.runtime.face_card import FaceMeshPostprocess, FacesPostprocess
+from prunus.runtime.tasks.faces.card import FaceMeshPostprocess, FacesPostprocess
 
 KEYPOINTS = ("right_eye", "left_eye", "nose", "mouth", "right_ear", "left_ear")
 POINTS = 468

@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 
-from prunus.export.codec_graphs import (
+from prunus.export.codec.graphs import (
     CodecFamily,
     CodecGraph,
     code_tensor,
@@ -20,13 +20,13 @@ from prunus.export.codec_graphs import (
     pick,
     sound_tensor,
 )
-from prunus.export.codec_samples import codec_samples
-from prunus.export.samples import Samples
+from prunus.export.codec.samples import codec_samples
+from prunus.export.common.samples import Samples
 from prunus.models.codec.deployed import FreeCodecDecoder, FreeCodecEncoder, FreeCodecSpeaker
-from prunus.models.codec.freecodec import FreeCodec, FreeCodecConfig
-from prunus.runtime.card import ModelCard, Precision, TensorSpec
-from prunus.runtime.codec_card import CodecPreprocess, CodeStream
+from prunus.models.codec.freecodec.freecodec import FreeCodec, FreeCodecConfig
+from prunus.runtime.card.card import ModelCard, Precision, TensorSpec
 from prunus.runtime.progress import Progress
+from prunus.runtime.tasks.codec.card import CodecPreprocess, CodeStream
 
 PAPER = "arXiv 2412.01053 (architecture; no published weights)"
 # Frames of 20 ms. About as long as the training segments of the paper, whole prosody codes.
@@ -126,7 +126,7 @@ def build_graphs(network: FreeCodec, window: int, left: int, right: int) -> list
 
 
 def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> torch.nn.Module:
-    """Rebuild the module of one graph, see `prunus.export.scripts`."""
+    """Rebuild the module of one graph, see `prunus.export.common.registry`."""
     network = cast(FreeCodec, network_of(card, checkpoint))
     return pick(build_graphs(network, WINDOW, LEFT, RIGHT), card)
 

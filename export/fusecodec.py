@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 
-from prunus.export.codec_graphs import (
+from prunus.export.codec.graphs import (
     CodecFamily,
     CodecGraph,
     code_tensor,
@@ -20,14 +20,14 @@ from prunus.export.codec_graphs import (
     pick,
     sound_tensor,
 )
-from prunus.export.codec_samples import codec_samples
-from prunus.export.samples import Samples
+from prunus.export.codec.samples import codec_samples
+from prunus.export.common.samples import Samples
 from prunus.models.codec.deployed import SpeechTokenizerEncoder
 from prunus.models.codec.deployed_seanet import DELAY, DecoderStep
-from prunus.models.codec.speechtokenizer import SpeechTokenizer, SpeechTokenizerConfig
-from prunus.runtime.card import ModelCard, Precision
-from prunus.runtime.codec_card import CodecPreprocess, CodeStream
+from prunus.models.codec.fusecodec.speechtokenizer import SpeechTokenizer, SpeechTokenizerConfig
+from prunus.runtime.card.card import ModelCard, Precision
 from prunus.runtime.progress import Progress
+from prunus.runtime.tasks.codec.card import CodecPreprocess, CodeStream
 
 PAPER = "arXiv 2509.11425 (generator: arXiv 2308.16692)"
 STEP, WINDOW, LEFT, RIGHT = 10, 100, 25, 25  # frames of 20 ms
@@ -114,7 +114,7 @@ def build_graphs(
 
 
 def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> torch.nn.Module:
-    """Rebuild the module of one graph, see `prunus.export.scripts`."""
+    """Rebuild the module of one graph, see `prunus.export.common.registry`."""
     network = cast(SpeechTokenizer, network_of(card, checkpoint))
     pre = cast(CodecPreprocess, card.preprocess)
     step = pre.frames if card.streaming else STEP

@@ -23,11 +23,11 @@ from pathlib import Path
 
 import onnx
 
-from prunus.export.tfjs import convert
-from prunus.export.tfjs_graph import load_graph
+from prunus.export.convert.tfjs import convert
+from prunus.export.convert.tfjs_graph import load_graph
 from prunus.models.pose.skeleton import COCO17
-from prunus.runtime.artifact import atomic_path, sha256_of
-from prunus.runtime.card import (
+from prunus.runtime.card.artifact import atomic_path, sha256_of
+from prunus.runtime.card.card import (
     CARD_KEY,
     ImagePreprocess,
     KeypointPostprocess,

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import torch
 
-from prunus.export.codec_graphs import (
+from prunus.export.codec.graphs import (
     RANDOM,
     CodecFamily,
     CodecGraph,
@@ -19,19 +19,24 @@ from prunus.export.codec_graphs import (
     pick,
     sound_tensor,
 )
-from prunus.export.codec_samples import codec_samples
-from prunus.export.compact import FourierMatrix, compact_file, stored
-from prunus.export.samples import Samples
-from prunus.models.codec.deployed_nsf import NsfDecoderStep, NsfEncoderStep
-from prunus.models.codec.nsf_weights import VARIANT, load_nsf, rounded, untrained_nsf
-from prunus.models.codec.nsfcodec import DECODER_DELAY, ENCODER_DELAY, NsfCodec, NsfCodecConfig
-from prunus.models.codec.pitch_grid import PITCHES
+from prunus.export.codec.samples import codec_samples
+from prunus.export.common.samples import Samples
+from prunus.export.graph.compact import FourierMatrix, compact_file, stored
+from prunus.models.codec.nsfcodec.deployed import NsfDecoderStep, NsfEncoderStep
+from prunus.models.codec.nsfcodec.nsfcodec import (
+    DECODER_DELAY,
+    ENCODER_DELAY,
+    NsfCodec,
+    NsfCodecConfig,
+)
+from prunus.models.codec.nsfcodec.pitch_grid import PITCHES
+from prunus.models.codec.nsfcodec.weights import VARIANT, load_nsf, rounded, untrained_nsf
 from prunus.models.zoo import entries, model_path
-from prunus.runtime.artifact import read_card, sha256_of
-from prunus.runtime.card import ModelCard, Precision, Weights
-from prunus.runtime.codec_card import CodecPreprocess, CodeStream
+from prunus.runtime.card.artifact import read_card, sha256_of
+from prunus.runtime.card.card import ModelCard, Precision, Weights
 from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.progress import Progress
+from prunus.runtime.tasks.codec.card import CodecPreprocess, CodeStream
 
 PAPER = "arXiv 2306.00814, 2408.16532, 2309.09493"
 SHIPPED = ("nsfcodec_16k_encoder", "nsfcodec_16k_decoder")
@@ -213,7 +218,7 @@ def network_of(card: ModelCard, checkpoint: str | Path | None = None) -> NsfCode
 
 
 def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> torch.nn.Module:
-    """Rebuild the module of one graph, see `prunus.export.scripts`.
+    """Rebuild the module of one graph, see `prunus.export.common.registry`.
 
     Raises:
         ArtifactError: the weights are others than the card's.

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from prunus.export.pipeline import exporter_name, require_writable
-from prunus.export.pose_script import (
+from prunus.export.common.pipeline import exporter_name, require_writable
+from prunus.export.common.samples import Samples
+from prunus.export.pose.script import (
     PAPER,
     add_shared_options,
     bfloat16_mode,
@@ -31,22 +32,21 @@ from prunus.export.pose_script import (
     seeded_network,
     write_pose,
 )
-from prunus.export.pose_weights import PoseWeights, find_weights, weights_of
-from prunus.export.samples import Samples
+from prunus.export.pose.weights import PoseWeights, find_weights, weights_of
 from prunus.models.pose.deployed import DeployedPose
 from prunus.models.pose.skeleton import COCO17, SUBSETS, UNIFIED23, Skeleton, read_out
-from prunus.models.pose.unitranspose import (
+from prunus.models.pose.unitranspose.unitranspose import (
     VARIANTS,
     UniTransPose,
     UniTransPoseConfig,
     unitranspose_config,
 )
-from prunus.runtime.card import ImagePreprocess, KeypointPostprocess, ModelCard, Precision
+from prunus.runtime.card.card import ImagePreprocess, KeypointPostprocess, ModelCard, Precision
 from prunus.runtime.errors import ArtifactError, UsageError, nearest
 from prunus.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from prunus.export.quantize import Activations
+    from prunus.export.precision.int8 import Activations
 
 __all__ = ["export_unitranspose", "load_samples", "main", "reference_module"]
 
@@ -97,7 +97,7 @@ def export_unitranspose(
 
     Raises:
         UsageError: an option that cannot be.
-        PrunusError: see `prunus.export.pipeline.export_artifact`.
+        PrunusError: see `prunus.export.common.pipeline.export_artifact`.
     """
     known, shown, readout = _joints(skeleton, joints)
     config = unitranspose_config(

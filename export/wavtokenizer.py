@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 
-from prunus.export.codec_graphs import (
+from prunus.export.codec.graphs import (
     CodecFamily,
     CodecGraph,
     code_tensor,
@@ -20,14 +20,14 @@ from prunus.export.codec_graphs import (
     pick,
     sound_tensor,
 )
-from prunus.export.codec_samples import VALID, codec_samples
-from prunus.export.samples import Samples
+from prunus.export.codec.samples import VALID, codec_samples
+from prunus.export.common.samples import Samples
 from prunus.models.codec.deployed import WavTokenizerDecoder
 from prunus.models.codec.deployed_seanet import DELAY, EncoderStep
 from prunus.models.codec.wavtokenizer import WavTokenizer, WavTokenizerConfig
-from prunus.runtime.card import ModelCard, Precision, TensorSpec
-from prunus.runtime.codec_card import CodecPreprocess, CodeStream
+from prunus.runtime.card.card import ModelCard, Precision, TensorSpec
 from prunus.runtime.progress import Progress
+from prunus.runtime.tasks.codec.card import CodecPreprocess, CodeStream
 
 PAPER = "arXiv 2408.16532"
 STEP_SECONDS, WINDOW_SECONDS = 0.2, 3.0
@@ -135,7 +135,7 @@ def build_graphs(
 
 
 def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> torch.nn.Module:
-    """Rebuild the module of one graph, see `prunus.export.scripts`."""
+    """Rebuild the module of one graph, see `prunus.export.common.registry`."""
     network = cast(WavTokenizer, network_of(card, checkpoint))
     pre = cast(CodecPreprocess, card.preprocess)
     # The part that is not asked for may have any size.

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from prunus.models.layers import attention_op as _registered  # noqa: F401 - registers the operator
+from prunus.models.layers.local_global import op as _registered  # noqa: F401 - registers the operator
 
 
 def count_macs(module: nn.Module, *inputs: torch.Tensor) -> int:

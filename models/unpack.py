@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from prunus.runtime.artifact import atomic_path, sha256_of
+from prunus.runtime.card.artifact import atomic_path, sha256_of
 from prunus.runtime.errors import ArtifactError, HostError, SourceError
 from prunus.runtime.host import user_cache
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prunus.models.unpack import PACKED, unpacked
-from prunus.runtime.artifact import sha256_of
+from prunus.runtime.card.artifact import sha256_of
 from prunus.runtime.errors import ArtifactError, UsageError, nearest
 
 if TYPE_CHECKING:

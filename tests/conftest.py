@@ -23,7 +23,8 @@ def _interruptible() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def attention_definition():
     """The literal definition of local-global attention and its nine cases, in numpy."""
-    path = Path(__file__).parent / "runtime" / "plugins" / "definition.py"
+    folder = Path(__file__).parent / "runtime" / "plugins" / "local_global_attention"
+    path = folder / "definition.py"
     spec = importlib.util.spec_from_file_location("attention_definition", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -72,9 +73,9 @@ def tiny_codec(tmp_path_factory):
 
 def _shrink_codecs(patch):
     from prunus.models.checkpoints import codecs
-    from prunus.models.codec.freecodec import FreeCodec, FreeCodecConfig
-    from prunus.models.codec.speechtokenizer import SpeechTokenizer, SpeechTokenizerConfig
-    from prunus.models.codec.supercodec import SuperCodecConfig
+    from prunus.models.codec.freecodec.freecodec import FreeCodec, FreeCodecConfig
+    from prunus.models.codec.freecodec.supercodec import SuperCodecConfig
+    from prunus.models.codec.fusecodec.speechtokenizer import SpeechTokenizer, SpeechTokenizerConfig
     from prunus.models.codec.wavtokenizer import WavTokenizerConfig
 
     wave = WavTokenizerConfig("tok75", (2, 4, 5, 8), 24000, 256, 32, 4, 64, 96, 2)

@@ -6,8 +6,8 @@ import html
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from prunus.apps.opencv import load_cv2
-from prunus.apps.sources import Frame, Image
+from prunus.apps.common.opencv import load_cv2
+from prunus.apps.io.sources.registry import Frame, Image
 from prunus.runtime.errors import SourceError
 
 _BOUNDARY = "prunusframe"

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from prunus.models.layers.attention_index import (
+from prunus.models.layers.local_global.index import (
     WindowTables,
     grid_windows,
     overlapping_windows,

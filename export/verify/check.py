@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunus.export.samples import Samples
-from prunus.export.scripts import judged_module, script_of
+from prunus.export.common.registry import judged_module, script_of
+from prunus.export.common.samples import Samples
 from prunus.export.verify.bisect import TOLERANCES, bisect_graphs
 from prunus.export.verify.expose import find_tensor, load_model, with_outputs
 from prunus.export.verify.metrics import Array
@@ -24,8 +24,8 @@ from prunus.export.verify.pose_metric import HEATMAPS, judges_pixels
 from prunus.export.verify.report import Report
 from prunus.export.verify.saved import Run, RunSet, judge, save_runs
 from prunus.export.verify.segmentation_metric import LOGITS
-from prunus.runtime.artifact import read_card, sha256_of
-from prunus.runtime.card import MaskPostprocess, ModelCard
+from prunus.runtime.card.artifact import read_card, sha256_of
+from prunus.runtime.card.card import MaskPostprocess, ModelCard
 from prunus.runtime.errors import (
     ArtifactError,
     MissingDependencyError,
@@ -309,8 +309,8 @@ def _bisect(
 def _trace(module: torch.nn.Module, card: ModelCard) -> Any:
     import torch
 
-    from prunus.export.simplify import simplify
-    from prunus.export.trace import trace
+    from prunus.export.graph.simplify import simplify
+    from prunus.export.graph.trace import trace
 
     module = getattr(module, "single", module)  # graphs are float32, some references float64
     example = [torch.from_numpy(np.zeros(i.shape, i.dtype)) for i in card.inputs]

@@ -15,7 +15,7 @@ import numpy as np
 
 from prunus.export.verify.budgets import Limit
 from prunus.export.verify.metrics import Array, Measurement, Outputs
-from prunus.runtime.card import ModelCard
+from prunus.runtime.card.card import ModelCard
 
 _STATE = "_next"
 _CODES = "codes_equal_percent"

@@ -22,14 +22,15 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from prunus.export import codec_graphs, nsfcodec
-from prunus.export.codec_samples import find_sound
+from prunus.export import nsfcodec
+from prunus.export.codec import graphs as codec_graphs
+from prunus.export.codec.samples import find_sound
 from prunus.export.verify.codec_metric import snr_db
 from prunus.models.zoo import model_path
-from prunus.runtime.audio_quality import mel_distance_db
-from prunus.runtime.card import ModelCard
+from prunus.runtime.audio.quality import mel_distance_db
+from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import PrunusError, UsageError
-from prunus.runtime.tasks.codec import SpeechCodec
+from prunus.runtime.tasks.codec.codec import SpeechCodec
 
 Codes = Mapping[str, npt.NDArray[np.int64]]
 KNOWN = ("nsfcodec", "wavtokenizer", "fusecodec", "freecodec")
@@ -64,7 +65,7 @@ class OfflineEncoder(nn.Module):
     """A published network: (1, T) sound -> what `OfflineDecoder` takes.
 
     Args:
-        network: As `prunus.export.codec_graphs.find_network` returns it.
+        network: As `prunus.export.codec.graphs.find_network` returns it.
         model: One of `KNOWN`.
     """
 
@@ -87,7 +88,7 @@ class OfflineDecoder(nn.Module):
     """A published network: codes -> sound.
 
     Args:
-        network: As `prunus.export.codec_graphs.find_network` returns it.
+        network: As `prunus.export.codec.graphs.find_network` returns it.
         model: One of `KNOWN`.
     """
 

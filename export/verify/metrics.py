@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.export.verify.budgets import Limit
-from prunus.runtime.card import ModelCard
+from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import CheckFailedError, UsageError
 
 Array = npt.NDArray[Any]

@@ -6,7 +6,7 @@ import numpy as np
 
 from prunus.export.verify.budgets import POSE_HEATMAPS, POSE_PIXELS, Limit
 from prunus.export.verify.metrics import Array, Measurement, Outputs, peak, span
-from prunus.runtime.card import KeypointPostprocess, ModelCard
+from prunus.runtime.card.card import KeypointPostprocess, ModelCard
 
 HEATMAPS = "heatmaps"
 CONFIDENT_SCORE = 0.2  # the score above which ViTPose counts a joint when it scores a person again

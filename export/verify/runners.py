@@ -23,9 +23,9 @@ from polygraphy.comparator import Comparator
 from polygraphy.exception import PolygraphyException
 from polygraphy.logger import G_LOGGER
 
-from prunus.export.samples import full_batches
+from prunus.export.common.samples import full_batches
 from prunus.export.verify.metrics import Array
-from prunus.runtime.card import ModelCard
+from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import MissingDependencyError, PrunusError, TensorError
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class OpenVINORunner(BaseRunner):
         """Compile the model."""
         import openvino
 
-        from prunus.runtime.backends.openvino_attention import add_attention
+        from prunus.runtime.session.openvino.attention import add_attention
 
         core = openvino.Core()
         add_attention(core)
@@ -257,7 +257,7 @@ def engine_runner(path: Path, flavour: str, folder: Path, stack: ExitStack) -> B
         HostError: no GPU, driver or TensorRT here.
     """
     from prunus import runtime
-    from prunus.export.engine import build_engine
+    from prunus.export.engine.build import build_engine
 
     engine = folder / f"{path.stem}.engine"
     build_engine(path, engine, flavour)

@@ -6,7 +6,7 @@ import numpy as np
 
 from prunus.export.verify.budgets import SEGMENTATION_LOGITS, SEGMENTATION_PIXELS, Limit
 from prunus.export.verify.metrics import Array, Measurement, Outputs, peak, span
-from prunus.runtime.card import MaskPostprocess, ModelCard
+from prunus.runtime.card.card import MaskPostprocess, ModelCard
 
 LOGITS = "logits"
 

@@ -21,8 +21,8 @@ import numpy as np
 
 from prunus.export.verify.budgets import Limit
 from prunus.export.verify.metrics import Array, Measurement, Outputs
-from prunus.runtime.card import ModelCard
-from prunus.runtime.separation_card import SeparatorPostprocess
+from prunus.runtime.card.card import ModelCard
+from prunus.runtime.tasks.separation.card import SeparatorPostprocess
 
 TYPICAL_SI_SDR_DB = 16.0
 VOICE, LIPS, CODES = "voice", "lips", "codes"

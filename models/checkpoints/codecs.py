@@ -26,11 +26,11 @@ from torch import Tensor, nn
 
 from prunus.models.checkpoints.header import read_header
 from prunus.models.checkpoints.read import read_checkpoint, unwrap
-from prunus.models.codec.freecodec import FreeCodec
+from prunus.models.codec.freecodec.freecodec import FreeCodec
+from prunus.models.codec.fusecodec.speechtokenizer import SpeechTokenizer
 from prunus.models.codec.layers.weight_norm import fold_weight_norm
-from prunus.models.codec.speechtokenizer import SpeechTokenizer
 from prunus.models.codec.wavtokenizer import CONFIGS, WavTokenizer
-from prunus.runtime.artifact import atomic_path, sha256_of
+from prunus.runtime.card.artifact import atomic_path, sha256_of
 from prunus.runtime.errors import ArtifactError, UsageError, nearest
 
 Rules = Sequence[tuple[str, str]]

@@ -23,7 +23,7 @@ from torch import Tensor
 from prunus.models.checkpoints.read import read_checkpoint
 from prunus.models.separation.config import DolphinConfig, dolphin_config
 from prunus.models.separation.dolphin import Dolphin
-from prunus.runtime.artifact import atomic_path, sha256_of
+from prunus.runtime.card.artifact import atomic_path, sha256_of
 from prunus.runtime.errors import ArtifactError, UsageError, nearest
 
 LICENCE = "weights: see their authors; not cleared for commercial use"

@@ -20,7 +20,7 @@ from torch import Tensor
 from prunus.models.checkpoints.read import load_raw, unwrap
 from prunus.models.segmentation.classes import Colour, class_names, palette
 from prunus.models.segmentation.edaformer import EDAFormer, EDAFormerConfig, edaformer_config
-from prunus.runtime.artifact import atomic_path, sha256_of
+from prunus.runtime.card.artifact import atomic_path, sha256_of
 from prunus.runtime.errors import UsageError
 
 _ENCODER, _DECODER = "backbone.", "decode_head."

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunus.runtime.artifact import sha256_of, write_error
+from prunus.runtime.card.artifact import sha256_of, write_error
 from prunus.runtime.errors import ArtifactError, HostError, UsageError
 from prunus.runtime.progress import Progress, Silent
 

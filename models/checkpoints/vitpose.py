@@ -27,7 +27,7 @@ from prunus.models.checkpoints.layouts import Layout, detect_layout, rename
 from prunus.models.checkpoints.read import read_checkpoint, unwrap
 from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig, evitpose_config
 from prunus.models.pose.heads import Head
-from prunus.runtime.artifact import atomic_path, sha256_of
+from prunus.runtime.card.artifact import atomic_path, sha256_of
 from prunus.runtime.errors import UsageError
 
 # Data sets of ViTPose++ in the order of its experts, with their joint counts.

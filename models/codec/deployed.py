@@ -10,11 +10,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from prunus.models.codec.freecodec import FreeCodec
+from prunus.models.codec.freecodec.freecodec import FreeCodec
+from prunus.models.codec.freecodec.supercodec import StackedQuantizer
+from prunus.models.codec.fusecodec.speechtokenizer import SpeechTokenizer
 from prunus.models.codec.layers.vector_quantizer import CodeSearch
 from prunus.models.codec.layers.vocos import fold_rows
-from prunus.models.codec.speechtokenizer import SpeechTokenizer
-from prunus.models.codec.supercodec import StackedQuantizer
 from prunus.models.codec.wavtokenizer import WavTokenizer
 
 

@@ -12,11 +12,11 @@ import math
 import torch
 from torch import nn
 
-from prunus.models.codec.freecodec import GroupQuantizer
+from prunus.models.codec.freecodec.freecodec import GroupQuantizer
+from prunus.models.codec.freecodec.supercodec import BatchedCodebook
 from prunus.models.codec.layers.vector_quantizer import Codebook
 from prunus.models.codec.layers.vocos import AdaptiveLayerNorm
 from prunus.models.codec.layers.weight_norm import NormedConv1d, NormedConvTranspose1d
-from prunus.models.codec.supercodec import BatchedCodebook
 
 _CODE_SPREAD = 0.25  # of code vectors, near that of untrained features
 

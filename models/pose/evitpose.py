@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prunus.models.pose.heads import Head, build_head
-from prunus.models.tokens.attention_rank import JointTokenReducer, Score
 from prunus.models.tokens.plan import PruningPlan, evitpose_plan
 from prunus.models.tokens.reducer import put_tokens
+from prunus.models.tokens.scores import JointTokenReducer, Score
 from prunus.runtime.errors import UsageError, nearest
 
 Fill = Literal["carry", "zero", "mask"]

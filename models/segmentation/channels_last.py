@@ -15,7 +15,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prunus.models.layers.local_global_attention import global_attention
+from prunus.models.layers.local_global.attention import global_attention
 from prunus.models.segmentation.edaformer import PatchEmbedding
 from prunus.models.segmentation.efa import Block, EmbeddingFreeAttention, Grid
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from prunus.models.segmentation.edaformer import resize_logits
-from prunus.runtime.tasks.windows import window_corners
+from prunus.runtime.audio.windows import window_corners
 
 
 def sliding_logits(

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prunus.models.layers.local_global_attention import global_attention
+from prunus.models.layers.local_global.attention import global_attention
 from prunus.models.segmentation import channels_last
 from prunus.models.segmentation.channels_last import GridBlock, GridEmbedding, norm_of_sum
 from prunus.models.segmentation.edaformer import (

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from prunus.models.separation.channels_first import Depthwise
 from prunus.models.separation.dolphin import Dolphin
-from prunus.models.separation.heat_layer import HeatLayer, freeze_heat
+from prunus.models.separation.voice.heat_layer import HeatLayer, freeze_heat
 
 # Of the mouth crop, on the scale 0..1 (LRW convention, arXiv 2001.08702).
 MOUTH_MEAN, MOUTH_STD = 0.421, 0.165

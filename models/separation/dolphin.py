@@ -18,11 +18,11 @@ from torch.nn import functional
 
 from prunus.models.separation.channels_first import GlobalNorm, PointwiseLinear
 from prunus.models.separation.config import DolphinConfig
-from prunus.models.separation.fusion import Fusion
-from prunus.models.separation.heat_layer import set_heat
-from prunus.models.separation.lip_coder import LipCoder
-from prunus.models.separation.separator import Separator
-from prunus.models.separation.video_head import VideoBlock, narrow
+from prunus.models.separation.lips.coder import LipCoder
+from prunus.models.separation.lips.head import VideoBlock, narrow
+from prunus.models.separation.voice.fusion import Fusion
+from prunus.models.separation.voice.heat_layer import set_heat
+from prunus.models.separation.voice.separator import Separator
 
 # Frames: 3 by the 7x7x7 convolution, 7 by the 3x3x3 ones, 1 by the narrowing layer.
 LIP_REACH = 11

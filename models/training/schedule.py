@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from prunus.models.training.augment import GENTLE, AugmentConfig
+from prunus.models.training.pose.augment import GENTLE, AugmentConfig
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from prunus.runtime.artifact import atomic_path, sha256_of
+from prunus.runtime.card.artifact import atomic_path, sha256_of
 
 
 def record_path(weights: Path) -> Path:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunus.runtime.artifact import sha256_of
+from prunus.runtime.card.artifact import sha256_of
 from prunus.runtime.errors import ArtifactError, HostError
 from prunus.runtime.host import user_cache
 from prunus.runtime.plugins.local_global_attention import LIBRARY, NAME, NAMESPACE, VERSION

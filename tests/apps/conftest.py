@@ -10,9 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from prunus.apps.cli import main
-
-MEDIA = Path(__file__).parents[2] / "apps" / "media"
+from prunus.apps.cli.main import main
+from prunus.apps.common.media import MEDIA
 
 
 class Ran(NamedTuple):
@@ -69,8 +68,8 @@ def _write_masks_model(path: Path, decoder: str, **fit) -> Path:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from prunus.runtime.artifact import CARD_KEY
-    from prunus.runtime.card import (
+    from prunus.runtime.card.artifact import CARD_KEY
+    from prunus.runtime.card.card import (
         MaskPostprocess,
         ModelCard,
         ScenePreprocess,
@@ -152,8 +151,8 @@ def _write_separator(name: Path, offset: float, slope: float, drawing: str) -> P
     """Write a separator whose gain is offset + slope times the brightness of the mouth, 0..1."""
     from onnx import TensorProto, helper
 
-    from prunus.runtime.card import ModelCard, TensorSpec, Weights
-    from prunus.runtime.separation_card import (
+    from prunus.runtime.card.card import ModelCard, TensorSpec, Weights
+    from prunus.runtime.tasks.separation.card import (
         MixturePreprocess,
         MouthPreprocess,
         SeparatorPostprocess,

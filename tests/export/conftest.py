@@ -46,7 +46,7 @@ def traced_pose(small_pose, noise_crops):
     """The traced graph; copy before editing."""
     import torch
 
-    from prunus.export.trace import trace
+    from prunus.export.graph.trace import trace
 
     example = torch.from_numpy(noise_crops[:1])
     return trace(small_pose, (example,), ["image"], ["keypoints", "heatmaps"])
@@ -55,6 +55,6 @@ def traced_pose(small_pose, noise_crops):
 @pytest.fixture(scope="session")
 def pose_graph(traced_pose):
     """The simplified graph; copy before editing."""
-    from prunus.export.simplify import simplify
+    from prunus.export.graph.simplify import simplify
 
     return simplify(traced_pose)

@@ -10,9 +10,7 @@ import torch
 from onnx import numpy_helper
 from safetensors.torch import save_file
 
-from prunus.apps.cli import main
-from prunus.export import compact
-from prunus.export.audit import require_clean
+from prunus.apps.cli.main import main
 from prunus.export.dolphin import (
     approximations,
     build_card,
@@ -23,17 +21,19 @@ from prunus.export.dolphin import (
     path_of,
     reference_module,
 )
-from prunus.export.dolphin_weights import find_weights, weights_of
-from prunus.export.separation_samples import draw_mouths, separation_samples
+from prunus.export.graph import compact
+from prunus.export.graph.audit import require_clean
+from prunus.export.separation.samples import draw_mouths, separation_samples
+from prunus.export.separation.weights import find_weights, weights_of
 from prunus.export.verify.check import check_artifact
 from prunus.models.checkpoints.compact import on_grid
-from prunus.models.checkpoints.own_dolphin import OwnDolphin
+from prunus.models.checkpoints.dolphin_nano import OwnDolphin
 from prunus.models.separation.config import dolphin_config
 from prunus.models.separation.dolphin import build_dolphin
-from prunus.runtime.artifact import read_card
-from prunus.runtime.card import ModelCard
+from prunus.runtime.card.artifact import read_card
+from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import ArtifactError, CheckFailedError, SourceError, UsageError
-from prunus.runtime.session import open as open_session
+from prunus.runtime.session.base import open as open_session
 
 SMALL = {"seconds": 0.4, "checkpoint": "random"}
 

@@ -8,19 +8,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from prunus.apps.cli import main
-from prunus.export.calibration import bundled_media
+from prunus.apps.cli.main import main
 from prunus.export.edaformer import export_edaformer, isr_plan, parse_size, reference_module
-from prunus.export.scene_samples import load_scenes
-from prunus.export.segmentation_weights import find_weights
+from prunus.export.precision.calibration import bundled_media
+from prunus.export.segmentation.samples import load_scenes
+from prunus.export.segmentation.weights import find_weights
 from prunus.export.verify.check import check_artifact
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
 from prunus.models.segmentation.isr import parse_isr
-from prunus.runtime.artifact import read_card
-from prunus.runtime.card import ScenePreprocess
+from prunus.runtime.card.artifact import read_card
+from prunus.runtime.card.card import ScenePreprocess
 from prunus.runtime.errors import ArtifactError, CheckFailedError, SourceError, UsageError
-from prunus.runtime.session import open as open_session
-from prunus.runtime.tasks.segmentation import Segmenter
+from prunus.runtime.session.base import open as open_session
+from prunus.runtime.tasks.segmentation.segmenter import Segmenter
 
 SMALL = {"size": "64x128", "classes": 19, "seed": 1}
 

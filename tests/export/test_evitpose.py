@@ -7,13 +7,14 @@ import onnx
 import pytest
 import torch
 
-from prunus.export import evitpose, pose_weights
-from prunus.export.calibration import crop_samples
+from prunus.export import evitpose
+from prunus.export.common.pipeline import run_onnx
 from prunus.export.evitpose import choose_plan, config_of, export_evitpose, main, reference_module
-from prunus.export.pipeline import run_onnx
+from prunus.export.pose import weights as pose_weights
+from prunus.export.precision.calibration import crop_samples
 from prunus.models.pose.evitpose import EViTPoseConfig
 from prunus.models.tokens.plan import PruningPlan
-from prunus.runtime.artifact import read_card
+from prunus.runtime.card.artifact import read_card
 from prunus.runtime.errors import ArtifactError, CheckFailedError, UsageError
 
 

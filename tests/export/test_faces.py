@@ -12,10 +12,10 @@ import pytest
 
 import prunus.models
 import prunus.runtime
-from prunus.apps import cli
+from prunus.apps.cli import main as cli
 from prunus.export.faces import SOURCES, convert_face, face_card, main
 from prunus.models import zoo
-from prunus.runtime.artifact import read_card
+from prunus.runtime.card.artifact import read_card
 from prunus.runtime.errors import UsageError
 
 WEIGHTS = Path(prunus.models.__path__[0]) / "weights"

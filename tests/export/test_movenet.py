@@ -11,12 +11,12 @@ import onnx
 import pytest
 
 import prunus.runtime
+from prunus.export.convert.tfjs_graph import load_graph
 from prunus.export.movenet import SOURCES, compare, convert_movenet, main, movenet_card
-from prunus.export.tfjs_graph import load_graph
 from prunus.models import zoo
-from prunus.runtime.artifact import read_card
+from prunus.runtime.card.artifact import read_card
 from prunus.runtime.errors import ArtifactError, UsageError
-from prunus.runtime.tasks.people import decode_multipose
+from prunus.runtime.tasks.pose.people import decode_multipose
 
 WEIGHTS = Path(prunus.models.__path__[0]) / "weights"
 GOLDEN = np.load(Path(__file__).with_name("golden_movenet.npz"))

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from prunus.export import nsfcodec
-from prunus.export.compact import FourierMatrix, compact, expand_weights, stored
+from prunus.export.common.pipeline import run_onnx
+from prunus.export.graph.compact import FourierMatrix, compact, expand_weights, stored
 from prunus.export.nsfcodec import export_nsfcodec, load_samples, reference_module
-from prunus.export.pipeline import run_onnx
 from prunus.export.verify.check import check_artifact
 from prunus.models.codec.layers.istft import forward_kernel, inverse_kernel
-from prunus.models.codec.nsf_weights import save_nsf, untrained_nsf
-from prunus.models.codec.nsfcodec import NsfCodecConfig
-from prunus.runtime.artifact import read_card
+from prunus.models.codec.nsfcodec.nsfcodec import NsfCodecConfig
+from prunus.models.codec.nsfcodec.weights import save_nsf, untrained_nsf
+from prunus.runtime.card.artifact import read_card
 from prunus.runtime.errors import ArtifactError, UsageError
-from prunus.runtime.tasks.codec import SpeechCodec, joined
+from prunus.runtime.tasks.codec.codec import SpeechCodec, joined
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

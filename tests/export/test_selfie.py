@@ -13,9 +13,9 @@ import pytest
 
 from prunus.export.selfie import NAME, convert_selfie, main, selfie_card
 from prunus.models import zoo
-from prunus.runtime.artifact import read_card
+from prunus.runtime.card.artifact import read_card
 from prunus.runtime.errors import ArtifactError
-from prunus.runtime.tasks.segmentation import Segmenter
+from prunus.runtime.tasks.segmentation.segmenter import Segmenter
 
 HERE = Path(__file__).parent
 PORTRAIT = np.load(HERE / "golden_movenet.npz")["portrait"].repeat(4, 0).repeat(4, 1)

@@ -9,19 +9,19 @@ import onnx
 import pytest
 import torch
 
-from prunus.apps.cli import main as prunus
+from prunus.apps.cli.main import main as prunus
 from prunus.export import unitranspose
-from prunus.export.calibration import crop_samples
-from prunus.export.functions import attention_nodes, attributes_of
-from prunus.export.pipeline import run_onnx
-from prunus.export.pose_weights import find_weights
-from prunus.export.scripts import script_of
+from prunus.export.common.pipeline import run_onnx
+from prunus.export.common.registry import script_of
+from prunus.export.graph.functions import attention_nodes, attributes_of
+from prunus.export.pose.weights import find_weights
+from prunus.export.precision.calibration import crop_samples
 from prunus.export.unitranspose import config_of, export_unitranspose, main, reference_module
 from prunus.export.verify.check import check_artifact
 from prunus.models.pose.skeleton import COCO17, SUBSETS, UNIFIED23, read_out
-from prunus.models.pose.unitranspose import UniTransPose, UniTransPoseConfig
-from prunus.runtime.artifact import read_card
-from prunus.runtime.card import ModelCard
+from prunus.models.pose.unitranspose.unitranspose import UniTransPose, UniTransPoseConfig
+from prunus.runtime.card.artifact import read_card
+from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import ArtifactError, UsageError
 
 
@@ -65,7 +65,7 @@ def subset(crops, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unitranspose, "unitranspose_config", narrow)
         # Noise has no people, so pixels of joints mean nothing: only heatmaps are compared below.
-        patch.setattr("prunus.export.pipeline._judge", lambda *_, **__: None)
+        patch.setattr("prunus.export.common.pipeline._judge", lambda *_, **__: None)
         path = export_unitranspose(
             joints="mpii16", batch=2, heatmaps=True, checkpoint=file, calibration=crops,
             output=folder / "a.onnx",

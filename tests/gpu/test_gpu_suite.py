@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prunus.runtime.backends import cuda
-from prunus.runtime.card import (
+from prunus.runtime.card.card import (
     ImagePreprocess,
     KeypointPostprocess,
     ModelCard,
@@ -24,6 +23,7 @@ from prunus.runtime.card import (
     Weights,
 )
 from prunus.runtime.errors import HostError
+from prunus.runtime.session.tensorrt import cuda
 
 JOINTS, BATCH = 5, 2
 CARD = ModelCard(
@@ -243,7 +243,7 @@ def test_a_worse_kernel_than_the_fused_attention_is_a_problem(kernel) -> None:
 def test_engines_of_attention_are_built_with_and_without_the_plugin(
     suite, engines, monkeypatch, tmp_path
 ) -> None:
-    from prunus.export import engine_attention
+    from prunus.export.engine import attention as engine_attention
 
     runs, library = [], object()
     counts = {"a.onnx": 3, "b.onnx": 0}

@@ -10,9 +10,9 @@ def run_onnx():
     onnxruntime = pytest.importorskip("onnxruntime")
 
     def run(module, *inputs, outputs=1):
-        from prunus.export.audit import require_clean
-        from prunus.export.simplify import simplify
-        from prunus.export.trace import trace
+        from prunus.export.graph.audit import require_clean
+        from prunus.export.graph.simplify import simplify
+        from prunus.export.graph.trace import trace
 
         names = [f"input{k}" for k in range(len(inputs))]
         model = simplify(trace(module, inputs, names, [f"output{k}" for k in range(outputs)]))

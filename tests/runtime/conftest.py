@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prunus.runtime.card import ModelCard, TensorSpec, Weights
+from prunus.runtime.card.card import ModelCard, TensorSpec, Weights
 
 
 def tiny_card(batch: int = 2, **changes) -> ModelCard:

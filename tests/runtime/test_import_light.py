@@ -42,7 +42,7 @@ def test_nothing_heavy_is_loaded() -> None:
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     assert len(found["names"]) > 12
-    assert "prunus.runtime.backends.onnxruntime" in found["names"]
+    assert "prunus.runtime.session.onnxruntime" in found["names"]
     assert not HEAVY & set(found["foreign"])
     assert not [name for name in found["foreign"] if not name.startswith("__editable__")]
     print(f"import prunus.runtime: {found['ms']:.0f} ms after numpy")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prunus.models.codec.layers.istft import forward_kernel, inverse_kernel
-from prunus.models.codec.pitch_grid import LOWEST_HZ, PITCHES, pitch_hertz
+from prunus.models.codec.nsfcodec.pitch_grid import LOWEST_HZ, PITCHES, pitch_hertz
 
 NOISE_FRAMES = 128
 _TOP_HZ = 7600.0  # no harmonic above

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from prunus.runtime.artifact import atomic_path, write_error
+from prunus.runtime.card.artifact import atomic_path, write_error
 from prunus.runtime.errors import HostError, MissingDependencyError, UsageError
 from prunus.runtime.plugins.library import PluginLibrary, cache_folder, describe
 from prunus.runtime.plugins.local_global_attention import NAME, NAMESPACE, VERSION

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from prunus.runtime.artifact import atomic_path
+from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.plugins.local_global_attention.tiles import (
     VECTOR,
     Tile,

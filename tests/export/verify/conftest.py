@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from prunus.export.simplify import simplify
-from prunus.export.trace import trace
-from prunus.runtime.card import (
+from prunus.export.graph.simplify import simplify
+from prunus.export.graph.trace import trace
+from prunus.runtime.card.card import (
     CARD_KEY,
     ImagePreprocess,
     KeypointPostprocess,

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from prunus.export.calibration import crop_samples
+from prunus.export.precision.calibration import crop_samples
 from prunus.export.verify.check import check_artifact
 from prunus.export.verify.saved import load_runs, rejudge
 from prunus.runtime.errors import ArtifactError, CheckFailedError, TensorError, UsageError

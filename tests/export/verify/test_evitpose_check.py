@@ -8,9 +8,9 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from prunus.export.precision import to_fp16
-from prunus.export.simplify import simplify
-from prunus.export.trace import trace
+from prunus.export.graph.simplify import simplify
+from prunus.export.graph.trace import trace
+from prunus.export.precision.fp16 import to_fp16
 from prunus.export.verify.bisect import TOLERANCES, bisect_graphs
 from prunus.models.pose.deployed import DeployedPose
 from prunus.models.pose.evitpose import EViTPose, evitpose_config

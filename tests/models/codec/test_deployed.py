@@ -10,10 +10,10 @@ from prunus.models.codec.deployed import (
     WavTokenizerDecoder,
 )
 from prunus.models.codec.deployed_seanet import DELAY, DecoderStep, EncoderStep
-from prunus.models.codec.freecodec import FreeCodec, FreeCodecConfig
+from prunus.models.codec.freecodec.freecodec import FreeCodec, FreeCodecConfig
+from prunus.models.codec.freecodec.supercodec import SuperCodecConfig
+from prunus.models.codec.fusecodec.speechtokenizer import SpeechTokenizer, SpeechTokenizerConfig
 from prunus.models.codec.layers.weight_norm import fold_weight_norm
-from prunus.models.codec.speechtokenizer import SpeechTokenizer, SpeechTokenizerConfig
-from prunus.models.codec.supercodec import SuperCodecConfig
 from prunus.models.codec.untrained import initialise
 from prunus.models.codec.wavtokenizer import WavTokenizer, WavTokenizerConfig
 from prunus.runtime.errors import UsageError

@@ -8,7 +8,7 @@ from prunus.models.separation.channels_first import filter_channels
 from prunus.models.separation.config import dolphin_config
 from prunus.models.separation.deployed import DeployedLips, DeployedVoice, enliven
 from prunus.models.separation.dolphin import build_dolphin
-from prunus.models.separation.lip_layers import TimeConv, distinct_pairs
+from prunus.models.separation.lips.layers import TimeConv, distinct_pairs
 
 
 @pytest.fixture(scope="module")

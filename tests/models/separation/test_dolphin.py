@@ -11,7 +11,7 @@ from prunus.models.separation.channels_first import GlobalNorm
 from prunus.models.separation.config import DolphinConfig, LipConfig, dolphin_config
 from prunus.models.separation.deployed import enliven
 from prunus.models.separation.dolphin import LIP_REACH, Dolphin, build_dolphin
-from prunus.models.separation.heat_layer import freeze_heat, network_gain_error, set_heat
+from prunus.models.separation.voice.heat_layer import freeze_heat, network_gain_error, set_heat
 from prunus.runtime.errors import UsageError
 
 

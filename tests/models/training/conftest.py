@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prunus.models.pose.skeleton import COCO17
-from prunus.models.training.shards import PeopleShard, encode_jpeg, write_shard
+from prunus.models.training.pose.shards import PeopleShard, encode_jpeg, write_shard
 
 STANDING = np.array(
     [

@@ -1,0 +1,1 @@
+"""What `prunus bench` runs: runners in turns, and the networks and inputs they need."""

@@ -1,0 +1,192 @@
+"""What `prunus bench` runs besides plain sessions: PyTorch on the same network, and whole poses.
+
+Each function is a target of `prunus.runtime.measure.runner`: called in a process of its own as
+``function(inputs, threads, *arguments)``, it returns a call without arguments.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.apps.common.media import PEDESTRIANS, PORTRAIT
+from prunus.runtime.card.card import ImagePreprocess, ScenePreprocess
+from prunus.runtime.errors import MissingDependencyError, UsageError
+
+if TYPE_CHECKING:
+    from prunus.runtime.card.card import ModelCard
+
+Inputs = Mapping[str, npt.NDArray[Any]]
+_COPIES = 4  # different crops that the runs cycle through
+
+
+def torch_network(
+    inputs: Inputs, threads: int | None, path: str, mode: str
+) -> Callable[[], object]:
+    """Run the PyTorch network that an artifact was exported from, in float32.
+
+    Args:
+        inputs: As `real_inputs` gives them.
+        threads: CPU threads.
+        path: The artifact; its card names network and weights.
+        mode: ``eager`` or ``compile`` (torch.compile with its defaults).
+    """
+    import torch
+
+    from prunus.export.common.registry import script_of
+    from prunus.runtime.card.artifact import read_card
+    from prunus.runtime.measure.runner import samples
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    card = read_card(path)
+    module: Any = script_of(card).reference_module(card).eval()
+    if mode == "compile":
+        module = torch.compile(module)
+    feeds = [
+        [torch.from_numpy(feed[spec.name]) for spec in card.inputs]
+        for feed in samples(card, inputs)
+    ]
+    turns = itertools.cycle(feeds)
+
+    def call() -> object:
+        with torch.inference_mode():
+            return module(*next(turns))
+
+    return call
+
+
+def people(
+    inputs: Inputs, threads: int | None, backend: str, count: str, *paths: str
+) -> Callable[[], object]:
+    """Estimate several people in one frame: crops, network and joints in image pixels.
+
+    Args:
+        inputs: Unused; the frame is the bundled portrait.
+        threads: CPU threads.
+        backend: As in `prunus.runtime.open`.
+        count: How many people, as text.
+        paths: Model files, one per batch size.
+    """
+    from prunus.apps.io.sources.pictures import read_picture
+    from prunus.runtime.tasks.pose.estimator import PoseEstimator
+
+    estimator = PoseEstimator.open(paths, backend, threads)
+    frame = read_picture(PORTRAIT)
+    boxes = portrait_boxes(frame, int(count))
+    return lambda: estimator(frame, boxes)
+
+
+def scene(
+    inputs: Inputs, threads: int | None, backend: str, path: str
+) -> Callable[[], object]:
+    """Take a frame from video to drawn mask: decode, fit, infer, class map, paint.
+
+    Args:
+        inputs: Unused; frames are those of the bundled clip, over and over.
+        threads: CPU threads, of the model and of OpenCV.
+        backend: As in `prunus.runtime.open`; ``openvino-f32`` and ``openvino-bf16`` fix its
+            arithmetic.
+        path: Model file.
+    """
+    from prunus.apps.common.opencv import load_cv2
+    from prunus.apps.pose.overlay import draw_panel
+    from prunus.apps.segmentation.overlay import Look, MaskPainter
+    from prunus.runtime.session.base import BackendOptions
+    from prunus.runtime.tasks.segmentation.segmenter import Segmenter
+
+    cv2, (name, _, arithmetic) = load_cv2(), backend.partition("-")
+    if threads is not None:
+        cv2.setNumThreads(threads)
+    options = BackendOptions(inference_precision=cast(Any, arithmetic or "auto"), spin=True)
+    segmenter = Segmenter.open(path, name, threads, options=options)
+    paint = MaskPainter(segmenter.postprocess, Look(subject=segmenter.postprocess.foreground))
+    film = str(PEDESTRIANS)
+    capture = cv2.VideoCapture(film)
+
+    def call() -> object:
+        done, frame = capture.read()
+        if not done:
+            capture.open(film)
+            frame = capture.read()[1]
+        mask = segmenter(frame)
+        times = "  ".join(f"{k} {v:.1f}" for k, v in segmenter.stage_ms.items())
+        return draw_panel(paint.legend(paint(frame, mask), mask), [segmenter.card.name, times])
+
+    return call
+
+
+def portrait_boxes(frame: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.float64]:
+    """Return `count` different boxes around the person of the portrait."""
+    height, width = frame.shape[:2]
+    shift = np.linspace(-0.04, 0.04, count) if count > 1 else np.zeros(1)
+    whole = np.array([0.02 * width, 0.02 * height, 0.72 * width, height])
+    moved: npt.NDArray[np.float64] = whole + shift[:, None] * np.array([width, height] * 2)
+    return moved
+
+
+def real_inputs(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
+    """Return real inputs of a model, (copies, *input shape) each, by input name.
+
+    People and scenes need the runtime alone; for other models the export script finds inputs.
+
+    Raises:
+        UsageError: nothing real is known to feed this model.
+        MissingDependencyError: the script's packages are not installed.
+    """
+    if isinstance(card.preprocess, ImagePreprocess) and card.preprocess.fit == "udp_affine":
+        return portrait_crops(card)
+    if isinstance(card.preprocess, ScenePreprocess) and card.preprocess.normalised_in_graph:
+        return clip_frames(card)
+    try:
+        from prunus.export.common.registry import script_of
+        from prunus.export.common.samples import full_batches
+    except ImportError as error:
+        name = error.name or "torch"
+        raise MissingDependencyError(name, "export", f"Real inputs for {card.name}") from None
+    batch = card.inputs[0].shape[0]
+    found = script_of(card).load_samples(card, None, _COPIES * batch)
+    feeds = full_batches(found.arrays, batch)
+    return {name: np.stack([feed[name] for feed in feeds]) for name in found.arrays}
+
+
+def clip_frames(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
+    """Return real inputs of a dense network: (copies, *input shape) uint8 frames of the clip."""
+    from prunus.apps.common.opencv import load_cv2
+
+    cv2, spec = load_cv2(), card.inputs[0]
+    height, width = spec.shape[1:3]
+    capture = cv2.VideoCapture(str(PEDESTRIANS))
+    try:
+        frames = [capture.read()[1] for _ in range(_COPIES * spec.shape[0])]
+    finally:
+        capture.release()
+    resized = np.stack([cv2.resize(frame, (width, height))[:, :, ::-1] for frame in frames])
+    return {spec.name: np.ascontiguousarray(resized).reshape(_COPIES, *spec.shape)}
+
+
+def portrait_crops(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
+    """Return real inputs: (copies, *input shape) uint8 crops of the portrait.
+
+    Raises:
+        UsageError: the model does not take crops of people.
+    """
+    from prunus.apps.io.sources.pictures import read_picture
+    from prunus.runtime.tasks.pose.crop import CropGeometry
+
+    if not isinstance(card.preprocess, ImagePreprocess) or card.preprocess.fit != "udp_affine":
+        raise UsageError(
+            f"{card.name} does not take crops of people, so there is nothing real to feed it.",
+            "Bench pose models.",
+        )
+    frame = read_picture(PORTRAIT)
+    geometry = CropGeometry.of(card.preprocess)
+    spec = card.inputs[0]
+    stack = np.zeros((_COPIES, *spec.shape), np.uint8)
+    flat = stack.reshape(-1, *spec.shape[1:])
+    geometry.crop_into(frame, geometry.windows(portrait_boxes(frame, len(flat))), flat)
+    return {spec.name: stack}

@@ -1,0 +1,1 @@
+"""The `prunus` command: one file per verb."""

@@ -1,0 +1,172 @@
+"""`prunus doctor`: what this machine can run, and why it cannot run the rest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from prunus.apps.cli.options import Debug, Json
+from prunus.runtime.errors import HostError
+
+_PACKAGES = (
+    "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13",
+    "opencv-python-headless", "opencv-python", "typer", "rich", "torch", "safetensors", "onnx",
+    "onnxscript", "onnxsim", "polygraphy", "faster-coco-eval", "triton",
+)  # fmt: skip
+# What decides which number format is fast on a CPU.
+_FLAGS = (
+    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8",
+    "asimddp", "i8mm", "bf16",
+)  # fmt: skip
+
+
+def doctor(as_json: Json = False, debug: Debug = False) -> None:
+    """Report versions, processor, GPU, cameras, disk and usable back ends.
+
+    \b
+    Examples:
+      prunus doctor
+      prunus doctor --json
+    """
+    facts = examine()
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1, sort_keys=True))
+    else:
+        typer.echo("\n".join(_report(facts)))
+    if not any(b["usable"] for b in facts["backends"]):
+        raise HostError(
+            "No back end is usable on this machine, so nothing can run.",
+            "Install one with: pip install 'prunus[ort]'",
+        )
+
+
+def examine() -> dict[str, Any]:
+    """Collect the facts; nothing heavier than the back ends' own probes is loaded."""
+    return {
+        "prunus": _version("prunus"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processor": _processor(),
+        "cpus_usable": _usable_cpus(),
+        "cpu_flags": _cpu_flags(),
+        "memory_gib": _memory_gib(),
+        "disk_free_gib": round(shutil.disk_usage(Path.cwd()).free / 2**30, 1),
+        "gpu": _gpu(),
+        "plugin": _plugin(),
+        "cameras": _cameras(),
+        "backends": _backends(),
+        "packages": {name: v for name in _PACKAGES if (v := _version(name))},
+    }
+
+
+def _report(facts: dict[str, Any]) -> list[str]:
+    lines = [
+        f"prunus {facts['prunus']}, Python {facts['python']}, {facts['system']}",
+        f"  processor  {facts['processor']}, {facts['cpus_usable']} usable",
+        f"  flags      {' '.join(facts['cpu_flags']) or 'none of ' + ' '.join(_FLAGS)}",
+        f"  memory     {facts['memory_gib']} GiB, free disk here {facts['disk_free_gib']} GiB",
+        f"  gpu        {facts['gpu']}",
+        f"  plugin     {facts['plugin']}",
+        f"  cameras    {', '.join(facts['cameras']) or 'none (no /dev/video*)'}",
+        "",
+        "back ends",
+    ]
+    for entry in facts["backends"]:
+        lines.append(f"  {'ok' if entry['usable'] else '--'} {entry['name']:<12} {entry['reason']}")
+    lines += ["", "packages"]
+    lines += [f"  {name:<24} {version}" for name, version in facts["packages"].items()]
+    return lines
+
+
+def _backends() -> list[dict[str, Any]]:
+    from prunus.runtime.session.registry import probe
+    from prunus.runtime.session.tensorrt import cuda
+
+    found = []
+    for entry in probe():
+        usable, reason = entry.usable, entry.reason
+        if usable and entry.name == "tensorrt" and (problem := cuda.why_unusable()):
+            # The package alone builds engines; running one takes a GPU.
+            usable, reason = False, f"{reason} builds engines, but cannot run them: {problem}"
+        found.append({"name": entry.name, "usable": usable, "reason": reason})
+    return found
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _cpu_info(key: str) -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip().lower() == key:
+                return value.strip()
+    except OSError:
+        pass
+    return ""
+
+
+def _processor() -> str:
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_flags() -> list[str]:
+    present = set((_cpu_info("flags") or _cpu_info("features")).split())
+    return [flag for flag in _FLAGS if flag in present]
+
+
+def _memory_gib() -> float:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError):
+        return 0.0
+
+
+def _gpu() -> str:
+    from prunus.runtime.session.tensorrt import cuda
+
+    problem = cuda.why_unusable()
+    if problem:
+        return f"none usable: {problem}"
+    properties = cuda.device_properties()
+    return f"{properties.name}, compute capability {properties.compute_capability}"
+
+
+def _plugin() -> str:
+    """Say which plugin library engines would use, and whether the GPU here can."""
+    from prunus.runtime.errors import PrunusError
+    from prunus.runtime.plugins.library import BUILD_COMMAND, check_gpu, find_library
+    from prunus.runtime.session.tensorrt import cuda
+
+    try:
+        library = find_library()
+        if library is None:
+            return f"none (build it with: {BUILD_COMMAND}); attention runs as standard operators"
+        if not cuda.why_unusable():
+            gpu = cuda.device_properties()
+            check_gpu(library, gpu.name, gpu.compute_capability)
+    except PrunusError as error:
+        return f"not usable: {error.message}"
+    held = ", ".join(f"{a // 10}.{a % 10}" for a in library.architectures)
+    return f"{library.name} {library.identity}, compute capability {held} ({library.path})"
+
+
+def _usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS; smaller than the machine in a container
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cameras() -> list[str]:
+    return sorted(str(p) for p in Path("/dev").glob("video*"))

@@ -1,0 +1,1 @@
+"""The sub-commands of `prunus export`, by task."""

@@ -1,0 +1,1 @@
+"""Speech codecs: encode and decode files, live sound, evaluation."""

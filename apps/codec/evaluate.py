@@ -1,0 +1,363 @@
+"""`prunus eval codec`: what a codec does to recordings, beside the original and beside Opus.
+
+The axes are those of surveys on discrete speech tokens: rate, distortion, intelligibility, speaker,
+use of the codebooks, and whether a sound that is coded twice gives the same codes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.apps.codec.peers import opus
+from prunus.apps.common.speech_metrics import RATE_HZ, Heard, Judge
+from prunus.apps.common.tables import plain_table
+from prunus.apps.io.sound.udp import losing
+from prunus.runtime.audio.files import SoundReader
+from prunus.runtime.audio.packets import Packetizer, Receiver
+from prunus.runtime.audio.quality import (
+    CodebookUse,
+    CodeCounter,
+    aligned,
+    mel_distance_db,
+    si_sdr_db,
+    stft_distance,
+)
+from prunus.runtime.audio.resample import resample
+from prunus.runtime.errors import SourceError, UsageError
+from prunus.runtime.progress import Progress, Silent
+from prunus.runtime.tasks.codec.codec import CodecFormat, SpeechCodec
+from prunus.runtime.tasks.codec.concealment import LossyDecoder
+
+Audio = npt.NDArray[np.float32]
+SOUNDS = (".flac", ".ogg", ".opus", ".wav")
+DISTORTIONS = ("mel dB", "STFT", "SI-SDR dB")
+_MOST_LAG_SECONDS = 0.1
+_PACKET_SECONDS = 0.06  # about what a packet of a call holds
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One sound to judge by."""
+
+    name: str
+    sound: Audio
+    sample_rate_hz: int
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One codec, or one condition of it, over all recordings.
+
+    Attributes:
+        name: ``original``, the codec's name, ``opus 9.5``, with its loss.
+        kilobits_per_second: Codes or packets alone; NaN for the original.
+        scores: Name -> one value per recording, NaN where a judge could not tell.
+    """
+
+    name: str
+    kilobits_per_second: float
+    scores: Mapping[str, tuple[float, ...]]
+
+    def mean(self, name: str) -> float:
+        """Return the mean over the recordings that could be judged, NaN without any."""
+        values = [v for v in self.scores.get(name, ()) if not math.isnan(v)]
+        return sum(values) / len(values) if values else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class CodecEvaluation:
+    """What was found.
+
+    Attributes:
+        model: Name of the codec.
+        identity: Hash of codec and weights.
+        trained: False for random weights.
+        recordings: Names.
+        seconds: Of all recordings.
+        rows: The original, the codec under each loss, the peers.
+        codebooks: How its codebooks were used.
+        entropy_kilobits_per_second: Of an ideal coder of single indices.
+        repeated_percent: Stream -> share of codes that stay when the decoded sound is coded again.
+        missing: Judges that are not installed.
+    """
+
+    model: str
+    identity: str
+    trained: bool
+    recordings: tuple[str, ...]
+    seconds: float
+    rows: tuple[Row, ...]
+    codebooks: tuple[CodebookUse, ...]
+    entropy_kilobits_per_second: float
+    repeated_percent: Mapping[str, float]
+    missing: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, ready for JSON: NaN is null."""
+        return {
+            "model": self.model,
+            "identity": self.identity,
+            "trained": self.trained,
+            "recordings": list(self.recordings),
+            "seconds": self.seconds,
+            "rows": [
+                {
+                    "name": row.name,
+                    "kilobits_per_second": _plain(row.kilobits_per_second),
+                    "means": {n: _plain(row.mean(n)) for n in row.scores},
+                    "scores": {n: [_plain(v) for v in vs] for n, vs in row.scores.items()},
+                }
+                for row in self.rows
+            ],
+            "codebooks": [
+                {"stream": u.stream, "codebook": u.codebook, "size": u.size, "used": u.used,
+                 "used_percent": u.used_percent, "entropy_bits": u.entropy_bits, "codes": u.codes}
+                for u in self.codebooks
+            ],
+            "entropy_kilobits_per_second": self.entropy_kilobits_per_second,
+            "repeated_percent": dict(self.repeated_percent),
+            "missing": list(self.missing),
+        }  # fmt: skip
+
+    def to_text(self) -> str:
+        """Return the tables."""
+        names = list(dict.fromkeys(n for row in self.rows for n in row.scores))
+        columns = ("", "kbit/s", *names)
+        table = [
+            (row.name, _shown(row.kilobits_per_second, "kbit/s"),
+             *(_shown(row.mean(n), n) for n in names))
+            for row in self.rows
+        ]  # fmt: skip
+        title = f"{self.model}: {len(self.recordings)} recordings, {self.seconds:.1f} s"
+        parts = [plain_table(title, columns, table)]
+        use = [
+            (f"{u.stream} {u.codebook}", str(u.size), f"{u.used_percent:.1f}%",
+             f"{u.entropy_bits:.2f}", f"{math.log2(u.size):.2f}", str(u.codes))
+            for u in self.codebooks
+        ]  # fmt: skip
+        parts.append(plain_table("codebooks", ("", "size", "used", "entropy", "of", "codes"), use))
+        again = ", ".join(f"{n} {v:.1f} %" for n, v in self.repeated_percent.items())
+        parts.append(
+            f"an ideal coder of these indices: {self.entropy_kilobits_per_second:.2f} kbit/s\n"
+            f"coded again, codes that stay: {again}"
+        )
+        if not self.trained:
+            parts.append("note: the codec is UNTRAINED: every score of it is that of noise")
+        parts += [f"note: {line}" for line in self.missing]
+        return "\n\n".join(parts)
+
+
+def read_recordings(paths: Sequence[Path], seconds: float | None = None) -> list[Recording]:
+    """Read sound files, and those of folders in name order.
+
+    A text file of the same name beside a recording (``talk.txt``) is what is said in it.
+
+    Args:
+        paths: Files and folders.
+        seconds: Read so much of each at most.
+
+    Raises:
+        SourceError: there is none, or one cannot be read.
+    """
+    files: list[Path] = []
+    for path in paths:
+        inside = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in SOUNDS)
+        files += inside if path.is_dir() else [path]
+    if not files:
+        raise SourceError(
+            f"Found no recordings in {', '.join(map(str, paths))}.", f"Give {', '.join(SOUNDS)}."
+        )
+    found = []
+    for file in files:
+        with SoundReader(file) as reader:
+            most = math.inf if seconds is None else round(seconds * reader.sample_rate_hz)
+            blocks, have = [np.zeros(0, np.float32)], 0
+            for block in reader.blocks():
+                blocks.append(block[: int(min(len(block), most - have))])
+                have += len(block)
+                if have >= most:
+                    break
+            sound = np.nan_to_num(np.concatenate(blocks))
+        if not len(sound):
+            raise SourceError(f"{file} holds no samples.", "Give recordings of speech.")
+        beside = file.with_suffix(".txt")
+        text = beside.read_text(encoding="utf-8") if beside.is_file() else None
+        found.append(Recording(file.name, sound, reader.sample_rate_hz, text))
+    return found
+
+
+def evaluate_codec(
+    codec: SpeechCodec,
+    recordings: Sequence[Recording],
+    judges: Sequence[Judge] = (),
+    *,
+    losses_percent: Sequence[float] = (0.0,),
+    peers: Sequence[float] = (),
+    missing: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> CodecEvaluation:
+    """Judge a codec.
+
+    Args:
+        codec: With all its parts.
+        recordings: What goes through.
+        judges: See `apps.speech_judges`; distortion is always measured.
+        losses_percent: Shares of packets lost, without redundancy, concealed; 0 is a file.
+        peers: kbit/s of Opus to stand beside.
+        missing: Lines about judges that are not installed.
+        progress: Told about each recording.
+
+    Raises:
+        UsageError: a loss that is no share.
+        HostError: a peer is not installed.
+    """
+    for loss in losses_percent:
+        losing(loss / 100.0, 0)
+    steps, form = progress or Silent(), codec.format
+    scores: dict[str, dict[str, list[float]]] = {}
+    rates: dict[str, list[tuple[float, float]]] = {}
+    counter = CodeCounter(form.streams)
+    same: dict[str, list[int]] = {s.name: [0, 0] for s in form.streams}
+
+    def note(name: str, rate: float, seconds: float, found: Mapping[str, float]) -> None:
+        rates.setdefault(name, []).append((rate, seconds))
+        for key, value in found.items():
+            scores.setdefault(name, {}).setdefault(key, []).append(value)
+
+    total = 0.0
+    for k, recording in enumerate(recordings):
+        steps.update(k, len(recordings), recording.name)
+        sound = resample(recording.sound, recording.sample_rate_hz, form.sample_rate_hz)
+        seconds = len(sound) / form.sample_rate_hz
+        total += seconds
+        plain = _judged(sound, sound, form, recording.text, judges, itself=True)
+        note("original", math.nan, seconds, plain)
+        speech = codec.encode(sound)
+        counter.add(speech.codes)
+        rate = _rate(speech.codes, form) / 1000.0 / seconds
+        for loss in losses_percent:
+            name = form.name if not loss else f"{form.name}, {loss:g} % lost"
+            decoded = codec.decode(speech) if not loss else _through_loss(codec, speech, loss, k)
+            note(name, rate, seconds, _judged(sound, decoded, form, recording.text, judges))
+            if not loss:
+                again = codec.encode(decoded).codes
+                for stream, codes in speech.codes.items():
+                    same[stream][0] += int((again[stream] == codes).sum())
+                    same[stream][1] += codes.size
+        for peer in peers:
+            heard, spent = opus(sound, form.sample_rate_hz, peer)
+            one, other = aligned(sound, heard, round(_MOST_LAG_SECONDS * form.sample_rate_hz))
+            found = _judged(one, other, form, recording.text, judges)
+            note(f"opus {peer:g}", spent, seconds, found)
+    steps.update(len(recordings), len(recordings), "done")
+    rows = tuple(
+        Row(name, _weighted(rates[name]), {n: tuple(v) for n, v in found.items()})
+        for name, found in _ordered(scores, form.name)
+    )
+    return CodecEvaluation(
+        form.name,
+        form.identity,
+        form.trained,
+        tuple(r.name for r in recordings),
+        total,
+        rows,
+        counter.use(),
+        counter.entropy_per_second(form.sample_rate_hz / form.hop) / 1000.0,
+        {n: 100.0 * equal / whole if whole else math.nan for n, (equal, whole) in same.items()},
+        tuple(missing),
+    )
+
+
+def _judged(  # noqa: PLR0917
+    sound: Audio,
+    decoded: Audio,
+    form: CodecFormat,
+    text: str | None,
+    judges: Sequence[Judge],
+    itself: bool = False,
+) -> dict[str, float]:
+    """Return every score; of the original itself, or beside silence, those that mean something."""
+    rate = form.sample_rate_hz
+    found: dict[str, float] = dict.fromkeys(DISTORTIONS, math.nan)
+    alone = itself or not sound.any()
+    if not alone:
+        found = {
+            "mel dB": mel_distance_db(sound, decoded, rate),
+            "STFT": stft_distance(sound, decoded),
+            "SI-SDR dB": si_sdr_db(sound, decoded),
+        }
+    heard = Heard(resample(sound, rate, RATE_HZ), resample(decoded, rate, RATE_HZ), text)
+    for judge in judges:
+        pointless = alone and (judge.compares or (judge.name == "WER %" and text is None))
+        found[judge.name] = math.nan if pointless else judge.score(heard)
+    return found
+
+
+def _through_loss(codec: SpeechCodec, speech: Any, percent: float, seed: int) -> Audio:
+    """Decode what is left of the packets of a call."""
+    form = codec.format
+    frames = max(1, round(_PACKET_SECONDS * form.sample_rate_hz / form.hop))
+    sender = Packetizer(form, frames=frames, voice=speech.voice)
+    packets = [*sender.add(speech.codes), *sender.finish(speech.samples)]
+    lose, receiver = losing(percent / 100.0, seed), Receiver(form, depth=0)
+    receiver.voice = speech.voice  # it is repeated until it comes; how late is not the question
+    decoder = LossyDecoder(codec, speech.voice, eager=False)
+    parts = []
+    groups = [g for p in packets[:-3] if not lose() for g in receiver.take(p)]
+    groups += [g for p in packets[-3:] for g in receiver.take(p)] + receiver.rest()
+    for group in groups:
+        lost = group.codes is None
+        parts.append(decoder.lose(group.frames) if lost else decoder.push(group.codes or {}))
+    sound = np.concatenate([*parts, decoder.finish()])[: speech.samples]
+    return np.pad(sound, (0, speech.samples - len(sound)))
+
+
+def _rate(codes: Mapping[str, npt.NDArray[np.int64]], form: CodecFormat) -> float:
+    return float(sum(codes[s.name].size * s.bits for s in form.streams))
+
+
+def _weighted(rates: Sequence[tuple[float, float]]) -> float:
+    return sum(rate * seconds for rate, seconds in rates) / sum(seconds for _, seconds in rates)
+
+
+def _ordered(
+    scores: Mapping[str, dict[str, list[float]]], model: str
+) -> list[tuple[str, dict[str, list[float]]]]:
+    """Return the original first, then the codec, then the peers."""
+    rank = {name: (0 if name == "original" else 1 if name.startswith(model) else 2)
+            for name in scores}  # fmt: skip
+    return sorted(scores.items(), key=lambda item: rank[item[0]])
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _shown(value: float, name: str) -> str:
+    if math.isnan(value):
+        return "-"
+    digits = 1 if name in ("SI-SDR dB", "WER %") else 3 if name in ("STOI", "speaker") else 2
+    return f"{value:.{digits}f}"
+
+
+def parse_losses(text: str) -> tuple[float, ...]:
+    """Return shares in per cent of ``0,5,10``.
+
+    Raises:
+        UsageError: not numbers from 0 to 100.
+    """
+    try:
+        losses = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        losses = ()
+    if not losses or not all(0.0 <= loss <= 100.0 for loss in losses):
+        raise UsageError(f"Got --loss {text}; expected per cent.", "Example: --loss 0,5,10")
+    return losses

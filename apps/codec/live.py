@@ -1,0 +1,436 @@
+"""The live codec: microphone, file or network -> codes -> speaker, file or network.
+
+Capture, encoding and decoding run in threads of their own; sound is written in the caller's. A file
+loses nothing; a microphone that is not read in time counts what it lost. Whatever ends the run
+(the source, a lost device, Ctrl-C), the streams are finished and the files made complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.apps.codec.app import open_codec, untrained_note
+from prunus.apps.codec.encode import Encoding
+from prunus.apps.codec.endpoints import (
+    CodeSink,
+    CodeSource,
+    SoundSource,
+    check_uris,
+    gives_codes,
+    open_code_sink,
+    open_code_source,
+    open_sound_source,
+    takes_codes,
+)
+from prunus.apps.codec.spectrogram import Spectrogram, draw
+from prunus.apps.io.sinks.sound import SoundSink, open_sound_sink
+from prunus.apps.io.sound.live import SteadySpeaker
+from prunus.runtime.audio.packets import Group
+from prunus.runtime.errors import SourceError, UsageError
+from prunus.runtime.pipeline.pipeline import Pipeline, Stage
+from prunus.runtime.progress import ConsoleProgress, Silent
+from prunus.runtime.tasks.codec.codec import SpeechCodec
+from prunus.runtime.tasks.codec.concealment import LossyDecoder
+
+Audio = npt.NDArray[np.float32]
+_NOTHING = np.zeros(0, np.float32)
+_PACKET_SECONDS = 0.06
+
+
+@dataclass(frozen=True, slots=True)
+class CodecOptions:
+    """What to run; see ``prunus run codec --help`` for each."""
+
+    source: str
+    sinks: tuple[str, ...]
+    model: str
+    strict: bool = False
+    seconds: float | None = None
+    plot: Path | None = None
+    packet_frames: int | None = None
+    redundancy: int = 1
+    jitter: int = 2
+    loss_percent: float = 0.0
+    seed: int = 0
+    speed: float = 1.0
+    idle_seconds: float = 3.0
+    backend: str = "auto"
+    threads: int | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CodecRun:
+    """What a run did.
+
+    Attributes:
+        model: Name of the codec.
+        source: Where it came from.
+        sinks: Where it went.
+        seconds: Length of the sound.
+        kilobits_per_second: Rate of the codes alone.
+        delay_ms: Algorithmic delay from microphone to speaker: block, look-ahead, both graphs.
+        block_ms: Length of a block, or of the usual group of codes.
+        step_ms: Median of encoding and decoding a block.
+        step_p99_ms: 99th percentile.
+        missed: Blocks that took longer than they last; it matters live.
+        real_time_factor: Time of encoding and decoding over the length of the sound.
+        devices: Overflows of the microphone, underflows of the speaker; for sound that comes by
+            another clock, milliseconds that wait for the speaker, and those dropped before it.
+        network: Packets, loss and rate of UDP ends.
+        notes: What was changed on the way.
+        damage: Why the source ended early, empty when it did not.
+        interrupted: Whether Ctrl-C ended it.
+    """
+
+    model: str
+    source: str
+    sinks: tuple[str, ...]
+    seconds: float
+    kilobits_per_second: float
+    delay_ms: float
+    block_ms: float
+    step_ms: float
+    step_p99_ms: float
+    missed: int
+    real_time_factor: float
+    devices: dict[str, int]
+    network: dict[str, float]
+    notes: tuple[str, ...]
+    damage: str
+    interrupted: bool
+
+    def to_json(self) -> str:
+        """Return sorted, indented JSON."""
+        return json.dumps(asdict(self), sort_keys=True, indent=1)
+
+    def to_text(self) -> str:
+        """Return a few lines for people."""
+        lines = [
+            f"{self.source} -> {', '.join(self.sinks)}: {self.seconds:.2f} s at "
+            f"{self.kilobits_per_second:.2f} kbit/s, delay {self.delay_ms:.0f} ms by algorithm",
+            f"step p50/p99 {self.step_ms:.1f}/{self.step_p99_ms:.1f} ms of {self.block_ms:.0f} ms, "
+            + (f"{self.missed} missed, " if self.devices or self.network else "")
+            + f"real-time factor {self.real_time_factor:.3f}",
+        ]
+        for title, values in (("devices", self.devices), ("network", self.network)):
+            if values:
+                lines.append(f"{title}: " + ", ".join(f"{k} {v:g}" for k, v in values.items()))
+        lines += [f"note: {note}" for note in self.notes]
+        if self.interrupted:
+            lines.append("stopped with Ctrl-C; everything above is complete")
+        return "\n".join(lines)
+
+
+@dataclass(slots=True)
+class _Piece:
+    """One block on its way."""
+
+    sound: Audio
+    groups: list[Group] = field(default_factory=list)
+    before: Audio = field(default_factory=lambda: _NOTHING)
+    after: Audio = field(default_factory=lambda: _NOTHING)
+
+
+def run_codec(options: CodecOptions) -> CodecRun:
+    """Run until the source ends, the user stops, or `seconds` are done.
+
+    Raises:
+        SourceError: the source broke off; what came before is complete in the sinks.
+        PrunusError: source, sink, model or options cannot be used.
+    """
+    check_uris(options.source, options.sinks)
+    with ExitStack() as stack:
+        run = _Run(options, stack)
+        result = run.loop()
+    if options.plot is not None and run.before and run.after:
+        title = f"decoded at {result.kilobits_per_second:.2f} kbit/s"
+        draw(options.plot, run.before, run.after, ("original", f"{title} by {result.model}"))
+    return result
+
+
+class _Run:
+    """One run: its ends, its streams, and what it counts."""
+
+    def __init__(self, options: CodecOptions, stack: ExitStack) -> None:
+        self.options = options
+        decodes = options.plot is not None or any(not takes_codes(uri) for uri in options.sinks)
+        encodes = not gives_codes(options.source)
+        if options.plot is not None and not encodes:
+            raise UsageError("--plot shows sound before and after; codes have no before.",
+                             "Give it where the sound is encoded.")  # fmt: skip
+        parts = (("encoder", "speaker") if encodes else ()) + (("decoder",) if decodes else ())
+        self.codec = stack.enter_context(
+            open_codec(options.model, cast(Any, parts), options.backend, options.threads)
+        )
+        form = self.codec.format
+        self.block = _block_frames(self.codec) * form.hop / form.sample_rate_hz
+        self.sound_in: SoundSource | None = None
+        self.codes_in: CodeSource | None = None
+        if encodes:
+            source = open_sound_source(options.source, form.sample_rate_hz, self.block)
+            self.sound_in = stack.enter_context(closing(source))
+        else:
+            self.codes_in = stack.enter_context(
+                closing(open_code_source(options.source, form, options))
+            )
+        self.live = any(end.live for end in (self.sound_in, self.codes_in) if end is not None)
+        self.encoding: Encoding | None = None
+        if self.sound_in is not None:
+            self.encoding = Encoding(self.codec, self.sound_in, strict=options.strict)
+        self.lossy = LossyDecoder(self.codec, eager=self.live) if decodes else None
+        self.code_sinks: list[CodeSink] = []
+        self.sound_sinks: list[SoundSink] = []
+        self._open_sinks(stack)
+        wanted = options.plot is not None
+        self.before = Spectrogram(form.sample_rate_hz) if wanted else None
+        self.after = Spectrogram(form.sample_rate_hz) if wanted else None
+        self.steps: list[float] = []
+        self.lasts: list[float] = []  # milliseconds of sound per step
+        self.frames = 0
+        self._progress: Any = Silent()
+        self._blocks = 0
+        self._fault: SourceError | None = None
+
+    def loop(self) -> CodecRun:
+        interrupted = False
+        stages = [Stage("encode", self._encode)] if self.encoding else []
+        stages += [Stage("decode", self._decode)] if self.lossy else []
+        stages = stages or [Stage("pass", lambda piece: piece)]
+        pipeline = Pipeline(self._pieces(), stages, live=False, depth=4)
+        progress: Any = ConsoleProgress("codec")
+        if self.codes_in is not None and self.codes_in.live:
+            # Told even with --quiet: whoever sends must know when to begin.
+            print(f"listening on {self.codes_in.title}", file=sys.stderr, flush=True)
+        if self.options.quiet:
+            progress = contextlib.nullcontext(Silent())
+        with progress as self._progress:
+            try:
+                with pipeline:
+                    for item in pipeline:
+                        self.steps.append(sum(item.stage_ms.get(s.name, 0.0) for s in stages))
+                        self.lasts.append(self._lasts(item.payload))
+                        self._write(item.payload)
+                        if self._fault is not None:
+                            break
+            except KeyboardInterrupt:
+                interrupted = True
+            except SourceError as error:
+                if not self._blocks:
+                    raise
+                self._fault = error
+            self._finish()
+        return self._result(interrupted, self._fault.message if self._fault else self._silent())
+
+    def _open_sinks(self, stack: ExitStack) -> None:
+        form = self.codec.format
+        for uri in self.options.sinks:
+            if takes_codes(uri):
+                pace = 0.0 if self.live else self.options.speed
+                sink = open_code_sink(uri, form, self.options, self._packet_frames(), pace, stack)
+                self.code_sinks.append(sink)
+                continue
+            keep = form.hop * form.stride
+            self.sound_sinks.append(
+                open_sound_sink(
+                    uri,
+                    form.sample_rate_hz,
+                    keep=keep,
+                    block_seconds=self._delivery(),
+                    stack=stack,
+                    live=self.live,
+                )
+            )
+
+    def _delivery(self) -> float:
+        """Return seconds of sound that come at once: blocks, or packets."""
+        return self.block if self.codes_in is None else max(self.block, _PACKET_SECONDS)
+
+    def _packet_frames(self) -> int:
+        """Return what was asked for, or whole steps of at least 60 ms: headers cost more."""
+        step, form = _block_frames(self.codec), self.codec.format
+        wanted = math.ceil(_PACKET_SECONDS * form.sample_rate_hz / form.hop)
+        return self.options.packet_frames or -(-max(step, wanted) // step) * step
+
+    def _pieces(self) -> Iterator[_Piece]:
+        """Yield blocks of sound, or groups of codes, as they come."""
+        if self.codes_in is not None:
+            for group in self.codes_in.groups():
+                yield _Piece(_NOTHING, [group])
+            return
+        source = cast(SoundSource, self.sound_in)
+        size = max(1, round(self.block * source.sample_rate_hz))
+        left = math.inf
+        if self.options.seconds is not None:
+            left = round(self.options.seconds * source.sample_rate_hz)
+        for block in source.blocks(size):
+            yield _Piece(block[: int(min(left, len(block)))])
+            left -= len(block)
+            if left <= 0:
+                return
+
+    def _encode(self, piece: _Piece) -> _Piece:
+        piece.before, piece.groups = cast(Encoding, self.encoding).push(piece.sound)
+        return piece
+
+    def _decode(self, piece: _Piece) -> _Piece:
+        lossy = cast(LossyDecoder, self.lossy)
+        if lossy.voice is None:
+            lossy.voice = self._voice()
+        parts = [
+            lossy.lose(g.frames) if g.codes is None else lossy.push(g.codes) for g in piece.groups
+        ]
+        piece.after = np.concatenate(parts) if parts else _NOTHING
+        return piece
+
+    def _voice(self) -> npt.NDArray[np.float32] | None:
+        return self.encoding.voice if self.encoding else cast(CodeSource, self.codes_in).voice
+
+    def _write(self, piece: _Piece) -> None:
+        for group in piece.groups:
+            self.frames += group.frames
+            for sink in self.code_sinks:
+                sink.begin(self._voice())
+                sink.write(group)
+        for sound_sink in tuple(self.sound_sinks):
+            try:
+                sound_sink.write(piece.after)
+            except SourceError as error:  # the others still get all of it
+                self.sound_sinks.remove(sound_sink)
+                self._fault = self._fault or error
+        if self.before is not None and self.after is not None:
+            self.before.push(piece.before)
+            self.after.push(piece.after)
+        self._blocks += 1
+        self._tell(piece)
+
+    def _finish(self) -> None:
+        """End the streams in order, whatever ended the source."""
+        last = _Piece(_NOTHING)
+        if self.encoding is not None:
+            last.before, last.groups = self.encoding.finish()
+        if self.lossy is not None:
+            last = self._decode(last)
+            last.after = np.concatenate((last.after, self.lossy.finish()))
+        if not self.frames and not last.groups:
+            raise SourceError(
+                f"{self.options.source} holds no sound.", "Give a recording, or wait a moment."
+            )
+        samples = self._samples()
+        self._write(last)
+        for sink in self.code_sinks:
+            sink.finish(samples if samples is not None else self.frames * self.codec.format.hop)
+        for sound_sink in self.sound_sinks:
+            try:
+                sound_sink.finish(samples)
+            except SourceError as error:
+                self._fault = self._fault or error
+
+    def _lasts(self, piece: _Piece) -> float:
+        """Return milliseconds: of a block, or of the codes that came at once."""
+        if self.codes_in is None:
+            return 1000.0 * self.block
+        form = self.codec.format
+        return 1000.0 * sum(g.frames for g in piece.groups) * form.hop / form.sample_rate_hz
+
+    def _samples(self) -> int | None:
+        if self.encoding is not None:
+            return self.encoding.samples
+        return cast(CodeSource, self.codes_in).samples
+
+    def _silent(self) -> str:
+        return self.codes_in.damage if self.codes_in is not None else ""
+
+    def _tell(self, piece: _Piece) -> None:
+        source, form = self.sound_in, self.codec.format
+        known = source is not None and source.samples > 0
+        total = 0
+        if known and source is not None:
+            total = math.ceil(source.samples / source.sample_rate_hz / self.block)
+        note = f"{self.frames * form.hop / form.sample_rate_hz:.1f} s"
+        if self.live and len(piece.sound):
+            peak = max(float(np.abs(piece.sound).max()), 1e-5)
+            note += f", peak {20 * math.log10(peak):.0f} dB"
+        if self.codes_in is not None and (lost := self.lossy.lost if self.lossy else 0):
+            note += f", {lost} frames concealed"
+        self._progress.update(min(self._blocks, total) if total else self._blocks, total, note)
+
+    def _result(self, interrupted: bool, damage: str) -> CodecRun:
+        form = self.codec.format
+        samples = self._samples()
+        if samples is None:
+            samples = self.frames * form.hop
+        seconds = samples / form.sample_rate_hz
+        steps, lasts = np.array(self.steps or [0.0]), np.array(self.lasts or [0.0])
+        network: dict[str, float] = {}
+        for sink in self.code_sinks:
+            network |= sink.statistics(seconds)
+        if self.codes_in is not None:
+            network |= self.codes_in.statistics(seconds)
+        return CodecRun(
+            model=form.name,
+            source=self.options.source,
+            sinks=self.options.sinks,
+            seconds=seconds,
+            kilobits_per_second=form.bits_per_second / 1000.0,
+            delay_ms=1000.0 * self._delay(),
+            block_ms=float(np.median(lasts)),
+            step_ms=float(np.median(steps)),
+            step_p99_ms=float(np.percentile(steps, 99)),
+            missed=int((steps > lasts).sum()),
+            real_time_factor=float(steps.sum()) / 1000.0 / max(seconds, 1e-9),
+            devices=self._devices(),
+            network=network,
+            notes=(*(self.encoding.notes() if self.encoding else ()), *untrained_note(form)),
+            damage=damage,
+            interrupted=interrupted,
+        )
+
+    def _delay(self) -> float:
+        """Return seconds from a sample going in to the same sample coming out, computing aside."""
+        form = self.codec.format
+        frames = self.block * form.sample_rate_hz
+        if any(uri.startswith("udp:") for uri in self.options.sinks):
+            frames = max(frames, self._packet_frames() * form.hop)
+        if self.encoding is not None:
+            frames += self.encoding.delay
+        if self.lossy is not None:
+            frames += self.lossy.delay
+        if self.codes_in is not None:
+            frames += self.codes_in.delay
+        return frames / form.sample_rate_hz
+
+    def _devices(self) -> dict[str, int]:
+        found = {}
+        if self.sound_in is not None and self.sound_in.live:
+            found["overflows"] = int(getattr(self.sound_in, "overflows", 0))
+        for sink in self.sound_sinks:
+            if hasattr(sink, "underflows"):
+                found["underflows"] = int(sink.underflows)
+            if isinstance(sink, SteadySpeaker):
+                per_ms = self.codec.format.sample_rate_hz / 1000.0
+                found["speaker_waits_ms"] = round(1000.0 * sink.delay_seconds)
+                found["speaker_dropped_ms"] = round(sink.ring.dropped / per_ms)
+        return found
+
+
+def _block_frames(codec: SpeechCodec) -> int:
+    """Return the frames that a codec handles at once."""
+    counts: Sequence[int] = [
+        cast(Any, session.card.preprocess).commit
+        for part, session in codec.sessions.items()
+        if part != "speaker"
+    ]
+    stride = codec.format.stride
+    return -(-min(counts) // stride) * stride

@@ -1,0 +1,1 @@
+"""Where frames and sound go: files, folders, windows, pages."""

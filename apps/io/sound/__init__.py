@@ -1,0 +1,1 @@
+"""Sound devices, packets over the network, and the clocks between them."""

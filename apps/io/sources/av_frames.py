@@ -1,0 +1,368 @@
+"""Picture and sound in step: one moment is a picture and the sound until the next.
+
+The sound is the clock: a moment has a constant number of samples, whatever the pictures do. For
+each the latest picture is taken, so a slow or uneven camera repeats pictures and a fast one skips
+some; nothing drifts, because both are placed by their time stamps.
+
+========================  ==========================================================
+``clip.mp4``              a clip with sound
+``clip.mp4+speech.wav``   a clip whose sound is in another file
+``0+mic:``                a camera and the microphone; ``mic:NAME`` for another one
+========================  ==========================================================
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.apps.io.sound.live import Recorder
+from prunus.apps.io.sources.clip import CLIPS, Clip
+from prunus.apps.io.sources.registry import PICTURES, Image, Source, SourceInfo, open_source
+from prunus.runtime.audio.files import SoundReader
+from prunus.runtime.audio.resample import Resampler
+from prunus.runtime.errors import SourceError, UsageError
+
+Audio = npt.NDArray[np.float32]
+_GAP = 0.04  # seconds by which sound may be off its time stamp before silence is filled in
+_UNEVEN = 1.6  # ratio of long to short frame intervals from which a rate is called variable
+_LENGTHS = 0.2  # seconds by which picture and sound may differ in length without a note
+_SOUNDS = (".wav", ".flac", ".ogg", ".aif", ".aiff")
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One step of the clock.
+
+    Attributes:
+        index: Counts from 0.
+        image: uint8 (height, width, 3) BGR, the latest picture.
+        fresh: Whether the picture is another than in the moment before.
+        sound: float32 (samples per moment,) mono.
+        samples: How many of them are sound; behind the end there are zeros.
+        captured_ns: `time.perf_counter_ns` when the moment was complete.
+    """
+
+    index: int
+    image: Image
+    fresh: bool
+    sound: Audio
+    samples: int
+    captured_ns: int
+
+
+class Moments(Protocol):
+    """An iterator over moments that knows what to expect and can be closed."""
+
+    info: SourceInfo
+    notes: list[str]
+
+    def __iter__(self) -> Iterator[Moment]:
+        """Yield moments until picture and sound have ended."""
+
+    def close(self) -> None:
+        """Release devices and files; safe to call twice and from another thread."""
+
+
+def open_moments(uri: str, fps: int, sample_rate_hz: int) -> Moments:
+    """Open what a URI names (see the table in the module docstring).
+
+    Args:
+        uri: Source of pictures and sound.
+        fps: Moments per second.
+        sample_rate_hz: Of the sound that comes out; a multiple of `fps`.
+
+    Raises:
+        SourceError: nothing there, no picture, or no sound.
+        HostError: no microphone.
+        MissingDependencyError: a package is missing.
+    """
+    pictures, plus, sound = uri.rpartition("+")
+    if not plus or Path(uri).exists():
+        pictures, sound = uri, ""
+    if sound.startswith("mic:"):
+        return _open_live(pictures, sound.removeprefix("mic:"), fps, sample_rate_hz)
+    if sound and Path(sound).suffix.lower() not in _SOUNDS:
+        raise SourceError(
+            f"Got '{sound}' as the sound of '{pictures}'; expected mic: or a sound file.",
+            "For example --source 0+mic: or --source clip.mp4+speech.wav",
+        )
+    suffix = Path(pictures).suffix.lower()
+    if suffix in (*PICTURES, *_SOUNDS):
+        what = "no sound" if suffix in PICTURES else "no picture"
+        raise SourceError(
+            f"{pictures} holds {what}; expected a clip with both.",
+            "Give an .mp4 file with sound, or --source clip.mp4+speech.wav",
+        )
+    if suffix not in CLIPS and not Path(pictures).is_file():
+        raise SourceError(
+            f"Source '{uri}' has no sound of its own.",
+            f"Add a microphone, --source {pictures}+mic:, or give a clip with sound.",
+        )
+    return ClipMoments(Clip(pictures), sound, fps, sample_rate_hz)
+
+
+class ClipMoments:
+    """Moments of a clip, as fast as they are taken.
+
+    Args:
+        clip: With pictures.
+        sound: Path of a sound file, empty for the clip's own sound.
+        fps: Moments per second.
+        sample_rate_hz: Of the sound that comes out.
+
+    Raises:
+        SourceError: no picture, or no sound.
+        UsageError: `sample_rate_hz` is no multiple of `fps`.
+    """
+
+    def __init__(self, clip: Clip, sound: str, fps: int, sample_rate_hz: int) -> None:
+        info = clip.info
+        if not info.width:
+            raise SourceError(f"{clip.title} holds no picture.", "Give a video file with sound.")
+        if not sound and not info.sample_rate_hz:
+            raise SourceError(
+                f"{clip.title} holds no sound; expected picture and sound.",
+                f"Add it from a file: --source {clip.title}+speech.wav",
+            )
+        self._step = _samples_per_moment(fps, sample_rate_hz)
+        self._clip, self._sound, self._fps, self._rate = clip, sound, fps, sample_rate_hz
+        self._closed = False
+        self.notes: list[str] = []
+        moments = round(info.seconds * fps)
+        self.info = SourceInfo("clip", info.width, info.height, float(fps), moments, live=False)
+        if 0 < info.fps < fps - 0.5:
+            self.notes.append(
+                f"{info.fps:.3g} pictures a second; expected {fps}: pictures are repeated, and "
+                "lips are read less well"
+            )
+
+    def __iter__(self) -> Iterator[Moment]:
+        """Yield moments."""
+        pictures = _Pictures(self._clip.frames(), self._fps)
+        blocks = _Blocks(self._resampled(), self._step)
+        index = 0
+        while not self._closed:
+            image, fresh = pictures.at(index)
+            sound, samples = blocks.next()
+            if pictures.ended and not samples:
+                break
+            yield Moment(index, image, fresh, sound, samples, time.perf_counter_ns())
+            index += 1
+        if not self._closed:
+            self._judge(pictures, blocks)
+
+    def _judge(self, pictures: _Pictures, blocks: _Blocks) -> None:
+        short, long = pictures.intervals
+        if long > _UNEVEN * short:
+            self.notes.append(
+                f"variable frame rate, {1000 * short:.0f} to {1000 * long:.0f} ms between "
+                "pictures: they were placed by their time stamps"
+            )
+        seen, heard = pictures.seconds, blocks.samples / self._rate
+        if abs(seen - heard) > _LENGTHS:
+            self.notes.append(
+                f"{seen:.2f} s of picture and {heard:.2f} s of sound: the shorter one was "
+                + ("filled with silence" if heard < seen else "continued by its last picture")
+            )
+        if blocks.peak < 1e-4:
+            self.notes.append("the sound is silent: there is nothing to separate")
+
+    def _resampled(self) -> Iterator[Audio]:
+        if self._sound:
+            with closing(SoundReader(self._sound)) as reader:
+                resampler = self._resampler(reader.sample_rate_hz, reader.channels)
+                for block in reader.blocks():
+                    yield resampler.push(block)
+                yield resampler.flush()
+            return
+        info = self._clip.info
+        resampler = self._resampler(info.sample_rate_hz, info.channels)
+        for block in _placed(self._clip.sound(), info.sample_rate_hz):
+            yield resampler.push(block)
+        yield resampler.flush()
+
+    def _resampler(self, rate: int, channels: int) -> Resampler:
+        if channels > 1:
+            self.notes.append(f"the sound was averaged over {channels} channels")
+        return Resampler(rate, self._rate)
+
+    def close(self) -> None:
+        """End the iteration."""
+        self._closed = True
+
+
+def _samples_per_moment(fps: int, sample_rate_hz: int) -> int:
+    if fps < 1 or sample_rate_hz % fps:
+        raise UsageError(f"{sample_rate_hz} samples are no multiple of {fps} moments a second.")
+    return sample_rate_hz // fps
+
+
+def _placed(blocks: Iterator[tuple[float, Audio]], rate: int) -> Iterator[Audio]:
+    """Fill holes in the time stamps with silence, and drop what lies before the start."""
+    at = 0
+    for seconds, block in blocks:
+        place = round(seconds * rate)
+        if place - at > _GAP * rate:
+            yield np.zeros(place - at, np.float32)
+            at = place
+        kept = block[-place:] if at == 0 and place < 0 else block
+        at += len(kept)
+        yield kept
+
+
+@dataclass(slots=True)
+class _Pictures:
+    """The latest picture at each moment."""
+
+    frames: Iterator[tuple[float, Image]]
+    fps: int
+    ended: bool = False
+    seconds: float = 0.0
+    _shown: Image | None = None
+    _next: tuple[float, Image] | None = None
+    _intervals: list[float] = field(default_factory=list)
+
+    def at(self, index: int) -> tuple[Image, bool]:
+        until, fresh = (index + 0.5) / self.fps, False
+        while not self.ended:
+            if self._next is None:
+                self._next = next(self.frames, None)
+                if self._next is None:
+                    self.ended = self.seconds + 0.5 / self.fps <= index / self.fps + 1e-9
+                    break
+                step = self._next[0] - self.seconds
+                if self._shown is not None and step > 0:
+                    self._intervals.append(step)
+                self.seconds = max(self.seconds, self._next[0])
+            if self._next[0] >= until and self._shown is not None:
+                break
+            self._shown, self._next, fresh = self._next[1], None, True
+        if self._shown is None:
+            raise SourceError("The clip gives no picture.", "Play it with another program.")
+        return self._shown, fresh
+
+    @property
+    def intervals(self) -> tuple[float, float]:
+        """Return the 5th and the 95th percentile of the time between pictures."""
+        if len(self._intervals) < 8:
+            return 1.0, 1.0
+        low, high = np.percentile(self._intervals, (5, 95))
+        return float(low), float(high)
+
+
+@dataclass(slots=True)
+class _Blocks:
+    """Sound in pieces of one moment; zeros behind its end."""
+
+    blocks: Iterator[Audio]
+    step: int
+    samples: int = 0
+    peak: float = 0.0
+    _held: Audio = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def next(self) -> tuple[Audio, int]:
+        while len(self._held) < self.step:
+            block = next(self.blocks, None)
+            if block is None:
+                break
+            self._held = np.concatenate((self._held, block))
+        piece, self._held = self._held[: self.step], self._held[self.step :]
+        count = len(piece)
+        self.samples += count
+        if count:
+            self.peak = max(self.peak, float(np.abs(piece).max()))
+        return np.pad(piece, (0, self.step - count)), count
+
+
+class LiveMoments:
+    """Moments of a camera and a microphone, in their own time.
+
+    Args:
+        camera: Source of pictures; read in a thread of its own.
+        recorder: The clock.
+        fps: Moments per second.
+        sample_rate_hz: Of the microphone.
+    """
+
+    def __init__(
+        self, camera: Source, recorder: Recorder, fps: int, sample_rate_hz: int
+    ) -> None:
+        self._camera, self.recorder = camera, recorder
+        self._step = _samples_per_moment(fps, sample_rate_hz)
+        self._latest: tuple[int, Image] | None = None
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+        self._closed = False
+        self.notes: list[str] = []
+        seen = camera.info
+        # Late moments wait, up to what the recorder holds: none is dropped for a newer one.
+        self.info = SourceInfo("camera", seen.width, seen.height, float(fps), 0, live=False)
+        self._thread = threading.Thread(target=self._watch, name="camera", daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        try:
+            for frame in self._camera:
+                with self._changed:
+                    self._latest = (frame.index, frame.image)
+                    self._changed.notify_all()
+                if self._closed:
+                    return
+        except BaseException as error:  # raised where the moments are taken
+            self._error = error
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self.recorder.close()
+
+    def __iter__(self) -> Iterator[Moment]:
+        """Yield moments until the camera ends or everything is closed."""
+        with self._changed:
+            while self._latest is None and not self._closed:
+                self._changed.wait()
+        index, shown = 0, -1
+        while not self._closed and self._latest is not None:
+            sound = self.recorder.take(self._step)
+            if sound is None:
+                break
+            number, image = self._latest
+            # A copy: drawing must not touch what the next moment may show again.
+            yield Moment(
+                index, image.copy(), number != shown, sound, self._step, time.perf_counter_ns()
+            )
+            index, shown = index + 1, number
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Release camera and microphone."""
+        self._closed = True
+        self.recorder.close()
+        self._camera.close()
+
+
+def _open_live(pictures: str, device: str, fps: int, sample_rate_hz: int) -> LiveMoments:
+    from prunus.apps.io.sound.devices import Microphone
+
+    camera = open_source(pictures)
+    try:
+        if not camera.info.live:
+            raise SourceError(
+                f"{pictures} is a file; expected a camera beside a microphone.",
+                "For example --source 0+mic:, or a clip with its own sound.",
+            )
+        microphone = Microphone(device, sample_rate_hz, 1 / fps)
+        recorder = Recorder(microphone, sample_rate_hz, microphone.sample_rate_hz // fps)
+        return LiveMoments(camera, recorder, fps, sample_rate_hz)
+    except BaseException:
+        camera.close()
+        raise

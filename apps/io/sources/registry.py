@@ -1,0 +1,133 @@
+"""Where frames come from: one URI grammar over pictures, folders, videos, cameras and streams.
+
+===========================  =========================================================
+``0``, ``/dev/video0``       camera
+``picture.jpg``, ``folder/``  one picture, or all pictures of a folder in name order
+``street.mp4``               video file
+``rtsp://host/path``         network camera
+``http://host/stream``       MJPEG stream, or a video or picture by its address
+``synthetic:640x480@25*100`` camera moving over the bundled portrait: size, rate, frames
+===========================  =========================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.runtime.errors import SourceError, nearest
+
+Image = npt.NDArray[np.uint8]
+PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_SCHEMES = ("rtsp", "rtsps", "http", "https", "synthetic")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What is known about a source before its first frame is processed.
+
+    Attributes:
+        kind: ``picture``, ``folder``, ``video``, ``camera``, ``stream`` or ``synthetic``.
+        width: Width of the first frame in pixels; later pictures of a folder may differ.
+        height: Height of the first frame in pixels.
+        fps: Frames per second, 0 when the source has no time of its own (pictures).
+        frames: How many frames to expect, 0 when unknown. An estimate: containers may lie.
+        live: True when frames arrive in their own time, so that late ones are dropped.
+    """
+
+    kind: str
+    width: int
+    height: int
+    fps: float
+    frames: int
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame.
+
+    Attributes:
+        index: Counts from 0.
+        image: uint8 (height, width, 3) BGR.
+        name: File name of a picture, else empty.
+        captured_ns: `time.perf_counter_ns` when the frame was complete.
+    """
+
+    index: int
+    image: Image
+    name: str
+    captured_ns: int
+
+
+class Source(Protocol):
+    """An iterator over frames that knows what to expect and can be closed."""
+
+    info: SourceInfo
+    warnings: list[str]
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield frames until the source ends."""
+
+    def close(self) -> None:
+        """Release the device or file; safe to call twice and from another thread."""
+
+
+def open_source(uri: str) -> Source:
+    """Open the source that a URI names (see the table in the module docstring).
+
+    Raises:
+        SourceError: nothing there, no such kind, or not readable.
+        MissingDependencyError: OpenCV is not installed.
+
+    Example:
+        >>> with contextlib.closing(open_source("street.mp4")) as source:
+        ...     first = next(iter(source))
+    """
+    scheme, separator, rest = uri.partition(":")
+    if uri.isdigit() or uri.startswith("/dev/video"):
+        from prunus.apps.io.sources.video import open_camera
+
+        return open_camera(uri)
+    if separator and scheme == "synthetic":
+        from prunus.apps.io.sources.synthetic import open_synthetic
+
+        return open_synthetic(rest)
+    if scheme in ("http", "https") and separator:
+        from prunus.apps.io.sources.http import open_http
+
+        return open_http(uri)
+    if "://" in uri:
+        if scheme not in _SCHEMES:
+            raise SourceError(
+                f"Unknown kind of source '{scheme}://'{nearest(scheme, list(_SCHEMES))}.",
+                "Give a camera number, a file, a folder, rtsp://, http:// or synthetic:",
+            )
+        from prunus.apps.io.sources.video import open_stream
+
+        return open_stream(uri)
+    return _open_path(Path(uri), uri)
+
+
+def _open_path(path: Path, uri: str) -> Source:
+    if path.is_dir():
+        from prunus.apps.io.sources.pictures import open_folder
+
+        return open_folder(path)
+    if not path.exists():
+        raise SourceError(
+            f"Source not found: {uri}.",
+            "Give a camera number, a file, a folder, rtsp://, http:// or synthetic:",
+        )
+    if path.suffix.lower() in PICTURES:
+        from prunus.apps.io.sources.pictures import open_picture
+
+        return open_picture(path)
+    from prunus.apps.io.sources.video import open_video
+
+    return open_video(path)

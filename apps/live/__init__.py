@@ -1,0 +1,1 @@
+"""The loop of all live apps, and its clocks."""

@@ -1,0 +1,1 @@
+"""Human pose: the live app, its overlay, COCO files, evaluation."""

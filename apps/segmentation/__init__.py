@@ -1,0 +1,1 @@
+"""Segmentation: the live app, its overlay, label maps, evaluation."""

@@ -1,0 +1,1 @@
+"""Speech separation: the live voice picker, its overlay, evaluation."""

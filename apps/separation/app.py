@@ -1,0 +1,431 @@
+"""The live voice picker: camera and microphone, or a clip, to the one voice of a chosen face.
+
+Faces are found, followed and numbered; the chosen one's mouth and the sound go through the
+separator; the voice goes to a loudspeaker, a sound file, or back into a clip. Each part runs in a
+thread of its own. Sound is never dropped for a newer piece: a machine that cannot keep up is told
+by how much, and still separates clips.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.apps.common.model_files import find_model, separation_models
+from prunus.apps.io.sinks.registry import VIDEOS, Sink, open_sink
+from prunus.apps.io.sinks.window import WindowSink
+from prunus.apps.io.sources.av_frames import LiveMoments, Moment, Moments, open_moments
+from prunus.apps.io.sources.clip import ClipWriter
+from prunus.apps.io.sources.registry import Frame, Image
+from prunus.apps.live.loop import Counts, Loop, Panel, announce, check_outputs
+from prunus.apps.live.stage_clocks import StageClocks
+from prunus.apps.pose.overlay import draw_panel
+from prunus.apps.separation.face_overlay import draw_faces, draw_meters, level_db
+from prunus.apps.separation.summary import SeparationSummary
+from prunus.apps.separation.voices import VoicePicker
+from prunus.runtime.card.artifact import atomic_path
+from prunus.runtime.errors import CheckFailedError, SourceError, UsageError
+
+if TYPE_CHECKING:
+    from prunus.apps.io.sinks.sound import SoundSink
+    from prunus.apps.io.sources.registry import Source
+    from prunus.runtime.session.base import BackendOptions
+    from prunus.runtime.tasks.faces.finder import Face
+    from prunus.runtime.tasks.separation.separator import SpeechSeparator
+    from prunus.runtime.tasks.separation.stream import VoiceStream as SeparatorStream
+
+Audio = npt.NDArray[np.float32]
+_BEHIND = 1.0  # seconds of waiting sound from which a live run is called too slow
+_CONFIRM = 3  # frames after which a face gets its number
+_SPEAKER_SECONDS = 0.15  # sound that waits for the loudspeaker
+_LEVELS = 0.8  # share of the old value in a falling meter
+
+
+@dataclass(frozen=True, slots=True)
+class SeparationOptions:
+    """What to run; see ``prunus run separation --help`` for each."""
+
+    source: str
+    sinks: tuple[str, ...] = ()
+    model: str | None = None
+    face: int = 1
+    look_ahead: int | None = None
+    hop_s: float | None = None
+    detect_every: int = 10
+    max_seconds: float | None = None
+    overlay: bool = True
+    backend: str = "auto"
+    threads: int | None = None
+    device: str = "cpu"
+    switches: BackendOptions | None = None
+    quiet: bool = False
+
+
+@dataclass(slots=True)
+class _Work:
+    """One moment on its way through the stages."""
+
+    frame: Moment
+    faces: list[Face] = field(default_factory=list)
+    voice: Audio = field(default_factory=lambda: np.zeros(0, np.float32))
+    stage_ms: dict[str, float] = field(default_factory=dict)
+
+
+def run_separation(options: SeparationOptions) -> SeparationSummary:
+    """Run until the source ends, the user stops, or `max_seconds` are done.
+
+    Raises:
+        PrunusError: source, sink, model or options cannot be used; or the chosen face was never
+            seen. Nothing is written then.
+    """
+    from prunus.runtime.tasks.separation.separator import SpeechSeparator
+
+    started = time.perf_counter()
+    if options.face < 1:
+        raise UsageError(f"Got --face {options.face}; faces are numbered from 1.")
+    check_outputs(options.source, options.sinks)
+    with ExitStack() as stack:
+        paths = separation_models(options.model)
+        separator = stack.enter_context(
+            SpeechSeparator.open(
+                paths[1], options.backend, threads=options.threads, device=options.device,
+                options=options.switches,
+            )
+        )  # fmt: skip
+        rate, fps = separator.sample_rate_hz, separator.mouth.frame_rate_hz
+        moments = stack.enter_context(closing(open_moments(options.source, fps, rate)))
+        run = _Run(options, moments, separator, stack)
+        if not options.quiet:
+            voice = separator.voice
+            reasons = list(voice.choice if options.backend == "auto" else ())
+            if not separator.trained:
+                reasons.append("the weights are random: the voice shows speed, not separation")
+            announce(voice.card, voice.description, reasons, moments.info, run.named())
+        counts = run.loop(started)
+        run.finish(counts)
+    return run.summary(counts)
+
+
+class _Run:
+    """The loop of one run, its outputs, and what it counts."""
+
+    def __init__(
+        self,
+        options: SeparationOptions,
+        moments: Moments,
+        separator: SpeechSeparator,
+        stack: ExitStack,
+    ) -> None:
+        from prunus.runtime.tasks.faces.boxes import FaceFinder
+        from prunus.runtime.tasks.faces.finder import FaceOptions, FaceTracker
+        from prunus.runtime.tasks.faces.mesh import FaceMesh
+
+        self.options, self.moments, self.separator = options, moments, separator
+        self.rate = separator.sample_rate_hz
+        self.step = self.rate // separator.mouth.frame_rate_hz
+        self.live = isinstance(moments, LiveMoments)
+        threads = options.threads or 1
+        backend = "onnxruntime" if options.backend == "tensorrt" else options.backend
+        self._finder = stack.enter_context(
+            FaceFinder.open(find_model("blazeface_full"), backend, threads)
+        )
+        self._mesh = stack.enter_context(FaceMesh.open(find_model("facemesh"), backend, threads))
+        self._tracker = FaceTracker(
+            FaceOptions(every=options.detect_every, confirm_frames=_CONFIRM)
+        )
+        ahead = options.look_ahead if options.look_ahead is not None else (0 if self.live else 11)
+        plan = separator.stream(hop_s=options.hop_s).plan  # raises before any file is opened
+        self.delay_seconds = plan.delay / self.rate + ahead * self.step / self.rate
+        self.picker = VoicePicker(
+            lambda: _Stream(separator.stream(hop_s=options.hop_s), plan.frame_rate_hz),
+            separator.mouth, self.step, plan.frames + plan.lip_frames, options.face, ahead,
+        )  # fmt: skip
+        self._last: list[Face] = []
+        self._wanted = options.face
+        self.seen: dict[int, int] = {}
+        self._inside = 0
+        self._came = 0  # samples of true sound
+        self._voiced = 0  # samples of the voice that were written
+        self._pending: deque[_Work] = deque()
+        self._voice: deque[Audio] = deque()
+        self._levels = {"mix": -60.0, "voice": -60.0}
+        self._panel = Panel(separator.voice.card, moments.info)
+        self._draw_ms = 0.0
+        self._warned = False
+        self._busy_ms = {"faces": 0.0, "separate": 0.0}
+        self._clocks = StageClocks()
+        self.pictures: list[Sink] = []
+        self.sounds: list[SoundSink] = []
+        self.clips: list[ClipWriter] = []
+        self.outputs: list[str] = []
+        self._open_sinks(stack)
+
+    def _open_sinks(self, stack: ExitStack) -> None:
+        from prunus.apps.io.sinks.sound import open_sound_sink
+
+        uris = self.options.sinks or (_default_sink(self.options.source, self.live),)
+        info = self.moments.info
+        for uri in uris:
+            suffix = Path(uri).suffix.lower()
+            if suffix in VIDEOS:
+                temporary = stack.enter_context(atomic_path(uri))
+                writer = ClipWriter(
+                    temporary, info.width, info.height, round(info.fps), self.rate
+                )
+                self.clips.append(stack.enter_context(closing(writer)))
+            elif uri.startswith("speaker:"):
+                self.sounds.append(_open_speaker(uri, self.rate, stack))
+            elif suffix == ".wav" or uri == "-":
+                seconds = self.step / self.rate
+                self.sounds.append(
+                    open_sound_sink(uri, self.rate, keep=self.rate, block_seconds=seconds,
+                                    stack=stack)
+                )  # fmt: skip
+            else:
+                self.pictures.append(stack.enter_context(closing(open_sink(uri, info))))
+            if uri != "null:":
+                self.outputs.append(uri)
+        for sink in self.pictures:
+            if isinstance(sink, WindowSink):  # its keys and clicks choose the voice
+                sink.on_key, sink.on_click = self._key, self._click
+
+    def _key(self, code: int) -> None:
+        if ord("1") <= code <= ord("9"):
+            self._wanted = code - ord("0")
+
+    def _click(self, x: int, y: int) -> None:
+        for face in self._last:
+            x0, y0, x1, y1 = face.box
+            if x0 <= x <= x1 and y0 <= y <= y1:
+                self._wanted = face.face_id
+
+    def named(self) -> list[Sink]:
+        """Return what has a name to announce."""
+        return [cast("Sink", _Named(name)) for name in self.outputs or ["null:"]]
+
+    def loop(self, started: float) -> Counts:
+        """Run the pipeline to its end and count."""
+        from prunus.runtime.pipeline.pipeline import Stage
+
+        limit = self.options.max_seconds
+        frames = None if limit is None else max(1, round(limit * self.rate / self.step))
+
+        clocked = self._clocks.clocked
+
+        def stages(dropped: Callable[[], int]) -> list[Stage]:
+            return [
+                Stage("faces", clocked("faces", self._faces)),
+                Stage("separate", clocked("separate", self._separate)),
+            ]
+
+        return Loop(
+            "separation",
+            cast("Source", self.moments),
+            cast("Callable[[Frame], Any]", _Work),
+            stages,
+            clocked("write", self._write),
+            lambda work: f", {len(work.faces)} faces, voice of {self.picker.chosen}",
+            frames,
+            self.options.quiet,
+            started,
+        ).run()
+
+    def _faces(self, work: _Work) -> _Work:
+        begun = time.perf_counter()
+        if work.frame.fresh:
+            seconds = work.frame.index * self.step / self.rate
+            image = work.frame.image
+            self._last = self._tracker.update(image, self._finder, self._mesh, seconds)
+        work.faces = self._last
+        self._clock(work, "faces", begun)
+        return work
+
+    def _separate(self, work: _Work) -> _Work:
+        begun = time.perf_counter()
+        self.picker.choose(self._wanted)
+        # Drawing comes later and into a copy: the cropper still needs the clean picture.
+        work.voice = self.picker.push(work.frame.image, work.faces, work.frame.sound)
+        self._clock(work, "separate", begun)
+        return work
+
+    def _clock(self, work: _Work, name: str, begun: float) -> None:
+        work.stage_ms[name] = (time.perf_counter() - begun) * 1000
+        self._busy_ms[name] += work.stage_ms[name]
+
+    def _write(self, work: _Work) -> None:
+        self._came += work.frame.samples
+        for face in work.faces:
+            self.seen[face.face_id] = self.seen.get(face.face_id, 0) + 1
+            self._inside += face.face_id == self.picker.chosen and face.mouth_inside > 0.75
+        self._hear(work.voice)
+        self._pending.append(work)
+        while self._pending and (self.live or self._covered(self._pending[0])):
+            self._show(self._pending.popleft())
+        if self.live and not self._warned:
+            self._warn_when_late()
+
+    def _covered(self, work: _Work) -> bool:
+        given: int = self.picker.given
+        return given >= (work.frame.index + 1) * self.step
+
+    def _hear(self, voice: Audio) -> None:
+        if not len(voice):
+            return
+        self._voice.append(voice)
+        true = voice[: max(0, self._came - self._voiced)]
+        self._voiced += len(true)
+        for sink in self.sounds:
+            sink.write(true)
+        for clip in self.clips:
+            clip.sound(voice)
+
+    def _show(self, work: _Work) -> None:
+        begun = time.perf_counter()
+        voice = self._voice_of(work)
+        if not (self.pictures or self.clips):
+            return
+        drawn = work.frame.image
+        if self.options.overlay:
+            drawn = self._drawn(work, drawn.copy(), voice)
+        frame = Frame(work.frame.index, drawn, "", work.frame.captured_ns)
+        for sink in self.pictures:
+            sink.write(frame, drawn)
+        for clip in self.clips:
+            clip.picture(drawn)
+        self._draw_ms = (time.perf_counter() - begun) * 1000
+
+    def _voice_of(self, work: _Work) -> Audio:
+        """Return the voice of a moment in clips; live, what came last."""
+        joined = np.concatenate(self._voice) if self._voice else np.zeros(0, np.float32)
+        self._voice.clear()
+        if self.live:
+            return joined
+        if len(joined) > self.step:
+            self._voice.append(joined[self.step :])
+        return joined[: self.step]
+
+    def _drawn(self, work: _Work, scene: Image, voice: Audio) -> Image:
+        for name, sound in (("mix", work.frame.sound), ("voice", voice)):
+            now, old = level_db(sound), self._levels[name]
+            self._levels[name] = max(now, _LEVELS * old + (1 - _LEVELS) * now)
+        draw_faces(scene, work.faces, self.picker.chosen)
+        draw_meters(scene, list(self._levels.items()))
+        times = {**work.stage_ms, "draw": self._draw_ms}
+        lines = self._panel.lines(times, 0)
+        lines[-1] = f"real-time factor {self.factor():.2f}"
+        return draw_panel(scene, lines)
+
+    def factor(self) -> float:
+        """Return the share of the sound's time in which the slowest stage was busy."""
+        busy: float = max(self._busy_ms.values())
+        return busy / max(1000 * self._came / self.rate, 1.0)
+
+    def _warn_when_late(self) -> None:
+        recorder = self.moments.recorder if isinstance(self.moments, LiveMoments) else None
+        if recorder is None or recorder.waiting < _BEHIND * self.rate:
+            return
+        self._warned = True
+        self.moments.notes.append(
+            f"this machine is {self.factor():.2f} times too slow to separate live with this "
+            "model: sound was dropped. Take a smaller model, or record a clip and separate that"
+        )
+
+    def finish(self, counts: Counts) -> None:
+        """Write what waits; refuse a run in which the chosen face was never seen.
+
+        Raises:
+            CheckFailedError: it was not seen.
+        """
+        if self.picker.chosen not in self.seen and not self.live:
+            others = ", ".join(f"{k} ({v / self.moments.info.fps:.1f} s)"
+                               for k, v in sorted(self.seen.items()))  # fmt: skip
+            found = f"faces seen: {others}" if others else "no face was seen at all"
+            raise CheckFailedError(
+                f"Face {self.picker.chosen} was not seen in {self.options.source}; {found}.",
+                "Choose another with --face, or film faces larger and from the front.",
+            )
+        self._hear(self.picker.finish())
+        while self._pending:
+            self._show(self._pending.popleft())
+        for sink in self.sounds:
+            try:
+                sink.finish(self._came)
+            except SourceError as error:  # a lost speaker; the others still get all of it
+                self.moments.notes.append(error.message)
+
+    def summary(self, counts: Counts) -> SeparationSummary:
+        """Return what the run did."""
+        seconds = self._came / self.rate
+        notes = [*self.moments.notes]
+        share = self._inside / max(counts.frames, 1)
+        if share < 0.95:
+            notes.append(
+                f"the mouth of face {self.picker.chosen} was in the picture for "
+                f"{100 * share:.0f} % of the time; elsewhere its last crop was repeated"
+            )
+        late = self.moments.recorder.late if isinstance(self.moments, LiveMoments) else 0
+        taken = counts.seconds / seconds if seconds else 0.0
+        fps = self.moments.info.fps
+        return SeparationSummary(
+            model=self.separator.voice.card.name,
+            backend=self.separator.voice.description,
+            faces={k: round(v / fps, 2) for k, v in sorted(self.seen.items())},
+            chosen=self.picker.chosen,
+            seconds=seconds,
+            delay_seconds=round(self.delay_seconds, 3),
+            real_time_factor=self.factor() if self.live else taken,
+            dropped_seconds=late / self.rate,
+            first_ms=counts.first_ms,
+            stages=counts.stages,
+            cpu_seconds=self._clocks.found(),
+            outputs=tuple(self.outputs),
+            notes=tuple(dict.fromkeys(notes)),
+            interrupted=counts.interrupted,
+        )
+
+
+class _Stream:
+    """A separator's stream that takes sound and crops together.
+
+    Args:
+        stream: Of the separator.
+        fps: Crops per second.
+    """
+
+    def __init__(self, stream: SeparatorStream, fps: int) -> None:
+        self._stream, self._fps, self._count = stream, fps, 0
+
+    def push(self, mixture: Audio, mouths: Image) -> Audio:
+        """See `VoiceStream`."""
+        parts = []
+        for crop in mouths:
+            parts.append(self._stream.watch(crop, self._count / self._fps))
+            self._count += 1
+        return np.concatenate([*parts, self._stream.push(mixture)])
+
+    def finish(self) -> Audio:
+        """See `VoiceStream`."""
+        return self._stream.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    name: str
+
+
+def _default_sink(source: str, live: bool) -> str:
+    return "web:8080" if live else f"{Path(source.partition('+')[0]).stem}-voice.mp4"
+
+
+def _open_speaker(uri: str, rate: int, stack: ExitStack) -> SoundSink:
+    from prunus.apps.io.sound.live import open_steady_speaker
+
+    return open_steady_speaker(uri.removeprefix("speaker:"), rate, _SPEAKER_SECONDS, stack)

@@ -1,0 +1,275 @@
+"""From the modules of one codec to its set of ONNX files: what the three codec scripts share."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from prunus.export.codec.samples import codec_samples
+from prunus.export.common.pipeline import (
+    ExportOptions,
+    export_artifact,
+    exporter_name,
+    require_writable,
+)
+from prunus.models.checkpoints.codecs import build_codec, load_codec
+from prunus.models.codec.layers.mel import LogMel
+from prunus.models.codec.layers.source_filter import Source, SourceFilter
+from prunus.models.codec.layers.speech_features import Autocorrelation, MelLevels
+from prunus.models.codec.layers.vector_quantizer import CodeSearch
+from prunus.models.codec.layers.vocos import FrameGroupNorm, SpectrumHead
+from prunus.models.codec.layers.weight_norm import fold_weight_norm
+from prunus.models.codec.untrained import initialise
+from prunus.runtime.card.artifact import sha256_of
+from prunus.runtime.card.card import ModelCard, Precision, StateSpec, Streaming, TensorSpec, Weights
+from prunus.runtime.errors import ArtifactError, UsageError
+from prunus.runtime.progress import Progress, Silent
+from prunus.runtime.tasks.codec.card import CodecPostprocess, CodecPreprocess, CodeStream, Part
+
+RANDOM = "random"
+_JUDGED = 6  # windows on which an export is compared with PyTorch
+# Phases are unbounded, powers reach far, and near-ties flip codes: none of it survives half.
+_FLOAT32 = (
+    Autocorrelation, CodeSearch, FrameGroupNorm, LogMel, MelLevels, Source, SourceFilter,
+    SpectrumHead,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CodecGraph:
+    """One graph of a codec before it is exported.
+
+    Attributes:
+        part: Which one.
+        module: Takes `inputs` and then the states; returns `outputs` and then the next states.
+        inputs: Without states.
+        outputs: Without states.
+        preprocess: Window or step.
+        states: Of a step graph, in the module's order.
+        delay: Frames by which a step graph lags.
+        float32_in_int8: Modules that int8 leaves alone.
+    """
+
+    part: Part
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocess: CodecPreprocess
+    states: tuple[StateSpec, ...] = ()
+    delay: int = 0
+    float32_in_int8: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CodecFamily:
+    """What all graphs of a codec have in common.
+
+    Attributes:
+        model: Name on the card and of the export script.
+        variant: Configuration.
+        paper: Source of the architecture.
+        streams: Sequences of codes.
+        voice: Width of the voice vector, 0 for none.
+    """
+
+    model: str
+    variant: str
+    paper: str
+    streams: tuple[CodeStream, ...]
+    voice: int = 0
+
+
+def find_network(
+    model: str, variant: str, checkpoint: str | Path | None, seed: int
+) -> tuple[nn.Module, str, Weights]:
+    """Return a folded network in evaluation mode, its variant, and where its numbers come from.
+
+    Args:
+        model: Family.
+        variant: Of random weights; a checkpoint has its own.
+        checkpoint: A file written by ``prunus models import``; None or ``random``: untrained.
+        seed: Of random weights.
+
+    Raises:
+        ArtifactError: the file cannot be used.
+        UsageError: a variant or seed that cannot be.
+    """
+    if checkpoint is not None and str(checkpoint) != RANDOM:
+        network, found, about = load_codec(checkpoint, model)
+        origin = f"imported from {about.get('source', 'a checkpoint')}"
+        if fresh := about.get("fresh"):
+            origin += f"; {len(fresh)} parameters are untrained"
+        licence = "as its publisher states"
+        return network, found, Weights(origin, sha256_of(checkpoint), licence, not fresh)
+    if seed < 0:
+        raise UsageError(f"Got the seed {seed}; expected 0 or more.")
+    network = build_codec(model, variant)
+    initialise(network, seed)
+    origin = f"UNTRAINED random numbers, seed {seed}: for timing and checking graphs only"
+    weights = Weights(origin, f"{RANDOM}:{seed}", "Apache-2.0", False)
+    return fold_weight_norm(network).eval(), variant, weights
+
+
+def network_of(card: ModelCard, checkpoint: str | Path | None) -> nn.Module:
+    """Return the network that a card's file was exported from.
+
+    Raises:
+        ArtifactError: the weights are neither random nor given, or others than the card's.
+    """
+    kind, _, seed = card.weights.sha256.partition(":")
+    if kind == RANDOM:
+        return find_network(card.model, card.variant, None, int(seed))[0]
+    if checkpoint is None:
+        raise ArtifactError(
+            f"The weights of {card.name} are not shipped.",
+            "Give the imported file that was exported with --checkpoint.",
+        )
+    if sha256_of(checkpoint) != card.weights.sha256:
+        raise ArtifactError(
+            f"{checkpoint} is not what the model was exported from "
+            f"(sha256 {card.weights.sha256[:12]}...).",
+            "Give the file that was exported, or export again.",
+        )
+    return find_network(card.model, card.variant, checkpoint, 0)[0]
+
+
+def pick(graphs: Sequence[CodecGraph], card: ModelCard) -> nn.Module:
+    """Return the module of the graph that a card describes.
+
+    Raises:
+        ArtifactError: the codec has no such graph.
+    """
+    post = card.postprocess
+    for graph in graphs:
+        if isinstance(post, CodecPostprocess) and graph.part == post.part:
+            return graph.module.eval()
+    raise ArtifactError(
+        f"The card describes {card.name}; expected a graph of a codec.",
+        f"Give a file made by: prunus export {card.model}",
+    )
+
+
+def card_of(graph: CodecGraph, family: CodecFamily, weights: Weights) -> ModelCard:
+    """Describe one graph; the number format is filled in by the pipeline."""
+    entering = tuple(_state_tensor(state, state.name) for state in graph.states)
+    leaving = tuple(_state_tensor(state, f"{state.name}_next") for state in graph.states)
+    pre = graph.preprocess
+    streaming = None
+    if graph.states:
+        streaming = Streaming(graph.states, pre.frames * pre.hop, graph.delay * pre.hop)
+    return ModelCard(
+        task="codec",
+        model=family.model,
+        variant=family.variant,
+        paper=family.paper,
+        licence="Apache-2.0",
+        exporter=exporter_name(),
+        weights=weights,
+        inputs=(*graph.inputs, *entering),
+        outputs=(*graph.outputs, *leaving),
+        preprocess=pre,
+        postprocess=CodecPostprocess(graph.part, family.streams, family.voice),
+        streaming=streaming,
+    )
+
+
+def export_graphs(
+    graphs: Sequence[CodecGraph],
+    family: CodecFamily,
+    weights: Weights,
+    output: str | Path | None,
+    *,
+    precision: Precision = "fp32",
+    sound: str | Path | None = None,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Export every graph: ``NAME-encoder.onnx``, ``NAME-decoder.onnx`` and so on.
+
+    int8 is for decoders: rounding in an encoder turns into other codes, so the others stay float32.
+
+    Args:
+        graphs: Of one codec.
+        family: What they share.
+        weights: For the cards.
+        output: NAME with or without ``.onnx``; None: from model, variant and precision, here.
+        precision: Number format.
+        sound: A recording for calibration and comparison; None: voice-like synthetic sound.
+        progress: Told about each graph.
+
+    Returns:
+        The files in the order of `graphs`.
+
+    Raises:
+        PrunusError: see `export_artifact`.
+    """
+    steps = progress or Silent()
+    paths = [path_of(output, family, precision, graph.part) for graph in graphs]
+    for path in paths:
+        require_writable(path)
+    # A codec is of use as a whole: no file takes its name before all are judged.
+    with tempfile.TemporaryDirectory(prefix=".prunus-", dir=paths[0].absolute().parent) as folder:
+        made = [Path(folder) / path.name for path in paths]
+        for k, (graph, path) in enumerate(zip(graphs, made, strict=True)):
+            steps.update(k, len(graphs), graph.part)
+            card = card_of(graph, family, weights)
+            chosen = precision if precision != "int8" or graph.part == "decoder" else "fp32"
+            module = graph.module.eval()
+            samples = codec_samples(card, sound, _JUDGED)
+            kept = (*float32_modules(module), *(graph.float32_in_int8 if chosen == "int8" else ()))
+            options = ExportOptions(chosen, keep_fp32=kept)
+            export_artifact(module, card, samples, path, options=options)
+        for path, new in zip(paths, made, strict=True):
+            new.replace(path)
+    steps.update(len(graphs), len(graphs), "done")
+    return paths
+
+
+def path_of(output: str | Path | None, family: CodecFamily, precision: str, part: str) -> Path:
+    """Return where a graph goes."""
+    base = f"{family.model}-{family.variant}-{precision}" if output is None else str(output)
+    return Path(f"{base.removesuffix('.onnx')}-{part}.onnx")
+
+
+def float32_modules(module: nn.Module) -> tuple[str, ...]:
+    """Return the names of the outermost modules that must stay float32."""
+    found: list[str] = []
+    for name, child in module.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in found)
+        if isinstance(child, _FLOAT32) and not inside:
+            found.append(name)
+    return tuple(found)
+
+
+def sound_tensor(name: str, samples: int) -> TensorSpec:
+    """Return the entry of (1, samples) sound."""
+    return TensorSpec(name, "float32", (1, samples), ("batch", "sample"), "1", -1.0, 1.0)
+
+
+def code_tensor(stream: CodeStream, frames: int) -> TensorSpec:
+    """Return the entry of a stream's codes in `frames` frames."""
+    if frames % stream.stride:
+        raise UsageError(
+            f"Got {frames} frames per window; expected a multiple of {stream.stride} "
+            f"(frames per code of '{stream.name}')."
+        )
+    shape = (1, stream.codebooks, frames // stream.stride)
+    return TensorSpec(
+        stream.name, "int64", shape, ("batch", "codebook", "code"), "index", 0.0, stream.size - 1.0
+    )
+
+
+def _state_tensor(state: StateSpec, name: str) -> TensorSpec:
+    axes = ("batch", *(f"axis{k}" for k in range(1, len(state.shape))))
+    return TensorSpec(name, state.dtype, state.shape, axes)
+
+
+def example(graph: CodecGraph) -> list[torch.Tensor]:
+    """Return zeros of every input, states behind: enough to run a module once."""
+    dtypes = {"float32": torch.float32, "int64": torch.int64}
+    tensors = [torch.zeros(i.shape, dtype=dtypes[i.dtype]) for i in graph.inputs]
+    return [*tensors, *(torch.zeros(s.shape) for s in graph.states)]

@@ -1,0 +1,1 @@
+"""The road from a module to a file, and the registry of export scripts."""

@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX engines from ONNX files, built in a child process."""

@@ -1,0 +1,1 @@
+"""Graph work: trace, simplify, audit, functions, compact constants."""

@@ -1,0 +1,1 @@
+"""The local-global attention node and its body of standard operators."""

@@ -1,0 +1,1 @@
+"""What the export scripts of pose networks share."""

@@ -1,0 +1,182 @@
+"""Which numbers go into an exported EDAFormer, and what the card says about them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunus.models import zoo
+from prunus.models.checkpoints.edaformer import ImportedSegmentation, convert_edaformer
+from prunus.models.checkpoints.header import read_header
+from prunus.models.checkpoints.read import load_raw
+from prunus.models.segmentation.classes import Colour, class_names, palette
+from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
+from prunus.models.segmentation.isr import IsrSetting
+from prunus.models.zoo import Entry
+from prunus.runtime.card.artifact import sha256_of
+from prunus.runtime.card.card import Weights
+from prunus.runtime.errors import ArtifactError, UsageError
+
+RANDOM, PERSON = "random", "person"
+_GIVE_A_FILE = "Give a file with --weights, or --weights random."
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationWeights:
+    """Weights, what they tell apart, and their provenance.
+
+    Attributes:
+        spec: What the card says.
+        variant: ``t`` or ``b``.
+        classes: Class names.
+        palette: RGB colour of each class.
+        state: Parameter name -> tensor; None for random weights.
+        seed: Seed of random weights.
+    """
+
+    spec: Weights
+    variant: str
+    classes: tuple[str, ...]
+    palette: tuple[Colour, ...]
+    state: Mapping[str, torch.Tensor] | None
+    seed: int = 0
+
+    def build(self, isr: IsrSetting) -> EDAFormer:
+        """Return the network with these weights and an ISR setting, in evaluation mode."""
+        config = edaformer_config(self.variant, classes=len(self.classes), isr=isr)
+        if self.state is None:
+            return _random(config, self.seed)
+        with torch.device("meta"):
+            network = EDAFormer(config)
+        network.load_state_dict(dict(self.state), assign=True)
+        return network.eval()
+
+
+def find_weights(
+    weights: str | Path | None,
+    variant: str | None = None,
+    classes: int | None = None,
+    seed: int = 0,
+) -> SegmentationWeights:
+    """Choose the weights of an export.
+
+    Args:
+        weights: A file made by ``prunus models import``, a published one, ``person`` (shipped, two
+            classes, T), ``random`` (labelled as untrained on the card), or None: the shipped ones
+            as long as neither variant nor classes are asked for, random ones otherwise.
+        variant: ``t`` or ``b``; None takes the file's, ``t`` without one.
+        classes: Number of classes; None takes the file's, 150 without one.
+        seed: Seed of random weights.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+        UsageError: it does not fit, or the seed is negative.
+    """
+    unasked = weights is None and variant is None and classes is None
+    if unasked or str(weights) == PERSON:
+        entry = zoo.find_checkpoint(model="edaformer")
+        if entry is not None:
+            return _from_zoo(entry, variant, classes)
+        if not unasked:
+            raise ArtifactError("No EDAFormer weights ship with this installation.", _GIVE_A_FILE)
+    elif weights is not None and str(weights) != RANDOM:
+        return _from_file(Path(weights), variant, classes)
+    if seed < 0:
+        raise UsageError(f"Got the seed {seed}; expected 0 or more.")
+    config = edaformer_config(variant or "t", classes=classes or 150)
+    origin = f"random initialisation, seed {seed}: for benchmarks only"
+    spec = Weights(origin, f"{RANDOM}:{seed}", "Apache-2.0", False)
+    names = class_names(config.classes)
+    return SegmentationWeights(spec, config.variant, names, palette(len(names)), None, seed)
+
+
+def weights_of(
+    spec: Weights, variant: str, classes: int, checkpoint: str | Path | None = None
+) -> SegmentationWeights:
+    """Find the very weights that a card names.
+
+    Raises:
+        ArtifactError: no file is given for a trained model, or it has another hash.
+    """
+    kind, _, seed = spec.sha256.partition(":")
+    if kind == RANDOM:
+        return find_weights(RANDOM, variant, classes, int(seed))
+    shipped = [e for e in zoo.entries() if e.sha256 == spec.sha256]
+    if checkpoint is None and shipped:
+        return _from_zoo(shipped[0], variant, classes)
+    if checkpoint is None:
+        raise ArtifactError(
+            f"The weights of this model (sha256 {spec.sha256[:12]}...) are not shipped.",
+            "Give the file that was exported with --checkpoint.",
+        )
+    found = _from_file(Path(checkpoint), variant, classes)
+    if found.spec.sha256 != spec.sha256:
+        raise ArtifactError(
+            f"{checkpoint} has sha256 {found.spec.sha256[:12]}...; the model was exported from "
+            f"{spec.sha256[:12]}...",
+            "Give the file that was exported, or export again.",
+        )
+    return found
+
+
+def _from_zoo(entry: Entry, variant: str | None, classes: int | None) -> SegmentationWeights:
+    zoo.verify(entry)
+    found = _from_file(entry.path, variant, classes)
+    return replace(found, spec=Weights(entry.origin, entry.sha256, entry.licence, True))
+
+
+def _from_file(path: Path, variant: str | None, classes: int | None) -> SegmentationWeights:
+    imported = convert_edaformer(load_raw(path), variant=variant, classes=classes)
+    names, colours, fresh = _names(path, imported)
+    origin = f"EDAFormer checkpoint {path.name}"
+    if fresh:
+        origin += f", {fresh} parameters untrained"
+    spec = Weights(origin, sha256_of(path), "see checkpoint", not fresh)
+    return SegmentationWeights(spec, imported.config.variant, names, colours, imported.state)
+
+
+def _names(
+    path: Path, imported: ImportedSegmentation
+) -> tuple[tuple[str, ...], tuple[Colour, ...], int]:
+    """Return class names, colours and the number of untrained parameters of a file.
+
+    A file that ``prunus models import`` wrote keeps them beside its tensors.
+    """
+    about = _about(path)
+    names, colours = imported.classes, imported.palette
+    if len(about.get("classes", ())) == len(names):
+        names = tuple(about["classes"])
+    if len(about.get("palette", ())) == len(colours):
+        colours = tuple((int(r), int(g), int(b)) for r, g, b in about["palette"])
+    return names, colours, len(about.get("fresh", imported.fresh))
+
+
+def _about(path: Path) -> dict[str, Any]:
+    try:
+        about: dict[str, Any] = json.loads(read_header(path).get("prunus", "{}"))
+    except ValueError:
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _random(config: Any, seed: int) -> EDAFormer:
+    """Build a network whose activations are alive: matrices with unit gain, small biases.
+
+    The usual initialisation (std 0.02) leaves all logits nearly equal, so that class maps, number
+    formats and back ends could not be compared by them.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = EDAFormer(config)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if parameter.dim() > 1:
+                    parameter.normal_(std=float(parameter[0].numel()) ** -0.5)
+                elif name.endswith("bias"):
+                    parameter.normal_(std=0.02)
+    return network.eval()

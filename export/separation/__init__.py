@@ -1,0 +1,1 @@
+"""What the export script of the separator needs."""

@@ -1,0 +1,1 @@
+"""Quantisers of neural codecs behind one interface."""

@@ -1,0 +1,1 @@
+"""Token mixers of segmentation papers related to EDAFormer."""

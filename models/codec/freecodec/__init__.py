@@ -1,0 +1,1 @@
+"""FreeCodec and the encoders it is made of."""

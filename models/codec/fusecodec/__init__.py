@@ -1,0 +1,1 @@
+"""FuseCodec and SpeechTokenizer, on which it is built."""

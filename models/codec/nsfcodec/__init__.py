@@ -1,0 +1,1 @@
+"""NsfCodec: a neural source-filter codec of this project."""

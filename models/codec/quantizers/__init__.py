@@ -1,1 +1,0 @@
-"""Quantisers of one interface: features to codes, codes to vectors, and their training losses."""

@@ -1,0 +1,1 @@
+"""Local-global attention: definition, custom operator, index tables, gradient."""

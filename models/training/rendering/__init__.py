@@ -1,0 +1,1 @@
+"""Rendered people and heads, with exact labels."""

@@ -1,0 +1,1 @@
+"""Speech for training: clips, batches, pitch."""

@@ -1,0 +1,1 @@
+"""Networks that label pictures for training."""

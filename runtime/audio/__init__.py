@@ -1,0 +1,1 @@
+"""Sound: files, resampling, streaming, packets, the .pcodec format, quality."""

@@ -1,0 +1,350 @@
+"""Packets of codes for networks that lose, repeat and reorder them.
+
+One packet holds the codes of a few frames, and again those of the packets before it
+(`redundancy`): at these rates the headers of UDP cost more than the second copy, and a single loss
+then costs nothing at all. All numbers little-endian::
+
+    "PU" u8 version  u8 kind  u32 stream  8 B identity  u32 sequence  payload  u32 CRC-32
+
+    codes (1)  u32 first frame  u8 groups, then per group, newest first: u16 frames, packed codes
+    voice (2)  float32 x width, sent now and then by codecs that have a voice
+    end   (3)  u32 frames  u64 samples
+
+`identity` is the beginning of the codec's hash: codes of other weights are refused, not decoded.
+Sequence numbers count packets of codes; the first frame is that of the newest group.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.runtime.audio.pcodec import pack, payload_size, unpack
+from prunus.runtime.errors import SourceError, TensorError, UsageError
+from prunus.runtime.tasks.codec.card import CodeStream
+from prunus.runtime.tasks.codec.codec import CodecFormat, check_codes
+
+Codes = Mapping[str, npt.NDArray[np.int64]]
+MAGIC, VERSION = b"PU", 1
+CODES, VOICE, END = 1, 2, 3
+MOST_BYTES = 1200  # what passes through any path in one piece
+_HEAD = struct.Struct("<2sBBI8sI")
+_CRC, _FIRST, _FRAMES, _LAST = (struct.Struct(f"<{f}") for f in ("I", "IB", "H", "IQ"))
+_MASK = 0xFFFFFFFF
+VOICE_EVERY = 10  # packets of codes between two of the voice
+BEGINNING = 8  # packets: whoever hears none of the first ones has joined late
+MOST_MISSING = 500  # packets or frames: a longer gap is not filled, the stream goes on behind it
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Codes of successive frames.
+
+    Attributes:
+        first: Number of the first frame.
+        frames: How many.
+        codes: Stream name -> int64 (codebooks, codes); None where nothing came through.
+    """
+
+    first: int
+    frames: int
+    codes: Codes | None
+
+
+class Packetizer:
+    """Cut a stream of codes into packets.
+
+    Args:
+        codec: Format of the codec.
+        frames: Frames per packet; rounded up to whole strides of the codec.
+        redundancy: How many earlier groups each packet repeats.
+        stream: Number of the stream: packets of another sender are told apart.
+        voice: Voice vector of codecs that have one.
+
+    Raises:
+        UsageError: a packet would not pass through networks in one piece.
+    """
+
+    def __init__(
+        self,
+        codec: CodecFormat,
+        *,
+        frames: int,
+        redundancy: int = 0,
+        stream: int = 0,
+        voice: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        if frames < 1 or redundancy < 0:
+            raise UsageError(
+                f"Got {frames} frames per packet and redundancy {redundancy}; expected 1 or more, "
+                "and 0 or more."
+            )
+        self.codec = codec
+        self.frames = -(-frames // codec.stride) * codec.stride
+        size = _HEAD.size + _FIRST.size + _CRC.size
+        size += (1 + redundancy) * (_FRAMES.size + payload_size(codec.streams, self.frames))
+        if size > MOST_BYTES:
+            raise UsageError(
+                f"A packet would take {size} bytes; expected at most {MOST_BYTES}.",
+                "Use fewer --packet-frames or less --redundancy.",
+            )
+        self._stream, self._voice = stream & _MASK, voice
+        self._before: deque[bytes] = deque(maxlen=redundancy)
+        self._held = {s.name: np.zeros((s.codebooks, 0), np.int64) for s in codec.streams}
+        self._sequence = self._first = 0
+
+    def add(self, codes: Codes) -> list[bytes]:
+        """Take new codes of every stream; return the packets that are full by now."""
+        for stream in self.codec.streams:
+            values = check_codes(codes, stream)
+            self._held[stream.name] = np.concatenate((self._held[stream.name], values), axis=1)
+        packets = []
+        while self._ready() >= self.frames:
+            packets += self._packet(self.frames)
+        return packets
+
+    def finish(self, samples: int) -> list[bytes]:
+        """Return the rest and the end, the latter three times: nothing else would repeat it."""
+        packets = self._packet(self._ready()) if self._ready() else []
+        end = self._sealed(END, _LAST.pack(self._first & _MASK, samples))
+        return [*packets, end, end, end]
+
+    def _ready(self) -> int:
+        return min(self._held[s.name].shape[1] * s.stride for s in self.codec.streams)
+
+    def _packet(self, frames: int) -> list[bytes]:
+        now = {}
+        for stream in self.codec.streams:
+            count, held = frames // stream.stride, self._held[stream.name]
+            now[stream.name], self._held[stream.name] = held[:, :count], held[:, count:]
+        group = _FRAMES.pack(frames) + pack(now, self.codec.streams)
+        groups = [group, *reversed(self._before)]
+        body = _FIRST.pack(self._first & _MASK, len(groups)) + b"".join(groups)
+        packets = [self._sealed(CODES, body)]
+        if self._voice is not None and self._sequence % VOICE_EVERY == 0:
+            packets.insert(0, self._sealed(VOICE, self._voice.astype("<f4").tobytes()))
+        self._before.append(group)
+        self._sequence, self._first = self._sequence + 1, self._first + frames
+        return packets
+
+    def _sealed(self, kind: int, body: bytes) -> bytes:
+        identity = bytes.fromhex(self.codec.identity)[:8]
+        head = _HEAD.pack(MAGIC, VERSION, kind, self._stream, identity, self._sequence & _MASK)
+        return head + body + _CRC.pack(zlib.crc32(head + body))
+
+
+@dataclass(slots=True)
+class Reception:
+    """What a receiver has seen.
+
+    Attributes:
+        received: Packets of codes that were used or whose copies were.
+        lost: Packets of codes that never came.
+        late: That came after their turn.
+        doubled: That came more than once.
+        reordered: That came after a younger one, in time.
+        refused: That were damaged or none of ours.
+        recovered: Frames that only a later packet's copy brought.
+        concealed: Frames that nothing brought.
+        bytes: Of all packets, without the headers of UDP.
+    """
+
+    received: int = 0
+    lost: int = 0
+    late: int = 0
+    doubled: int = 0
+    reordered: int = 0
+    refused: int = 0
+    recovered: int = 0
+    concealed: int = 0
+    bytes: int = 0
+
+    @property
+    def loss_percent(self) -> float:
+        """Share of packets that never came, or came too late."""
+        total = self.received + self.lost
+        return 100.0 * self.lost / total if total else 0.0
+
+
+@dataclass(slots=True)
+class _Arrived:
+    first: int
+    groups: list[tuple[int, Codes]] = field(default_factory=list)  # newest first
+
+
+class Receiver:
+    """Put packets into order, and say which frames are missing.
+
+    Order is judged by sequence numbers alone, so that the same packets always give the same result:
+    a packet is given up once one that is more than `depth` younger has come.
+
+    Attributes:
+        seen: Statistics.
+        voice: Voice vector, None until it came.
+        ended: Whether the end came.
+        samples: Length of the sound, None until the end came.
+        begin: First frame that was given: not 0 for whoever joins late.
+
+    Args:
+        codec: Format of the codec.
+        depth: Packets to wait for a late one: 0 plays at once, each one adds a packet of delay.
+    """
+
+    def __init__(self, codec: CodecFormat, depth: int = 2) -> None:
+        if depth < 0:
+            raise UsageError(f"Got a jitter buffer of {depth} packets; expected 0 or more.")
+        self.codec, self.depth = codec, depth
+        self.seen = Reception()
+        self.voice: npt.NDArray[np.float32] | None = None
+        self.samples: int | None = None
+        self.begin = 0
+        self.ended = False
+        self._total: int | None = None
+        self._stream: int | None = None
+        self._waiting: dict[int, _Arrived] = {}
+        self._next: int | None = None  # sequence number whose turn it is
+        self._newest = -1
+        self._frame = 0  # first frame that has not been given
+        self._identity = bytes.fromhex(codec.identity)[:8]
+
+    def take(self, packet: bytes) -> list[Group]:
+        """Take one packet; return the groups whose turn has come.
+
+        Raises:
+            SourceError: the sender uses another codec; nothing it sends can be decoded.
+        """
+        opened = self._open(packet)
+        if opened is None:
+            return []
+        kind, sequence, body = opened
+        self.seen.bytes += len(packet)
+        if kind == VOICE:
+            self.voice = np.frombuffer(body, "<f4").astype(np.float32)
+            return []
+        if kind == END:
+            self._total, self.samples = _LAST.unpack(body)
+            self.ended = True
+            return []
+        arrived = self._read(body)
+        if arrived is None:
+            self.seen.refused += 1
+            return []
+        self._store(sequence, arrived)
+        return list(self._due(self._newest - self.depth - 1))
+
+    def rest(self) -> list[Group]:
+        """Return what still waits, gaps included: the sender has ended or fallen silent."""
+        groups = list(self._due(self._newest))
+        if self._total is not None and self._frame < self._total:
+            groups += self._gap(self._total)
+        return groups
+
+    def _store(self, sequence: int, arrived: _Arrived) -> None:
+        if self._next is None:
+            # Whoever joins late begins here; a little late is loss at the beginning.
+            joined = sequence > max(BEGINNING, self.depth)
+            self._next, self._frame = (sequence, arrived.first) if joined else (0, 0)
+            self.begin = self._frame
+        if sequence - self._next > MOST_MISSING:
+            self.seen.lost += sequence - self._next - len(self._waiting)
+            self._waiting.clear()
+            self._next, self._frame = sequence, arrived.first
+        if sequence < self._next:
+            self.seen.late += 1
+            return
+        if sequence in self._waiting:
+            self.seen.doubled += 1
+            return
+        if sequence < self._newest:
+            self.seen.reordered += 1
+        self._newest = max(self._newest, sequence)
+        self._waiting[sequence] = arrived
+
+    def _due(self, until: int) -> Iterator[Group]:
+        """Yield everything up to this sequence number, and what follows it without a gap."""
+        while self._next is not None and (self._next <= until or self._next in self._waiting):
+            arrived = self._waiting.pop(self._next, None)
+            self._next += 1
+            if arrived is None:
+                self.seen.lost += 1
+                continue
+            self.seen.received += 1
+            yield from self._given(arrived)
+
+    def _given(self, arrived: _Arrived) -> Iterator[Group]:
+        """Yield the frames of one packet that have not come yet, older copies first."""
+        begin, spans = arrived.first + arrived.groups[0][0], []
+        for frames, codes in arrived.groups:
+            begin -= frames
+            spans.append((begin, frames, codes))
+        for first, frames, codes in reversed(spans):
+            if first < self._frame:
+                continue
+            if first > self._frame:
+                yield from self._gap(first)
+            if first != arrived.first:
+                self.seen.recovered += frames
+            self._frame = first + frames
+            yield Group(first, frames, codes)
+
+    def _gap(self, until: int) -> list[Group]:
+        missing = Group(self._frame, until - self._frame, None)
+        self._frame = until
+        if missing.frames > MOST_MISSING:
+            return []
+        self.seen.concealed += missing.frames
+        return [missing]
+
+    def _open(self, packet: bytes) -> tuple[int, int, bytes] | None:
+        """Return kind, sequence number and body of a packet of ours, else None."""
+        whole = len(packet) >= _HEAD.size + _CRC.size
+        if not whole or zlib.crc32(packet[: -_CRC.size]) != _CRC.unpack(packet[-_CRC.size :])[0]:
+            self.seen.refused += 1
+            return None
+        magic, version, kind, stream, identity, sequence = _HEAD.unpack_from(packet)
+        body = packet[_HEAD.size : -_CRC.size]
+        sizes = {VOICE: 4 * self.codec.voice, END: _LAST.size}
+        fits = kind == CODES or (kind in sizes and len(body) == sizes[kind] > 0)
+        if (magic, version) != (MAGIC, VERSION) or not fits:
+            self.seen.refused += 1
+            return None
+        if self._stream is None:
+            if identity != self._identity:
+                raise SourceError(
+                    f"The sender encodes with the codec {identity.hex()[:12]}..., and "
+                    f"{self.codec.name} is {self.codec.identity[:12]}...: it would play noise.",
+                    "Give both ends the same --model.",
+                )
+            self._stream = stream
+        if stream != self._stream or identity != self._identity:
+            self.seen.refused += 1
+            return None
+        return kind, sequence, body
+
+    def _read(self, body: bytes) -> _Arrived | None:
+        """Return the groups of a packet of codes; None when its sizes or codes are impossible."""
+        if len(body) < _FIRST.size:
+            return None
+        first, count = _FIRST.unpack_from(body)
+        at, arrived = _FIRST.size, _Arrived(first)
+        streams: tuple[CodeStream, ...] = self.codec.streams
+        for _ in range(count):
+            if at + _FRAMES.size > len(body):
+                return None
+            (frames,) = _FRAMES.unpack_from(body, at)
+            at += _FRAMES.size
+            size = payload_size(streams, frames)
+            if not frames or frames % self.codec.stride or at + size > len(body):
+                return None
+            try:
+                arrived.groups.append((frames, unpack(body[at : at + size], streams, frames)))
+            except TensorError:
+                return None
+            at += size
+        return arrived if arrived.groups and at == len(body) else None

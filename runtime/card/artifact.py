@@ -1,0 +1,247 @@
+"""Files of a model: the ONNX artifact, the engine with its sidecar, and safe writing.
+
+The metadata of an ONNX file is read straight from the protobuf wire format (two varint rules, see
+https://protobuf.dev/programming-guides/encoding): the runtime must be able to say what a file is
+without onnx, onnxruntime or any other package being installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from prunus.runtime.card.card import CARD_KEY, ModelCard
+from prunus.runtime.errors import ArtifactError, HostError, SourceError, UsageError
+
+_METADATA_PROPS = 14  # field number of ModelProto.metadata_props
+_BLOCK = 1 << 20
+
+
+def sha256_of(path: str | Path) -> str:
+    """Return the hex SHA-256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_path(target: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target` that takes its name only if the block succeeds.
+
+    Raises:
+        HostError: the disk is full.
+        SourceError: the folder does not exist or cannot be written.
+    """
+    import tempfile  # only writers need it, and it is slow to load
+
+    target = Path(target)
+    try:
+        handle, name = tempfile.mkstemp(
+            prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent
+        )
+        os.close(handle)
+    except OSError as error:
+        raise write_error(error, target) from None
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        temporary.replace(target)
+    except OSError as error:
+        # A file of the caller's own that failed inside the block is not about the target.
+        if error.filename not in (None, str(temporary), str(target)):
+            raise
+        raise write_error(error, target) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_error(error: OSError, target: str | Path) -> UsageError | HostError:
+    """Turn an OSError met while writing `target` into one clear error."""
+    parent = Path(target).absolute().parent
+    if error.errno == errno.ENOSPC:
+        return HostError(
+            f"No space left while writing {target}.",
+            "Free some disk space, or choose another folder with -o.",
+        )
+    if error.errno == errno.ENOENT and not parent.is_dir():
+        return SourceError(
+            f"The folder {parent} does not exist.", "Create it, or choose another path with -o."
+        )
+    reason = error.strerror or type(error).__name__
+    return SourceError(f"Cannot write {target}: {reason}.", "Choose a writable path with -o.")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def read_onnx_metadata(path: str | Path) -> dict[str, str]:
+    """Return `metadata_props` of an ONNX file without loading the graph.
+
+    Raises:
+        ArtifactError: the file is missing, empty, truncated, or not an ONNX model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ArtifactError(f"Model file not found: {path}.", "List the models with: prunus models")
+    size, found, fields = path.stat().st_size, {}, 0
+    with _opened(path) as file:
+        try:
+            while (at := file.tell()) < size:
+                key = _varint(file)
+                number, wire = key >> 3, key & 7
+                if wire == 0:
+                    _varint(file)
+                elif wire == 2:
+                    length = _varint(file)
+                    if file.tell() + length > size:
+                        raise EOFError
+                    if number == _METADATA_PROPS:
+                        name, value = _entry(file.read(length))
+                        found[name] = value
+                    else:
+                        file.seek(length, os.SEEK_CUR)
+                else:
+                    raise ValueError(f"wire type {wire} at byte {at}")
+                fields += 1
+        except EOFError:
+            raise ArtifactError(
+                f"{path} is truncated: it ends inside a field ({size} bytes).",
+                "Copy or export the file again.",
+            ) from None
+        except (ValueError, UnicodeDecodeError) as error:
+            raise ArtifactError(
+                f"{path} is not an ONNX model ({error}).",
+                "Give a .onnx file made by: prunus export",
+            ) from None
+    if fields == 0:
+        raise ArtifactError(f"{path} is empty.", "Copy or export the file again.")
+    return found
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ArtifactError(f"Cannot read {path}: {error.strerror}.", "Check its rights.") from None
+
+
+def _varint(file: BinaryIO) -> int:
+    value = shift = 0
+    while True:
+        byte = file.read(1)
+        if not byte:
+            raise EOFError
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number longer than 64 bits")
+
+
+def _entry(data: bytes) -> tuple[str, str]:
+    import io
+
+    file, parts = io.BytesIO(data), {1: "", 2: ""}
+    while file.tell() < len(data):
+        number = _varint(file) >> 3
+        parts[number] = file.read(_varint(file)).decode()
+    return parts[1], parts[2]
+
+
+def read_card(path: str | Path) -> ModelCard:
+    """Return the card of an ``.onnx`` artifact or of an ``.engine`` with its sidecar.
+
+    Raises:
+        ArtifactError: no such file, not a model, no card, or a card that this version cannot read.
+    """
+    path = Path(path)
+    if path.suffix in (".engine", ".plan"):
+        return EngineSidecar.read(path).card
+    metadata = read_onnx_metadata(path)
+    if CARD_KEY not in metadata:
+        raise ArtifactError(
+            f"{path} has no prunus card (found metadata: {sorted(metadata) or 'none'}).",
+            "Give a .onnx file made by: prunus export",
+        )
+    try:
+        return ModelCard.from_json(metadata[CARD_KEY])
+    except ArtifactError as error:  # with several files, which one?
+        raise ArtifactError(f"{path}: {error.message}", error.hint) from None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSidecar:
+    """What a plan file cannot say about itself; stored as ``<engine>.json`` beside it.
+
+    Attributes:
+        card: Card of the ONNX file that was built.
+        onnx_sha256: Hash of that file.
+        engine_sha256: Hash of the plan file.
+        flavour: ``tensorrt`` or ``tensorrt_rtx``.
+        version: Version of the builder.
+        compute_capability: ``major.minor`` of the GPU, or ``portable`` (RTX: Ampere and later).
+        plugin: Name, version and sha256 of the plugin library, empty when the graph needs none.
+        flags: Builder flags by name.
+        build_seconds: Wall time of the build.
+        half_layer_share: Share of the compute layers whose output is half or int8, 0..1.
+    """
+
+    card: ModelCard
+    onnx_sha256: str
+    engine_sha256: str
+    flavour: str
+    version: str
+    compute_capability: str
+    plugin: str
+    flags: tuple[str, ...]
+    build_seconds: float
+    half_layer_share: float
+
+    @staticmethod
+    def path_for(engine: str | Path) -> Path:
+        """Return the sidecar's path: ``model.engine`` -> ``model.engine.json``."""
+        return Path(f"{engine}.json")
+
+    @staticmethod
+    def read(engine: str | Path) -> EngineSidecar:
+        """Read the sidecar of an engine; raises ArtifactError when it is missing or damaged."""
+        if not Path(engine).is_file():
+            raise ArtifactError(
+                f"Engine file not found: {engine}.", "Build it with: prunus build MODEL.onnx"
+            )
+        path = EngineSidecar.path_for(engine)
+        if not path.is_file():
+            raise ArtifactError(
+                f"{engine} has no sidecar {path.name}, so nothing is known about it.",
+                "Keep both files together, or build again with: prunus build MODEL.onnx",
+            )
+        try:
+            raw = json.loads(path.read_text())
+            card = ModelCard.from_json(json.dumps(raw.pop("card")))
+            return EngineSidecar(card=card, **{**raw, "flags": tuple(raw.get("flags", ()))})
+        except ArtifactError as error:
+            raise ArtifactError(f"{path}: {error.message}", error.hint) from None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ArtifactError(
+                f"The sidecar {path} is damaged: {error}.", "Build the engine again."
+            ) from None
+
+    def write(self, engine: str | Path) -> None:
+        """Write the sidecar of `engine` atomically."""
+        with atomic_path(EngineSidecar.path_for(engine)) as path:
+            path.write_text(json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1) + "\n")

@@ -1,0 +1,1 @@
+"""Latency, and fair comparisons of runners in processes of their own."""

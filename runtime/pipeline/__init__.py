@@ -1,0 +1,1 @@
+"""Stages in threads with bounded queues between them."""

@@ -1,0 +1,1 @@
+"""Sessions: one contract over ONNX Runtime, OpenVINO and TensorRT."""

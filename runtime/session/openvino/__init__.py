@@ -1,0 +1,1 @@
+"""OpenVINO, and what its graphs need before compilation."""

@@ -1,0 +1,148 @@
+"""OpenVINO: the same ``.onnx`` artifact on x86 and ARM CPUs, Intel GPUs and NPUs.
+
+Without being told otherwise OpenVINO multiplies in bfloat16 wherever the CPU can. Here the default
+is float32, and bfloat16 is used when the caller asks for it, or when the card says that it was
+measured inside the task's error budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunus.runtime import host
+from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.matching import check_graph, check_inputs
+from prunus.runtime.errors import ArtifactError, HostError, MissingDependencyError
+from prunus.runtime.protocols import Closable
+from prunus.runtime.session.base import BackendOptions
+from prunus.runtime.session.openvino.attention import add_attention
+from prunus.runtime.session.openvino.signal_stack import kept_signal_stack
+from prunus.runtime.session.openvino.tail import keep_in_float32
+
+
+class OpenVinoSession(Closable):
+    """Run an ``.onnx`` artifact; the arrays that `run` returns are reused by the next call."""
+
+    backend = "openvino"
+    choice: tuple[str, ...]
+
+    def __init__(self, card: ModelCard, compiled: Any, description: str, finite: bool) -> None:
+        import openvino as ov
+
+        self.card, self.description, self.choice = card, description, ()
+        self._compiled, self._finite = compiled, finite
+        self._inputs = {s.name: np.zeros(s.shape, s.dtype) for s in card.inputs}
+        self._outputs = {s.name: np.zeros(s.shape, s.dtype) for s in card.outputs}
+        self._request = compiled.create_infer_request()
+        for name, array in {**self._inputs, **self._outputs}.items():
+            self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once; see `prunus.runtime.session.base.Session.run`."""
+        for spec in check_inputs(self.card, inputs, finite=self._finite):
+            np.copyto(self._inputs[spec.name], inputs[spec.name])
+        self._request.infer()
+        return dict(self._outputs)
+
+    @kept_signal_stack()
+    def close(self) -> None:
+        """Free the model; safe to call twice."""
+        self._request = self._compiled = None
+
+
+@kept_signal_stack()
+def open_session(
+    path: str | Path, card: ModelCard, threads: int | None, device: str, options: BackendOptions
+) -> OpenVinoSession:
+    """Compile `path` for ``cpu``, ``gpu`` or ``npu``.
+
+    Raises:
+        MissingDependencyError: openvino is not installed.
+        HostError: no such device here.
+        ArtifactError: the graph cannot be read or compiled, or differs from its card.
+    """
+    try:
+        import openvino as ov
+    except ImportError:
+        raise MissingDependencyError("openvino", "openvino", "The back end 'openvino'") from None
+    core, kind = ov.Core(), device.replace(":", ".").upper()
+    if kind.partition(".")[0] not in {name.partition(".")[0] for name in core.available_devices}:
+        raise HostError(
+            f"OpenVINO finds no device '{device}' here; it finds {core.available_devices}.",
+            "Use --device cpu, or install the driver of the device.",
+        )
+    count, precision = threads or host.usable_cpus(), arithmetic(card, options, kind)
+    config = _config(kind, count, precision, options)
+    try:
+        add_attention(core)
+        model = core.read_model(str(path))
+        kept = keep_in_float32(core, model) if precision == "bf16" else ()
+        compiled = core.compile_model(model, kind, config)
+    except Exception as error:  # it raises RuntimeError and its own kinds
+        raise ArtifactError(
+            f"OpenVINO {version()} cannot load {path}: {_one_line(error)}",
+            "Use --backend onnxruntime, or export the file again.",
+        ) from error
+    known = {spec.name for spec in (*card.inputs, *card.outputs)}
+    check_graph(path, card, _tensors(compiled.inputs, known), _tensors(compiled.outputs, known))
+    used = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+    tail = f" (last layers in f32: {len(kept)})" if kept and used == "bf16" else ""
+    description = f"OpenVINO {version()}, {kind}, {used} arithmetic{tail}, {count} threads"
+    return OpenVinoSession(card, compiled, description, options.check_finite)
+
+
+def version() -> str:
+    """Return the installed version without importing the package."""
+    return host.version_of("openvino")
+
+
+def arithmetic(card: ModelCard, options: BackendOptions, kind: str) -> str:
+    """Return the precision hint: ``f32``, ``bf16``, or empty for the device's own.
+
+    Args:
+        card: Says which lower arithmetic was measured within the task's budget.
+        options: What the caller asked for comes first.
+        kind: OpenVINO's name of the device.
+    """
+    if options.inference_precision != "auto":
+        return options.inference_precision
+    if kind.startswith("NPU"):
+        return ""  # it has half precision and no other
+    if kind.startswith("GPU"):
+        return "" if card.precision.precision != "fp32" else "f32"
+    allowed = "bf16" in card.precision.also_within_budget
+    return "bf16" if allowed and host.bfloat16_flag() else "f32"
+
+
+def _config(kind: str, threads: int, precision: str, options: BackendOptions) -> dict[str, Any]:
+    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    if precision:
+        config["INFERENCE_PRECISION_HINT"] = precision
+    if kind == "CPU":
+        config["INFERENCE_NUM_THREADS"] = threads
+        # A pinned worker cannot get out of the way of the other stages of a live application.
+        config["ENABLE_CPU_PINNING"] = False
+        # Weights that are stored in 8 bits would make it round activations to 8 bits as well.
+        config["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
+    if options.cache_dir:
+        config["CACHE_DIR"] = options.cache_dir
+    return config
+
+
+def _tensors(ports: Any, known: set[str]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return name -> (dtype, shape); a port takes over the names of nodes that did nothing."""
+    found = {}
+    for port in ports:
+        names = sorted(known & set(port.get_names())) or [port.get_any_name()]
+        found[names[0]] = (np.dtype(port.element_type.to_dtype()).name, tuple(port.shape))
+    return found
+
+
+def _one_line(error: Exception) -> str:
+    """Return the last sentence of OpenVINO's report, which names the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]

@@ -1,0 +1,1 @@
+"""Speech codecs on numpy arrays: card, coder, loss concealment."""

@@ -1,0 +1,1 @@
+"""Faces on numpy arrays: card, finder, mesh, mouth crops."""

@@ -1,0 +1,1 @@
+"""Human pose on numpy arrays: card, crops, estimator, people finder, tracking, accuracy."""

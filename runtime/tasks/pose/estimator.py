@@ -1,0 +1,236 @@
+"""Top-down pose: person boxes in, joints in image pixels out, in batches of fixed sizes.
+
+A static graph has one batch size. `PoseEstimator` takes one session per size and covers any number
+of people with the cheapest mix of runs; slots that stay empty keep their old content and are not
+read. With a single session of batch 1 it degrades to one run per person.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.runtime.card.card import ImagePreprocess, KeypointPostprocess
+from prunus.runtime.errors import ArtifactError, TensorError
+from prunus.runtime.protocols import Closable
+from prunus.runtime.tasks.pose.crop import CropGeometry, check_boxes, check_frame
+from prunus.runtime.tasks.pose.movenet import rows_to_pixels
+
+if TYPE_CHECKING:
+    from prunus.runtime.session.base import BackendOptions, Session
+
+Floats = npt.NDArray[np.float32]
+
+# One more run costs about as much as this many more people in a run: dispatch, input copy and the
+# layers that do not fill the machine. Only the choice of runs depends on it, never the result.
+_RUN_OVERHEAD = 0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # arrays have no single truth: identity it is
+class Pose:
+    """One person in one frame.
+
+    Attributes:
+        keypoints: float32 (joints, 3) of x, y in image pixels and score in 0..1.
+        box: x0, y0, x1, y1 in image pixels.
+        score: 0..1, how sure the model is that this is a person.
+        track_id: Identity over time, -1 when nobody tracks.
+    """
+
+    keypoints: Floats
+    box: tuple[float, float, float, float]
+    score: float
+    track_id: int = -1
+
+
+def _input_pixels(rows: Floats, height: int, width: int) -> Floats:
+    return rows
+
+
+_DECODERS: Mapping[str, Callable[[Floats, int, int], Floats]] = {
+    "udp_dark": _input_pixels,
+    "regression": _input_pixels,
+    "movenet": rows_to_pixels,
+}
+
+
+class PoseEstimator(Closable):
+    """Estimate the joints of people whose boxes are known.
+
+    Args:
+        sessions: Session per batch size, or one session.
+
+    Attributes:
+        stage_ms: Milliseconds of the last call by part: ``crop``, ``infer`` and ``decode``.
+
+    Raises:
+        ArtifactError: a card is not that of a pose network, the cards belong to different
+            networks, or a key is not the batch size of its session.
+    """
+
+    def __init__(self, sessions: Mapping[int, Session] | Session) -> None:
+        table = dict(sessions) if isinstance(sessions, Mapping) else {_batch(sessions): sessions}
+        if not table:
+            raise ArtifactError(
+                "Got no sessions; expected at least one.", "Open one with prunus.runtime.open."
+            )
+        self.sessions: dict[int, Session] = dict(sorted(table.items()))
+        self.card = next(iter(self.sessions.values())).card
+        preprocess, self.postprocess = _contract(self.sessions)
+        self.geometry = CropGeometry.of(preprocess)
+        self._decode = _DECODERS[self.postprocess.decoder]
+        self.stage_ms: dict[str, float] = {}
+        self._buffers = {
+            size: np.zeros(session.card.inputs[0].shape, np.uint8)
+            for size, session in self.sessions.items()
+        }
+
+    @staticmethod
+    def open(
+        path_or_paths: str | Path | Sequence[str | Path],
+        backend: str = "auto",
+        threads: int | None = None,
+        *,
+        device: str = "cpu",
+        options: BackendOptions | None = None,
+    ) -> PoseEstimator:
+        """Open one model file, or several of the same network with different batch sizes.
+
+        The arguments after the files are those of `prunus.runtime.open`.
+        """
+        from prunus.runtime.session.base import open as open_session
+
+        paths = [path_or_paths] if isinstance(path_or_paths, (str, Path)) else list(path_or_paths)
+        sessions = [
+            open_session(p, backend, threads=threads, device=device, options=options) for p in paths
+        ]
+        return PoseEstimator({_batch(s): s for s in sessions})
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Batch sizes at hand, ascending."""
+        return tuple(self.sessions)
+
+    def __call__(self, frame_bgr: npt.NDArray[np.uint8], boxes: npt.NDArray[Any]) -> list[Pose]:
+        """Estimate one pose per box, in the order of the boxes.
+
+        Args:
+            frame_bgr: uint8 (height, width, 3) BGR.
+            boxes: (people, 4) of x0, y0, x1, y1 in image pixels; parts outside the frame are fine.
+
+        Returns:
+            One pose per box; its score is the mean score of its joints. Nobody in, nobody out.
+
+        Raises:
+            TensorError: the frame or the boxes have a wrong shape, dtype or values.
+        """
+        check_frame(frame_bgr)
+        corners = check_boxes(boxes)
+        self.stage_ms = dict.fromkeys(("crop", "infer", "decode"), 0.0)
+        if len(corners) == 0:
+            return []
+        windows = self.geometry.windows(corners)
+        joints = self.geometry.to_image(self._joints(frame_bgr, windows), windows)
+        return [
+            Pose(
+                k,
+                (float(b[0]), float(b[1]), float(b[2]), float(b[3])),
+                float(np.clip(k[:, 2], 0, 1).mean()),
+            )
+            for k, b in zip(joints, corners, strict=True)
+        ]
+
+    def _joints(self, frame: npt.NDArray[np.uint8], windows: npt.NDArray[np.float64]) -> Floats:
+        parts, at = [], 0
+        for size in split_batches(len(windows), self.batch_sizes):
+            session, buffer = self.sessions[size], self._buffers[size]
+            batch = windows[at : at + size]
+            began = time.perf_counter_ns()
+            self.geometry.crop_into(frame, batch, buffer)
+            cropped = time.perf_counter_ns()
+            rows = session.run({session.card.inputs[0].name: buffer})["keypoints"]
+            inferred = time.perf_counter_ns()
+            decoded = self._decode(rows, self.geometry.height, self.geometry.width)
+            # A copy: the session may hand out the same output buffer again.
+            parts.append(np.array(decoded[: len(batch)], np.float32))
+            self._count(began, cropped, inferred, time.perf_counter_ns())
+            at += len(batch)
+        joints = np.concatenate(parts)
+        if not np.isfinite(joints).all():
+            raise TensorError(
+                f"{self.card.name} returned joints that are not finite.",
+                "Compare the model with its source: prunus check MODEL.onnx",
+            )
+        return joints
+
+    def _count(self, *instants_ns: int) -> None:
+        for part, start, end in zip(self.stage_ms, instants_ns, instants_ns[1:], strict=False):
+            self.stage_ms[part] += (end - start) / 1e6
+
+    def close(self) -> None:
+        """Close every session."""
+        for session in self.sessions.values():
+            session.close()
+
+
+def split_batches(people: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Cover a number of people with runs of the given batch sizes at the least cost.
+
+    Args:
+        people: How many there are.
+        sizes: Batch sizes at hand, ascending.
+
+    Returns:
+        Batch sizes to run, descending; only the last may have empty slots.
+
+    >>> split_batches(5, (1, 4, 8)), split_batches(3, (1, 4, 8)), split_batches(7, (1, 4, 8))
+    ((4, 1), (4,), (8,))
+    """
+    whole, rest = divmod(people, sizes[-1])
+    return (sizes[-1],) * whole + _split_rest(rest, sizes)
+
+
+@lru_cache(maxsize=256)
+def _split_rest(people: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    best: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    for count in range(1, people + 1):
+        options = []
+        for size in sizes:
+            cost, runs = best[max(count - size, 0)]
+            options.append(
+                (cost + size + _RUN_OVERHEAD, tuple(sorted((*runs, size), reverse=True)))
+            )
+        best.append(min(options, key=lambda option: (option[0], len(option[1]))))
+    return best[people][1]
+
+
+def _batch(session: Session) -> int:
+    return int(session.card.inputs[0].shape[0])
+
+
+def _contract(sessions: Mapping[int, Session]) -> tuple[ImagePreprocess, KeypointPostprocess]:
+    """Return the constants that all sessions share, or say what does not fit."""
+    first = next(iter(sessions.values())).card
+    fix = "Give files of one pose network, one per batch size, made by: prunus export evitpose"
+    for size, session in sessions.items():
+        card = session.card
+        if card.task != "pose" or not isinstance(card.postprocess, KeypointPostprocess):
+            raise ArtifactError(f"{card.name} is made for {card.task}; expected pose.", fix)
+        prepare = card.preprocess
+        if not isinstance(prepare, ImagePreprocess) or prepare.fit != "udp_affine":
+            raise ArtifactError(f"{card.name} does not take affine crops of people.", fix)
+        if _batch(session) != size:
+            raise ArtifactError(f"{card.name} has batch {_batch(session)}; expected {size}.", fix)
+        same = (card.model, card.variant, card.preprocess, card.postprocess, card.weights)
+        if same != (first.model, first.variant, first.preprocess, first.postprocess, first.weights):
+            raise ArtifactError(f"{card.name} and {first.name} are different networks.", fix)
+    assert isinstance(first.preprocess, ImagePreprocess)  # for the type checker; refused above
+    assert isinstance(first.postprocess, KeypointPostprocess)
+    return first.preprocess, first.postprocess

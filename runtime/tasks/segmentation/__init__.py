@@ -1,0 +1,1 @@
+"""Segmentation on numpy arrays: card, frame fit, segmenter, accuracy."""

@@ -1,0 +1,121 @@
+"""Fit a whole frame into a dense network's input, and its result back onto the frame.
+
+`keep_ratio` follows the published segmentation protocols (mmseg 0.11): both resizes work on bytes
+with OpenCV's bilinear filter, and a one-step resize would not give the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.runtime.card.card import ScenePreprocess
+from prunus.runtime.errors import ArtifactError, UsageError
+from prunus.runtime.tasks.pose.crop import Frame, load_cv2
+
+Floats = npt.NDArray[np.float32]
+Size = tuple[int, int]  # height, width
+
+
+def keep_ratio_size(size: Size, longest: int, shortest: int) -> Size:
+    """Return the largest size of the same aspect that fits into longest x shortest pixels.
+
+    Example:
+        >>> keep_ratio_size((70, 101), 256, 96)
+        (96, 139)
+    """
+    scale = min(longest / max(size), shortest / min(size))
+    return max(int(size[0] * scale + 0.5), 1), max(int(size[1] * scale + 0.5), 1)
+
+
+def round_up(size: Size, multiple: int) -> Size:
+    """Return the next size whose sides are multiples."""
+    return -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple
+
+
+def resize(image: npt.NDArray[Any], size: Size, *, nearest: bool = False) -> npt.NDArray[Any]:
+    """Resize (h, w) or (h, w, c) bilinearly, or to the nearest pixel for class numbers."""
+    if image.shape[:2] == size:
+        return image
+    cv2 = load_cv2()
+    method = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_LINEAR
+    resized: npt.NDArray[Any] = cv2.resize(image, (size[1], size[0]), interpolation=method)
+    return resized
+
+
+def normalise(image: Frame, preprocess: ScenePreprocess) -> Floats:
+    """Return (1, 3, h, w) float32 of an image uint8 (h, w, 3): ``(x - mean) / std``, in float32.
+
+    For graphs that do not normalise themselves; the colours are in the card's order already.
+    """
+    mean, std = (np.array(c, np.float32) for c in (preprocess.mean, preprocess.std))
+    planes = ((image.astype(np.float32) - mean) / std).transpose(2, 0, 1)[None]
+    return np.ascontiguousarray(planes, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFit:
+    """The way into the input, fixed by the card.
+
+    Attributes:
+        preprocess: The card's constants.
+    """
+
+    preprocess: ScenePreprocess
+
+    def __post_init__(self) -> None:
+        p = self.preprocess
+        resizes = p.fit in ("keep_ratio", "sliding")
+        if resizes and (min(p.longest, p.shortest, p.multiple) < 1 or p.longest < p.shortest):
+            raise ArtifactError(
+                f"The card's fit '{p.fit}' has the bounds {p.longest} x {p.shortest} and multiple "
+                f"{p.multiple}; expected longest >= shortest >= 1, and a multiple from 1 up."
+            )
+
+    @property
+    def size(self) -> Size:
+        """Input height and width."""
+        return self.preprocess.height, self.preprocess.width
+
+    def scaled_size(self, frame: Size) -> Size:
+        """Return the size of the picture inside the input, or before it is cut into windows."""
+        p = self.preprocess
+        if p.fit == "stretch":
+            return self.size
+        if p.fit == "letterbox":
+            scale = min(p.height / frame[0], p.width / frame[1])
+            height, width = (max(round(side * scale), 1) for side in frame)
+            return min(height, p.height), min(width, p.width)
+        return round_up(keep_ratio_size(frame, p.longest, p.shortest), p.multiple)
+
+    def scale(self, frame: Frame) -> Frame:
+        """Return the frame at `scaled_size`, uint8 (h, w, 3) BGR."""
+        p, size = self.preprocess, frame.shape[:2]
+        if p.fit in ("keep_ratio", "sliding"):
+            kept = keep_ratio_size((size[0], size[1]), p.longest, p.shortest)
+            return resize(resize(frame, kept), round_up(kept, p.multiple))
+        return resize(frame, self.scaled_size((size[0], size[1])))
+
+    def place(self, scaled: Frame, out: Frame) -> None:
+        """Write a scaled picture or a window of it into an input buffer, in the card's colours.
+
+        Args:
+            scaled: uint8 (h, w, 3) BGR, at most the input size.
+            out: uint8 (height, width, 3); what the picture does not cover gets the pad value.
+
+        Raises:
+            UsageError: the picture has not the input size and the card does not pad.
+        """
+        height, width = scaled.shape[:2]
+        if self.preprocess.fit == "keep_ratio" and (height, width) != self.size:
+            raise UsageError(
+                f"The frame becomes {height}x{width} under the card's keep-ratio rule; this model "
+                f"takes {self.size[0]}x{self.size[1]} only.",
+                f"Export one with --size {height}x{width}, or with --fit letterbox for all frames.",
+            )
+        if (height, width) != self.size:
+            out[:] = self.preprocess.pad_value
+        out[:height, :width] = scaled[:, :, ::-1] if self.preprocess.colour == "rgb" else scaled

@@ -1,0 +1,232 @@
+"""Semantic segmentation: a frame in, a class per pixel of it out.
+
+Graphs that give class numbers have resized and taken the maximum already; their numbers are brought
+to the frame's size by the nearest pixel. Graphs that give logits are resized twice, to the input
+and to the frame, as the published protocol does. Large frames can go through in windows.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.runtime.audio.windows import window_corners
+from prunus.runtime.card.card import MaskPostprocess, ModelCard, ScenePreprocess
+from prunus.runtime.errors import ArtifactError, TensorError
+from prunus.runtime.protocols import Closable
+from prunus.runtime.tasks.pose.crop import Frame, check_frame, load_cv2
+from prunus.runtime.tasks.segmentation.frame_fit import FrameFit, normalise, resize
+
+if TYPE_CHECKING:
+    from prunus.runtime.session.base import BackendOptions, Session
+    from prunus.runtime.tasks.segmentation.smoothing import MaskSmoothing
+
+Classes = npt.NDArray[np.integer[Any]]
+Floats = npt.NDArray[np.float32]
+_CHANNELS_AT_ONCE = 64  # OpenCV resizes up to 512 channels; few at a time stay in the cache
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # arrays have no single truth: identity it is
+class Mask:
+    """What was seen in one frame.
+
+    Attributes:
+        classes: (h, w) uint8 or int32 class number of each pixel of the frame.
+        foreground: (h, w) float32 0..1, how sure the foreground is; None where the card has none.
+    """
+
+    classes: Classes
+    foreground: Floats | None = None
+
+
+class Segmenter(Closable):
+    """Segment frames of any size with one static graph.
+
+    Args:
+        session: An open session of a segmentation model.
+        smoothing: Steadies the masks of successive frames; None for pictures.
+
+    Attributes:
+        stage_ms: Milliseconds of the last call by part: ``fit``, ``infer`` and ``decode``.
+
+    Raises:
+        ArtifactError: the card is not that of a segmentation network.
+    """
+
+    def __init__(self, session: Session, smoothing: MaskSmoothing | None = None) -> None:
+        self.session, self.smoothing = session, smoothing
+        self.card = session.card
+        self.preprocess, self.postprocess = _contract(self.card)
+        self.fit = FrameFit(self.preprocess)
+        batch = self.card.inputs[0].shape[0]
+        self._buffer = np.zeros((batch, *self.fit.size, 3), np.uint8)
+        self.stage_ms: dict[str, float] = {}
+
+    @staticmethod
+    def open(
+        path: str | Path,
+        backend: str = "auto",
+        threads: int | None = None,
+        *,
+        device: str = "cpu",
+        options: BackendOptions | None = None,
+        smoothing: MaskSmoothing | None = None,
+    ) -> Segmenter:
+        """Open a model file; the arguments are those of `prunus.runtime.open`."""
+        from prunus.runtime.session.base import open as open_session
+
+        session = open_session(path, backend, threads=threads, device=device, options=options)
+        try:
+            return Segmenter(session, smoothing)
+        except ArtifactError:
+            session.close()
+            raise
+
+    def __call__(self, frame_bgr: Frame) -> Mask:
+        """Segment one frame.
+
+        Args:
+            frame_bgr: uint8 (height, width, 3) BGR, any size.
+
+        Returns:
+            Classes, and the foreground's probability where the model gives one, in frame pixels.
+
+        Raises:
+            TensorError: the frame has a wrong shape or dtype, or the model gave no finite numbers.
+            UsageError: the frame does not become the model's input size (``keep_ratio`` only).
+        """
+        check_frame(frame_bgr)
+        began = time.perf_counter_ns()
+        self.stage_ms = dict.fromkeys(("fit", "infer", "decode"), 0.0)
+        scaled = self.fit.scale(frame_bgr)
+        if self.preprocess.fit != "sliding":
+            self.fit.place(scaled, self._buffer[0])
+        self.stage_ms["fit"] = (time.perf_counter_ns() - began) / 1e6
+        mask = self._mask(scaled, (frame_bgr.shape[0], frame_bgr.shape[1]))
+        total = (time.perf_counter_ns() - began) / 1e6
+        self.stage_ms["decode"] = total - self.stage_ms["fit"] - self.stage_ms["infer"]
+        return mask
+
+    def _mask(self, scaled: Frame, size: tuple[int, int]) -> Mask:
+        """Return the mask, at the frame's size, of a scaled frame that is placed already."""
+        if self.preprocess.fit == "sliding":
+            return self._from_logits(self._slide(scaled), size)
+        raw = self._run()[0]
+        inside = (scaled.shape[0], scaled.shape[1])
+        if self.postprocess.decoder == "class_ids":
+            numbers = raw[: inside[0], : inside[1]]
+            if self.smoothing is not None:
+                numbers = self.smoothing.classes(numbers)
+            return self._from_classes(numbers, size)
+        full = _to_input(raw, self.fit.size)[: inside[0], : inside[1]]
+        if self.postprocess.decoder == "logits":
+            return self._from_logits(full, size)
+        probability = np.clip(full[..., 0], 0.0, 1.0)
+        if self.smoothing is not None:
+            probability = self.smoothing.probability(probability)
+        sure = resize(probability, size)
+        return Mask((sure >= 0.5).astype(np.uint8), sure)
+
+    def _run(self) -> npt.NDArray[Any]:
+        spec = self.card.inputs[0]
+        feed: npt.NDArray[Any] = self._buffer
+        if not self.preprocess.normalised_in_graph:
+            feed = np.concatenate([normalise(image, self.preprocess) for image in self._buffer])
+        began = time.perf_counter_ns()
+        outputs = self.session.run({spec.name: feed})
+        self.stage_ms["infer"] += (time.perf_counter_ns() - began) / 1e6
+        # A copy: the session may hand out the same output buffer again.
+        raw = np.array(outputs[self.card.outputs[0].name])
+        if raw.dtype.kind == "f" and not np.isfinite(raw).all():
+            raise TensorError(
+                f"{self.card.name} returned numbers that are not finite.",
+                "Compare the model with its source: prunus check MODEL.onnx",
+            )
+        return raw
+
+    def _slide(self, scaled: Frame) -> Floats:
+        """Return the logits (h, w, classes) of a scaled frame, averaged over windows."""
+        height, width = scaled.shape[:2]
+        rows, columns = self.fit.size
+        corners = window_corners((height, width), self.fit.size, self.preprocess.stride)
+        total = np.zeros((height, width, len(self.postprocess.classes)), np.float32)
+        count = np.zeros((height, width, 1), np.float32)
+        batch = len(self._buffer)
+        for first in range(0, len(corners), batch):
+            group = corners[first : first + batch]
+            for (y, x), slot in zip(group, self._buffer, strict=False):
+                self.fit.place(scaled[y : y + rows, x : x + columns], slot)
+            for (y, x), raw in zip(group, self._run(), strict=False):
+                part = total[y : y + rows, x : x + columns]
+                part += _to_input(raw, self.fit.size)[: part.shape[0], : part.shape[1]]
+                count[y : y + rows, x : x + columns] += 1
+        total /= count
+        return total
+
+    def _from_logits(self, logits: Floats, size: tuple[int, int]) -> Mask:
+        numbers = best_class(logits, size).astype(_number_dtype(len(self.postprocess.classes)))
+        if self.smoothing is not None:
+            numbers = self.smoothing.classes(numbers)
+        return self._from_classes(numbers, size)
+
+    def _from_classes(self, numbers: Classes, size: tuple[int, int]) -> Mask:
+        numbers = resize(numbers, size, nearest=True)
+        kept = self.postprocess.foreground
+        foreground = (numbers == kept).astype(np.float32) if kept >= 0 else None
+        return Mask(numbers, foreground)
+
+    def close(self) -> None:
+        """Close the session."""
+        self.session.close()
+
+
+def best_class(logits: Floats, size: tuple[int, int]) -> Classes:
+    """Return the arg-max (height, width) of logits (h, w, classes) enlarged bilinearly to a size.
+
+    A few channels are enlarged at a time, so that memory stays small for many classes and large
+    frames; of equal logits the first class wins.
+    """
+    best = np.full(size, -np.inf, np.float32)
+    winner = np.zeros(size, np.int32)
+    for first in range(0, logits.shape[2], _CHANNELS_AT_ONCE):
+        part = np.ascontiguousarray(logits[:, :, first : first + _CHANNELS_AT_ONCE])
+        part = resize(part, size).reshape(*size, -1)
+        own = part.argmax(axis=2)
+        value = np.take_along_axis(part, own[..., None], axis=2)[..., 0]
+        better = value > best
+        best[better], winner[better] = value[better], own[better] + first
+    return winner
+
+
+def _to_input(raw: Floats, size: tuple[int, int]) -> Floats:
+    """Return (h, w, channels) at input size of an output (channels, h / stride, w / stride)."""
+    parts = [
+        resize(np.ascontiguousarray(raw[k : k + _CHANNELS_AT_ONCE].transpose(1, 2, 0)), size)
+        for k in range(0, len(raw), _CHANNELS_AT_ONCE)
+    ]
+    return np.concatenate([p.reshape(*size, -1) for p in parts], axis=2).astype(np.float32)
+
+
+def _number_dtype(classes: int) -> type[np.integer[Any]]:
+    return np.uint8 if classes <= 256 else np.int32
+
+
+def _contract(card: ModelCard) -> tuple[ScenePreprocess, MaskPostprocess]:
+    fix = "Give a file made by: prunus export edaformer"
+    before, after = card.preprocess, card.postprocess
+    if card.task != "segmentation":
+        raise ArtifactError(f"{card.name} is made for {card.task}; expected segmentation.", fix)
+    if not isinstance(before, ScenePreprocess) or not isinstance(after, MaskPostprocess):
+        raise ArtifactError(f"{card.name} does not say how frames become masks.", fix)
+    if before.fit == "sliding" and after.decoder != "logits":
+        raise ArtifactError(
+            f"{card.name} slides over frames but gives no logits to average.",
+            "Export it with --logits.",
+        )
+    load_cv2()
+    return before, after

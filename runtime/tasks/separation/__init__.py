@@ -1,0 +1,1 @@
+"""Speech separation on numpy arrays: card, separator, streaming, quality."""

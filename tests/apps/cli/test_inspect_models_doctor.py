@@ -1,0 +1,74 @@
+"""The verbs that only tell: inspect, models, doctor."""
+
+from __future__ import annotations
+
+import json
+
+from prunus.apps.cli import doctor as doctor_cmd
+from prunus.apps.cli.inspect import token_picture
+from prunus.apps.common.tables import plain_table
+from prunus.runtime.card.card import TokenPlan
+
+
+def test_inspect_tells_card_tensors_and_operators(prunus):
+    ran = prunus("inspect", "movenet_lightning")
+    assert ran.code == 0
+    assert "image uint8 [batch=1, height=192, width=192, rgb=3]" in ran.out
+    assert "Conv 7" in ran.out
+
+
+def test_inspect_as_json(prunus):
+    body = json.loads(prunus("inspect", "movenet-multipose", "--json").out)
+    assert body["card"]["task"] == "detection"
+    assert body["operators"]["Conv"] > 10
+
+
+def test_inspect_refuses_other_files(prunus, tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"\x3a\xff\xff\xff\x7fshort")
+    ran = prunus("inspect", path)
+    assert ran.code == 2
+    assert "truncated" in ran.err
+
+
+def test_token_picture_shows_each_stretch():
+    plan = TokenPlan("L2", (3, 6), (96, 48), 192, 17, "sum", "carry", 500_000_000, 1_000_000_000)
+    lines = token_picture(plan)
+    bars = [line for line in lines if "|" in line]
+    assert [line.count("#") for line in bars] == [40, 20, 10]
+    assert "blocks 0-2" in bars[0]
+    assert "2.00x fewer" in lines[-1]
+
+
+def test_token_picture_of_a_dense_network():
+    plan = TokenPlan("L0", (), (), 192, 17, "sum", "carry", 10**9, 10**9)
+    assert sum("|" in line for line in token_picture(plan)) == 1
+
+
+def test_models_lists_what_ships(prunus):
+    ran = prunus("models")
+    assert ran.code == 0
+    assert "movenet_lightning" in ran.out
+    names = {row["name"] for row in json.loads(prunus("models", "--json").out)}
+    assert {"movenet_lightning", "movenet_multipose"} <= names
+
+
+def test_doctor_reports_back_ends(prunus):
+    ran = prunus("doctor", "--json")
+    facts = json.loads(ran.out)
+    assert ran.code == 0
+    assert any(b["name"] == "onnxruntime" and b["usable"] for b in facts["backends"])
+    assert facts["cpus_usable"] >= 1
+
+
+def test_doctor_fails_when_nothing_can_run(prunus, monkeypatch):
+    none = [{"name": "onnxruntime", "usable": False, "reason": "not installed"}]
+    monkeypatch.setattr(doctor_cmd, "_backends", lambda _gpu="": none)
+    ran = prunus("doctor")
+    assert ran.code == 3
+    assert "onnxruntime" in ran.out
+
+
+def test_tables_align_numbers_to_the_right():
+    text = plain_table("t", ("name", "ms"), [("a", "1.5"), ("long name", "12.0")])
+    assert text.splitlines()[2:] == ["a           1.5", "long name  12.0"]

@@ -1,0 +1,138 @@
+"""The command line: help, exit codes, two-line errors, and a light start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from prunus.apps.cli import doctor as doctor_cmd
+from prunus.apps.cli import main as cli
+from prunus.runtime.errors import CheckFailedError, HostError, UsageError
+
+VERBS = [
+    "models", "export", "inspect", "check", "build", "plugin", "bench", "run", "eval", "doctor",
+]  # fmt: skip
+COMMANDS = [[verb] for verb in VERBS] + [
+    ["models", "import"],
+    ["export", "evitpose"],
+    ["export", "movenet"],
+    ["plugin", "build"],
+    ["plugin", "info"],
+    ["run", "pose"],
+    ["eval", "pose"],
+]
+
+
+def test_help_lists_every_verb(prunus):
+    ran = prunus("--help")
+    assert ran.code == 0
+    assert all(f"\n  {verb} " in ran.out for verb in VERBS)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_of_every_verb_shows_two_examples(prunus, words):
+    ran = prunus(*words, "--help")
+    assert ran.code == 0
+    examples = ran.out.split("Examples:")[1].splitlines()[1:3]
+    assert all(line.strip().startswith("prunus ") for line in examples), examples
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fly"], "No such command 'fly'"),
+        (["run", "pose", "--sorce", "0"], "--sorce"),
+        (["run", "pose", "--threads", "0"], "--threads"),
+        (["inspect"], "model"),
+        (["inspect", "nothing.onnx"], "not found: nothing.onnx"),
+        (["inspect", "movenet_lightening"], "did you mean 'movenet_lightning'?"),
+        (["export", "evitpose", "--precision", "fp61"], "did you mean 'fp16'?"),
+        (["export", "evitpose", "--keep", "half"], "a share or a plan"),
+        (["models", "import", "missing.pth"], "missing.pth"),
+        (["models", "import", "a.pth", "--head", "clasic"], "did you mean 'classic'?"),
+        (["check", "a.onnx", "--budget", "tight"], "expected NAME=NUMBER"),
+        (["run", "pose", "--source", "synthetic:", "--level", "L9"], "Unknown level 'L9'"),
+        (["bench", "movenet_lightning", "--boundary", "motor"], "Unknown boundary 'motor'"),
+    ],
+)
+def test_wrong_usage_is_two_lines_and_exit_code_2(prunus, words, said):
+    ran = prunus(*words)
+    assert ran.code == 2
+    assert said in ran.err
+    lines = ran.err.strip().splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("error: ")
+    assert lines[1].startswith("hint: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("Got a; expected b.", "Do c."), 2),
+        (HostError("No GPU.", "Buy one."), 3),
+        (CheckFailedError("Off by 3 px.", "Look."), 1),
+    ],
+)
+def test_own_errors_keep_their_exit_code(prunus, monkeypatch, error, code):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(doctor_cmd, "examine", fail)
+    ran = prunus("doctor")
+    assert ran.code == code
+    assert ran.err == f"error: {error.message}\nhint: {error.hint}\n"
+
+
+def test_unexpected_errors_show_no_trace_unless_asked(prunus, monkeypatch):
+    def fail():
+        raise ZeroDivisionError("a\nb")
+
+    monkeypatch.setattr(doctor_cmd, "examine", fail)
+    ran = prunus("doctor")
+    assert ran.code == 1
+    assert "Unexpected ZeroDivisionError: a b" in ran.err
+    assert "--debug" in ran.err
+    assert "Traceback" not in ran.err
+    assert "Traceback" in prunus("doctor", "--debug").err
+
+
+def test_ctrl_c_is_130(prunus, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor_cmd, "examine", interrupt)
+    ran = prunus("doctor")
+    assert ran.code == 130
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(("package", "extra"), [("typer", "apps"), ("onnx", "export")])
+def test_missing_packages_name_their_extra(prunus, monkeypatch, package, extra):
+    def fail():
+        raise ModuleNotFoundError(f"No module named '{package}'", name=package)
+
+    if package == "typer":
+        monkeypatch.setitem(sys.modules, "typer", None)
+    else:
+        monkeypatch.setattr(doctor_cmd, "examine", fail)
+    ran = prunus("doctor")
+    assert ran.code == 3
+    assert f"prunus[{extra}]" in ran.err
+
+
+def test_start_loads_nothing_heavy():
+    code = (
+        "import sys; from prunus.apps.cli.main import build_app; build_app();"
+        "print(*{'cv2', 'torch', 'onnx', 'onnxruntime', 'openvino'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_every_extra_named_in_a_message_exists():
+    import importlib.metadata
+
+    declared = importlib.metadata.metadata("prunus").get_all("Provides-Extra")
+    assert set(cli._EXTRAS.values()) <= set(declared)

@@ -1,0 +1,106 @@
+"""Clips with sound: written and read again, odd ones told in one line."""
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prunus.apps.io.sources.clip import Clip, ClipWriter
+from prunus.runtime.errors import SourceError
+
+pytest.importorskip("av")
+RATE = 16_000
+
+
+def _picture(k: int, size=(120, 160)) -> np.ndarray:
+    """Grey picture whose brightness tells its number."""
+    return np.full((*size, 3), 20 + 8 * k, np.uint8)
+
+
+def _tone(seconds: float) -> np.ndarray:
+    time = np.arange(int(seconds * RATE)) / RATE
+    return (0.3 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
+
+
+def _write(path: Path, pictures: int, seconds: float, size=(120, 160)) -> Path:
+    with contextlib.closing(ClipWriter(path, size[1], size[0], 25, RATE)) as writer:
+        for k in range(pictures):
+            writer.picture(_picture(k, size))
+        sound = _tone(seconds)
+        for k in range(0, len(sound), 700):
+            writer.sound(sound[k : k + 700])
+    return path
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".mov"])
+def test_picture_and_sound_come_back_in_step(tmp_path, ending) -> None:
+    clip = Clip(_write(tmp_path / f"clip{ending}", 25, 1.0))
+    assert (clip.info.width, clip.info.height) == (160, 120)
+    assert clip.info.fps == pytest.approx(25, abs=0.1)
+    frames = list(clip.frames())
+    assert len(frames) == 25
+    for k, (seconds, image) in enumerate(frames):
+        assert seconds - frames[0][0] == pytest.approx(k / 25, abs=2e-3)
+        assert abs(float(image.mean()) - (20 + 8 * k)) < 4
+    blocks = list(clip.sound())
+    sound = np.concatenate([b for _, b in blocks])
+    assert clip.info.channels == 1
+    assert len(sound) / clip.info.sample_rate_hz == pytest.approx(1.0, abs=0.06)
+    middle = sound[len(sound) // 4 : len(sound) // 2]
+    assert np.sqrt(2 * (middle**2).mean()) == pytest.approx(0.3, rel=0.1)
+    assert abs(blocks[0][0] - frames[0][0]) < 0.06
+
+
+def test_odd_sizes_lose_one_line(tmp_path) -> None:
+    clip = Clip(_write(tmp_path / "odd.mp4", 3, 0.1, (121, 163)))
+    assert (clip.info.width, clip.info.height) == (162, 120)
+
+
+def test_a_clip_of_a_turned_camera_comes_upright(tmp_path) -> None:
+    path = tmp_path / "turned.mp4"
+    picture = np.zeros((120, 160, 3), np.uint8)
+    picture[:60, :80] = 200  # upper left
+    with contextlib.closing(ClipWriter(path, 160, 120, 25, RATE)) as writer:
+        for _ in range(3):
+            writer.picture(picture)
+    # The display matrix of the first track: a quarter turn clockwise, as a phone writes it.
+    one, minus = (1 << 16).to_bytes(4, "big"), (-(1 << 16)).to_bytes(4, "big", signed=True)
+    none, whole = bytes(4), (1 << 30).to_bytes(4, "big")
+    straight = one + none * 3 + one + none * 3 + whole
+    turned = none + one + none + minus + none * 4 + whole
+    data = path.read_bytes()
+    at = data.index(straight, data.index(b"tkhd"))
+    path.write_bytes(data[:at] + turned + data[at + len(turned) :])
+    clip = Clip(path)
+    assert (clip.info.width, clip.info.height) == (120, 160)
+    (_, image), *_ = clip.frames()
+    assert image.shape == (160, 120, 3)
+    assert image[20, 90].mean() > 150 > 50 > image[20, 30].mean()  # upper right now
+
+
+def test_a_clip_without_sound_has_none(tmp_path, video) -> None:
+    clip = Clip(video)
+    assert clip.info.sample_rate_hz == 0
+    assert len(list(clip.frames())) == 12
+    with pytest.raises(SourceError, match="no sound"):
+        next(clip.sound())
+
+
+def test_what_is_no_clip_is_refused(tmp_path) -> None:
+    with pytest.raises(SourceError, match="not found"):
+        Clip(tmp_path / "none.mp4")
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video" * 50)
+    with pytest.raises(SourceError, match="cannot be read"):
+        Clip(bad)
+    whole = _write(tmp_path / "whole.mkv", 25, 1.0)
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    frames = list(Clip(cut).frames())
+    assert 0 < len(frames) < 25  # what came before the break is there
+
+
+def test_an_unknown_ending_is_refused(tmp_path) -> None:
+    with pytest.raises(SourceError, match="No encoder writes"):
+        ClipWriter(tmp_path / "out.xyz", 160, 120, 25, RATE)

@@ -1,0 +1,179 @@
+"""Sources: what they deliver, and one clear error for each kind of bad input."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from prunus.apps.io.sources.registry import open_source
+from prunus.apps.io.sources.video import without_password
+from prunus.runtime.errors import SourceError
+
+
+def read(uri):
+    with contextlib.closing(open_source(str(uri))) as source:
+        return list(source), source
+
+
+def test_picture(portrait):
+    frames, source = read(portrait)
+    assert len(frames) == 1
+    assert frames[0].image.shape == (512, 512, 3)
+    assert frames[0].name == "portrait.jpg"
+    assert source.info.kind == "picture"
+
+
+def test_one_pixel_picture(tmp_path):
+    cv2.imwrite(str(tmp_path / "dot.png"), np.full((1, 1, 3), 7, np.uint8))
+    frames, _ = read(tmp_path / "dot.png")
+    assert frames[0].image.shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [
+        ("grey.png", np.full((4, 6), 9, np.uint8)),
+        ("alpha.png", np.full((4, 6, 4), 9, np.uint8)),
+        ("deep.tiff", np.full((4, 6, 3), 9 << 8, np.uint16)),
+        ("float.tiff", np.full((4, 6, 3), 9 / 255, np.float32)),
+    ],
+)
+def test_other_layouts_become_bgr8(tmp_path, name, pixels):
+    cv2.imwrite(str(tmp_path / name), pixels)
+    frames, _ = read(tmp_path / name)
+    assert frames[0].image.dtype == np.uint8
+    np.testing.assert_array_equal(frames[0].image, np.full((4, 6, 3), 9, np.uint8))
+
+
+def test_nan_picture(tmp_path):
+    cv2.imwrite(str(tmp_path / "nan.tiff"), np.full((4, 4, 3), np.nan, np.float32))
+    with pytest.raises(SourceError, match="NaN"):
+        open_source(str(tmp_path / "nan.tiff"))
+
+
+def test_folder_skips_damaged_pictures_and_says_so(tmp_path, portrait):
+    for name in ("a.jpg", "c.jpg"):
+        (tmp_path / name).write_bytes(portrait.read_bytes())
+    (tmp_path / "b.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    frames, source = read(tmp_path)
+    assert [(f.index, f.name) for f in frames] == [(0, "a.jpg"), (1, "c.jpg")]
+    assert len(source.warnings) == 1
+    assert "b.jpg" in source.warnings[0]
+
+
+def bad_files(tmp_path, portrait, video):
+    data = portrait.read_bytes()
+    (tmp_path / "half.jpg").write_bytes(data[: len(data) // 2])
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.png").write_text("hello")
+    png = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+    (tmp_path / "half.png").write_bytes(png[: len(png) // 2])
+    # A valid header that promises 60000 x 60000 pixels.
+    huge = bytearray(png)
+    huge[16:24] = (60000).to_bytes(4, "big") * 2
+    import zlib
+
+    huge[29:33] = zlib.crc32(bytes(huge[12:29])).to_bytes(4, "big")
+    (tmp_path / "huge.png").write_bytes(bytes(huge))
+    (tmp_path / "noise.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + b"x" * 999)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    film = video.read_bytes()
+    (tmp_path / "half.mp4").write_bytes(film[: len(film) // 2])
+    (tmp_path / "no_pictures").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("missing.jpg", "not found"),
+        ("half.jpg", "not a complete picture"),
+        ("empty.jpg", "is empty"),
+        ("text.png", "not a complete picture"),
+        ("half.png", "not a complete picture"),
+        ("huge.png", "not a complete picture|million pixels"),
+        ("missing.mp4", "not found"),
+        ("noise.mp4", "not a video"),
+        ("empty.mp4", "is empty"),
+        ("half.mp4", "not a video|gives no picture"),
+        ("no_pictures", "holds no picture"),
+    ],
+)
+def test_bad_files_are_one_clear_error(tmp_path, portrait, video, capfd, name, said):
+    bad_files(tmp_path, portrait, video)
+    with pytest.raises(SourceError, match=said) as caught:
+        open_source(str(tmp_path / name))
+    assert caught.value.hint
+    assert capfd.readouterr().err == ""  # the decoders' own messages do not get through
+
+
+def test_video(video):
+    frames, source = read(video)
+    assert len(frames) == 12
+    assert (source.info.width, source.info.height, source.info.fps) == (256, 256, 10.0)
+    assert source.info.frames == 12
+    assert not source.info.live
+    assert source.warnings == []
+
+
+def test_cut_off_video_gives_what_decodes_and_a_warning(tmp_path, portrait, capfd):
+    path = tmp_path / "long.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (256, 256))
+    picture = cv2.resize(cv2.imread(str(portrait)), (256, 256))
+    for _ in range(30):
+        writer.write(picture)
+    writer.release()
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    frames, source = read(path)
+    assert 5 < len(frames) < 30
+    assert "of 30 frames" in source.warnings[0]
+    assert capfd.readouterr().err == ""
+
+
+def test_cameras_that_do_not_exist(capfd):
+    for name in ("97", "/dev/video97"):
+        with pytest.raises(SourceError, match="cannot be opened"):
+            open_source(name)
+    assert capfd.readouterr().err == ""
+
+
+def test_streams_that_do_not_answer_fail_soon():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        for scheme in ("rtsp", "http"):
+            start = time.monotonic()
+            with pytest.raises(SourceError, match="No stream answers"):
+                open_source(f"{scheme}://me:secret@127.0.0.1:{port}/x")
+            assert time.monotonic() - start < 6
+
+
+def test_unknown_scheme_names_the_nearest():
+    with pytest.raises(SourceError, match=r"did you mean 'rtsp'\?"):
+        open_source("rstp://camera/1")
+
+
+def test_synthetic_is_the_same_every_time():
+    first, source = read("synthetic:64x48@0*3")
+    second, _ = read("synthetic:64x48@0*3")
+    assert [f.image.shape for f in first] == [(48, 64, 3)] * 3
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(first, second, strict=True))
+    assert not np.array_equal(first[0].image, first[2].image)
+    assert not source.info.live
+
+
+@pytest.mark.parametrize("text", ["640", "0x5", "9999x9999", "a@b"])
+def test_synthetic_of_another_form(text):
+    with pytest.raises(SourceError, match="WIDTHxHEIGHT"):
+        open_source(f"synthetic:{text}")
+
+
+def test_passwords_stay_out_of_messages():
+    assert without_password("rtsp://me:secret@camera/1") == "rtsp://me:***@camera/1"
+    assert without_password("http://camera/1") == "http://camera/1"

@@ -1,0 +1,182 @@
+"""The pose app end to end with a shipped model: pictures, videos, boxes, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+MODEL = ("--model", "movenet_lightning", "--threads", "1", "--backend", "onnxruntime")
+
+
+def test_picture_to_picture_and_keypoints(prunus, tmp_path, portrait):
+    out, found = tmp_path / "out.png", tmp_path / "out.json"
+    ran = prunus("run", "pose", "--source", portrait, *MODEL, "-o", out, "--json-out", found)
+    assert ran.code == 0, ran.err
+    (person,) = json.loads(found.read_text())
+    nose, left_eye, right_eye = np.array(person["keypoints"]).reshape(17, 3)[:3]
+    # Where they are in the portrait, within a tenth of the width of the face.
+    assert np.abs(nose[:2] - (226, 122)).max() < 12
+    assert left_eye[0] > nose[0] > right_eye[0]
+    assert min(nose[2], left_eye[2], right_eye[2]) > 0.3
+    drawn, plain = cv2.imread(str(out)), cv2.imread(str(portrait))
+    assert drawn.shape == plain.shape
+    assert (drawn != plain).any()
+
+
+def test_video_to_video_with_summary(prunus, tmp_path, video, frames_of):
+    out = tmp_path / "out.mp4"
+    ran = prunus("run", "pose", "--source", video, *MODEL, "-o", out, "--json", "--max-frames", 5)
+    assert ran.code == 0, ran.err
+    summary = json.loads(ran.out)
+    assert summary["frames"] == 5
+    assert summary["dropped"] == 0
+    assert [name for name, *_ in summary["stages"]][:3] == ["capture", "pose", "draw"]
+    assert len(frames_of(out)) == 5
+    assert "100 %" in ran.err
+
+
+def test_people_keep_their_names_in_a_video(prunus, tmp_path, video):
+    found = tmp_path / "out.json"
+    ran = prunus("run", "pose", "--source", video, *MODEL, "--json-out", found, "--quiet")
+    assert ran.code == 0, ran.err
+    assert ran.err == ran.out == ""
+    results = json.loads(found.read_text())
+    assert [r["image_id"] for r in results] == list(range(12))
+    assert {r["track_id"] for r in results} == {0}
+    noses = np.array([r["keypoints"][:2] for r in results])
+    steps = np.diff(noses[:, 0])
+    assert 0 < np.median(steps) < 2  # the picture moves one pixel a frame
+
+
+def test_single_needs_no_finder(prunus, tmp_path, video):
+    found = tmp_path / "out.json"
+    words = ("run", "pose", "--source", video, *MODEL, "--single", "--json-out", found)
+    assert prunus(*words, "--finder", "no-such-model").code == 0
+    assert {r["track_id"] for r in json.loads(found.read_text())} == {0}
+
+
+def test_boxes_of_another_detector(prunus, tmp_path, portrait):
+    boxes, found = tmp_path / "boxes.json", tmp_path / "out.json"
+    boxes.write_text('[{"image_id": 0, "bbox": [10, 10, 360, 500], "score": 0.9}]')
+    words = ("run", "pose", "--source", portrait, *MODEL, "--boxes", boxes, "--json-out", found)
+    assert prunus(*words).code == 0
+    (person,) = json.loads(found.read_text())
+    np.testing.assert_allclose(person["bbox"], [10, 10, 360, 500])
+
+
+def test_zero_people_and_one_pixel(prunus, tmp_path):
+    picture, found = tmp_path / "dot.png", tmp_path / "out.json"
+    cv2.imwrite(str(picture), np.zeros((1, 1, 3), np.uint8))
+    ran = prunus("run", "pose", "--source", picture, *MODEL, "--json-out", found,
+                 "--sink", tmp_path / "out.png")  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert json.loads(found.read_text()) == []
+    assert cv2.imread(str(tmp_path / "out.png")).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--source", "missing.mp4"], 2, "not found"),
+        (["--source", "97"], 2, "cannot be opened"),
+        (["--source", "synthetic:", "--sink", "nowhere/out.mp4"], 2, "does not exist"),
+        (["--source", "synthetic:", "--sink", "null:", "--single", "--boxes", "a"], 2, "one of"),
+        (["--source", "synthetic:", "--sink", "null:", "--backend", "onnxrt"], 2, "onnxruntime"),
+        (["--source", "synthetic:", "--sink", "null:", "--finder", "nobody"], 2, "nobody"),
+        (["--source", "synthetic:", "--sink", "null:", "--boxes", "missing.json"], 2, "read"),
+    ],
+)
+def test_bad_requests_are_two_lines(prunus, tmp_path, monkeypatch, words, code, said):
+    monkeypatch.chdir(tmp_path)
+    ran = prunus("run", "pose", "--model", "movenet_lightning", *words)
+    assert ran.code == code, ran.err
+    assert said in ran.err
+    assert len(ran.err.strip().splitlines()) == 2
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_source_is_not_overwritten(prunus, video):
+    before = video.read_bytes()
+    ran = prunus("run", "pose", "--source", video, *MODEL, "-o", video)
+    assert ran.code == 2
+    assert "both source and output" in ran.err
+    assert video.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("source", "sink"),
+    [("in/a.png", "in"), ("in/a.png", "in/"), ("in", "in/a.png"), ("link.png", "in/a.png")],
+)
+def test_no_picture_of_the_source_is_overwritten(prunus, tmp_path, monkeypatch, source, sink):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("in")
+    cv2.imwrite("in/a.png", np.zeros((32, 32, 3), np.uint8))
+    os.symlink("in/a.png", "link.png")
+    before = (tmp_path / "in" / "a.png").read_bytes()
+    ran = prunus("run", "pose", "--source", source, *MODEL, "-o", sink)
+    assert ran.code == 2
+    assert "both source and output" in ran.err
+    assert (tmp_path / "in" / "a.png").read_bytes() == before
+
+
+def test_boxes_are_not_overwritten(prunus, tmp_path, portrait):
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text("[]")
+    ran = prunus("run", "pose", "--source", portrait, *MODEL, "--boxes", boxes, "--json-out", boxes)
+    assert ran.code == 2
+    assert boxes.read_text() == "[]"
+
+
+def test_a_slash_makes_the_output_a_folder(prunus, tmp_path, portrait):
+    ran = prunus("run", "pose", "--source", portrait, *MODEL, "-o", f"{tmp_path}/walk.mp4/")
+    assert ran.code == 0, ran.err
+    assert os.listdir(tmp_path / "walk.mp4") == ["portrait.jpg"]
+
+
+def test_a_file_is_not_replaced_where_a_folder_was_meant(prunus, tmp_path, portrait):
+    kept = tmp_path / "walk.mp4"
+    kept.write_bytes(b"kept")
+    ran = prunus("run", "pose", "--source", portrait, *MODEL, "-o", f"{kept}/")
+    assert ran.code == 2
+    assert "File exists" in ran.err
+    assert kept.read_bytes() == b"kept"
+
+
+def test_without_a_model_the_command_that_makes_one_is_named(prunus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = prunus("run", "pose", "--source", "synthetic:", "--sink", "null:", "--level", "L1")
+    assert ran.code == 2
+    assert "prunus export evitpose --level L1" in ran.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_complete_files(tmp_path, frames_of, number):
+    words = ["run", "pose", "--source", "synthetic:128x96@0*100000", *MODEL, "--single",
+             "--sink", "out.mp4", "--json-out", "out.json"]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prunus.apps.cli.main", *words],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        for line in process.stderr:  # the first line of progress: frames are coming out
+            if line.startswith("pose:"):
+                break
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "stopped with Ctrl-C" in out
+    frames = frames_of(tmp_path / "out.mp4")
+    assert frames
+    results = json.loads((tmp_path / "out.json").read_text())
+    assert len(results) <= len(frames)
+    assert sorted(os.listdir(tmp_path)) == ["out.json", "out.mp4"]

@@ -1,0 +1,120 @@
+"""Choosing a voice: crops in step with sound, nothing lost, clean switches."""
+
+import numpy as np
+import pytest
+
+from prunus.apps.separation import voices
+from prunus.apps.separation.voices import VoicePicker
+from prunus.runtime.tasks.faces.finder import Face
+from prunus.runtime.tasks.separation.card import MouthPreprocess
+
+STEP = 40
+MOUTH = MouthPreprocess(frames=4)
+
+
+class _Cropper:
+    """Crops that are filled with the face's number; the same delay as the true one."""
+
+    def __init__(self, mouth, look_ahead: int) -> None:
+        self.ahead, self.waiting = look_ahead, []
+
+    def push(self, image, points):
+        self.waiting.append(np.full((88, 88), 107 if points is None else points[0, 0], np.uint8))
+        return [self.waiting.pop(0)] if len(self.waiting) > self.ahead else []
+
+    def finish(self):
+        out, self.waiting = self.waiting, []
+        return out
+
+
+class _Stream:
+    """Lags by so many frames; gives sound times the brightness of the crops of the same time."""
+
+    opened = 0
+
+    def __init__(self, lag: int, hop: int) -> None:
+        self.lag, self.hop, self.held, self.given = lag, hop, [], 0
+        _Stream.opened += 1
+
+    def push(self, mixture, mouths):
+        assert mixture.shape == (STEP,) and mouths.shape == (1, 88, 88)
+        self.held.append(mixture * float(mouths[0, 0, 0]))
+        ready = max(0, len(self.held) - self.lag) // self.hop * self.hop
+        return self._until(ready)
+
+    def finish(self):
+        return self._until(len(self.held))
+
+    def _until(self, count: int):
+        out = self.held[self.given : count]
+        self.given = max(count, self.given)
+        return np.concatenate(out) if out else np.zeros(0, np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _croppers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(voices, "MouthCropper", _Cropper)
+    monkeypatch.setattr(voices, "_BLEND", 10)
+
+
+def _face(number: int) -> Face:
+    points = np.full((468, 3), number, np.float32)
+    return Face(number, points, (0, 0, 1, 1), 1.0, 1.0)
+
+
+def _run(schedule, *, ahead: int, lag: int = 3, hop: int = 2, choices=()):
+    """Feed moments; `schedule` lists the faces seen in each, `choices` when whom to choose."""
+    picker = VoicePicker(lambda: _Stream(lag, hop), MOUTH, STEP, 12, look_ahead=ahead)
+    image, out = np.zeros((4, 4, 3), np.uint8), []
+    for k, seen in enumerate(schedule):
+        if k in dict(choices):
+            picker.choose(dict(choices)[k])
+        sound = np.full(STEP, k + 1, np.float32)
+        out.append(picker.push(image, [_face(n) for n in seen], sound))
+    out.append(picker.finish())
+    voice = np.concatenate(out)
+    assert picker.given == len(voice)
+    return voice
+
+
+def _expected(brightness) -> np.ndarray:
+    return np.concatenate([np.full(STEP, (k + 1) * b) for k, b in enumerate(brightness)])
+
+
+@pytest.mark.parametrize("ahead", [0, 5, 11])
+@pytest.mark.parametrize("count", [1, 7, 40])
+def test_every_sample_comes_out_once_with_the_crop_of_its_time(ahead: int, count: int) -> None:
+    voice = _run([[1]] * count, ahead=ahead)
+    np.testing.assert_array_equal(voice, _expected([1] * count))
+
+
+@pytest.mark.parametrize("ahead", [0, 11])
+def test_a_face_that_comes_late_or_is_never_seen_counts_as_grey(ahead: int) -> None:
+    voice = _run([[]] * 9 + [[1]] * 11, ahead=ahead)
+    np.testing.assert_array_equal(voice, _expected([107] * 9 + [1] * 11))
+    voice = _run([[2]] * 20, ahead=ahead)  # only another face is seen
+    np.testing.assert_array_equal(voice, _expected([107] * 20))
+
+
+@pytest.mark.parametrize("ahead", [0, 11])
+@pytest.mark.parametrize("at", [1, 13, 25, 26])
+def test_a_switch_loses_and_repeats_nothing_and_uses_the_other_lips(ahead: int, at: int) -> None:
+    voice = _run([[1, 2]] * 40, ahead=ahead, choices=[(at, 2)])
+    assert len(voice) == 40 * STEP
+    first, second = _expected([1] * 40), _expected([2] * 40)
+    changed = np.flatnonzero(voice != first)
+    seam = int(changed[0])
+    np.testing.assert_array_equal(voice[:seam], first[:seam])
+    np.testing.assert_array_equal(voice[seam + 10 :], second[seam + 10 :])
+    blended = voice[seam : seam + 10]
+    assert ((blended >= first[seam : seam + 10]) & (blended <= second[seam : seam + 10])).all()
+    assert seam <= at * STEP  # the new voice begins at the latest where it was asked for
+
+
+def test_switching_back_and_forth_and_to_the_same_face() -> None:
+    _Stream.opened = 0
+    voice = _run([[1, 2]] * 60, ahead=0, choices=[(10, 2), (11, 2), (30, 1)])
+    assert len(voice) == 60 * STEP and _Stream.opened == 3
+    np.testing.assert_array_equal(voice[:200], _expected([1] * 60)[:200])
+    np.testing.assert_array_equal(voice[18 * STEP : 24 * STEP], _expected([2] * 60)[720:960])
+    np.testing.assert_array_equal(voice[-20 * STEP :], _expected([1] * 60)[-800:])

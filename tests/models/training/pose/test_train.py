@@ -1,0 +1,190 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from prunus.models.checkpoints.read import read_checkpoint
+from prunus.models.pose.evitpose import EViTPose, evitpose_config
+from prunus.models.training.pose import evaluate as evaluate_pose
+from prunus.models.training.pose.augment import NONE, AugmentConfig
+from prunus.models.training.pose.dataset import BatchPlan, PoseBatches, PosePools
+from prunus.models.training.pose.evaluation_sets import held_out_sets
+from prunus.models.training.pose.ship import export_weights
+from prunus.models.training.pose.state import load_checkpoint
+from prunus.models.training.pose.train import PoseTrainer, TrainConfig
+from prunus.models.training.schedule import (
+    STAGES,
+    Stage,
+    locate_weight,
+    rate_factor,
+    stage_at,
+)
+from prunus.runtime.card.artifact import sha256_of
+from prunus.runtime.errors import ArtifactError
+
+MILD = AugmentConfig(5.0, 0.05, 0.02, 0.0, 0.5, 0.2, 0.0, 0.0)
+SMALL = (Stage(1.0, (64, 48), 4, 0.0, 0.3, MILD),)
+
+
+def _config(out, data, **changes):
+    base = TrainConfig(out, data, steps=50, warmup=5, workers=0, stages=SMALL)
+    return dataclasses.replace(base, **changes)
+
+
+def _losses(folder):
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory, figure_cache):
+    """Fifty steps of the real command's loop on stick figures."""
+    out = tmp_path_factory.mktemp("run")
+    PoseTrainer(_config(out, figure_cache, muon=False, rate=1e-3), resume=False).run()
+    return out
+
+
+def test_fifty_steps_make_the_loss_fall(short_run):
+    losses = _losses(short_run)
+    assert len(losses) == 5
+    assert losses[-1] < 0.8 * losses[0]
+    assert load_checkpoint(short_run).clock.samples == 200
+
+
+def test_a_resumed_run_goes_on_where_it_stopped(tmp_path, figure_cache):
+    whole = _config(tmp_path / "whole", figure_cache, steps=4, average=0.5)
+    PoseTrainer(whole, resume=False).run()
+    parts = dataclasses.replace(whole, out=tmp_path / "parts")
+    # A schedule is a function of the run's length, so the first part keeps the whole run's.
+    first = PoseTrainer(parts, resume=True)
+    first.config = dataclasses.replace(parts, steps=2)
+    first.progress = lambda: max(first.clock.step / 4, first.clock.step // 2)
+    first.run()
+    second = PoseTrainer(parts, resume=True)
+    assert second.clock.step == 2
+    second.run()
+    one, two = load_checkpoint(whole.out), load_checkpoint(parts.out)
+    assert (two.clock.step, two.clock.samples) == (one.clock.step, one.clock.samples) == (4, 16)
+    for name, value in one.network.items():
+        torch.testing.assert_close(two.network[name], value, atol=2e-3, rtol=2e-2, msg=name)
+
+
+@pytest.mark.slow
+def test_a_run_grows_its_inputs_and_trains_pruned_levels(tmp_path, figure_cache):
+    stages = (
+        Stage(0.5, (64, 48), 2, 0.0, 0.0, NONE),
+        Stage(1.0, (256, 192), 2, 0.5, 0.5, NONE),
+    )
+    config = _config(tmp_path, figure_cache, steps=2, stages=stages)
+    PoseTrainer(config, resume=False).run()
+    saved = load_checkpoint(tmp_path)
+    assert saved.size == (256, 192)
+    assert saved.network["pos_embed"].shape == (1, 192, 192)
+    assert saved.optimisers is not None
+    PoseTrainer(dataclasses.replace(config, steps=3), resume=True).run()
+    assert load_checkpoint(tmp_path).clock.step == 3
+
+
+def test_exported_weights_fit_the_network_and_the_size_limit(short_run, tmp_path):
+    target = export_weights(short_run, tmp_path / "pose.safetensors.xz")
+    assert target.stat().st_size <= 12 * 2**20
+    network = evaluate_pose.shipped_network(target, "tiny")
+    assert torch.isfinite(network(torch.zeros(1, 3, 256, 192))).all()
+    record = json.loads((tmp_path / "pose.json").read_text())
+    assert (record["steps"], record["samples_seen"]) == (50, 200)
+    assert [d["pictures"] for d in record["data"]] == [12, 12]
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_run_starts_from_weights_and_says_so(short_run, figure_cache, tmp_path):
+    weights = export_weights(short_run, tmp_path / "first.safetensors")
+    tiny = (Stage(1.0, (256, 192), 2, 0.5, 0.5, NONE),)
+    config = _config(tmp_path / "run", figure_cache, steps=1, stages=tiny, init=weights, rate=1e-9)
+    PoseTrainer(config, resume=True).run()
+    begun = read_checkpoint(weights)["blocks.0.attn.qkv.weight"]
+    torch.testing.assert_close(
+        load_checkpoint(config.out).network["blocks.0.attn.qkv.weight"], begun, atol=1e-5, rtol=0
+    )
+    second = export_weights(config.out, tmp_path / "second.safetensors")
+    before = json.loads(second.with_suffix(".json").read_text())["continued_from"]
+    assert before["sha256"] == sha256_of(weights)
+    assert (before["steps"], before["samples_seen"]) == (50, 200)
+
+
+def test_weights_of_another_network_are_refused(figure_cache, tmp_path):
+    save_file({"pos_embed": torch.zeros(1, 2, 3)}, str(tmp_path / "other.safetensors"))
+    full = (Stage(1.0, (256, 192), 2, 0.5, 0.5, NONE),)
+    for name, reason in (("other", "does not fit"), ("none", "Checkpoint not found")):
+        init = tmp_path / f"{name}.safetensors"
+        config = _config(tmp_path / "run", figure_cache, steps=1, stages=full, init=init)
+        with pytest.raises(ArtifactError, match=reason):
+            PoseTrainer(config, resume=False)
+
+
+def test_the_trained_run_beats_an_untrained_network(short_run, figure_cache):
+    sets = [s for s in held_out_sets(figure_cache) if s.name != "portrait"]
+    trained = evaluate_pose.averaged_network(short_run)
+    torch.manual_seed(0)
+    fresh = EViTPose(dataclasses.replace(evitpose_config("tiny"), height=64, width=48)).eval()
+    readers = {
+        "trained": evaluate_pose.network_reader(trained),
+        "fresh": evaluate_pose.network_reader(fresh),
+    }
+    scores = evaluate_pose.evaluate(readers, sets)
+    assert scores["trained"]["synthetic"].oks > 2 * scores["fresh"]["synthetic"].oks
+    table = evaluate_pose.as_table(scores, sets)
+    assert "synthetic (n=12" in table
+    assert len(table.splitlines()) == 4
+
+
+def test_a_reader_returns_picture_pixels(figure_cache):
+    data = held_out_sets(figure_cache)[0]
+    _, matrices = evaluate_pose.crop_people(data, (256, 192))
+    inside = np.stack(
+        [j @ m[:, :2].T + m[:, 2] for j, m in zip(data.joints, matrices, strict=True)]
+    )
+    back = evaluate_pose.to_picture(np.concatenate([inside, inside[..., :1]], 2), matrices)
+    np.testing.assert_allclose(back[..., :2], data.joints, atol=1e-3)
+
+
+def test_levels_are_measured_only_at_the_size_they_are_defined_for():
+    small = EViTPose(dataclasses.replace(evitpose_config("tiny"), height=64, width=48))
+    assert list(evaluate_pose.level_readers(small)) == ["EViTPose-Tiny L0"]
+    full = evaluate_pose.level_readers(EViTPose(evitpose_config("tiny")))
+    assert [name[-2:] for name in full] == ["L0", "L1", "L2", "L3"]
+
+
+def test_a_missing_checkpoint_is_explained(tmp_path):
+    with pytest.raises(ArtifactError, match="no checkpoint"):
+        load_checkpoint(tmp_path)
+
+
+def test_batches_depend_on_the_step_alone(figure_cache):
+    plan = BatchPlan((64, 48), 4, 0.5, AugmentConfig(), 7)
+    pools = PosePools.read(figure_cache)
+    one, two = PoseBatches(pools, plan), PoseBatches(pools, plan)
+    one[0]
+    for a, b in zip(one[5], two[5], strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(one[5][0], one[6][0])
+
+
+def test_the_schedule_warms_up_decays_and_ends_with_the_place_loss_off():
+    assert rate_factor(0.0, 0, 10) == pytest.approx(0.1)
+    assert rate_factor(0.2, 100, 10) == 1.0
+    assert rate_factor(1.0, 100, 10) == pytest.approx(0.01)
+    factors = [rate_factor(p, 1000, 10) for p in np.linspace(0, 1, 50)]
+    assert factors == sorted(factors, reverse=True)
+    assert locate_weight(0.0) > 0 == locate_weight(0.7)
+    last = len(STAGES) - 1
+    assert [stage_at(p) for p in (0.0, STAGES[0].until, 1.0, 2.0)] == [0, 1, last, last]

@@ -1,0 +1,151 @@
+"""Reading metadata off the wire, safe writing, and the engine's sidecar."""
+
+import dataclasses
+import errno
+import hashlib
+import os
+
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prunus.runtime.card.artifact import (
+    EngineSidecar,
+    atomic_path,
+    read_card,
+    read_onnx_metadata,
+    sha256_of,
+    write_error,
+)
+from prunus.runtime.errors import ArtifactError, HostError, SourceError
+
+
+def test_metadata_equals_onnx(artifact, card) -> None:
+    model = onnx.load(artifact)
+    assert read_onnx_metadata(artifact) == {p.key: p.value for p in model.metadata_props}
+    assert read_card(artifact) == card
+
+
+def test_sha256(tmp_path) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(b"prunus" * 300_000)
+    assert sha256_of(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_missing_empty_and_cardless(tmp_path, write_artifact) -> None:
+    with pytest.raises(ArtifactError, match="not found"):
+        read_card(tmp_path / "none.onnx")
+    empty = tmp_path / "empty.onnx"
+    empty.touch()
+    with pytest.raises(ArtifactError, match="is empty"):
+        read_card(empty)
+    with pytest.raises(ArtifactError, match="has no prunus card"):
+        read_card(write_artifact(None, "bare.onnx"))
+    with pytest.raises(ArtifactError, match="not found"):
+        read_card(tmp_path)
+
+
+def test_a_card_that_cannot_be_read_names_its_file(card, tmp_path, write_artifact) -> None:
+    newer = write_artifact(card, "newer.onnx")
+    data = newer.read_bytes()
+    newer.write_bytes(data.replace(b'"schema_version":1', b'"schema_version":2'))
+    with pytest.raises(ArtifactError, match=r"newer\.onnx: The card has schema version 2"):
+        read_card(newer)
+
+
+def test_truncated_at_every_tenth_byte(artifact, tmp_path) -> None:
+    data = artifact.read_bytes()
+    cut = tmp_path / "cut.onnx"
+    for length in range(0, len(data), 10):
+        cut.write_bytes(data[:length])
+        with pytest.raises(ArtifactError):
+            read_card(cut)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.binary(max_size=64))
+def test_noise_is_metadata_or_an_artifact_error(data, tmp_path_factory) -> None:
+    path = tmp_path_factory.getbasetemp() / "noise.onnx"
+    path.write_bytes(data)
+    try:
+        assert isinstance(read_onnx_metadata(path), dict)
+    except ArtifactError as error:
+        assert str(path) in error.message
+
+
+def test_atomic_path_names_the_file_only_on_success(tmp_path) -> None:
+    target = tmp_path / "a.onnx"
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert target.stat().st_mode & 0o444
+    with pytest.raises(RuntimeError, match="planted"), atomic_path(target) as temporary:
+        temporary.write_text("broken")
+        raise RuntimeError("planted")
+    assert target.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_atomic_path_explains_what_the_disk_refused(tmp_path) -> None:
+    with pytest.raises(SourceError, match="does not exist"), atomic_path(tmp_path / "no" / "a"):
+        pass
+    with pytest.raises(HostError, match="No space left"), atomic_path(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_of_another_file_is_not_blamed_on_the_target(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match="other"), atomic_path(tmp_path / "a"):
+        (tmp_path / "other").read_text()
+
+
+def test_write_error_names_the_reason(tmp_path) -> None:
+    error = write_error(PermissionError(errno.EACCES, "Permission denied"), tmp_path / "a")
+    assert "Permission denied" in str(error)
+    assert error.exit_code == 2
+
+
+def test_a_folder_that_exists_is_not_called_missing(tmp_path) -> None:
+    refused = FileNotFoundError(errno.ENOENT, "No such file or directory")  # as /proc answers
+    assert "does not exist" not in str(write_error(refused, tmp_path / "a"))
+    assert "does not exist" in str(write_error(refused, tmp_path / "no" / "a"))
+
+
+def _sidecar(card) -> EngineSidecar:
+    return EngineSidecar(
+        card, "a", "b", "tensorrt", "10.3", "8.6", "", ("strongly_typed",), 1.5, 0.9
+    )
+
+
+def test_sidecar_round_trip(tmp_path, card) -> None:
+    engine = tmp_path / "m.engine"
+    engine.write_bytes(b"plan")
+    with pytest.raises(ArtifactError, match=r"no sidecar m.engine.json"):
+        read_card(engine)
+    _sidecar(card).write(engine)
+    assert EngineSidecar.read(engine) == _sidecar(card)
+    assert read_card(engine) == card
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"card": {}}', '{"card": 1, "x": 2}', "\udcff"])
+def test_damaged_sidecar(tmp_path, text) -> None:
+    engine = tmp_path / "m.engine"
+    engine.write_bytes(b"plan")
+    EngineSidecar.path_for(engine).write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ArtifactError):
+        EngineSidecar.read(engine)
+
+
+def test_sidecar_with_a_strange_key(tmp_path, card) -> None:
+    engine = tmp_path / "m.engine"
+    engine.write_bytes(b"plan")
+    _sidecar(card).write(engine)
+    path = EngineSidecar.path_for(engine)
+    path.write_text(path.read_text().replace('"flavour"', '"flavor"'))
+    with pytest.raises(ArtifactError, match="damaged"):
+        EngineSidecar.read(engine)
+    with pytest.raises(ArtifactError, match="not found"):
+        EngineSidecar.read(tmp_path / "none.engine")
+    assert dataclasses.is_dataclass(EngineSidecar)

@@ -1,0 +1,48 @@
+"""Arrays that do not fit are refused with names, axes, got and expected."""
+
+import numpy as np
+import pytest
+
+from prunus.runtime.card.matching import check_graph, check_inputs
+from prunus.runtime.errors import ArtifactError, TensorError
+
+
+def test_fitting_inputs_pass(card, tiny_inputs) -> None:
+    assert check_inputs(card, tiny_inputs, finite=True) == card.inputs
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"imge": 1}, r"named 'imge' \(did you mean 'image'\?\)"),
+        ({"gain": None}, r"'gain' is missing; got \['image'\]"),
+        ({"gain": [0.5]}, "'gain' is a list; expected a numpy array"),
+        ({"image": np.zeros((3, 4), np.uint8)}, r"\[batch=3!, pixel=4\].*\[batch=2, pixel=4\]"),
+        ({"image": np.zeros(8, np.uint8)}, r"\[8\] \(1 axes instead of 2\)"),
+        ({"image": np.zeros((2, 4), np.float32)}, "dtype float32; expected image uint8"),
+    ],
+)
+def test_misfit_is_named(card, tiny_inputs, change, message) -> None:
+    merged = {**tiny_inputs, **change}
+    inputs = {name: array for name, array in merged.items() if array is not None}
+    with pytest.raises(TensorError, match=message) as caught:
+        check_inputs(card, inputs)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_not_finite_is_refused_on_request(card, tiny_inputs, value) -> None:
+    inputs = {**tiny_inputs, "gain": np.array([value], np.float32)}
+    check_inputs(card, inputs)
+    with pytest.raises(TensorError, match="'gain' has 1 of 1 values that are NaN or infinite"):
+        check_inputs(card, inputs, finite=True)
+
+
+def test_graph_that_breaks_its_cards_promise(card) -> None:
+    good = {s.name: (s.dtype, s.shape) for s in card.inputs}
+    out = {s.name: (s.dtype, s.shape) for s in card.outputs}
+    check_graph("m.onnx", card, good, out)
+    with pytest.raises(ArtifactError, match=r"outputs of m.onnx are keypoints float32 \[9, 3\]"):
+        check_graph("m.onnx", card, good, {"keypoints": ("float32", (9, 3))})
+    with pytest.raises(ArtifactError, match=r"inputs of m.onnx"):
+        check_graph("m.onnx", card, {"image": good["image"]}, out)
