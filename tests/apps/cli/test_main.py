@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from prunus.apps.cli import doctor as doctor_cmd
-from prunus.apps.cli import main as cli
+from prunus.runtime import command
 from prunus.runtime.errors import CheckFailedError, HostError, UsageError
 
 VERBS = [
@@ -135,4 +135,4 @@ def test_every_extra_named_in_a_message_exists():
     import importlib.metadata
 
     declared = importlib.metadata.metadata("prunus").get_all("Provides-Extra")
-    assert set(cli._EXTRAS.values()) <= set(declared)
+    assert set(command._EXTRAS.values()) <= set(declared)
