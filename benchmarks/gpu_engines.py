@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from prunus import runtime
-from prunus.runtime.card.card import ImagePreprocess
 from prunus.runtime.plugins.library import PluginLibrary
 from prunus.runtime.session.base import BackendOptions, Session
+from prunus.runtime.tasks.pose.card import ImagePreprocess
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -106,7 +106,7 @@ def time_sessions(
 
 def compare(result: Result, session: Session, reference: Outputs, crops: np.ndarray) -> Outputs:
     """Judge a session against the reference with the task's budget; returns its outputs."""
-    from prunus.export.verify.metrics import metric_for
+    from prunus.runtime.tasks.metrics import metric_for
 
     card, outputs = session.card, run_stacked(session, crops)
     metric = metric_for(card)

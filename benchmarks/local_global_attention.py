@@ -40,7 +40,8 @@ from prunus.models.layers.local_global.attention import (
     window_attention,
 )
 from prunus.models.layers.local_global.index import AttentionIndex, grid_windows
-from prunus.runtime.card.card import ModelCard, TensorSpec, Weights
+from prunus.runtime.card.card import ModelCard, Weights
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import CheckFailedError, PrunusError
 from prunus.runtime.measure.compare import Comparison, compare
 from prunus.runtime.measure.latency import environment

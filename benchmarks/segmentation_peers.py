@@ -27,14 +27,10 @@ from prunus.models.segmentation.classes import class_names, palette
 from prunus.models.segmentation.deployed import DeployedSegmentation
 from prunus.models.segmentation.isr import parse_isr
 from prunus.runtime.card.artifact import read_card
-from prunus.runtime.card.card import (
-    MaskPostprocess,
-    ModelCard,
-    ScenePreprocess,
-    TensorSpec,
-    Weights,
-)
+from prunus.runtime.card.card import ModelCard, Weights
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import MissingDependencyError
+from prunus.runtime.tasks.segmentation.card import MaskPostprocess, ScenePreprocess
 
 CLASSES = 150
 SIDE = 512

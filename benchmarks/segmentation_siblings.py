@@ -43,7 +43,8 @@ from prunus.models.macs import count_macs, count_parameters
 from prunus.models.segmentation.edaformer import EDAFormer
 from prunus.models.segmentation.isr import parse_isr
 from prunus.models.segmentation.static import StaticEDAFormer
-from prunus.runtime.card.card import ModelCard, TensorSpec, Weights
+from prunus.runtime.card.card import ModelCard, Weights
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import CheckFailedError, PrunusError
 from prunus.runtime.measure.compare import compare
 from prunus.runtime.measure.latency import environment

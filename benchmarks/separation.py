@@ -46,7 +46,6 @@ from prunus.apps.common.tables import plain_table
 from prunus.export.codec.samples import voice_like
 from prunus.export.dolphin import export_dolphin
 from prunus.export.separation.samples import draw_mouths
-from prunus.export.verify.separation_metric import snr_db
 from prunus.models.separation.config import dolphin_config
 from prunus.runtime.card.artifact import sha256_of
 from prunus.runtime.errors import CheckFailedError, HostError, PrunusError
@@ -54,6 +53,7 @@ from prunus.runtime.measure.compare import compare
 from prunus.runtime.measure.latency import environment
 from prunus.runtime.measure.runner import RunnerSpec
 from prunus.runtime.progress import ConsoleProgress
+from prunus.runtime.tasks.separation.metric import snr_db
 from prunus.runtime.tasks.separation.separator import SpeechSeparator, find_parts
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -34,7 +34,6 @@ from prunus.export.separation.weights import (
     find_weights,
     weights_of,
 )
-from prunus.export.verify.separation_metric import snr_db
 from prunus.models.separation.channels_first import GlobalNorm
 from prunus.models.separation.config import MAX_RADIUS, DolphinConfig, dolphin_config
 from prunus.models.separation.deployed import DeployedLips, DeployedVoice, ExactVoice
@@ -43,7 +42,9 @@ from prunus.models.separation.lips.coder import LipQuantizer
 from prunus.models.separation.lips.layers import LinearAttention, RMSNorm, SqueezeExcite
 from prunus.models.separation.voice.heat_layer import HeatLayer, network_gain_error, set_heat
 from prunus.runtime.card.artifact import read_card
-from prunus.runtime.card.card import ModelCard, Precision, TensorSpec
+from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.precision import Precision
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import ArtifactError, HostError, PrunusError, UsageError, nearest
 from prunus.runtime.progress import ConsoleProgress, Progress, Silent
 from prunus.runtime.tasks.separation.card import (
@@ -51,6 +52,7 @@ from prunus.runtime.tasks.separation.card import (
     MouthPreprocess,
     SeparatorPostprocess,
 )
+from prunus.runtime.tasks.separation.metric import snr_db
 
 Part = Literal["lips", "voice"]
 PARTS: tuple[Part, ...] = ("lips", "voice")

@@ -33,16 +33,13 @@ from prunus.models.segmentation.isr import (
     parse_isr,
 )
 from prunus.models.segmentation.static import LITERAL, Rewrites
-from prunus.runtime.card.card import (
-    MaskPostprocess,
-    ModelCard,
-    Precision,
-    ScenePreprocess,
-    TensorSpec,
-    TokenPlan,
-)
+from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.precision import Precision
+from prunus.runtime.card.tensors import TensorSpec
+from prunus.runtime.card.tokens import TokenPlan
 from prunus.runtime.errors import ArtifactError, UsageError, nearest
 from prunus.runtime.progress import Progress
+from prunus.runtime.tasks.segmentation.card import MaskPostprocess, ScenePreprocess
 
 if TYPE_CHECKING:
     from prunus.export.precision.int8 import Activations

@@ -37,15 +37,12 @@ from prunus.models.pose.deployed import DeployedPose
 from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig, evitpose_config
 from prunus.models.pose.skeleton import COCO17, UNIFIED23, Skeleton
 from prunus.models.tokens.plan import PruningPlan, evitpose_plan, parse_plan, plan_for_ratio
-from prunus.runtime.card.card import (
-    ImagePreprocess,
-    KeypointPostprocess,
-    ModelCard,
-    Precision,
-    TokenPlan,
-)
+from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.precision import Precision
+from prunus.runtime.card.tokens import TokenPlan
 from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.progress import Progress
+from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
 
 if TYPE_CHECKING:
     from prunus.export.precision.int8 import Activations

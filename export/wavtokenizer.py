@@ -25,7 +25,9 @@ from prunus.export.common.samples import Samples
 from prunus.models.codec.deployed import WavTokenizerDecoder
 from prunus.models.codec.deployed_seanet import DELAY, EncoderStep
 from prunus.models.codec.wavtokenizer import WavTokenizer, WavTokenizerConfig
-from prunus.runtime.card.card import ModelCard, Precision, TensorSpec
+from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.precision import Precision
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.codec.card import CodecPreprocess, CodeStream
 

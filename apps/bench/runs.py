@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from prunus.apps.bench.targets import real_inputs
@@ -58,7 +59,13 @@ def runners_for(
 def _maker(path: Path, boundary: str) -> Callable[[Path, str, int | None], RunnerSpec]:
     if boundary == "engine":
         return session_runner
-    return scene_runner if read_card(path).task == "segmentation" else people_runner
+    task = read_card(path).task
+    if task not in _PIPELINES:
+        raise UsageError(
+            f"Nothing measures the whole pipeline of {path.name}, a model for {task}.",
+            f"Use --boundary engine; pipelines: {', '.join(_PIPELINES)}.",
+        )
+    return _PIPELINES[task]
 
 
 def session_runner(path: Path, backend: str, threads: int | None, name: str = "") -> RunnerSpec:
@@ -112,6 +119,11 @@ def scene_runner(path: Path, backend: str, threads: int | None, name: str = "") 
         threads=threads,
         boundary="pipeline",
     )
+
+
+_PIPELINES: Mapping[str, Callable[[Path, str, int | None], RunnerSpec]] = MappingProxyType(
+    {"pose": people_runner, "segmentation": scene_runner}
+)
 
 
 def torch_runner(word: str, path: Path, threads: int | None) -> RunnerSpec:

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.apps.common.media import PEDESTRIANS, PORTRAIT
-from prunus.runtime.card.card import ImagePreprocess, ScenePreprocess
 from prunus.runtime.errors import MissingDependencyError, UsageError
+from prunus.runtime.tasks.pose.card import ImagePreprocess
+from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 
 if TYPE_CHECKING:
     from prunus.runtime.card.card import ModelCard

@@ -12,9 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from prunus.apps.cli.options import Debug, Json
-from prunus.runtime.card.card import ModelCard, TensorSpec, TokenPlan
-
-_BAR = 40  # characters of a full bar in the token picture
+from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.tensors import TensorSpec
 
 
 def inspect(
@@ -51,6 +50,8 @@ def inspect(
 def describe(path: Path, card: ModelCard, operators: dict[str, int] | None) -> list[str]:
     """Return the lines of the human-readable report."""
     from prunus.runtime.card.artifact import sha256_of
+    from prunus.runtime.references import load
+    from prunus.runtime.tasks.registry import task_named
 
     weights = card.weights
     lines = [
@@ -66,50 +67,12 @@ def describe(path: Path, card: ModelCard, operators: dict[str, int] | None) -> l
         *_processing(card),
     ]
     if card.tokens is not None:
-        pools = card.task == "segmentation"
-        lines += ["", *(key_picture if pools else token_picture)(card.tokens)]
+        lines += ["", *load(task_named(card.task).plan_lines)(card.tokens)]
     if operators is None:
         lines += ["", "  operators are listed when the package 'onnx' is installed"]
     elif operators:
         common = ", ".join(f"{name} {count}" for name, count in operators.items())
         lines += ["", f"  {sum(operators.values())} nodes: {common}"]
-    return lines
-
-
-def token_picture(plan: TokenPlan) -> list[str]:
-    """Return one bar of patch tokens per stretch of blocks, and the MACs.
-
-    Tokens are dropped inside a pruning block, after its attention; the bar of a block shows what
-    leaves it.
-    """
-    share = plan.macs / plan.macs_dense if plan.macs_dense else 1.0
-    lines = [
-        f"  token plan {plan.level}: {plan.tokens} patch tokens enter, {plan.special} joint tokens "
-        f"are never dropped (score: {plan.score}, fill: {plan.fill})"
-    ]
-    left, start = plan.tokens, 0
-    for block, keep in zip(plan.blocks, plan.keep, strict=True):
-        if block > start:
-            lines.append(_bar(f"blocks {start}-{block - 1}", left, plan.tokens))
-        left, start = keep, block
-    lines.append(_bar(f"blocks {start}-end" if plan.blocks else "all blocks", left, plan.tokens))
-    lines.append(
-        f"  {plan.macs / 1e9:.3f} GMACs, {100 * share:.1f} % of the {plan.macs_dense / 1e9:.3f} "
-        f"GMACs without dropping ({1 / share:.2f}x fewer)"
-    )
-    return lines
-
-
-def key_picture(plan: TokenPlan) -> list[str]:
-    """Return the keys that each part of a pooling network attends to, and the MACs."""
-    parts = [*(f"stage {k}" for k in range(1, 5)), *(f"decoder 1/{s}" for s in (8, 16, 32))]
-    share = plan.macs / plan.macs_dense if plan.macs_dense else 1.0
-    lines = [f"  ISR {plan.level}: {plan.tokens} tokens enter, none is dropped; keys are pooled to"]
-    lines += [f"  {part:>12} {keys:6d} keys" for part, keys in zip(parts, plan.keep, strict=False)]
-    lines.append(
-        f"  {plan.macs / 1e9:.3f} GMACs, {100 * share:.1f} % of the {plan.macs_dense / 1e9:.3f} "
-        f"GMACs with the trained pooling ({1 / share:.2f}x fewer)"
-    )
     return lines
 
 
@@ -131,12 +94,6 @@ def operator_counts(path: Path) -> dict[str, int] | None:
         f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in graph.node
     )
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _bar(label: str, left: int, total: int) -> str:
-    filled = round(_BAR * left / total)
-    bar = "#" * filled + "." * (_BAR - filled)
-    return f"  {label:>12} |{bar}| {left:4d} ({100 * left / total:.0f} %)"
 
 
 def _precision(card: ModelCard) -> str:

@@ -20,6 +20,8 @@ from prunus.apps.io.sinks.registry import Sink, Stop, open_sink
 from prunus.apps.io.sources.registry import PICTURES, Frame, Source, SourceInfo
 from prunus.runtime.errors import UsageError
 from prunus.runtime.progress import ConsoleProgress, Silent
+from prunus.runtime.references import load
+from prunus.runtime.tasks.registry import task_named
 
 if TYPE_CHECKING:
     from prunus.runtime.card.card import ModelCard
@@ -172,11 +174,8 @@ class Panel:
         if card.tokens is not None:
             plan = card.tokens
             lines[0] = f"{card.model} {card.variant} {plan.level}"
-            if card.task == "segmentation":
-                lines.append(f"{plan.macs / 1e9:.2f} GMAC  {card.precision.precision}")
-            else:
-                counts = " > ".join(str(n) for n in (plan.tokens, *plan.keep))
-                lines.append(f"K {counts}  {card.precision.precision}")
+            told = load(task_named(card.task).plan_summary)(plan)
+            lines.append(f"{told}  {card.precision.precision}")
         lines.append(f"{times} ms")
         if self.info.kind not in _TIMELESS and "interval" in shown:
             rate = 1000 / max(shown["interval"], 1e-3)

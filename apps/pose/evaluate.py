@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from prunus.apps.pose.coco import CocoPeople, Person, read_detections
 from prunus.runtime.card.artifact import atomic_path
-from prunus.runtime.card.card import KeypointPostprocess
 from prunus.runtime.errors import MissingDependencyError, SourceError, UsageError
 from prunus.runtime.progress import Progress, Silent
 from prunus.runtime.tasks.pose.accuracy import (
@@ -29,6 +28,7 @@ from prunus.runtime.tasks.pose.accuracy import (
     rescored,
     suppress_doubles,
 )
+from prunus.runtime.tasks.pose.card import KeypointPostprocess
 
 if TYPE_CHECKING:
     from prunus.runtime.tasks.pose.estimator import Pose, PoseEstimator

@@ -17,7 +17,7 @@ from prunus.apps.common.opencv import load_cv2
 from prunus.apps.io.sources.registry import Image
 
 if TYPE_CHECKING:
-    from prunus.runtime.card.card import KeypointPostprocess
+    from prunus.runtime.tasks.pose.card import KeypointPostprocess
     from prunus.runtime.tasks.pose.estimator import Pose
 
 Colour = tuple[int, int, int]

@@ -19,7 +19,7 @@ from prunus.apps.pose.overlay import Colour, draw_panel
 from prunus.runtime.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from prunus.runtime.card.card import MaskPostprocess
+    from prunus.runtime.tasks.segmentation.card import MaskPostprocess
     from prunus.runtime.tasks.segmentation.segmenter import Mask
 
 Mode = Literal["overlay", "blur", "replace"]

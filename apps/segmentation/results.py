@@ -12,7 +12,7 @@ from prunus.apps.io.sinks.pictures import FolderSink, write_picture
 from prunus.apps.io.sources.registry import Frame
 
 if TYPE_CHECKING:
-    from prunus.runtime.card.card import MaskPostprocess
+    from prunus.runtime.tasks.segmentation.card import MaskPostprocess
     from prunus.runtime.tasks.segmentation.segmenter import Mask
 
 

@@ -26,7 +26,9 @@ from prunus.models.codec.layers.vocos import FrameGroupNorm, SpectrumHead
 from prunus.models.codec.layers.weight_norm import fold_weight_norm
 from prunus.models.codec.untrained import initialise
 from prunus.runtime.card.artifact import sha256_of
-from prunus.runtime.card.card import ModelCard, Precision, StateSpec, Streaming, TensorSpec, Weights
+from prunus.runtime.card.card import ModelCard, Weights
+from prunus.runtime.card.precision import Precision
+from prunus.runtime.card.tensors import StateSpec, Streaming, TensorSpec
 from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.progress import Progress, Silent
 from prunus.runtime.tasks.codec.card import CodecPostprocess, CodecPreprocess, CodeStream, Part

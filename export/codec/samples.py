@@ -11,7 +11,8 @@ import numpy.typing as npt
 from prunus.export.common.samples import Samples
 from prunus.runtime.audio.files import SoundReader
 from prunus.runtime.audio.resample import resample
-from prunus.runtime.card.card import ModelCard, TensorSpec
+from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import SourceError
 from prunus.runtime.tasks.codec.card import CodecPostprocess, CodecPreprocess
 

@@ -32,9 +32,9 @@ from prunus.export.precision.int8 import (
     sensitive_layers,
     to_int8,
 )
-from prunus.export.verify.metrics import metric_for, non_finite
 from prunus.runtime.card.artifact import atomic_path, write_error
-from prunus.runtime.card.card import CARD_KEY, ModelCard, Precision, PrecisionSpec
+from prunus.runtime.card.card import CARD_KEY, ModelCard
+from prunus.runtime.card.precision import Precision, PrecisionSpec
 from prunus.runtime.errors import (
     CheckFailedError,
     MissingDependencyError,
@@ -43,6 +43,7 @@ from prunus.runtime.errors import (
     UsageError,
 )
 from prunus.runtime.progress import Progress, Silent
+from prunus.runtime.tasks.metrics import metric_for, non_finite
 
 Array = npt.NDArray[Any]
 _STEPS = ("trace", "simplify", "audit", "number format", "compare with PyTorch", "write")

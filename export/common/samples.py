@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.card.card import TensorSpec
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import TensorError
 
 Array = npt.NDArray[Any]

@@ -23,7 +23,8 @@ from prunus.export.engine.choice import time_engines
 from prunus.export.engine.elu import respell_elu
 from prunus.export.engine.worker import BuildJob
 from prunus.runtime.card.artifact import EngineSidecar, atomic_path, read_card, sha256_of
-from prunus.runtime.card.card import ModelCard, Precision
+from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.precision import Precision
 from prunus.runtime.errors import (
     ArtifactError,
     CheckFailedError,

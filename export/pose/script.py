@@ -17,15 +17,12 @@ from prunus.export.pose.weights import PoseConfig, PoseWeights, apply_weights
 from prunus.export.precision.calibration import crop_samples, load_calibration
 from prunus.models.pose.deployed import DeployedPose
 from prunus.models.pose.skeleton import Skeleton
-from prunus.runtime.card.card import (
-    ImagePreprocess,
-    KeypointPostprocess,
-    ModelCard,
-    Precision,
-    TensorSpec,
-)
+from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.precision import Precision
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import HostError, PrunusError, UsageError
 from prunus.runtime.progress import ConsoleProgress, Progress, Silent
+from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
 
 if TYPE_CHECKING:
     from prunus.export.precision.int8 import Activations

@@ -24,7 +24,8 @@ from prunus.runtime.session.base import open as open_session
 
 if TYPE_CHECKING:
     from prunus.export.common.samples import Samples
-    from prunus.runtime.card.card import ModelCard, Precision
+    from prunus.runtime.card.card import ModelCard
+    from prunus.runtime.card.precision import Precision
 
 Array = npt.NDArray[Any]
 BUDGETS: Final[Mapping[Precision, Precision]] = {"fp32": "fp16", "int8": "int8"}

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.export.common.samples import Samples
-from prunus.runtime.card.card import ImagePreprocess
 from prunus.runtime.errors import HostError, SourceError, UsageError
+from prunus.runtime.tasks.pose.card import ImagePreprocess
 
 Crops = npt.NDArray[np.uint8]
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")

@@ -18,8 +18,8 @@ from prunus.export.precision.calibration import (
     read_picture,
 )
 from prunus.runtime.audio.windows import window_corners
-from prunus.runtime.card.card import ScenePreprocess
 from prunus.runtime.errors import SourceError, UsageError
+from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 from prunus.runtime.tasks.segmentation.frame_fit import FrameFit, resize
 
 Images = npt.NDArray[np.uint8]

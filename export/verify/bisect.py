@@ -17,7 +17,6 @@ import numpy as np
 
 from prunus.export.verify.expose import load_model, with_outputs
 from prunus.export.verify.matching import Pair, crossing, matched_inputs, matching_values
-from prunus.export.verify.metrics import Array, span
 from prunus.export.verify.runners import onnxruntime_session
 from prunus.export.verify.selection import (
     force_choices,
@@ -30,6 +29,7 @@ from prunus.export.verify.selection import (
 )
 from prunus.runtime.errors import CheckFailedError
 from prunus.runtime.progress import Progress, Silent
+from prunus.runtime.tasks.metrics import Array, span
 
 if TYPE_CHECKING:
     import onnx

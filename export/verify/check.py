@@ -19,13 +19,10 @@ from prunus.export.common.registry import judged_module, script_of
 from prunus.export.common.samples import Samples
 from prunus.export.verify.bisect import TOLERANCES, bisect_graphs
 from prunus.export.verify.expose import find_tensor, load_model, with_outputs
-from prunus.export.verify.metrics import Array
-from prunus.export.verify.pose_metric import HEATMAPS, judges_pixels
 from prunus.export.verify.report import Report
 from prunus.export.verify.saved import Run, RunSet, judge, save_runs
-from prunus.export.verify.segmentation_metric import LOGITS
 from prunus.runtime.card.artifact import read_card, sha256_of
-from prunus.runtime.card.card import MaskPostprocess, ModelCard
+from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import (
     ArtifactError,
     MissingDependencyError,
@@ -33,6 +30,9 @@ from prunus.runtime.errors import (
     nearest,
 )
 from prunus.runtime.progress import Progress, Silent
+from prunus.runtime.references import load
+from prunus.runtime.tasks.metrics import Array
+from prunus.runtime.tasks.registry import task_named
 
 if TYPE_CHECKING:
     import onnx
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from polygraphy.backend.base import BaseRunner
 
 _NETWORK = "network"  # the submodule of a deployed network that returns its scores
-_HEATMAP_STRIDE, _LOGIT_STRIDE = 4, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,19 +187,8 @@ def _backend(name: str) -> Backend:
 
 def _hidden_scores(card: ModelCard) -> tuple[str, tuple[int, ...]] | None:
     """Return name and shape of the scores that judge random weights, if they are hidden."""
-    if card.task not in ("pose", "segmentation"):  # sound has no picture's three axes
-        return None
-    named = {output.name for output in card.outputs}
-    batch, height, width = card.inputs[0].shape[:3]
-    post = card.postprocess
-    if card.task == "pose" and not judges_pixels(card) and HEATMAPS not in named:
-        joints = card.outputs[0].shape[1]
-        return HEATMAPS, (batch, joints, height // _HEATMAP_STRIDE, width // _HEATMAP_STRIDE)
-    if isinstance(post, MaskPostprocess) and post.decoder == "class_ids":
-        if not card.weights.trained:
-            rows, columns = -(-height // _LOGIT_STRIDE), -(-width // _LOGIT_STRIDE)
-            return LOGITS, (batch, len(post.classes), rows, columns)
-    return None
+    reference = task_named(card.task).hidden_scores
+    return load(reference)(card) if reference else None
 
 
 def _believe(

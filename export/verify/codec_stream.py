@@ -25,12 +25,12 @@ from torch import nn
 from prunus.export import nsfcodec
 from prunus.export.codec import graphs as codec_graphs
 from prunus.export.codec.samples import find_sound
-from prunus.export.verify.codec_metric import snr_db
 from prunus.models.zoo import model_path
 from prunus.runtime.audio.quality import mel_distance_db
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import PrunusError, UsageError
 from prunus.runtime.tasks.codec.codec import SpeechCodec
+from prunus.runtime.tasks.codec.metric import snr_db
 
 Codes = Mapping[str, npt.NDArray[np.int64]]
 KNOWN = ("nsfcodec", "wavtokenizer", "fusecodec", "freecodec")

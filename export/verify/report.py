@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prunus.export.verify.budgets import Limit
-from prunus.export.verify.metrics import Difference
 from prunus.runtime.errors import CheckFailedError
+from prunus.runtime.tasks.limits import Limit
+from prunus.runtime.tasks.metrics import Difference
 
 
 @dataclass(frozen=True, slots=True)

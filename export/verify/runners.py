@@ -24,9 +24,9 @@ from polygraphy.exception import PolygraphyException
 from polygraphy.logger import G_LOGGER
 
 from prunus.export.common.samples import full_batches
-from prunus.export.verify.metrics import Array
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import MissingDependencyError, PrunusError, TensorError
+from prunus.runtime.tasks.metrics import Array
 
 if TYPE_CHECKING:
     import onnx

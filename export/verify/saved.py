@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from prunus.export.verify.budgets import Limit, override
-from prunus.export.verify.metrics import Array, Outputs, differences, metric_for, non_finite
 from prunus.export.verify.report import Comparison, Report, Verdict
 from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import ArtifactError, CheckFailedError
+from prunus.runtime.tasks.limits import Limit, override
+from prunus.runtime.tasks.metrics import Array, Outputs, differences, metric_for, non_finite
 
 _FORMAT = 1
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunus.export.verify.matching import Pair
-from prunus.export.verify.metrics import Array, span
+from prunus.runtime.tasks.metrics import Array, span
 
 if TYPE_CHECKING:
     import onnx

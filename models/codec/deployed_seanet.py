@@ -23,7 +23,7 @@ from prunus.models.codec.layers.seanet import (
     SeanetEncoder,
 )
 from prunus.models.codec.layers.vector_quantizer import CodeSearch, ResidualQuantizer
-from prunus.runtime.card.card import StateSpec
+from prunus.runtime.card.tensors import StateSpec
 from prunus.runtime.errors import UsageError
 
 DELAY = 4  # frames by which a step's output lags behind its input

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from prunus.models.pose.decode import udp_dark_decode
-from prunus.runtime.card.card import ImagePreprocess
 from prunus.runtime.errors import UsageError
+from prunus.runtime.tasks.pose.card import ImagePreprocess
 
 
 class PoseShape(Protocol):

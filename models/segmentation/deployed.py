@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from prunus.models.segmentation.class_map import CandidateArgMax, worthwhile
 from prunus.models.segmentation.edaformer import LOGIT_STRIDE, EDAFormer, resize_logits
 from prunus.models.segmentation.static import Rewrites, StaticEDAFormer
-from prunus.runtime.card.card import ScenePreprocess
+from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 
 BYTE_CLASSES = 256  # this many class numbers fit into uint8
 

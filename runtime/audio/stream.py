@@ -17,7 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.card.card import ModelCard, StateSpec
+from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.tensors import StateSpec
 from prunus.runtime.errors import TensorError
 from prunus.runtime.tasks.codec.card import CodecPreprocess
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from prunus.runtime.card.card import ModelCard, TensorSpec
+from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.reading import RE_EXPORT
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import ArtifactError, TensorError, nearest
 
 

@@ -16,8 +16,7 @@ _T = TypeVar("_T")
 def build(cls: type[_T], raw: dict[str, Any], path: str) -> _T:
     """Return a dataclass made of parsed JSON.
 
-    Lists become tuples, whole numbers become floats where a float is wanted, and a union of
-    dataclasses is told apart by the field ``kind``.
+    Lists become tuples, and whole numbers become floats where a float is wanted.
 
     Args:
         cls: Dataclass.
@@ -78,13 +77,7 @@ def _tuple(args: tuple[Any, ...], raw: Any, path: str) -> tuple[Any, ...]:
 
 
 def _union(args: tuple[Any, ...], raw: Any, path: str) -> Any:
-    if raw is None and type(None) in args:
+    """Read an optional value; processing parts are read before, by their kind."""
+    if raw is None:
         return None
-    choices = [a for a in args if a is not type(None)]
-    if len(choices) == 1:
-        return _value(choices[0], raw, path)
-    kinds = {next(f.default for f in dataclasses.fields(c) if f.name == "kind"): c for c in choices}
-    kind = raw.get("kind") if isinstance(raw, dict) else None
-    if not isinstance(kind, str) or kind not in kinds:
-        raise ArtifactError(f"{path}.kind is {kind!r}; expected one of {sorted(map(str, kinds))}.")
-    return build(kinds[kind], raw, path)
+    return _value(next(a for a in args if a is not type(None)), raw, path)

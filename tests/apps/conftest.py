@@ -69,13 +69,9 @@ def _write_masks_model(path: Path, decoder: str, **fit) -> Path:
     from onnx import TensorProto, helper, numpy_helper
 
     from prunus.runtime.card.artifact import CARD_KEY
-    from prunus.runtime.card.card import (
-        MaskPostprocess,
-        ModelCard,
-        ScenePreprocess,
-        TensorSpec,
-        Weights,
-    )
+    from prunus.runtime.card.card import ModelCard, Weights
+    from prunus.runtime.card.tensors import TensorSpec
+    from prunus.runtime.tasks.segmentation.card import MaskPostprocess, ScenePreprocess
 
     sure = decoder == "probability"
     shape = (1, 1, 64, 64) if sure else (1, 64, 64)
@@ -151,7 +147,8 @@ def _write_separator(name: Path, offset: float, slope: float, drawing: str) -> P
     """Write a separator whose gain is offset + slope times the brightness of the mouth, 0..1."""
     from onnx import TensorProto, helper
 
-    from prunus.runtime.card.card import ModelCard, TensorSpec, Weights
+    from prunus.runtime.card.card import ModelCard, Weights
+    from prunus.runtime.card.tensors import TensorSpec
     from prunus.runtime.tasks.separation.card import (
         MixturePreprocess,
         MouthPreprocess,

@@ -17,9 +17,9 @@ from prunus.export.verify.check import check_artifact
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
 from prunus.models.segmentation.isr import parse_isr
 from prunus.runtime.card.artifact import read_card
-from prunus.runtime.card.card import ScenePreprocess
 from prunus.runtime.errors import ArtifactError, CheckFailedError, SourceError, UsageError
 from prunus.runtime.session.base import open as open_session
+from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 from prunus.runtime.tasks.segmentation.segmenter import Segmenter
 
 SMALL = {"size": "64x128", "classes": 19, "seed": 1}

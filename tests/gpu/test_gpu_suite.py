@@ -14,16 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prunus.runtime.card.card import (
-    ImagePreprocess,
-    KeypointPostprocess,
-    ModelCard,
-    PrecisionSpec,
-    TensorSpec,
-    Weights,
-)
+from prunus.runtime.card.card import ModelCard, Weights
+from prunus.runtime.card.precision import PrecisionSpec
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import HostError
 from prunus.runtime.session.tensorrt import cuda
+from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
 
 JOINTS, BATCH = 5, 2
 CARD = ModelCard(

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prunus.runtime.card.card import ModelCard, TensorSpec, Weights
+from prunus.runtime.card.card import ModelCard, Weights
+from prunus.runtime.card.tensors import TensorSpec
 
 
 def tiny_card(batch: int = 2, **changes) -> ModelCard:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from prunus.models.codec.layers.vector_quantizer import CodeSearch
 from prunus.models.codec.nsfcodec.nsfcodec import NsfCodec
-from prunus.runtime.card.card import StateSpec
+from prunus.runtime.card.tensors import StateSpec
 
 
 class NsfEncoderStep(nn.Module):

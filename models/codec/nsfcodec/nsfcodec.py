@@ -24,7 +24,7 @@ from prunus.models.codec.layers.source_filter import Source, SourceFilter, pitch
 from prunus.models.codec.layers.speech_features import Autocorrelation, MelLevels
 from prunus.models.codec.layers.vector_quantizer import ResidualQuantizer
 from prunus.models.codec.nsfcodec.pitch_grid import PITCHES, pitch_hertz
-from prunus.runtime.card.card import StateSpec
+from prunus.runtime.card.tensors import StateSpec
 
 ENCODER_DELAY = DECODER_DELAY = 1  # frames
 

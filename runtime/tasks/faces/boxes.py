@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.card.card import ImagePreprocess
 from prunus.runtime.errors import ArtifactError
 from prunus.runtime.protocols import Closable
 from prunus.runtime.tasks.faces.card import FacesPostprocess
+from prunus.runtime.tasks.pose.card import ImagePreprocess
 from prunus.runtime.tasks.pose.crop import check_frame
 from prunus.runtime.tasks.pose.letterbox import letterbox_into
 from prunus.runtime.tasks.pose.similarity import box_iou

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.card.card import ImagePreprocess
 from prunus.runtime.errors import ArtifactError
 from prunus.runtime.protocols import Closable
 from prunus.runtime.tasks.faces.boxes import FaceBox
 from prunus.runtime.tasks.faces.card import FaceMeshPostprocess
+from prunus.runtime.tasks.pose.card import ImagePreprocess
 from prunus.runtime.tasks.pose.crop import check_frame, load_cv2
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.card.card import ImagePreprocess
 from prunus.runtime.errors import MissingDependencyError, TensorError
+from prunus.runtime.tasks.pose.card import ImagePreprocess
 
 Frame = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.card.card import ImagePreprocess, KeypointPostprocess
 from prunus.runtime.errors import ArtifactError, TensorError
 from prunus.runtime.protocols import Closable
+from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
 from prunus.runtime.tasks.pose.crop import CropGeometry, check_boxes, check_frame
 from prunus.runtime.tasks.pose.movenet import rows_to_pixels
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.card.card import ImagePreprocess, PeoplePostprocess
 from prunus.runtime.errors import ArtifactError
 from prunus.runtime.protocols import Closable
+from prunus.runtime.tasks.pose.card import ImagePreprocess, PeoplePostprocess
 from prunus.runtime.tasks.pose.crop import check_frame
 from prunus.runtime.tasks.pose.estimator import Pose
 from prunus.runtime.tasks.pose.letterbox import letterbox_into

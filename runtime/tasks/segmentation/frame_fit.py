@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.card.card import ScenePreprocess
 from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.tasks.pose.crop import Frame, load_cv2
+from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 
 Floats = npt.NDArray[np.float32]
 Size = tuple[int, int]  # height, width

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.audio.windows import window_corners
-from prunus.runtime.card.card import MaskPostprocess, ModelCard, ScenePreprocess
+from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import ArtifactError, TensorError
 from prunus.runtime.protocols import Closable
 from prunus.runtime.tasks.pose.crop import Frame, check_frame, load_cv2
+from prunus.runtime.tasks.segmentation.card import MaskPostprocess, ScenePreprocess
 from prunus.runtime.tasks.segmentation.frame_fit import FrameFit, normalise, resize
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from prunus.apps.cli import doctor as doctor_cmd
-from prunus.apps.cli.inspect import token_picture
+from prunus.runtime.card.tokens import dropped_tokens
 from prunus.apps.common.tables import plain_table
-from prunus.runtime.card.card import TokenPlan
+from prunus.runtime.card.tokens import TokenPlan
 
 
 def test_inspect_tells_card_tensors_and_operators(prunus):
@@ -33,7 +33,7 @@ def test_inspect_refuses_other_files(prunus, tmp_path):
 
 def test_token_picture_shows_each_stretch():
     plan = TokenPlan("L2", (3, 6), (96, 48), 192, 17, "sum", "carry", 500_000_000, 1_000_000_000)
-    lines = token_picture(plan)
+    lines = dropped_tokens(plan)
     bars = [line for line in lines if "|" in line]
     assert [line.count("#") for line in bars] == [40, 20, 10]
     assert "blocks 0-2" in bars[0]
@@ -42,7 +42,7 @@ def test_token_picture_shows_each_stretch():
 
 def test_token_picture_of_a_dense_network():
     plan = TokenPlan("L0", (), (), 192, 17, "sum", "carry", 10**9, 10**9)
-    assert sum("|" in line for line in token_picture(plan)) == 1
+    assert sum("|" in line for line in dropped_tokens(plan)) == 1
 
 
 def test_models_lists_what_ships(prunus):

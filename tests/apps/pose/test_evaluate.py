@@ -10,8 +10,8 @@ import pytest
 from prunus.apps.pose.coco import CocoPeople
 from prunus.apps.pose.evaluate import evaluate_pose_folder
 from prunus.models.pose.skeleton import COCO17, UNIFIED23
-from prunus.runtime.card.card import KeypointPostprocess
 from prunus.runtime.errors import SourceError, UsageError
+from prunus.runtime.tasks.pose.card import KeypointPostprocess
 from prunus.runtime.tasks.pose.estimator import Pose
 
 cv2 = pytest.importorskip("cv2")

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from prunus.apps.segmentation.overlay import Look, MaskPainter
-from prunus.runtime.card.card import MaskPostprocess
 from prunus.runtime.errors import UsageError
+from prunus.runtime.tasks.segmentation.card import MaskPostprocess
 
 RED, GREEN, BLUE = (0, 0, 255), (0, 255, 0), (255, 0, 0)  # BGR
 

@@ -12,13 +12,8 @@ import torch
 from prunus.export.common.pipeline import ExportOptions, export_artifact, run_onnx, without_outputs
 from prunus.export.precision.calibration import crop_samples, load_calibration
 from prunus.runtime.card.artifact import read_card
-from prunus.runtime.card.card import (
-    ImagePreprocess,
-    KeypointPostprocess,
-    ModelCard,
-    TensorSpec,
-    Weights,
-)
+from prunus.runtime.card.card import ModelCard, Weights
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import (
     CheckFailedError,
     HostError,
@@ -26,6 +21,7 @@ from prunus.runtime.errors import (
     SourceError,
     UsageError,
 )
+from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
 
 IMAGE = ImagePreprocess(8, 6, "udp_affine")
 

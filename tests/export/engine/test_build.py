@@ -18,7 +18,9 @@ from prunus.export.engine.build import build_engine, choose_flavour
 from prunus.export.engine.report import half_layer_share, inspected_share
 from prunus.export.engine.worker import BuildJob, PhaseTree
 from prunus.runtime.card.artifact import EngineSidecar, read_card, sha256_of
-from prunus.runtime.card.card import CARD_KEY, ModelCard, PrecisionSpec, TensorSpec, Weights
+from prunus.runtime.card.card import CARD_KEY, ModelCard, Weights
+from prunus.runtime.card.precision import PrecisionSpec
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import (
     ArtifactError,
     CheckFailedError,

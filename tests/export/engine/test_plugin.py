@@ -22,7 +22,8 @@ from prunus.export.engine.build import build_engine, choose_library
 from prunus.export.engine.choice import example_inputs, time_engines
 from prunus.export.engine.worker import BuildJob
 from prunus.runtime.card.artifact import EngineSidecar
-from prunus.runtime.card.card import ModelCard, TensorSpec, Weights
+from prunus.runtime.card.card import ModelCard, Weights
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import ArtifactError, HostError, UsageError
 from prunus.runtime.plugins import library as library_module
 

@@ -12,16 +12,11 @@ from torch import nn
 
 from prunus.export.graph.simplify import simplify
 from prunus.export.graph.trace import trace
-from prunus.runtime.card.card import (
-    CARD_KEY,
-    ImagePreprocess,
-    KeypointPostprocess,
-    ModelCard,
-    PrecisionSpec,
-    TensorSpec,
-    TokenPlan,
-    Weights,
-)
+from prunus.runtime.card.card import CARD_KEY, ModelCard, Weights
+from prunus.runtime.card.precision import PrecisionSpec
+from prunus.runtime.card.tensors import TensorSpec
+from prunus.runtime.card.tokens import TokenPlan
+from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
 
 JOINTS, DIM, HEIGHT, WIDTH, PATCH = 4, 32, 64, 48, 8
 GRID = (HEIGHT // PATCH, WIDTH // PATCH)

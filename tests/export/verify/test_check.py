@@ -33,7 +33,7 @@ def damaged(standin, path: Path, factor: float, **changes) -> Path:
 @pytest.fixture
 def confident(monkeypatch) -> None:
     """Peaks of the stand-in are not probabilities, so its threshold is out of the way."""
-    monkeypatch.setattr("prunus.export.verify.pose_metric.CONFIDENT_SCORE", -1e9)
+    monkeypatch.setattr("prunus.runtime.tasks.pose.metric.CONFIDENT_SCORE", -1e9)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -109,7 +109,7 @@ def test_untrained_weights_are_judged_by_heatmaps(untrained, crops, tmp_path) ->
 
 
 def test_too_few_confident_joints_do_not_pass(trained, crops, monkeypatch) -> None:
-    monkeypatch.setattr("prunus.export.verify.pose_metric.CONFIDENT_SCORE", 1e9)
+    monkeypatch.setattr("prunus.runtime.tasks.pose.metric.CONFIDENT_SCORE", 1e9)
     report = check_artifact(
         trained.path, samples=crop_samples(crops, "test"), reference=trained.module
     )

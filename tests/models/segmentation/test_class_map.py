@@ -7,7 +7,7 @@ from torch.nn import functional
 from prunus.models.segmentation.class_map import CandidateArgMax, worthwhile
 from prunus.models.segmentation.deployed import DeployedSegmentation
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
-from prunus.runtime.card.card import ScenePreprocess
+from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 
 
 def plain(logits, scale=8):

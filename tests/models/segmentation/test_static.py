@@ -8,7 +8,7 @@ from prunus.models.segmentation.deployed import DeployedSegmentation
 from prunus.models.segmentation.edaformer import EDAFormer, EDAFormerConfig, resize_logits
 from prunus.models.segmentation.isr import IsrSetting, parse_isr
 from prunus.models.segmentation.static import LITERAL, Rewrites, StaticEDAFormer
-from prunus.runtime.card.card import ScenePreprocess
+from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 
 ONE_BY_ONE = {
     "early join": Rewrites(True, False, False, False),

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from prunus.export.verify.separation_metric import snr_db
 from prunus.models.separation.channels_first import filter_channels
 from prunus.models.separation.config import dolphin_config
 from prunus.models.separation.deployed import DeployedLips, DeployedVoice, enliven
 from prunus.models.separation.dolphin import build_dolphin
 from prunus.models.separation.lips.layers import TimeConv, distinct_pairs
+from prunus.runtime.tasks.separation.metric import snr_db
 
 
 @pytest.fixture(scope="module")

@@ -8,19 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunus.runtime.card.card import (
-    ImagePreprocess,
-    KeypointPostprocess,
-    ModelCard,
-    PeoplePostprocess,
-    PrecisionSpec,
-    StateSpec,
-    Streaming,
-    TensorSpec,
-    TokenPlan,
-    Weights,
-)
+from prunus.runtime.card.card import ModelCard, Weights
+from prunus.runtime.card.precision import PrecisionSpec
+from prunus.runtime.card.tensors import StateSpec, Streaming, TensorSpec
+from prunus.runtime.card.tokens import TokenPlan
 from prunus.runtime.errors import ArtifactError
+from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess, PeoplePostprocess
 
 FULL = ModelCard(
     task="pose", model="evitpose", variant="tiny", paper="p", licence="Apache-2.0", exporter="e",

@@ -12,7 +12,8 @@ from onnx import helper, numpy_helper
 
 import prunus.runtime as runtime
 from prunus.runtime import host
-from prunus.runtime.card.card import PrecisionSpec, TensorSpec
+from prunus.runtime.card.precision import PrecisionSpec
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import (
     ArtifactError,
     HostError,

@@ -6,7 +6,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from prunus.export.graph.attention.body import INPUTS
 from prunus.export.graph.functions import add_functions, describe_shapes
-from prunus.runtime.card.card import CARD_KEY, ModelCard, PrecisionSpec, TensorSpec, Weights
+from prunus.runtime.card.card import CARD_KEY, ModelCard, Weights
+from prunus.runtime.card.precision import PrecisionSpec
+from prunus.runtime.card.tensors import TensorSpec
 
 B, W, LQ, LK, G, HEADS, DIM = 1, 4, 12, 16, 5, 2, 16
 C, NQ, NK = HEADS * DIM, W * LQ, 40

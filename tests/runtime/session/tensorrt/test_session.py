@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from prunus.runtime.card.artifact import EngineSidecar, sha256_of
-from prunus.runtime.card.card import ModelCard, TensorSpec, Weights
+from prunus.runtime.card.card import ModelCard, Weights
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import (
     ArtifactError,
     HostError,

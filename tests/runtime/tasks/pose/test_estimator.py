@@ -9,14 +9,10 @@ import pytest
 
 import prunus.apps
 from prunus.models import zoo
-from prunus.runtime.card.card import (
-    ImagePreprocess,
-    KeypointPostprocess,
-    ModelCard,
-    TensorSpec,
-    Weights,
-)
+from prunus.runtime.card.card import ModelCard, Weights
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import ArtifactError, TensorError
+from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
 from prunus.runtime.tasks.pose.estimator import PoseEstimator, split_batches
 
 LIGHTNING = zoo.model_path("movenet_lightning")

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prunus.runtime.card.card import ScenePreprocess
 from prunus.runtime.errors import ArtifactError, UsageError
+from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 from prunus.runtime.tasks.segmentation.frame_fit import (
     FrameFit,
     keep_ratio_size,

@@ -3,15 +3,11 @@
 import numpy as np
 import pytest
 
-from prunus.runtime.card.card import (
-    KeypointPostprocess,
-    MaskPostprocess,
-    ModelCard,
-    ScenePreprocess,
-    TensorSpec,
-    Weights,
-)
+from prunus.runtime.card.card import ModelCard, Weights
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import ArtifactError, TensorError, UsageError
+from prunus.runtime.tasks.pose.card import KeypointPostprocess
+from prunus.runtime.tasks.segmentation.card import MaskPostprocess, ScenePreprocess
 from prunus.runtime.tasks.segmentation.segmenter import Segmenter, best_class
 from prunus.runtime.tasks.segmentation.smoothing import MaskSmoothing
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunus.runtime.audio.clock import AudioClock
-from prunus.runtime.card.card import ModelCard, TensorSpec, Weights
+from prunus.runtime.card.card import ModelCard, Weights
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import ArtifactError, TensorError, UsageError
 from prunus.runtime.tasks.faces.mouth_grid import MouthGrid
 from prunus.runtime.tasks.separation.card import (

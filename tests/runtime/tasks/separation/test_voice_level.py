@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from prunus.runtime.card.card import ModelCard, TensorSpec, Weights
+from prunus.runtime.card.card import ModelCard, Weights
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.tasks.separation.card import (
     MixturePreprocess,
     MouthPreprocess,

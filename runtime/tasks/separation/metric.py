@@ -19,9 +19,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from prunus.export.verify.budgets import Limit
-from prunus.export.verify.metrics import Array, Measurement, Outputs
 from prunus.runtime.card.card import ModelCard
+from prunus.runtime.tasks.limits import Limit
+from prunus.runtime.tasks.metrics import Array, Measurement, Outputs
 from prunus.runtime.tasks.separation.card import SeparatorPostprocess
 
 TYPICAL_SI_SDR_DB = 16.0

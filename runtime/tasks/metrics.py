@@ -7,18 +7,17 @@ task brings a `TaskMetric`; raw and relative differences are reported beside it,
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from prunus.export.verify.budgets import Limit
 from prunus.runtime.card.card import ModelCard
-from prunus.runtime.errors import CheckFailedError, UsageError
+from prunus.runtime.errors import CheckFailedError
+from prunus.runtime.tasks.limits import Limit
+from prunus.runtime.tasks.registry import task_named
 
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
@@ -109,6 +108,20 @@ def peak(gap: Array) -> float:
     return float(gap.max()) if gap.size else 0.0
 
 
+def relative_rms(expected: Array, got: Array) -> float:
+    """Return the root mean square difference as a share of that of the reference.
+
+    It sees what a comparison of ranks or of the best class does not: numbers that are all halved
+    differ by 0.5. A reference of zeros has no scale; then any difference at all is infinite.
+    """
+    wide = expected.astype(np.float64)
+    gap = float(np.sqrt(np.square(got.astype(np.float64) - wide).mean())) if wide.size else 0.0
+    scale = float(np.sqrt(np.square(wide).mean())) if wide.size else 0.0
+    if gap == 0.0:
+        return 0.0
+    return gap / scale if scale > 0.0 else float("inf")
+
+
 def non_finite(outputs: Outputs, owner: str) -> tuple[str, ...]:
     """Return one sentence per output that holds NaN or Inf, naming the first sample.
 
@@ -131,23 +144,6 @@ def non_finite(outputs: Outputs, owner: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-# Task on the card -> module and class of its metric, imported when the task is judged.
-METRICS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "codec": ("prunus.export.verify.codec_metric", "CodecMetric"),
-        "pose": ("prunus.export.verify.pose_metric", "PoseMetric"),
-        "separation": ("prunus.export.verify.separation_metric", "SeparationMetric"),
-        "segmentation": ("prunus.export.verify.segmentation_metric", "SegmentationMetric"),
-    }
-)
-
-
 def metric_for(card: ModelCard) -> TaskMetric:
-    """Return the metric of the card's task; raises UsageError when there is none yet."""
-    if card.task not in METRICS:
-        raise UsageError(
-            f"No metric compares models of task '{card.task}'.",
-            f"Tasks with a metric: {', '.join(sorted(METRICS))}.",
-        )
-    module, name = METRICS[card.task]
-    return cast(TaskMetric, getattr(importlib.import_module(module), name)())
+    """Return the metric of the card's task; raises ArtifactError when it has none."""
+    return task_named(card.task).judge()

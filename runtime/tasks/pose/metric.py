@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 
-from prunus.export.verify.budgets import POSE_HEATMAPS, POSE_PIXELS, Limit
-from prunus.export.verify.metrics import Array, Measurement, Outputs, peak, span
-from prunus.runtime.card.card import KeypointPostprocess, ModelCard
+from prunus.runtime.card.card import ModelCard
+from prunus.runtime.tasks.limits import Limit
+from prunus.runtime.tasks.metrics import Array, Measurement, Outputs, peak, relative_rms, span
+from prunus.runtime.tasks.pose.card import KeypointPostprocess
+
+# Difference of the scores as a share of the scores: users draw and drop joints by them.
+_SCORES = "score_rms_relative"
+
+# Fewer confident joints than this say nothing about a percentile, so the check refuses to pass.
+_ENOUGH_JOINTS = Limit("judged_joints", 10, "at least")
+
+# Pixels of the network's input (192 x 256), over joints whose reference score is confident.
+POSE_PIXELS: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
+    {
+        "fp32": (Limit("max_px", 0.01), _ENOUGH_JOINTS, Limit(_SCORES, 1e-3)),
+        "fp16": (Limit("mean_px", 0.1), Limit("p99_px", 0.5), _ENOUGH_JOINTS, Limit(_SCORES, 0.02)),
+        "int8": (Limit("mean_px", 0.5), _ENOUGH_JOINTS, Limit(_SCORES, 0.1)),
+    }
+)
+
+# An untrained network has flat heatmaps whose arg-max means nothing: the maps are judged instead,
+# by the largest (fp32) and the root mean square difference as shares of the reference's range.
+POSE_HEATMAPS: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
+    {
+        "fp32": (Limit("heatmap_max_relative", 1e-4),),
+        "fp16": (Limit("heatmap_rms_relative", 1e-2),),
+        "int8": (Limit("heatmap_rms_relative", 1e-1),),
+    }
+)
 
 HEATMAPS = "heatmaps"
+_HEATMAP_STRIDE = 4  # input pixels per cell
 CONFIDENT_SCORE = 0.2  # the score above which ViTPose counts a joint when it scores a person again
 
 
@@ -24,14 +54,17 @@ class PoseMetric:
             judged = expected[..., 2] >= CONFIDENT_SCORE
         values = {"judged_joints": float(judged.sum()), **_distances(distance[judged])}
         values["score_max"] = peak(np.abs(got[..., 2] - expected[..., 2]))
+        values[_SCORES] = relative_rms(expected[..., 2], got[..., 2])
         if HEATMAPS in reference and HEATMAPS in suspect:
             values |= _heatmap_errors(reference[HEATMAPS], suspect[HEATMAPS])
         return Measurement(values, self._notes(distance, judged, expected, card))
 
     def limits(self, card: ModelCard, precision: str) -> tuple[Limit, ...]:
         """Return pixel limits, or heatmap limits for a heatmap network with random weights."""
-        table = POSE_PIXELS if judges_pixels(card) else POSE_HEATMAPS
-        return table[precision]
+        if not judges_pixels(card):
+            return POSE_HEATMAPS[precision]
+        shown = HEATMAPS in {output.name for output in card.outputs}
+        return (*POSE_PIXELS[precision], *(POSE_HEATMAPS[precision] if shown else ()))
 
     @staticmethod
     def _notes(distance: Array, judged: Array, expected: Array, card: ModelCard) -> tuple[str, ...]:
@@ -93,3 +126,12 @@ def _heatmap_errors(expected: Array, got: Array) -> dict[str, float]:
         "heatmap_max_relative": peak(np.abs(gap)) / width,
         "heatmap_rms_relative": float(np.sqrt((gap**2).mean())) / width,
     }
+
+
+def hidden_scores(card: ModelCard) -> tuple[str, tuple[int, ...]] | None:
+    """Return name and shape of the heatmaps that judge random weights, if the file hides them."""
+    if judges_pixels(card) or HEATMAPS in {output.name for output in card.outputs}:
+        return None
+    batch, height, width = card.inputs[0].shape[:3]
+    joints = card.outputs[0].shape[1]
+    return HEATMAPS, (batch, joints, height // _HEATMAP_STRIDE, width // _HEATMAP_STRIDE)

@@ -13,9 +13,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from prunus.export.verify.budgets import Limit
-from prunus.export.verify.metrics import Array, Measurement, Outputs
 from prunus.runtime.card.card import ModelCard
+from prunus.runtime.tasks.limits import Limit
+from prunus.runtime.tasks.metrics import Array, Measurement, Outputs
 
 _STATE = "_next"
 _CODES = "codes_equal_percent"

@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 
-from prunus.export.verify.budgets import SEGMENTATION_LOGITS, SEGMENTATION_PIXELS, Limit
-from prunus.export.verify.metrics import Array, Measurement, Outputs, peak, span
-from prunus.runtime.card.card import MaskPostprocess, ModelCard
+from prunus.runtime.card.card import ModelCard
+from prunus.runtime.tasks.limits import Limit
+from prunus.runtime.tasks.metrics import Array, Measurement, Outputs, peak, relative_rms, span
+from prunus.runtime.tasks.segmentation.card import MaskPostprocess
+
+_SCORES = "score_rms_relative"
+
+# Share of pixels that keep their class.
+SEGMENTATION_PIXELS: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
+    {
+        "fp32": (Limit("pixels_equal", 0.9999, "at least"),),
+        "fp16": (Limit("pixels_equal", 0.995, "at least"),),
+        "int8": (Limit("pixels_equal", 0.985, "at least"),),
+    }
+)
+
+# With random weights the best class is often a near tie: how many pixels change then tells more
+# about the dice than about the format, so int8 is judged by logits, as shares of their range.
+SEGMENTATION_LOGITS: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
+    {
+        "fp32": (Limit("logit_max_relative", 1e-4), *SEGMENTATION_PIXELS["fp32"]),
+        "fp16": (Limit("logit_rms_relative", 1e-2), *SEGMENTATION_PIXELS["fp16"]),
+        "int8": (Limit("logit_rms_relative", 1e-1),),
+    }
+)
+
+# Logits and probabilities that a file gives beside or instead of classes: users set thresholds on
+# them, which the best class says nothing about.
+SEGMENTATION_SCORES: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
+    {
+        "fp32": (Limit(_SCORES, 1e-3),),
+        "fp16": (Limit(_SCORES, 0.02),),
+        "int8": (Limit(_SCORES, 0.15),),
+    }
+)
 
 LOGITS = "logits"
+_LOGIT_STRIDE = 8  # input pixels per cell
 
 
 class SegmentationMetric:
@@ -26,6 +62,7 @@ class SegmentationMetric:
         scores = [n for n, v in reference.items() if v.dtype.kind == "f" and n in suspect]
         if scores:
             values |= _errors(reference[scores[-1]], suspect[scores[-1]])
+            values[_SCORES] = max(relative_rms(reference[n], suspect[n]) for n in scores)
         worst = int(np.argmin(equal.reshape(len(equal), -1).mean(axis=1)))
         share = 1 - float(equal[worst].mean())
         notes = [f"Worst: sample {worst}, {100 * share:.3g} % of its pixels differ."]
@@ -35,7 +72,10 @@ class SegmentationMetric:
 
     def limits(self, card: ModelCard, precision: str) -> tuple[Limit, ...]:
         """Return pixel limits; for random weights with limits on the logits."""
-        return (SEGMENTATION_PIXELS if card.weights.trained else SEGMENTATION_LOGITS)[precision]
+        if not card.weights.trained:
+            return SEGMENTATION_LOGITS[precision]
+        shown = any(output.dtype.startswith("float") for output in card.outputs)
+        return (*SEGMENTATION_PIXELS[precision], *(SEGMENTATION_SCORES[precision] if shown else ()))
 
 
 def class_maps(outputs: Outputs, card: ModelCard) -> Array:
@@ -66,3 +106,13 @@ def _errors(expected: Array, got: Array) -> dict[str, float]:
         "logit_max_relative": peak(np.abs(gap)) / width,
         "logit_rms_relative": float(np.sqrt((gap**2).mean())) / width,
     }
+
+
+def hidden_scores(card: ModelCard) -> tuple[str, tuple[int, ...]] | None:
+    """Return name and shape of the logits that judge random weights, if the file hides them."""
+    post = card.postprocess
+    if not isinstance(post, MaskPostprocess) or post.decoder != "class_ids" or card.weights.trained:
+        return None
+    batch, height, width = card.inputs[0].shape[:3]
+    rows, columns = -(-height // _LOGIT_STRIDE), -(-width // _LOGIT_STRIDE)
+    return LOGITS, (batch, len(post.classes), rows, columns)

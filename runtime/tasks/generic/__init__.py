@@ -1,0 +1,1 @@
+"""Any network: tensors in, tensors out."""

@@ -1,0 +1,81 @@
+"""What a card says about people: how a crop is made, how joints and people are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePreprocess:
+    """How a person or a frame becomes the input image.
+
+    Attributes:
+        kind: Discriminator in JSON.
+        height: Input height in pixels.
+        width: Input width in pixels.
+        fit: ``udp_affine`` (box -> crop, unbiased data processing, arXiv 1911.07524),
+            ``letterbox`` (keep aspect, pad bottom/right) or ``stretch``.
+        colour: Channel order that the graph expects.
+        box_padding: Factor by which a person box grows before it is cropped.
+        mean: Per channel mean on the 0..255 scale.
+        std: Per channel standard deviation on the 0..255 scale.
+        normalised_in_graph: True when the graph takes raw 0..255 pixels and normalises itself.
+        pad_value: Value outside the picture, 0..255.
+    """
+
+    height: int
+    width: int
+    fit: Literal["udp_affine", "letterbox", "stretch"]
+    colour: Literal["rgb", "bgr"] = "rgb"
+    box_padding: float = 1.25
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    normalised_in_graph: bool = True
+    pad_value: int = 0
+    kind: Literal["image"] = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class KeypointPostprocess:
+    """How the outputs become joints of one person.
+
+    Attributes:
+        kind: Discriminator in JSON.
+        decoder: ``udp_dark`` (sub-pixel heatmap decoding inside the graph), ``regression``,
+            or ``movenet`` (rows of y, x, score in 0..1).
+        skeleton: Name of the joint set.
+        joints: Joint names in output order.
+        limbs: Index pairs to draw.
+        flip_pairs: Index pairs that swap when the picture is mirrored.
+        sigmas: COCO OKS constants per joint (doubled standard deviation convention of pycocotools).
+    """
+
+    decoder: Literal["udp_dark", "regression", "movenet"]
+    skeleton: str
+    joints: tuple[str, ...]
+    limbs: tuple[tuple[int, int], ...]
+    flip_pairs: tuple[tuple[int, int], ...]
+    sigmas: tuple[float, ...]
+    kind: Literal["keypoints"] = "keypoints"
+
+
+@dataclass(frozen=True, slots=True)
+class PeoplePostprocess:
+    """How the dense heads of a multi-person detector become people.
+
+    Attributes:
+        kind: Discriminator in JSON.
+        decoder: ``movenet_multipose`` (centre, regression, heatmap and offset heads).
+        stride: Pixels of the input per cell of the heads.
+        maximum_people: At most this many people come out of one frame.
+        skeleton: Name of the joint set.
+        joints: Joint names in output order.
+    """
+
+    decoder: Literal["movenet_multipose"]
+    stride: int
+    maximum_people: int
+    skeleton: str
+    joints: tuple[str, ...]
+    kind: Literal["people"] = "people"
