@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 from prunus.apps.cli import doctor as doctor_cmd
-from prunus.runtime.card.tokens import dropped_tokens
 from prunus.apps.common.tables import plain_table
-from prunus.runtime.card.tokens import TokenPlan
+from prunus.runtime.card.tokens import TokenPlan, dropped_tokens
 
 
 def test_inspect_tells_card_tensors_and_operators(prunus):

@@ -1,0 +1,212 @@
+"""Open a model by its name and predict: one call for every task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.results import MaskResult, PoseResult, SpeechResult, TensorResult
+from prunus.runtime.errors import ArtifactError, UsageError
+from prunus.runtime.protocols import Closable
+from prunus.runtime.tasks.registry import task_named
+
+if TYPE_CHECKING:
+    from prunus.runtime.session.base import BackendOptions
+
+Result = PoseResult | MaskResult | SpeechResult | TensorResult
+Array = npt.NDArray[Any]
+
+# What a task's name opens: the best of what ships, by the accuracies in the README's table.
+DEFAULTS = {
+    "pose": "movenet_lightning",
+    "people": "movenet_multipose",
+    "segmentation": "selfie",
+    "codec": "nsfcodec",
+}
+FINDER = "movenet_multipose"
+
+
+class Predictor(Closable):
+    """A loaded model: call it on one input, or `predict` on one, a list or an iterator.
+
+    Attributes:
+        name: What was opened.
+        estimator: The task object underneath, for everything that this class does not do.
+    """
+
+    def __init__(
+        self, name: str, estimator: Any, answer: Callable[[Any], Result], parts: tuple[Any, ...]
+    ) -> None:
+        self.name, self.estimator = name, estimator
+        self._answer, self._parts = answer, parts
+
+    def __call__(self, data: Any) -> Result:
+        """Return the result of one input.
+
+        Args:
+            data: A picture uint8 (height, width, 3) BGR; mono sound float32 (samples,) in [-1, 1]
+                at the codec's rate; for other networks a mapping of arrays by input name.
+
+        Raises:
+            TensorError: a shape, dtype or value does not fit.
+        """
+        return self._answer(data)
+
+    @overload
+    def predict(self, data: Array) -> Result: ...
+    @overload
+    def predict(self, data: dict[str, Array]) -> Result: ...
+    @overload
+    def predict(self, data: list[Any]) -> list[Result]: ...
+    @overload
+    def predict(self, data: Iterable[Any]) -> Iterator[Result]: ...
+    def predict(self, data: Any) -> Any:
+        """Return a result for one input, a list for a list, and an iterator for an iterator."""
+        if isinstance(data, np.ndarray | dict):
+            return self(data)
+        if isinstance(data, list | tuple):
+            return [self(one) for one in data]
+        return (self(one) for one in data)
+
+    def close(self) -> None:
+        """Free the models."""
+        for part in self._parts:
+            part.close()
+
+
+def load(
+    model: str | Path,
+    *,
+    backend: str = "auto",
+    threads: int | None = None,
+    device: str = "cpu",
+    options: BackendOptions | None = None,
+    finder: str | Path | None = FINDER,
+) -> Predictor:
+    """Open a model by path, by the name that ``prunus models`` lists, or by the name of its task.
+
+    Args:
+        model: A file; a shipped name such as ``movenet_lightning``; or ``pose``, ``people``,
+            ``segmentation`` or ``codec`` for the best that ships.
+        backend: See `prunus.open`.
+        threads: CPU threads, None for all usable CPUs.
+        device: See `prunus.open`.
+        options: Switches of the back end.
+        finder: Model that finds the people whose joints a pose network estimates; None: the whole
+            picture is one person.
+
+    Returns:
+        The model; close it, or use it in a `with` statement.
+
+    Raises:
+        ArtifactError: no such model, or one that nothing reads.
+        UsageError: the model is one of several that belong together, such as a separator's.
+
+    Example:
+        >>> with prunus.load("segmentation") as segment:  # doctest: +SKIP
+        ...     shares = segment(frame).to_dict()["shares"]
+    """
+    from prunus.apps.common.model_files import codec_name, find_model
+    from prunus.runtime.card.artifact import read_card
+
+    choices = {"backend": backend, "threads": threads, "device": device, "options": options}
+    name = DEFAULTS.get(str(model), str(model))
+    if (codec := codec_name(name)) != name or Path(f"{name}-encoder.onnx").is_file():
+        return _codec(name, codec, choices)
+    path = find_model(name)
+    card = read_card(path)
+    kind = card.postprocess.kind if card.postprocess is not None else ""
+    if kind == "codes":
+        return _codec(name, str(path), choices)
+    if kind not in _MAKERS:
+        if kind and kind not in _TENSORS:
+            raise UsageError(
+                f"{card.name} is one part of a {task_named(card.task).label} model.",
+                "Open both parts: prunus.runtime.tasks.separation.separator.SpeechSeparator.open",
+            )
+        return _tensors(name, path, choices)
+    return _MAKERS[kind](name, path, choices, finder)
+
+
+def _codec(name: str, files: str, choices: dict[str, Any]) -> Predictor:
+    codec = task_named("codec").estimator("codes").open(files, **choices)
+    rate, bits = codec.format.sample_rate_hz, codec.format.bits_per_second
+
+    def answer(sound: Any) -> SpeechResult:
+        speech = codec.encode(sound)
+        return SpeechResult(speech, codec.decode(speech), rate, bits)
+
+    return Predictor(name, codec, answer, (codec,))
+
+
+def _tensors(name: str, path: Path, choices: dict[str, Any]) -> Predictor:
+    from prunus.runtime.session.base import open as open_session
+
+    session = open_session(path, **choices)
+    return Predictor(
+        name,
+        session,
+        lambda inputs: TensorResult({k: np.array(v) for k, v in session.run(inputs).items()}),
+        (session,),
+    )
+
+
+def _segmenter(
+    name: str, path: Path, choices: dict[str, Any], finder: str | Path | None
+) -> Predictor:
+    segmenter = task_named("segmentation").estimator("mask").open(path, **choices)
+    return Predictor(
+        name,
+        segmenter,
+        lambda picture: MaskResult(segmenter(picture), segmenter.postprocess),
+        (segmenter,),
+    )
+
+
+def _people(name: str, path: Path, choices: dict[str, Any], finder: str | Path | None) -> Predictor:
+    find = task_named("detection").estimator("people").open(
+        path, choices["backend"], choices["threads"]
+    )  # fmt: skip
+    joints = find.session.card.postprocess.joints
+    return Predictor(name, find, lambda picture: PoseResult(tuple(find(picture)), joints), (find,))
+
+
+def _pose(name: str, path: Path, choices: dict[str, Any], finder: str | Path | None) -> Predictor:
+    from prunus.apps.common.model_files import find_model
+
+    estimator = task_named("pose").estimator("keypoints").open(path, **choices)
+    post = estimator.postprocess
+    if finder is None:
+
+        def whole(picture: Any) -> PoseResult:
+            box = np.array([[0, 0, picture.shape[1], picture.shape[0]]], np.float32)
+            return PoseResult(tuple(estimator(picture, box)), post.joints, post)
+
+        return Predictor(name, estimator, whole, (estimator,))
+    try:
+        where = find_model(str(finder))
+        find = task_named("detection").estimator("people").open(
+            where, choices["backend"], choices["threads"]
+        )  # fmt: skip
+    except ArtifactError as error:
+        estimator.close()
+        raise ArtifactError(f"The finder: {error.message}", error.hint) from None
+
+    def answer(picture: Any) -> PoseResult:
+        boxes = [person.box for person in find(picture)]
+        people = estimator(picture, np.array(boxes, np.float32).reshape(-1, 4))
+        return PoseResult(tuple(people), post.joints, post)
+
+    return Predictor(name, estimator, answer, (estimator, find))
+
+
+_MAKERS: dict[str, Callable[[str, Path, dict[str, Any], str | Path | None], Predictor]] = {
+    "keypoints": _pose,
+    "mask": _segmenter,
+    "people": _people,
+}
+_TENSORS = ("faces", "face_mesh")

@@ -1,0 +1,121 @@
+"""`prunus.load`: any model by name, path or task; one input, a list, an iterator; typed answers."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import prunus
+from prunus.api import DEFAULTS
+from prunus.apps.common.media import PORTRAIT
+from prunus.apps.common.model_files import find_model
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return cv2.imread(str(PORTRAIT))
+
+
+@pytest.fixture(scope="module")
+def pose():
+    with prunus.load("pose") as opened:
+        yield opened
+
+
+def test_import_is_light() -> None:
+    code = "import sys, prunus; print(prunus.__version__, 'numpy' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == [prunus.__version__, "False"]
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        _ = prunus.laod
+    assert all(getattr(prunus, name) is not None for name in prunus.__all__)
+
+
+def test_the_portrait_has_one_person_with_a_face(pose, picture) -> None:
+    [person] = pose(picture).to_dict()["people"]
+    x, y, score = person["joints"]["nose"]
+    x0, y0, x1, y1 = person["box"]
+    assert x0 < x < x1 and y0 < y < y1 and score > 0.3
+    assert person["joints"]["left_eye"][0] > person["joints"]["right_eye"][0]
+
+
+def test_one_a_list_and_an_iterator_agree(pose, picture) -> None:
+    one = pose.predict(picture).to_json()
+    assert [r.to_json() for r in pose.predict([picture, picture])] == [one, one]
+    lazy = pose.predict(iter([picture]))
+    assert next(lazy).to_json() == one
+    assert json.loads(one)["people"]
+
+
+def test_a_plot_leaves_the_picture_alone(pose, picture) -> None:
+    before = picture.copy()
+    drawn = pose(picture).plot(picture)
+    assert (picture == before).all() and (drawn != picture).any()
+
+
+def test_shares_of_a_mask_add_up(picture) -> None:
+    with prunus.load("segmentation") as segment:
+        result = segment(picture)
+    shares = result.to_dict()["shares"]
+    assert sum(shares.values()) == pytest.approx(1) and shares["person"] > 0.3
+    assert result.plot(picture).shape == picture.shape
+
+
+def test_a_path_opens_what_its_name_opens(pose, picture) -> None:
+    with prunus.load(find_model(DEFAULTS["pose"])) as by_path:
+        assert by_path(picture).to_json() == pose(picture).to_json()
+    with prunus.load(DEFAULTS["pose"], finder=None) as whole:
+        assert len(whole(picture).people) == 1
+
+
+def test_codes_come_back_as_sound() -> None:
+    sound = 0.1 * np.sin(np.arange(16000, dtype=np.float32) * 0.1)
+    with prunus.load("codec") as codec:
+        result = codec(sound.astype(np.float32))
+    told = result.to_dict()
+    assert len(result.sound) == told["samples"] == 16000
+    assert told["bits_per_second"] == pytest.approx(1900, rel=0.05)
+
+
+def test_a_network_without_a_reader_gives_tensors() -> None:
+    with prunus.load("blazeface_full") as face:
+        card = face.estimator.card
+        feed = {s.name: np.zeros(s.shape, s.dtype) for s in card.inputs}
+        assert set(face(feed).tensors) == {o.name for o in card.outputs}
+
+
+def test_unknown_names_and_halves_are_named() -> None:
+    with pytest.raises(prunus.PrunusError, match="no shipped model 'posse'"):
+        prunus.load("posse")
+    with pytest.raises(prunus.PrunusError, match="one part of a speech separation model"):
+        prunus.load("dolphin_nano_lips")
+    with pytest.raises(prunus.PrunusError, match="The finder"):
+        prunus.load("pose", finder="nobody")
+
+
+def test_supervision_gets_its_arrays(pose, picture, monkeypatch) -> None:
+    fake = types.ModuleType("supervision")
+    fake.KeyPoints = dict
+    monkeypatch.setitem(sys.modules, "supervision", fake)
+    result = pose(picture)
+    given = result.to_supervision()
+    assert given["xy"].shape == (1, 17, 2) and given["confidence"].shape == (1, 17)
+    np.testing.assert_array_equal(given["xy"][0], result.people[0].keypoints[:, :2])
+
+
+def test_the_readme_example_runs(tmp_path, capsys, monkeypatch) -> None:
+    code = re.search(r"```python\n(.*?)```", README.read_text(), re.S).group(1)
+    shutil.copy(PORTRAIT, tmp_path / "street.jpg")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    assert len(json.loads(capsys.readouterr().out)["people"]) == 1
+    assert (tmp_path / "street-pose.jpg").stat().st_size > 10_000
