@@ -122,7 +122,7 @@ def build_graphs(
             encoder,
             (sound_tensor("audio", step * hop),),
             (code_tensor(stream, step),),
-            CodecPreprocess(rate, hop, step),
+            CodecPreprocess(rate, hop, step, resampler="torchaudio"),
             encoder.states(),
             DELAY,
         ),
@@ -131,7 +131,9 @@ def build_graphs(
             WavTokenizerDecoder(network),
             (code_tensor(stream, window), valid),
             (sound_tensor("audio", window * hop),),
-            CodecPreprocess(rate, hop, window, left, right, fade=hop if right else 0),
+            CodecPreprocess(
+                rate, hop, window, left, right, fade=hop if right else 0, resampler="torchaudio"
+            ),
         ),
     ]
 

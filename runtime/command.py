@@ -286,6 +286,7 @@ _EXTRAS = {
     "faster_coco_eval": "eval",
     "soundfile": "audio",
     "sounddevice": "audio",
+    "soxr": "audio",
     "av": "clips",
     "pesq": "eval-audio",
     "pystoi": "eval-audio",

@@ -5,6 +5,7 @@ Memory does not grow with the length of the file: sound goes through in blocks.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from prunus.apps.common.model_files import codec_name
 from prunus.apps.io.sinks.sound import Trimmer
 from prunus.runtime.audio.files import STDIO, SoundReader, write_wav, write_wav_stream
 from prunus.runtime.audio.pcodec import PcodecReader, PcodecWriter
-from prunus.runtime.audio.resample import Resampler
+from prunus.runtime.audio.resample import Formula, Resampler
 from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.errors import SourceError, UsageError
 from prunus.runtime.progress import Progress, Silent
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 Audio = npt.NDArray[np.float32]
 _FULL_SCALE = 0.9999  # what a converter that was driven too hard gives, rounding included
+_ABOVE = 1.0001  # float files go further: what lies above was not clipped
 _CLIPPED_RUN = 3  # so many such samples in a row are clipping, not a peak
 
 
@@ -79,25 +81,29 @@ class Listener:
         source: What comes in.
         to_hz: Rate of the codec.
         strict: Refuse what would otherwise be changed with a notice.
+        formula: Of the resampler.
 
     Raises:
         UsageError: the source is not what the codec takes, and `strict` is set.
     """
 
-    def __init__(self, source: SoundSource, to_hz: int, *, strict: bool) -> None:
+    def __init__(
+        self, source: SoundSource, to_hz: int, *, strict: bool, formula: Formula = "soxr"
+    ) -> None:
         self.strict = strict
         self._notes: list[str] = []
         self._bad = self._clipped = self._run = 0
-        from_hz = source.sample_rate_hz
+        self._peak, self._cut = 0.0, False
+        from_hz = self._from_hz = source.sample_rate_hz
         if from_hz != to_hz:
             self.note(f"resampled from {from_hz} to {to_hz} Hz")
         if source.channels > 1:
             self.note(f"averaged over {source.channels} channels")
         if source.disguised:
             self.note(f"read as {source.disguised}, which it is, not WAV")
-        if source.ends_early:
-            self.note(f"taken without its end: {source.ends_early}")
-        self._resampler = Resampler(from_hz, to_hz)
+        self._source = source
+        self._note_end()
+        self._resampler = Resampler(from_hz, to_hz, formula)
 
     def note(self, text: str) -> None:
         """Remember a change; with `strict`, refuse it."""
@@ -107,6 +113,11 @@ class Listener:
             )
         self._notes.append(text)
 
+    @property
+    def delay(self) -> float:
+        """Seconds of sound that the resampler holds back."""
+        return self._resampler.delay / self._from_hz
+
     def take(self, block: Audio) -> Audio:
         """Return the block as the codec takes it; raises UsageError for NaN under `strict`."""
         finite = np.isfinite(block)
@@ -115,11 +126,14 @@ class Listener:
                 raise UsageError("The sound holds NaN or infinity.", "Leave out --strict.")
             self._bad += int((~finite).sum())
             block = np.where(finite, block, np.float32(0.0))
-        self._count_clipping(np.abs(block) >= _FULL_SCALE)
+        self._judge_peaks(np.abs(block))
         return self._resampler.push(block)
 
     def rest(self) -> Audio:
-        """Return what the resampler still holds."""
+        """Return what the resampler still holds; raises UsageError for a cut end under `strict`."""
+        self._note_end()
+        if self._source.cancels:
+            self.note("averaged to silence: each channel is the other one negated")
         return self._resampler.flush()
 
     def notes(self) -> tuple[str, ...]:
@@ -127,11 +141,24 @@ class Listener:
         found = list(self._notes)
         if self._bad:
             found.append(f"replaced {self._bad} samples that were not finite by silence")
+        if self._peak > _ABOVE:
+            decibels = 20.0 * math.log10(self._peak)
+            found.append(
+                f"peaks are up to {decibels:.1f} dB above full scale, not clipped; coded as is"
+            )
         if self._clipped:
             found.append(f"{self._clipped} samples are clipped at full scale; coded as they are")
         return tuple(found)
 
-    def _count_clipping(self, full: npt.NDArray[np.bool_]) -> None:
+    def _note_end(self) -> None:
+        """Say once that the end is missing: many formats show it at the end only."""
+        if self._source.ends_early and not self._cut:
+            self._cut = True
+            self.note(f"taken without its end: {self._source.ends_early}")
+
+    def _judge_peaks(self, level: Audio) -> None:
+        self._peak = max(self._peak, float(level.max(initial=0.0)))
+        full = (level >= _FULL_SCALE) & (level <= _ABOVE)
         if not full.any():
             self._run = 0
             return
@@ -171,7 +198,7 @@ def encode_file(
     with ExitStack() as stack:
         reader = stack.enter_context(SoundReader(source))
         rate = codec.format.sample_rate_hz
-        listener = Listener(reader, rate, strict=strict)
+        listener = Listener(reader, rate, strict=strict, formula=codec.format.resampler)
         done = _Counter(reader, steps)
         blocks = _prepared(done.blocks(), listener)
         beginning, voice = _voice(codec, blocks)

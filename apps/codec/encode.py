@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,7 +21,6 @@ class Encoding:
 
     Attributes:
         voice: Voice vector, None before it is known and for codecs without one.
-        delay: Samples by which codes lag behind whole blocks.
 
     Args:
         codec: With its encoder, and its speaker encoder where it has one.
@@ -33,7 +34,10 @@ class Encoding:
     def __init__(self, codec: SpeechCodec, source: SoundSource, *, strict: bool) -> None:
         self.voice: npt.NDArray[np.float32] | None = None
         self._codec = codec
-        self._listener = Listener(source, codec.format.sample_rate_hz, strict=strict)
+        form = codec.format
+        self._listener = Listener(
+            source, form.sample_rate_hz, strict=strict, formula=form.resampler
+        )
         self._stream: StreamEncoder = codec.encoder(eager=source.live)
         self._held: list[Audio] = []
         self._wanted = 0
@@ -43,7 +47,12 @@ class Encoding:
                                  "Keep its files together.")  # fmt: skip
             self._wanted = codec.sessions["speaker"].card.inputs[0].shape[1]
         self._frames = 0
-        self.delay = self._stream.delay
+
+    @property
+    def delay(self) -> int:
+        """Samples by which codes lag behind whole blocks, those in the resampler included."""
+        waiting = self._listener.delay * self._codec.format.sample_rate_hz
+        return self._stream.delay + math.ceil(waiting)
 
     @property
     def samples(self) -> int:

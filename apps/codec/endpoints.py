@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from prunus.apps.io.sound.udp import UdpReceiver, UdpSender, parse_address
+from prunus.apps.io.sound.udp import UdpReceiver, UdpSender, packet_key, parse_address
 from prunus.apps.live.loop import check_outputs
 from prunus.runtime.audio.files import STDIO, SoundReader
 from prunus.runtime.audio.packets import Group, Packetizer, Receiver
@@ -55,7 +55,11 @@ class SoundSource(Protocol):
 
     @property
     def ends_early(self) -> str:
-        """What a file that was cut off promises and holds, else empty."""
+        """What a file that was cut off promises and holds, else empty; true at its end."""
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the channels read so far are each other's negative."""
 
     def blocks(self, size: int) -> Iterator[Audio]:
         """Yield mono float32 blocks of at most `size` samples."""
@@ -168,7 +172,7 @@ def open_sound_source(uri: str, wanted_hz: int, block_seconds: float) -> SoundSo
 class SyntheticVoice:
     """Voice-like sound, made as it is asked for: pitch that moves, three formants, pauses."""
 
-    live, channels, disguised, ends_early = False, 1, "", ""
+    live, channels, disguised, ends_early, cancels = False, 1, "", "", False
 
     def __init__(self, seconds: str, sample_rate_hz: int) -> None:
         try:
@@ -226,7 +230,7 @@ def open_code_sink(  # noqa: PLR0917
     """
     if uri.startswith("udp:"):
         address = parse_address(uri.removeprefix("udp:"), listen=False)
-        sink = _UdpSink(address, form, packet_frames, options.redundancy, pace)
+        sink = _UdpSink(address, form, packet_frames, options, pace)
         stack.callback(sink.close)
         return sink
     return _FileSink(stack.enter_context(atomic_path(uri)), form, stack)
@@ -236,11 +240,11 @@ class _UdpSource:
     live = True
 
     def __init__(self, address: str, form: CodecFormat, options: CodecOptions) -> None:
-        self._receiver = Receiver(form, options.jitter)
+        place = parse_address(address, listen=True)
+        self._receiver = Receiver(form, options.jitter, packet_key(options.key, place[0]))
         self._udp = UdpReceiver(
-            parse_address(address, listen=True), self._receiver,
-            loss=options.loss_percent / 100.0, seed=options.seed,
-            idle_seconds=options.idle_seconds,
+            place, self._receiver, loss=options.loss_percent / 100.0, seed=options.seed,
+            idle_seconds=options.idle_seconds, wait_seconds=options.wait_seconds,
         )  # fmt: skip
         self._form, self._packet = form, 0
         self.title, self.delay = self._udp.title, 0
@@ -251,8 +255,8 @@ class _UdpSource:
 
     @property
     def samples(self) -> int | None:
-        whole = self._receiver.samples
-        return None if whole is None else whole - self._receiver.begin * self._form.hop
+        whole, frames = self._receiver.samples, self._receiver.earlier - self._receiver.begin
+        return None if whole is None else whole + frames * self._form.hop
 
     @property
     def damage(self) -> str:
@@ -278,12 +282,18 @@ class _UdpSource:
 
 
 class _UdpSink:
-    def __init__(self, address: tuple[str, int], form: CodecFormat, frames: int, redundancy: int,
-                 pace: float) -> None:  # fmt: skip
+    def __init__(self, address: tuple[str, int], form: CodecFormat, frames: int,
+                 options: CodecOptions, pace: float) -> None:  # fmt: skip
+        key = packet_key(options.key, address[0])
         self._make = lambda voice: UdpSender(
             address,
             Packetizer(
-                form, frames=frames, redundancy=redundancy, stream=secrets.randbits(32), voice=voice
+                form,
+                frames=frames,
+                redundancy=options.redundancy,
+                stream=secrets.randbits(32),
+                voice=voice,
+                key=key,
             ),
             pace,
         )

@@ -65,6 +65,8 @@ class CodecOptions:
     seed: int = 0
     speed: float = 1.0
     idle_seconds: float = 3.0
+    wait_seconds: float = 60.0
+    key: str | None = None
     backend: str = "auto"
     threads: int | None = None
     quiet: bool = False

@@ -51,8 +51,18 @@ def codec(
         float, typer.Option(help="UDP: send files at so many times real time; 0: at once.", min=0)
     ] = 1.0,
     idle: Annotated[
-        float, typer.Option(help="UDP: end so many seconds after the last packet.", min=0.1)
+        float, typer.Option(help="UDP: end so many seconds after the last new packet.", min=0.1)
     ] = 3.0,
+    wait: Annotated[
+        float, typer.Option(help="UDP: wait so many seconds for the first packet.", min=0.1)
+    ] = 60.0,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="UDP: secret of both ends, or @FILE; needed beyond this machine, or 'none'.",
+            metavar="SECRET",
+        ),
+    ] = None,
     backend: Backend = "auto",
     threads: Threads = None,
     output: Annotated[
@@ -81,7 +91,8 @@ def codec(
         CodecOptions(
             source=source, sinks=sinks, model=model, strict=strict, seconds=seconds, plot=plot,
             packet_frames=packet_frames, redundancy=redundancy, jitter=jitter, loss_percent=loss,
-            seed=seed, speed=speed, idle_seconds=idle, backend=backend, threads=threads,
+            seed=seed, speed=speed, idle_seconds=idle,
+            wait_seconds=wait, key=key, backend=backend, threads=threads,
             quiet=quiet,
         )
     )  # fmt: skip

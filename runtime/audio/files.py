@@ -17,13 +17,22 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.errors import MissingDependencyError, SourceError
+from prunus.runtime.audio.header import (
+    MendedWav,
+    mp3_tells_length,
+    ogg_lacks_end,
+    open_pipe,
+    promised_bytes,
+    sizeless,
+)
+from prunus.runtime.audio.resample import check_rate
+from prunus.runtime.errors import MissingDependencyError, SourceError, UsageError
 
 Audio = npt.NDArray[np.float32]
 BLOCK = 1 << 15  # samples per block: memory does not grow with the file
 STDIO = "-"
 _MP3 = (b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
-_UNKNOWN = 0x7FFFF000  # from here on a WAV's size means that its writer did not know it
+_CANCELLED = 1e-4  # -40 dB: what is left of channels that are each other's negative
 
 
 class SoundReader(AbstractContextManager["SoundReader"]):
@@ -32,15 +41,16 @@ class SoundReader(AbstractContextManager["SoundReader"]):
     Attributes:
         sample_rate_hz: Of the file.
         channels: Of the file; blocks are their mean.
-        samples: Length per channel; of a pipe what its header says, or -1.
+        samples: Length per channel as the header has it; of a pipe often wrong, or -1.
         piped: Whether it is standard input.
         live: False: it waits for whoever reads.
 
     Args:
-        path: A file, or ``-`` for standard input (WAV or raw formats with a header).
+        path: A file, or ``-`` for standard input (any format; WAV is read as it comes).
 
     Raises:
         SourceError: there is no such file, or it holds no sound.
+        UsageError: its sample rate lies outside 1 kHz to 768 kHz.
         MissingDependencyError: soundfile is not installed.
     """
 
@@ -48,14 +58,12 @@ class SoundReader(AbstractContextManager["SoundReader"]):
         library = _soundfile()
         self.piped = str(path) == STDIO
         self.title = "standard input" if self.piped else str(path)
+        self._owned: Any = None  # what the library reads from and does not close
+        self._sizeless = False
         try:
-            source: Any = str(path)
-            if self.piped:
-                source = sys.stdin.fileno()  # read as it comes: a pipe need not end
-            elif not Path(path).is_file():
-                raise SourceError(f"Sound file not found: {path}.", "Give a WAV or FLAC file.")
-            self._file = library.SoundFile(source, closefd=not self.piped)
+            self._file = library.SoundFile(self._opened(Path(path)))
         except library.LibsndfileError as error:
+            self._release()
             raise SourceError(
                 f"{self.title} holds no sound that can be read: {_reason(error)}.{_disguise(path)}",
                 "Give a WAV, FLAC or Ogg file.",
@@ -65,24 +73,63 @@ class SoundReader(AbstractContextManager["SoundReader"]):
         self.samples = int(self._file.frames)
         self.format = str(self._file.format)
         self.live = False
+        self._read, self._ended = 0, ""
+        self._power = np.zeros(2)  # of the channels' mean, and mean of the channels'
+        try:
+            check_rate(self.sample_rate_hz, self.title)
+        except UsageError:
+            self.close()
+            raise
+
+    def _opened(self, path: Path) -> Any:
+        if self.piped:
+            pipe = open_pipe(sys.stdin.fileno())
+            self._owned = None if isinstance(pipe, int) else pipe
+            return pipe
+        if not path.is_file():
+            raise SourceError(f"Sound file not found: {path}.", "Give a WAV or FLAC file.")
+        self._sizeless = sizeless(path)
+        if self._sizeless:
+            self._owned = MendedWav(path)
+            return self._owned
+        return str(path)
 
     def blocks(self, size: int = BLOCK) -> Iterator[Audio]:
         """Yield mono float32 blocks of at most `size` samples until the end.
 
+        A file that breaks off gives what is there; `ends_early` tells.
+
         Raises:
-            SourceError: the file breaks off inside its sound in a way the library cannot read.
+            SourceError: nothing at all can be decoded.
         """
         library = _soundfile()
-        while True:
+        while not self._ended:
+            block = np.full((size, self.channels), np.nan, np.float32)
             try:
-                block = self._file.read(size, dtype="float32", always_2d=True)
+                block = self._file.read(out=block)
             except library.LibsndfileError as error:
-                raise SourceError(
-                    f"{self.title} is damaged: {_reason(error)}.", "Copy the file again."
-                ) from None
+                # Decoders fill what they had before they failed.
+                there = np.append(np.isfinite(block).all(axis=1), False)
+                block = block[: int(there.argmin())]
+                self._ended = _reason(error)
+                if not self._read and not len(block):
+                    raise SourceError(
+                        f"{self.title} is damaged: {self._ended}.", "Copy the file again."
+                    ) from None
             if not len(block):
+                self._ended = self._ended or "end"
                 return
-            yield block[:, 0] if self.channels == 1 else block.mean(axis=1, dtype=np.float32)
+            self._read += len(block)
+            yield self._mono(block)
+
+    def _mono(self, block: Audio) -> Audio:
+        if self.channels == 1:
+            return block[:, 0].copy()
+        mean: Audio = block.mean(axis=1, dtype=np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):
+            power = np.array([np.square(mean).sum(), np.square(block).mean(axis=1).sum()])
+        self._power += np.where(np.isfinite(power).all(), power, 0.0)
+        return mean
 
     @property
     def disguised(self) -> str:
@@ -92,19 +139,48 @@ class SoundReader(AbstractContextManager["SoundReader"]):
 
     @property
     def ends_early(self) -> str:
-        """What a WAV file that was cut off promises and holds, empty for whole files and pipes."""
-        if self.piped or self.format not in ("WAV", "WAVEX"):
+        """What a file that was cut off promises and holds, empty for whole files.
+
+        WAV, RF64, W64, AIFF, AU and Ogg tell it when they are opened; FLAC and MP3, and those
+        that come through pipes, when they have been read.
+        """
+        rate = self.sample_rate_hz
+        if self._ended:
+            # Pipes that were not kept seldom know their length, nor do MP3s without a table.
+            short = self._owned is not None or not self.piped
+            if short and self.format in ("MP3", "MPEG") and not self.piped:
+                short = mp3_tells_length(Path(self.title))
+            if self._ended != "end" or (short and self._read < self.samples):
+                return (f"its header promises {self.samples / rate:.2f} s, "
+                        f"{self._read / rate:.2f} s are there")  # fmt: skip
+        if self.piped:
             return ""
-        promised, there = _data_bytes(Path(self.title))
-        if not there < promised < _UNKNOWN:
+        seconds = self.samples / rate
+        if self._sizeless:
+            return f"its header promises no sound, {seconds:.2f} s are there"
+        if self.format == "OGG":
+            lacks = ogg_lacks_end(Path(self.title))
+            return f"its last page is missing, {seconds:.2f} s are there" if lacks else ""
+        promised, there = promised_bytes(Path(self.title))
+        if there >= promised:
             return ""
-        seconds = self.samples / self.sample_rate_hz
         whole = f"{seconds * promised / there:.2f} s" if there else "sound"
         return f"its header promises {whole}, {seconds:.2f} s are there"
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the channels read so far are each other's negative: their mean is silent."""
+        mean, whole = self._power
+        return bool(whole > 0.0 and mean < _CANCELLED * whole)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
         self._file.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._owned is not None:
+            self._owned.close()
 
     def __exit__(
         self,
@@ -142,16 +218,53 @@ def pcm16(sound: Audio) -> bytes:
     return scaled.tobytes()
 
 
-def open_wav(target: str | Path | IO[bytes], sample_rate_hz: int) -> Any:
-    """Open a mono 16-bit WAV file for writing: `write` takes (T,) float32 within [-1, 1].
+class WavWriter(AbstractContextManager["WavWriter"]):
+    """A mono 16-bit WAV file; its header is true from `close` on.
 
-    Raises:
-        MissingDependencyError: soundfile is not installed.
+    Args:
+        target: A path or an open binary file that can seek.
+        sample_rate_hz: Samples per second.
     """
-    place: Any = str(target) if isinstance(target, str | Path) else target
-    return _soundfile().SoundFile(
-        place, "w", sample_rate_hz, channels=1, format="WAV", subtype="PCM_16"
-    )
+
+    def __init__(self, target: str | Path | IO[bytes], sample_rate_hz: int) -> None:
+        self._owned = isinstance(target, str | Path)
+        self._file: IO[bytes] = open(target, "wb") if isinstance(target, str | Path) else target
+        self._begin = self._file.tell()
+        self._bytes = 0
+        self._file.write(wav_stream_header(sample_rate_hz))
+
+    def write(self, sound: Audio) -> None:
+        """Append (T,) float32, limited to [-1, 1].
+
+        Raises:
+            OSError: the disk is full.
+        """
+        data = pcm16(sound)
+        self._file.write(data)
+        self._bytes += len(data)
+
+    def close(self) -> None:
+        """Write the length; a file above 4 GiB keeps the largest one. Safe to call twice."""
+        if self._file.closed:
+            return
+        try:
+            most = 0xFFFFFFFF
+            for place, size in ((4, self._bytes + 36), (40, self._bytes)):
+                self._file.seek(self._begin + place)
+                self._file.write(struct.pack("<I", min(size, most)))
+            self._file.seek(0, 2)
+            self._file.flush()
+        finally:
+            if self._owned:
+                self._file.close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 def write_wav(target: str | Path | IO[bytes], blocks: Iterator[Audio], sample_rate_hz: int) -> int:
@@ -163,9 +276,9 @@ def write_wav(target: str | Path | IO[bytes], blocks: Iterator[Audio], sample_ra
         sample_rate_hz: Samples per second.
     """
     total = 0
-    with open_wav(target, sample_rate_hz) as file:
+    with WavWriter(target, sample_rate_hz) as file:
         for block in blocks:
-            file.write(np.clip(block, -1.0, 1.0))
+            file.write(block)
             total += len(block)
     return total
 
@@ -174,20 +287,8 @@ def _soundfile() -> Any:
     try:
         import soundfile
     except (ImportError, OSError):  # OSError: the package is there, its library is not
-        raise MissingDependencyError("soundfile", "audio", "Reading and writing sound") from None
+        raise MissingDependencyError("soundfile", "audio", "Reading sound") from None
     return soundfile
-
-
-def _data_bytes(path: Path) -> tuple[int, int]:
-    """Return the bytes of sound that a WAV's header promises, and those that follow it."""
-    with path.open("rb") as file:
-        file.seek(12)
-        while len(head := file.read(8)) == 8:
-            name, size = struct.unpack("<4sI", head)
-            if name == b"data":
-                return size, path.stat().st_size - file.tell()
-            file.seek(size + size % 2, 1)
-    return 0, 0
 
 
 def _reason(error: Exception) -> str:

@@ -4,18 +4,22 @@ One packet holds the codes of a few frames, and again those of the packets befor
 (`redundancy`): at these rates the headers of UDP cost more than the second copy, and a single loss
 then costs nothing at all. All numbers little-endian::
 
-    "PU" u8 version  u8 kind  u32 stream  8 B identity  u32 sequence  payload  u32 CRC-32
+    "PU" u8 version  u8 kind  u32 stream  8 B identity  u32 sequence  payload  seal
 
     codes (1)  u32 first frame  u8 groups, then per group, newest first: u16 frames, packed codes
     voice (2)  float32 x width, sent now and then by codecs that have a voice
     end   (3)  u32 frames  u64 samples
 
-`identity` is the beginning of the codec's hash: codes of other weights are refused, not decoded.
-Sequence numbers count packets of codes; the first frame is that of the newest group.
+The seal is the CRC-32 of what stands before it or, with a key, the first 80 bits of its HMAC-SHA256
+(RFC 2104; as many as SRTP sends, RFC 3711): nobody without the key ends, starves or feeds a
+receiver. `identity` is the beginning of the codec's hash: codes of other weights are refused, not
+decoded. Sequence numbers count packets of codes; the first frame is that of the newest group.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import struct
 import zlib
 from collections import deque
@@ -36,9 +40,11 @@ CODES, VOICE, END = 1, 2, 3
 MOST_BYTES = 1200  # what passes through any path in one piece
 _HEAD = struct.Struct("<2sBBI8sI")
 _CRC, _FIRST, _FRAMES, _LAST = (struct.Struct(f"<{f}") for f in ("I", "IB", "H", "IQ"))
+_TAG_BYTES = 10
 _MASK = 0xFFFFFFFF
 VOICE_EVERY = 10  # packets of codes between two of the voice
 BEGINNING = 8  # packets: whoever hears none of the first ones has joined late
+FOREIGN = 8  # packets of another codec, and none of ours: the sender is mistaken, not a stranger
 MOST_MISSING = 500  # packets or frames: a longer gap is not filled, the stream goes on behind it
 
 
@@ -66,6 +72,7 @@ class Packetizer:
         redundancy: How many earlier groups each packet repeats.
         stream: Number of the stream: packets of another sender are told apart.
         voice: Voice vector of codecs that have one.
+        key: Secret of both ends, None for a mere checksum.
 
     Raises:
         UsageError: a packet would not pass through networks in one piece.
@@ -79,6 +86,7 @@ class Packetizer:
         redundancy: int = 0,
         stream: int = 0,
         voice: npt.NDArray[np.float32] | None = None,
+        key: bytes | None = None,
     ) -> None:
         if frames < 1 or redundancy < 0:
             raise UsageError(
@@ -87,14 +95,14 @@ class Packetizer:
             )
         self.codec = codec
         self.frames = -(-frames // codec.stride) * codec.stride
-        size = _HEAD.size + _FIRST.size + _CRC.size
+        size = _HEAD.size + _FIRST.size + len(_seal(b"", key))
         size += (1 + redundancy) * (_FRAMES.size + payload_size(codec.streams, self.frames))
         if size > MOST_BYTES:
             raise UsageError(
                 f"A packet would take {size} bytes; expected at most {MOST_BYTES}.",
                 "Use fewer --packet-frames or less --redundancy.",
             )
-        self._stream, self._voice = stream & _MASK, voice
+        self._stream, self._voice, self._key = stream & _MASK, voice, key
         self._before: deque[bytes] = deque(maxlen=redundancy)
         self._held = {s.name: np.zeros((s.codebooks, 0), np.int64) for s in codec.streams}
         self._sequence = self._first = 0
@@ -136,7 +144,7 @@ class Packetizer:
     def _sealed(self, kind: int, body: bytes) -> bytes:
         identity = bytes.fromhex(self.codec.identity)[:8]
         head = _HEAD.pack(MAGIC, VERSION, kind, self._stream, identity, self._sequence & _MASK)
-        return head + body + _CRC.pack(zlib.crc32(head + body))
+        return head + body + _seal(head + body, self._key)
 
 
 @dataclass(slots=True)
@@ -181,6 +189,10 @@ class _Arrived:
 class Receiver:
     """Put packets into order, and say which frames are missing.
 
+    Whatever arrives is judged before it counts: damaged, unkeyed, foreign and impossible packets
+    change nothing, a stream begins with codes or a voice, never with an end, and a leap is believed
+    once a second packet confirms it (RFC 3550, appendix A.1).
+
     Order is judged by sequence numbers alone, so that the same packets always give the same result:
     a packet is given up once one that is more than `depth` younger has come.
 
@@ -190,53 +202,75 @@ class Receiver:
         ended: Whether the end came.
         samples: Length of the sound, None until the end came.
         begin: First frame that was given: not 0 for whoever joins late.
+        earlier: Frames of streams before this one, whose senders were started again.
+        accepted: Packets that brought something new.
 
     Args:
         codec: Format of the codec.
         depth: Packets to wait for a late one: 0 plays at once, each one adds a packet of delay.
+        key: Secret of both ends, None for a mere checksum.
     """
 
-    def __init__(self, codec: CodecFormat, depth: int = 2) -> None:
+    def __init__(self, codec: CodecFormat, depth: int = 2, key: bytes | None = None) -> None:
         if depth < 0:
             raise UsageError(f"Got a jitter buffer of {depth} packets; expected 0 or more.")
         self.codec, self.depth = codec, depth
         self.seen = Reception()
         self.voice: npt.NDArray[np.float32] | None = None
         self.samples: int | None = None
-        self.begin = 0
+        self.earlier = self.accepted = 0
         self.ended = False
         self._total: int | None = None
-        self._stream: int | None = None
+        self._key = key
+        self._foreign = 0
+        self._identity = bytes.fromhex(codec.identity)[:8]
+        self._listen_to(None)
+
+    def _listen_to(self, stream: int | None) -> None:
+        self._stream = stream
+        self.begin = 0
         self._waiting: dict[int, _Arrived] = {}
         self._next: int | None = None  # sequence number whose turn it is
+        self._leap: tuple[int, _Arrived] | None = None  # too far ahead to be believed alone
         self._newest = -1
         self._frame = 0  # first frame that has not been given
-        self._identity = bytes.fromhex(codec.identity)[:8]
 
-    def take(self, packet: bytes) -> list[Group]:
+    def take(self, packet: bytes, *, quiet: bool = False) -> list[Group]:
         """Take one packet; return the groups whose turn has come.
+
+        Args:
+            packet: As it came.
+            quiet: Nothing new has come for a while: another stream may take over.
 
         Raises:
             SourceError: the sender uses another codec; nothing it sends can be decoded.
         """
         opened = self._open(packet)
         if opened is None:
+            self.seen.refused += 1
             return []
-        kind, sequence, body = opened
+        kind, stream, sequence, body = opened
+        arrived = self._read(body) if kind == CODES else None
+        impossible = arrived is None if kind == CODES else not self._fits(kind, body)
+        begins = stream != self._stream
+        if impossible or (begins and (kind == END or not (quiet or self._stream is None))):
+            self.seen.refused += 1
+            return []
+        given = []
+        if begins:
+            given = self.rest()
+            self.earlier += self._frame - self.begin
+            self._listen_to(stream)
         self.seen.bytes += len(packet)
         if kind == VOICE:
             self.voice = np.frombuffer(body, "<f4").astype(np.float32)
-            return []
-        if kind == END:
+        elif arrived is None:
             self._total, self.samples = _LAST.unpack(body)
             self.ended = True
-            return []
-        arrived = self._read(body)
-        if arrived is None:
-            self.seen.refused += 1
-            return []
-        self._store(sequence, arrived)
-        return list(self._due(self._newest - self.depth - 1))
+        else:
+            self.accepted += self._store(sequence, arrived)
+            given += self._due(self._newest - self.depth - 1)
+        return given
 
     def rest(self) -> list[Group]:
         """Return what still waits, gaps included: the sender has ended or fallen silent."""
@@ -245,26 +279,42 @@ class Receiver:
             groups += self._gap(self._total)
         return groups
 
-    def _store(self, sequence: int, arrived: _Arrived) -> None:
+    def _fits(self, kind: int, body: bytes) -> bool:
+        """Tell whether a voice is one of this codec, or an end is possible."""
+        if kind == VOICE:
+            whole = len(body) == 4 * self.codec.voice > 0
+            return whole and bool(np.isfinite(np.frombuffer(body, "<f4")).all())
+        if kind != END or len(body) != _LAST.size:
+            return False
+        frames, samples = _LAST.unpack(body)
+        return bool(frames >= self._frame and samples <= frames * self.codec.hop)
+
+    def _store(self, sequence: int, arrived: _Arrived) -> bool:
+        """Keep a packet until its turn; tell whether it is new."""
         if self._next is None:
             # Whoever joins late begins here; a little late is loss at the beginning.
             joined = sequence > max(BEGINNING, self.depth)
             self._next, self._frame = (sequence, arrived.first) if joined else (0, 0)
             self.begin = self._frame
         if sequence - self._next > MOST_MISSING:
-            self.seen.lost += sequence - self._next - len(self._waiting)
-            self._waiting.clear()
-            self._next, self._frame = sequence, arrived.first
+            before, self._leap = self._leap, (sequence, arrived)
+            if before is None or not 0 < sequence - before[0] <= BEGINNING:
+                return False
+            self.seen.lost += before[0] - self._next - len(self._waiting)
+            self._next, self._frame = before[0], before[1].first
+            self._waiting = {before[0]: before[1]}
+        self._leap = None
         if sequence < self._next:
             self.seen.late += 1
-            return
+            return False
         if sequence in self._waiting:
             self.seen.doubled += 1
-            return
+            return False
         if sequence < self._newest:
             self.seen.reordered += 1
         self._newest = max(self._newest, sequence)
         self._waiting[sequence] = arrived
+        return True
 
     def _due(self, until: int) -> Iterator[Group]:
         """Yield everything up to this sequence number, and what follows it without a gap."""
@@ -301,31 +351,27 @@ class Receiver:
         self.seen.concealed += missing.frames
         return [missing]
 
-    def _open(self, packet: bytes) -> tuple[int, int, bytes] | None:
-        """Return kind, sequence number and body of a packet of ours, else None."""
-        whole = len(packet) >= _HEAD.size + _CRC.size
-        if not whole or zlib.crc32(packet[: -_CRC.size]) != _CRC.unpack(packet[-_CRC.size :])[0]:
-            self.seen.refused += 1
+    def _open(self, packet: bytes) -> tuple[int, int, int, bytes] | None:
+        """Return kind, stream, sequence number and body of a packet for us, else None."""
+        size = len(_seal(b"", self._key))
+        if len(packet) < _HEAD.size + size:
             return None
-        magic, version, kind, stream, identity, sequence = _HEAD.unpack_from(packet)
-        body = packet[_HEAD.size : -_CRC.size]
-        sizes = {VOICE: 4 * self.codec.voice, END: _LAST.size}
-        fits = kind == CODES or (kind in sizes and len(body) == sizes[kind] > 0)
-        if (magic, version) != (MAGIC, VERSION) or not fits:
-            self.seen.refused += 1
+        content, seal = packet[:-size], packet[-size:]
+        if not hmac.compare_digest(_seal(content, self._key), seal):
             return None
-        if self._stream is None:
-            if identity != self._identity:
+        magic, version, kind, stream, identity, sequence = _HEAD.unpack_from(content)
+        if (magic, version) != (MAGIC, VERSION):
+            return None
+        if identity != self._identity:
+            self._foreign += 1
+            if self._foreign >= FOREIGN and not self.accepted:
                 raise SourceError(
                     f"The sender encodes with the codec {identity.hex()[:12]}..., and "
                     f"{self.codec.name} is {self.codec.identity[:12]}...: it would play noise.",
                     "Give both ends the same --model.",
                 )
-            self._stream = stream
-        if stream != self._stream or identity != self._identity:
-            self.seen.refused += 1
             return None
-        return kind, sequence, body
+        return kind, stream, sequence, content[_HEAD.size :]
 
     def _read(self, body: bytes) -> _Arrived | None:
         """Return the groups of a packet of codes; None when its sizes or codes are impossible."""
@@ -348,3 +394,9 @@ class Receiver:
                 return None
             at += size
         return arrived if arrived.groups and at == len(body) else None
+
+
+def _seal(content: bytes, key: bytes | None) -> bytes:
+    if key is None:
+        return _CRC.pack(zlib.crc32(content))
+    return hmac.new(key, content, hashlib.sha256).digest()[:_TAG_BYTES]

@@ -29,6 +29,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from prunus.runtime.audio.resample import HIGHEST_HZ, LOWEST_HZ
 from prunus.runtime.errors import ArtifactError, SourceError, TensorError
 from prunus.runtime.tasks.codec.card import CodeStream
 from prunus.runtime.tasks.codec.codec import CodecFormat, check_codes
@@ -42,6 +43,7 @@ _FIXED = struct.Struct("<4sBBHIQH32s")
 _STREAM = struct.Struct("<BBH")
 _HEAD, _CRC, _LENGTH = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
 _MOST_FRAMES = 2**16 - 1
+_PART = 1 << 20  # bytes asked for at a time: a header may lie about what follows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +72,16 @@ class Header:
         Raises:
             ArtifactError: it has other weights or another layout.
         """
+        ours = (self.sample_rate_hz, self.hop, 0 if self.voice is None else len(self.voice),
+                *((s.codebooks, s.size, s.stride) for s in self.streams))  # fmt: skip
+        theirs = (codec.sample_rate_hz, codec.hop, codec.voice,
+                  *((s.codebooks, s.size, s.stride) for s in codec.streams))  # fmt: skip
+        if self.identity == codec.identity and ours != theirs:
+            raise ArtifactError(
+                f"The file's header describes {len(self.streams)} code streams at "
+                f"{self.sample_rate_hz} Hz in another layout than {codec.name}, whose hash it has.",
+                "The file is damaged or forged: encode it again.",
+            )
         if self.identity != codec.identity:
             raise ArtifactError(
                 f"The file was encoded by the codec {self.identity[:12]}..., and {codec.name} is "
@@ -170,8 +182,18 @@ class PcodecReader:
         return self._file.bytes
 
     def blocks(self, names: tuple[str, ...] | None = None) -> Iterator[Codes]:
-        """Yield codes under these stream names until the end or the first damage."""
+        """Yield codes under these stream names until the end or the first damage.
+
+        Raises:
+            ArtifactError: the file has another number of streams.
+        """
         streams = self.header.streams
+        if names is not None and len(names) != len(streams):
+            raise ArtifactError(
+                f"The file has {len(streams)} code streams; expected {len(names)}: "
+                f"{', '.join(names)}.",
+                "Decode it with the model files that encoded it.",
+            )
         if names is not None:
             streams = tuple(
                 CodeStream(n, s.codebooks, s.size, s.stride)
@@ -300,7 +322,7 @@ def _read_header(file: _Tally) -> Header:
         )
     except ArtifactError as error:
         raise SourceError(f"The .pcodec header is impossible: {error.message}") from None
-    if not streams or not hop or not rate:
+    if not streams or not hop or not LOWEST_HZ <= rate <= HIGHEST_HZ:
         raise SourceError("The .pcodec header describes no sound.", "Copy the file again.")
     voice = np.frombuffer(body[len(table) :], "<f4").astype(np.float32) if width else None
     length = None if samples == UNKNOWN else int(samples)
@@ -311,7 +333,7 @@ def _exactly(file: _Tally, count: int) -> bytes:
     """Read `count` bytes, fewer only at the end: pipes give what they have."""
     parts, missing = [], count
     while missing:
-        part = file.read(missing)
+        part = file.read(min(missing, _PART))
         if not part:
             break
         parts.append(part)

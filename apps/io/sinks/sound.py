@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.audio.files import STDIO, open_wav, pcm16, wav_stream_header
+from prunus.runtime.audio.files import STDIO, WavWriter, pcm16, wav_stream_header
 from prunus.runtime.card.artifact import atomic_path
 
 Audio = npt.NDArray[np.float32]
@@ -67,22 +67,21 @@ class WavSink:
 
     Raises:
         SourceError: the folder cannot be written.
-        MissingDependencyError: soundfile is not installed.
     """
 
     def __init__(self, path: str, sample_rate_hz: int, keep: int, stack: ExitStack) -> None:
         self.name = path
         self._trimmer = Trimmer(keep)
         temporary = stack.enter_context(atomic_path(Path(path)))
-        self._file = stack.enter_context(open_wav(temporary, sample_rate_hz))
+        self._file = stack.enter_context(WavWriter(temporary, sample_rate_hz))
 
     def write(self, sound: Audio) -> None:
         """See `SoundSink`."""
-        self._file.write(np.clip(self._trimmer.push(sound), -1.0, 1.0))
+        self._file.write(self._trimmer.push(sound))
 
     def finish(self, samples: int | None) -> None:
         """See `SoundSink`."""
-        self._file.write(np.clip(self._trimmer.finish(samples), -1.0, 1.0))
+        self._file.write(self._trimmer.finish(samples))
 
 
 class PipeSink:

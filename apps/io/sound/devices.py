@@ -44,6 +44,7 @@ class Microphone:
 
     live = True
     disguised = ends_early = ""
+    cancels = False
 
     def __init__(self, device: str, wanted_hz: int, block_seconds: float) -> None:
         self._library = load_sounddevice()

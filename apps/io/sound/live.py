@@ -158,6 +158,7 @@ class Recorder:
         except BaseException as error:  # raised where the pieces are taken
             if not self._closed:
                 self._error = error
+        self._add(self._resampler.flush())  # a recording that ends is whole
         with self._ready:
             self._closed = True
             self._ready.notify_all()

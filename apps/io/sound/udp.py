@@ -1,14 +1,17 @@
 """Codes over UDP: a sink that sends packets, a source that receives them, counted loss between.
 
-Both ends have the model; only codes travel. Nothing is encrypted.
+Both ends have the model; only codes travel. Nothing is encrypted; beyond this machine packets carry
+a keyed check unless that is turned off, so that strangers cannot speak.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import random
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from prunus.runtime.audio.packets import Group, Packetizer, Receiver
@@ -16,6 +19,9 @@ from prunus.runtime.errors import HostError, SourceError, UsageError
 
 HEADER_BYTES = 28  # IPv4 and UDP, per packet
 LOCAL = "127.0.0.1"
+NO_KEY = "none"
+TAKEOVER_SECONDS = 0.5  # after so long without anything new, another stream is a new sender
+_SHORTEST_KEY = 8
 _POLL_SECONDS = 0.1
 _LARGEST = 65535
 _KIND_AT, _END = 3, 3  # where a packet says what it is, and what the last ones are
@@ -38,6 +44,51 @@ def parse_address(text: str, *, listen: bool) -> tuple[str, int]:
             "Example: udp:127.0.0.1:5004",
         )
     return host or LOCAL, int(port)
+
+
+def packet_key(text: str | None, host: str) -> bytes | None:
+    """Return the secret that packets to or from this address are checked with.
+
+    Args:
+        text: What the user gave: a secret, ``@FILE`` that holds it, ``none``, or None.
+        host: Other end's address, or the one that is listened on.
+
+    Returns:
+        The secret; None for a mere checksum, which is the default on this machine only.
+
+    Raises:
+        UsageError: the address is beyond this machine and nothing was given, or too short a secret.
+        SourceError: the file cannot be read.
+    """
+    if text is None and not _loopback(host):
+        raise UsageError(
+            f"Packets by way of {host} need a --key: whoever reaches the port could speak.",
+            f"Give both ends the same --key SECRET or --key @FILE; --key {NO_KEY} goes without.",
+        )
+    if text is None or text == NO_KEY:
+        return None
+    if text.startswith("@"):
+        try:
+            key = Path(text[1:]).read_bytes().strip()
+        except OSError as error:
+            raise SourceError(
+                f"Cannot read the key in {text[1:]}: {error.strerror}.", "Give --key @FILE."
+            ) from None
+    else:
+        key = text.encode()
+    if len(key) < _SHORTEST_KEY:
+        raise UsageError(
+            f"Got a key of {len(key)} bytes; expected {_SHORTEST_KEY} or more.",
+            "Make one with: openssl rand -hex 16",
+        )
+    return key
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class UdpSender:
@@ -127,7 +178,8 @@ class UdpReceiver:
         receiver: Puts packets into order.
         loss: Share of packets to throw away on purpose, 0..1: shows what concealment does.
         seed: Of the packets that are thrown away.
-        idle_seconds: It ends so long after the last packet, when no end came.
+        idle_seconds: It ends so long after the last packet that was new, when no end came.
+        wait_seconds: How long it waits for the first one.
 
     Raises:
         HostError: the port is taken.
@@ -142,6 +194,7 @@ class UdpReceiver:
         loss: float = 0.0,
         seed: int = 0,
         idle_seconds: float = 3.0,
+        wait_seconds: float = 60.0,
     ) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
@@ -157,28 +210,54 @@ class UdpReceiver:
         self.title = f"udp:{address[0]}:{self.port}"
         self.receiver, self.dropped, self.silent = receiver, 0, False
         self._lose = losing(loss, seed)
-        self._idle = idle_seconds
+        self._idle, self._wait = idle_seconds, wait_seconds
         self._closed = False
 
     def groups(self) -> Iterator[Group]:
-        """Yield codes and gaps in order until the sender ends, or nothing comes any more."""
-        last = None
+        """Yield codes and gaps in order until the sender ends, or nothing new comes any more.
+
+        Raises:
+            SourceError: nothing of use has come at all.
+        """
+        begun, last = time.monotonic(), None
         while not self._closed and not self.receiver.ended:
-            try:
-                packet = self._socket.recv(_LARGEST)
-            except TimeoutError:
-                if last is not None and time.monotonic() - last > self._idle:
-                    self.silent = True
-                    break
-                continue
-            except OSError:  # closed from another thread
+            packet = self._received()
+            now = time.monotonic()
+            if packet and not self._lost(packet):
+                before = self.receiver.accepted
+                quiet = last is None or now - last > TAKEOVER_SECONDS
+                yield from self.receiver.take(packet, quiet=quiet)
+                if self.receiver.accepted > before:
+                    last = time.monotonic()  # whoever takes the groups takes time
+                    continue
+            if last is None and now - begun > self._wait:
+                raise self._nothing()
+            if last is not None and now - last > self._idle:
+                self.silent = True
                 break
-            last = time.monotonic()
-            if packet[_KIND_AT : _KIND_AT + 1] != bytes([_END]) and self._lose():
-                self.dropped += 1
-                continue
-            yield from self.receiver.take(packet)
         yield from self.receiver.rest()
+
+    def _received(self) -> bytes:
+        try:
+            return self._socket.recv(_LARGEST)
+        except TimeoutError:
+            return b""
+        except OSError:
+            self._closed = True  # by another thread
+            return b""
+
+    def _lost(self, packet: bytes) -> bool:
+        lost = packet[_KIND_AT : _KIND_AT + 1] != bytes([_END]) and self._lose()
+        self.dropped += lost
+        return lost
+
+    def _nothing(self) -> SourceError:
+        refused = self.receiver.seen.refused
+        came = f"{refused} packets came, none of them acceptable" if refused else "nothing came"
+        return SourceError(
+            f"On {self.title} {came} for {self._wait:g} s.",
+            "Do both ends have the same --key and --model?" if refused else "Start the sender.",
+        )
 
     def close(self) -> None:
         """Stop listening; safe to call twice and from another thread."""

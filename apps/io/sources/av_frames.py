@@ -183,6 +183,10 @@ class ClipMoments:
                 for block in reader.blocks():
                     yield resampler.push(block)
                 yield resampler.flush()
+                if reader.ends_early:
+                    self.notes.append(f"the sound has no end: {reader.ends_early}")
+                if reader.cancels:
+                    self.notes.append("its channels are each other's negative: averaged, silent")
             return
         info = self._clip.info
         resampler = self._resampler(info.sample_rate_hz, info.channels)

@@ -56,6 +56,8 @@ class CodecPreprocess:
         left: Of these, frames at the start that are context only and whose result is dropped.
         right: The same at the end. Step graphs have neither: they carry state instead.
         fade: Samples over which neighbouring windows are blended (decoder).
+        resampler: What brings other rates to this one: the formula that the training data went
+            through, where it is known to be torchaudio's.
     """
 
     sample_rate_hz: int
@@ -64,6 +66,7 @@ class CodecPreprocess:
     left: int = 0
     right: int = 0
     fade: int = 0
+    resampler: Literal["soxr", "torchaudio"] = "soxr"
     kind: Literal["codec"] = "codec"
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from prunus.runtime.audio.resample import Formula
 from prunus.runtime.audio.stream import Array, Arrays, Flow, Lane, Steps, Windows
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import ArtifactError, TensorError, UsageError
@@ -57,6 +58,7 @@ class CodecFormat:
         voice: Width of the voice vector, 0 for none.
         identity: SHA-256 over all of it and the weights: files of other weights are told apart.
         trained: False for random weights.
+        resampler: Formula by which other rates are brought to this one.
     """
 
     name: str
@@ -66,6 +68,7 @@ class CodecFormat:
     voice: int
     identity: str
     trained: bool
+    resampler: Formula = "soxr"
 
     @staticmethod
     def of(card: ModelCard) -> CodecFormat:
@@ -88,7 +91,7 @@ class CodecFormat:
         identity = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
         name = f"{card.model} {card.variant}"
         return CodecFormat(name, pre.sample_rate_hz, pre.hop, post.streams, post.voice, identity,
-                           card.weights.trained)  # fmt: skip
+                           card.weights.trained, pre.resampler)  # fmt: skip
 
     @property
     def stride(self) -> int:

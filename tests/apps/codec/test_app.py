@@ -14,6 +14,7 @@ from prunus.apps.codec.app import Listener, encode_file
 from prunus.apps.codec.endpoints import SyntheticVoice
 from prunus.runtime.audio.files import SoundReader, write_wav
 from prunus.runtime.audio.pcodec import PcodecReader
+from prunus.runtime.audio.resample import resample
 from prunus.runtime.errors import UsageError
 from prunus.runtime.tasks.codec.codec import SpeechCodec
 
@@ -75,6 +76,23 @@ def test_other_rates_and_channels_are_brought_over_with_a_notice(model, tmp_path
     assert reader.samples == 24000
     assert _encode(source, tmp_path / "b.pcodec", model, "--strict") == 2
     assert "--strict" in _say(capsys) and not (tmp_path / "b.pcodec").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"), [("wavtokenizer", "torchaudio"), ("freecodec", "soxr")]
+)
+def test_networks_are_fed_by_the_resampler_of_their_training(tiny_codec, tmp_path, name, formula):
+    source = _write(tmp_path / "in.wav", 30001, 44100, subtype="FLOAT")
+    sound = soundfile.read(source, dtype="float32")[0]
+    with SpeechCodec.open(tiny_codec(name), "onnxruntime", threads=1) as codec:
+        rate = codec.format.sample_rate_hz
+        expected = codec.encode(resample(sound, 44100, rate, formula)).codes
+        encode_file(codec, str(source), str(tmp_path / "a.pcodec"))
+        names = tuple(expected)
+    with (tmp_path / "a.pcodec").open("rb") as file:
+        blocks = list(PcodecReader(file).blocks(names))
+    for stream, codes in expected.items():
+        assert np.array_equal(np.concatenate([b[stream] for b in blocks], axis=1), codes)
 
 
 def test_tiny_silent_and_spoiled_files(model, tmp_path, capsys):
@@ -216,6 +234,32 @@ def test_clipping_across_blocks_is_one_run():
     assert "2 samples are clipped" in listener.notes()[0]
     with pytest.raises(UsageError, match="resampled"):
         Listener(SyntheticVoice("1", 8000), 24000, strict=True)
+
+
+def _notes(path, strict=False):
+    with SoundReader(path) as reader:
+        listener = Listener(reader, 16000, strict=strict)
+        for block in reader.blocks():
+            listener.take(block)
+        listener.rest()
+        return " | ".join(listener.notes())
+
+
+def test_odd_recordings_are_named_for_what_they_are(tmp_path):
+    sound = (0.2 * np.random.default_rng(0).standard_normal(40000)).astype(np.float32)
+    loud, anti, cut = (tmp_path / n for n in ("loud.wav", "anti.wav", "cut.flac"))
+    soundfile.write(loud, np.concatenate((sound, [1.5, 1.6, 1.7, 2.0])), 16000, subtype="FLOAT")
+    assert "up to 6.0 dB above full scale, not clipped" in _notes(loud, strict=True)
+    assert "samples are clipped" not in _notes(loud)
+    soundfile.write(anti, np.stack([sound, -sound], axis=1), 16000)
+    assert "each channel is the other one negated" in _notes(anti)
+    soundfile.write(cut, sound, 16000)
+    assert not _notes(cut)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    assert _notes(cut).count("its header promises 2.50 s") == 1
+    for path in (anti, cut):
+        with pytest.raises(UsageError, match="would have to be"):
+            _notes(path, strict=True)
 
 
 def test_written_sound_is_limited(tmp_path):

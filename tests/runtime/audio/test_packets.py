@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from prunus.runtime.audio.packets import MOST_MISSING, Packetizer, Receiver
+from prunus.runtime.audio.packets import END, FOREIGN, MOST_MISSING, Packetizer, Receiver
 from prunus.runtime.errors import SourceError, UsageError
 from prunus.runtime.tasks.codec.card import CodeStream
 from prunus.runtime.tasks.codec.codec import CodecFormat
@@ -125,20 +125,72 @@ def test_joining_late_begins_where_the_sender_is():
 def test_a_very_long_gap_is_not_filled():
     _, packets = _packets(frames=8 * (MOST_MISSING + 20))
     receiver = Receiver(_format(), depth=0)
-    groups = [g for p in (packets[0], packets[MOST_MISSING + 10]) for g in receiver.take(p)]
-    assert sum(g.frames for g in groups) == 16  # what came; the rest is skipped
+    after = packets[MOST_MISSING + 10 : MOST_MISSING + 12]
+    groups = [g for p in (packets[0], *after) for g in receiver.take(p)]
+    assert sum(g.frames for g in groups) == 24  # what came; the rest is skipped
     assert receiver.seen.lost == MOST_MISSING + 9
 
 
 def test_another_codec_is_refused_and_strangers_are_ignored():
     codes, packets = _packets()
     with pytest.raises(SourceError, match="same --model"):
-        Receiver(_format(identity="cd" * 32)).take(packets[0])
+        _received(Receiver(_format(identity="cd" * 32)), packets[:FOREIGN])
+    one = Receiver(_format(), depth=0)  # one stray packet of another codec changes nothing
+    foreign = Packetizer(_format(identity="cd" * 32), frames=8).add(_codes(8))
+    _assert_in_place(_received(one, foreign + packets), codes, 96)
     other = Packetizer(_format(), frames=8, stream=8).add(_codes(8, seed=1))
     receiver = Receiver(_format(), depth=0)
     groups = _received(receiver, [packets[0], other[0], b"", b"noise", *packets[1:]])
     _assert_in_place(groups, codes, 96)
     assert receiver.seen.refused == 3
+
+
+def test_strangers_neither_end_nor_starve_a_stream():
+    """Checksums hold, and the stream's number is right: only the content is impossible."""
+    codes, packets = _packets()
+    forged = Packetizer(_format(), frames=8, stream=7)
+    forged._sequence = 10**6
+    stray = [
+        forged.add(_codes(8, seed=1))[0],  # a leap that nothing confirms
+        forged._sealed(END, b"\0" * 12),  # an end before what has been heard
+        forged._sealed(END, b"\1\0\0\0" + b"\xff" * 8),
+        forged._sealed(9, b""),
+    ]
+    receiver = Receiver(_format(), depth=0)
+    groups = _received(receiver, [packets[0], *stray, *packets[1:]])
+    _assert_in_place(groups, codes, 96)
+    assert receiver.samples == 96 * 320 - 5 and receiver.seen.lost == 0
+    late = Receiver(_format())
+    assert late.take(packets[-1]) == [] and not late.ended  # the end of a sender that had stopped
+
+
+def test_a_restarted_sender_takes_over_after_silence_alone():
+    codes, packets = _packets()
+    other = Packetizer(_format(), frames=8, stream=8)
+    again = [*other.add(codes), *other.finish(96 * 320 - 5)]
+    receiver = Receiver(_format(), depth=2)
+    heard = [*packets[:3], packets[4]]  # one is still waited for
+    first = [g for p in heard for g in receiver.take(p)]
+    assert receiver.take(again[0]) == [] and receiver.seen.refused == 1
+    assert receiver.take(again[-1], quiet=True) == [] and not receiver.ended
+    second = [g for p in again for g in receiver.take(p, quiet=p is again[0])] + receiver.rest()
+    assert sum(g.frames for g in first) == 3 * 8 and receiver.earlier == 5 * 8
+    assert [g.first for g in second] == [24, 32, *range(0, 96, 8)]  # the old rest, then the new
+    assert all(g.codes is not None for g in second) and receiver.ended
+
+
+def test_only_the_key_opens_a_stream():
+    codes = _codes(96)
+    keyed = Packetizer(_format(), frames=8, key=b"long secret")
+    packets = keyed.add(codes) + keyed.finish(96 * 320)
+    plain = Packetizer(_format(), frames=8).add(codes)
+    assert len(packets[0]) == len(plain[0]) + 6
+    receiver = Receiver(_format(), depth=0, key=b"long secret")
+    _assert_in_place(_received(receiver, [*plain, *packets]), codes, 96)
+    assert receiver.seen.refused == len(plain)
+    for wrong in (None, b"long secreu"):
+        deaf = Receiver(_format(), key=wrong)
+        assert _received(deaf, packets) == [] and deaf.seen.refused == len(packets)
 
 
 @settings(max_examples=80, deadline=None)
@@ -169,3 +221,27 @@ def test_packets_stay_within_what_networks_pass():
         Packetizer(_format(), frames=0)
     with pytest.raises(UsageError, match="0 or more"):
         Receiver(_format(), depth=-1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 255), st.integers(0, 3), st.integers(0, 2**32 - 1),
+                  st.binary(max_size=90)),
+        max_size=12,
+    ),
+    st.booleans(),
+)  # fmt: skip
+def test_forged_packets_with_good_checksums_are_bounded(forged, quiet):
+    """Whatever they say, no error, no more frames than packets and gaps can bring."""
+    receiver = Receiver(_format(24), depth=1)
+    groups = []
+    for kind, stream, sequence, body in forged:
+        forger = Packetizer(_format(24), frames=8, stream=stream, voice=np.zeros(24, np.float32))
+        forger._sequence = sequence
+        groups += receiver.take(forger._sealed(kind % 5, body), quiet=quiet)
+    groups += receiver.rest()
+    assert sum(g.frames for g in groups if g.codes is None) <= MOST_MISSING * 256 * len(forged)
+    for group in groups:
+        if group.codes is not None:
+            assert group.codes["content"].shape == (2, group.frames)

@@ -1,6 +1,8 @@
 """The file format: what goes in comes out, and nothing that is damaged comes out as whole."""
 
 import io
+import struct
+import zlib
 from itertools import pairwise
 
 import numpy as np
@@ -152,3 +154,77 @@ def test_pipes_that_give_little_at_a_time():
     reader = PcodecReader(Trickle(data))
     got = np.concatenate([b["codes"] for b in reader.blocks(("codes",))], axis=1)
     assert np.array_equal(got, codes["codes"]) and not reader.damage
+
+
+# 16 frames of two streams, written by hand from the description of the format: hexadecimal, one
+# line per field. Content 0x80 0x01 0xfe ... : the highest bit of each index comes first.
+GOLDEN = """
+50434443 01 02 4001 803e0000 3b14000000000000 0000 {identity}
+01 01 ff00  01 08 c700
+{header}
+1000
+8001fe7f00ff1020 30405060708090a0 c7 03
+{block}
+0000 3b14000000000000
+{end}
+"""
+
+
+def _golden():
+    """Return the file; checksums are those of the standard library."""
+    fields = GOLDEN.replace("{identity}", "ab" * 32).split("{")
+    header = bytes.fromhex(fields[0])
+    block = bytes.fromhex(fields[1].partition("}")[2])
+    end = bytes.fromhex(fields[2].partition("}")[2])
+    return b"".join(part + struct.pack("<I", zlib.crc32(part)) for part in (header, block, end))
+
+
+def test_the_bits_lie_as_the_format_says():
+    codes = {
+        "content": np.array([[0x80, 1, 0xFE, 0x7F, 0, 0xFF, *range(0x10, 0xA1, 0x10)]]),
+        "prosody": np.array([[199, 3]]),
+    }
+    reader, got = _read(_golden(), ("content", "prosody"))
+    assert not reader.damage and reader.samples == 5179
+    assert all(np.array_equal(got[name], codes[name]) for name in codes)
+    file = io.BytesIO()
+    writer = PcodecWriter(file, _format(TWO), samples=5179, block_frames=16)
+    writer.add(codes)
+    writer.finish(5179)
+    assert file.getvalue() == _golden()
+    # Indices of 10 bits share bytes: 1, 512, 1023 and 0.
+    ten = (CodeStream("codes", 1, 1024),)
+    assert pack({"codes": np.array([[1, 512, 1023, 0]])}, ten).hex() == "0060" + "0ffc00"
+
+
+def test_files_of_another_number_of_streams_are_refused_by_name():
+    data, _ = _file(TWO, 16)
+    reader = PcodecReader(io.BytesIO(data))
+    with pytest.raises(ArtifactError, match="has 2 code streams; expected 1: codes"):
+        list(reader.blocks(("codes",)))
+    with pytest.raises(ArtifactError, match="in another layout"):
+        reader.header.require(_format(ONE))
+
+
+def _sealed(part):
+    return part + struct.pack("<I", zlib.crc32(part))
+
+
+@given(
+    st.lists(st.tuples(*[st.integers(0, 255)] * 2, st.integers(0, 65535)), max_size=4),
+    st.integers(0, 65535), st.integers(900, 800_000), st.integers(0, 40), st.binary(max_size=300),
+    st.integers(0, 65535),
+)  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_forged_headers_with_good_checksums_are_bounded(streams, hop, rate, voice, noise, frames):
+    """Sizes are lies until their bytes are there: no header makes a reader take memory."""
+    head = struct.pack("<4sBBHIQH32s", b"PCDC", 1, len(streams), hop, rate, 2**64 - 1, voice, b"i")
+    head += b"".join(struct.pack("<BBH", *stream) for stream in streams) + bytes(4 * voice)
+    data = _sealed(head) + struct.pack("<H", frames) + noise
+    try:
+        reader = PcodecReader(io.BytesIO(data))
+        list(reader.blocks())
+        assert reader.damage
+        assert reader.header.sample_rate_hz == rate and 1000 <= rate <= 768000
+    except PrunusError as error:
+        assert error.message

@@ -145,6 +145,18 @@ def test_a_clip_and_a_sound_file_make_one_source(tmp_path: Path) -> None:
     assert any("2 channels" in n for n in moments.notes)
 
 
+def test_a_sound_file_that_broke_off_or_cancels_itself_is_told(tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    voice = (0.2 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", np.stack([voice, -voice], 1), RATE)
+    soundfile.write(tmp_path / "b.flac", np.tile(voice, 2), RATE)
+    (tmp_path / "b.flac").write_bytes((tmp_path / "b.flac").read_bytes()[:30_000])
+    for name, words in (("a.wav", "each other's negative"), ("b.flac", "promises 2.00 s")):
+        moments = ClipMoments(_Clip(np.arange(25) / 25, 0), str(tmp_path / name), 25, RATE)
+        assert len(list(moments)) >= 25
+        assert any(words in note for note in moments.notes), name
+
+
 class _Camera:
     def __init__(self, count: int) -> None:
         self.info = SourceInfo("camera", 6, 4, 30.0, 0, True)

@@ -1,0 +1,144 @@
+"""Sound files that are whole, that broke off, and that are not what they seem."""
+
+import io
+import os
+import struct
+import threading
+
+import numpy as np
+import pytest
+
+from prunus.runtime.audio import files as audio_file
+from prunus.runtime.audio.files import SoundReader, WavWriter
+from prunus.runtime.audio.header import promised_bytes
+from prunus.runtime.errors import SourceError, UsageError
+
+soundfile = pytest.importorskip("soundfile")
+RATE, COUNT = 16000, 80000
+FORMATS = {
+    "wav": "WAV", "flac": "FLAC", "ogg": "OGG", "w64": "W64", "rf64": "RF64", "aiff": "AIFF",
+    "au": "AU", "mp3": "MP3",
+}  # fmt: skip
+LOSSLESS = ("wav", "flac", "w64", "rf64", "aiff", "au")
+
+
+@pytest.fixture(scope="module")
+def sound():
+    return (0.2 * np.random.default_rng(0).standard_normal(COUNT)).astype(np.float32)
+
+
+def _file(tmp_path, ending, sound, **options):
+    path = tmp_path / f"a.{ending}"
+    soundfile.write(path, sound, RATE, format=FORMATS[ending], **options)
+    return path
+
+
+def _all(reader):
+    return np.concatenate([*reader.blocks(4096), np.zeros(0, np.float32)])
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_whole_files_miss_nothing(tmp_path, sound, ending):
+    with SoundReader(_file(tmp_path, ending, sound)) as reader:
+        assert not reader.ends_early
+        heard = _all(reader)
+        assert len(heard) == COUNT and not reader.ends_early and not reader.cancels
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_what_is_there_is_decoded_and_what_is_missing_is_said(tmp_path, sound, ending):
+    path = _file(tmp_path, ending, sound)
+    whole = soundfile.read(path, dtype="float32")[0]
+    path.write_bytes(path.read_bytes()[: int(0.6 * path.stat().st_size)])
+    with SoundReader(path) as reader:
+        heard = _all(reader)
+        assert 0.5 * COUNT < len(heard) < 0.7 * COUNT
+        said = "last page is missing" if ending == "ogg" else "promises 5.0"
+        assert said in reader.ends_early
+        assert f"{len(heard) / RATE:.2f} s are there" in reader.ends_early
+    if ending in LOSSLESS:
+        assert np.array_equal(heard, whole[: len(heard)])
+
+
+def test_a_recorder_that_died_before_it_wrote_sizes(tmp_path, sound):
+    path = _file(tmp_path, "wav", sound)
+    data = bytearray(path.read_bytes())
+    data[4:8] = data[40:44] = bytes(4)
+    path.write_bytes(data)
+    with SoundReader(path) as reader:
+        assert reader.ends_early == "its header promises no sound, 5.00 s are there"
+        heard = _all(reader)
+    assert np.abs(heard - sound).max() < 1e-4
+
+
+def test_an_empty_wav_with_other_chunks_stays_empty(tmp_path):
+    body = b"WAVE" + struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, RATE, 2 * RATE, 2, 16)
+    body += struct.pack("<4sI", b"data", 0) + struct.pack("<4sI", b"LIST", 4) + b"INFO"
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    with SoundReader(path) as reader:
+        assert not len(_all(reader)) and not reader.ends_early
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "aiff"])
+@pytest.mark.parametrize("sizes", [True, False])
+def test_every_format_comes_through_pipes(tmp_path, sound, monkeypatch, ending, sizes):
+    data = bytearray(_file(tmp_path, ending, sound).read_bytes())
+    if not sizes and ending == "wav":
+        data[4:8] = data[40:44] = bytes(4)
+    source, target = os.pipe()
+
+    def fill():
+        with os.fdopen(target, "wb") as file:
+            file.write(data)
+
+    writer = threading.Thread(target=fill)
+    writer.start()
+    with os.fdopen(source, "rb") as stdin:
+        monkeypatch.setattr(audio_file.sys, "stdin", stdin)
+        with SoundReader("-") as reader:
+            heard = _all(reader)
+            assert not reader.ends_early
+    writer.join()
+    assert len(heard) == COUNT and np.corrcoef(heard, sound)[0, 1] > 0.9
+
+
+def test_channels_that_cancel_each_other_are_told(tmp_path, sound):
+    for factor, cancels in ((-1.0, True), (-0.9, False), (1.0, False)):
+        path = _file(tmp_path, "wav", np.stack([sound, factor * sound], axis=1))
+        with SoundReader(path) as reader:
+            _all(reader)
+            assert reader.cancels == cancels
+
+
+def test_impossible_files_are_refused(tmp_path, sound):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, sound, 500)
+    with pytest.raises(UsageError, match="500 Hz; expected 1000 to 768000"):
+        SoundReader(path)
+    flac = _file(tmp_path, "flac", sound)
+    flac.write_bytes(flac.read_bytes()[:90])
+    with pytest.raises(SourceError, match=r"a\.flac"):
+        with SoundReader(flac) as reader:
+            _all(reader)
+    (tmp_path / "b.wav").write_bytes(b"RIFF")
+    assert promised_bytes(tmp_path / "b.wav") == (0, 0)
+
+
+def test_wav_files_say_their_length(tmp_path):
+    for target in (tmp_path / "a.wav", io.BytesIO()):
+        with WavWriter(target, RATE) as writer:
+            for value in (0.5, 2.0, -2.0):
+                writer.write(np.full(10, value, np.float32))
+        if isinstance(target, io.BytesIO):
+            target.seek(0)
+        heard, rate = soundfile.read(target, dtype="float32")
+        assert rate == RATE
+        np.testing.assert_allclose(heard, np.repeat([0.5, 1.0, -1.0], 10), atol=1e-4)
+
+
+def test_a_full_disk_is_an_error_of_the_disk(sound):
+    with pytest.raises(OSError) as caught:
+        with WavWriter("/dev/full", RATE) as writer:
+            writer.write(sound)
+    assert caught.value.errno == 28
