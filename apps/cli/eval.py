@@ -62,6 +62,8 @@ def pose(
 ) -> None:
     """Report COCO AP, OKS and PCK of a pose model on any COCO-format folder.
 
+    Damaged pictures are left out and named, and the exit code is then 1.
+
     \b
     Examples:
       prunus eval pose val2017 --annotations person_keypoints_val2017.json --model a.onnx
@@ -84,6 +86,8 @@ def pose(
         typer.echo(json.dumps(result.to_dict(), indent=1, sort_keys=True))
     else:
         typer.echo(result.to_text().rstrip())
+    if result.skipped:
+        raise typer.Exit(1)
 
 
 @app.command("segmentation")

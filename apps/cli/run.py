@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,10 @@ from prunus.apps.cli.options import (
 )
 from prunus.apps.codec.run_cli import codec
 from prunus.apps.separation.run_cli import separation
+
+if TYPE_CHECKING:
+    from prunus.apps.pose.app import RunSummary
+    from prunus.apps.segmentation.app import SegmentationSummary
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -93,6 +97,7 @@ def pose(
 
     -o is short for one more --sink. Without any, files get a neighbour named NAME-pose, live
     sources a page on http://localhost:8080/. Ctrl-C ends the run and completes the output.
+    Damaged pictures of a folder and the end of a cut video are named, and the exit code is then 1.
 
     \b
     Examples:
@@ -123,12 +128,7 @@ def pose(
             quiet=quiet,
         )
     )
-    if as_json:
-        typer.echo(summary.to_json())
-    elif not quiet:
-        typer.echo(summary.to_text())
-    if summary.interrupted:
-        raise typer.Exit(130)
+    _finish(summary, as_json=as_json, quiet=quiet)
 
 
 @app.command("segmentation")
@@ -212,6 +212,11 @@ def segmentation(
             quiet=quiet,
         )
     )
+    _finish(summary, as_json=as_json, quiet=quiet)
+
+
+def _finish(summary: RunSummary | SegmentationSummary, *, as_json: bool, quiet: bool) -> None:
+    """Print what a run did; raises typer.Exit where it was stopped or left something out."""
     if as_json:
         typer.echo(summary.to_json())
     elif not quiet:

@@ -30,11 +30,12 @@ from prunus.apps.live.loop import (
     default_sink,
     open_sinks,
 )
-from prunus.apps.pose.coco_results import ResultWriter, image_id, read_boxes
+from prunus.apps.pose.coco_results import Boxes, ResultWriter, read_boxes
 from prunus.apps.pose.overlay import Bones, draw_panel, draw_people
 from prunus.runtime.errors import UsageError
 
 if TYPE_CHECKING:
+    from prunus.apps.pose.coco import ImageId
     from prunus.runtime.card.card import ModelCard
     from prunus.runtime.session.base import BackendOptions
     from prunus.runtime.tasks.pose.estimator import Pose, PoseEstimator
@@ -126,7 +127,7 @@ def run_pose(options: PoseOptions) -> RunSummary:
         source = stack.enter_context(closing(open_source(options.source)))
         sinks = _open_sinks(options, source.info, stack)
         results = _open_results(options, stack)
-        people, estimator = _open_models(options, source.info, stack)
+        people, estimator = _open_models(options, source, stack)
         run = _Run(options, source=source, sinks=sinks, results=results, card=estimator.card)
         if not options.quiet:
             reasons = _reasons(options, estimator)
@@ -243,7 +244,7 @@ def _reasons(options: PoseOptions, estimator: PoseEstimator) -> list[str]:
 
 
 def _open_models(
-    options: PoseOptions, info: SourceInfo, stack: ExitStack
+    options: PoseOptions, source: Source, stack: ExitStack
 ) -> tuple[Callable[[_Work], _Work], PoseEstimator]:
     """Open the models and return the step that fills in the poses of a frame."""
     from prunus.runtime.tasks.pose.estimator import PoseEstimator
@@ -259,9 +260,9 @@ def _open_models(
             options=options.switches,
         )
     )
-    steps = _Steps(options, info, estimator)
+    steps = _Steps(options, source.info, estimator)
     if options.boxes is not None:
-        steps.given = read_boxes(options.boxes)
+        steps.given = read_boxes(options.boxes, _picture_names(source))
     elif not options.single:
         path = find_model(options.finder)
         # An engine cannot hold the finder, so a back end for engines is for the pose network only.
@@ -270,6 +271,12 @@ def _open_models(
         )
         steps.finder = stack.enter_context(PeopleFinder.open(path, backend, options.threads))
     return steps, estimator
+
+
+def _picture_names(source: Source) -> dict[ImageId, str]:
+    """Return id -> file name of pictures; a video's frames have none."""
+    ids: dict[str, int] = getattr(source, "ids", {})
+    return {number: name for name, number in ids.items()}
 
 
 class _Steps:
@@ -282,7 +289,7 @@ class _Steps:
         smoothing = Smoothing() if options.smooth else None
         settings = TrackerOptions(every=options.detect_every, smoothing=smoothing)
         self.finder: Any = None
-        self.given: dict[int, list[tuple[float, float, float, float, float]]] | None = None
+        self.given: dict[ImageId, Boxes] | None = None
         self._estimator, self._info = estimator, info
         self._tracker = PeopleTracker(settings, estimator.postprocess.sigmas)
         self._single = SinglePerson() if options.single else None
@@ -301,8 +308,8 @@ class _Steps:
     def _poses(self, frame: Frame) -> list[Pose]:
         image = frame.image
         if self.given is not None:
-            boxes = [b[:4] for b in self.given.get(image_id(frame), [])]
-            poses = self._estimator(image, np.array(boxes, np.float64).reshape(-1, 4))
+            corners, _ = self.given.get(frame.image_id, (np.zeros((0, 4)), None))
+            poses = self._estimator(image, corners)
             return poses if self._alone else self._tracker.associate(poses, self._seconds(frame))
         if self._single is not None:
             if self._alone:  # the person of another picture says nothing about this one

@@ -1,11 +1,12 @@
-"""Read COCO's files: labelled people, and the boxes of a detector."""
+"""Read COCO's labels of people, checked entry by entry."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from prunus.runtime.errors import SourceError, UsageError
 
-Boxes = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+ImageId = int | str
 
 # Where a segment's area is unknown, COCO people fill about this share of their box.
 _BOX_TO_AREA = 0.53
@@ -42,15 +43,21 @@ class CocoPeople:
 
     Attributes:
         joints: Joint names in the file's order.
-        images: Image id -> file name, of pictures with at least one labelled person.
+        category: Number of the person category.
+        images: Image id -> file name of every listed picture, with people or without: a false
+            alarm in a picture of nobody counts. In the order in which evaluators sort ids.
         people: Image id -> labelled people, crowds and people without joints left out.
-        raw: The annotations of these images, crowds included (they mask false alarms).
+        raw: All people, crowds included (they mask false alarms), completed and checked: each has
+            image_id, bbox, area, iscrowd, keypoints and num_keypoints.
+        notes: What the file leaves open and how it was read.
     """
 
     joints: tuple[str, ...]
-    images: Mapping[int, str]
-    people: Mapping[int, Sequence[Person]]
+    category: int
+    images: Mapping[ImageId, str]
+    people: Mapping[ImageId, Sequence[Person]]
     raw: Sequence[Mapping[str, Any]]
+    notes: tuple[str, ...]
 
     @property
     def count(self) -> int:
@@ -63,94 +70,182 @@ class CocoPeople:
 
         Raises:
             SourceError: it cannot be read.
-            UsageError: it is not a keypoint file, or labels nobody.
+            UsageError: it is not a keypoint file, an entry is wrong, or nobody is labelled.
         """
-        data = _load(path)
+        data = load_json(path)
         try:
-            category = next(c for c in data["categories"] if c.get("keypoints"))
-            joints = tuple(category["keypoints"])
-            names = {int(i["id"]): str(i["file_name"]) for i in data["images"]}
+            category = _person_category(data["categories"])
+            joints, number = tuple(map(str, category["keypoints"])), int(category["id"])
+            images = _images(path, data["images"])
             own = [a for a in data["annotations"] if a.get("category_id") == category["id"]]
-            labelled = [a for a in own if not a.get("iscrowd") and any(a["keypoints"][2::3])]
-            people: dict[int, list[Person]] = {}
-            for entry in labelled:
-                people.setdefault(int(entry["image_id"]), []).append(_person(entry, len(joints)))
-            images = {i: names[i] for i in sorted(people)}
-        except (KeyError, TypeError, ValueError, StopIteration, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise UsageError(
                 f"{path} is not a COCO keypoint file ({type(error).__name__}: {error}).",
                 "Give a person_keypoints file with images, annotations and categories.",
             ) from None
+        raw = [_completed(f"{path}: annotation {a.get('id', k)}", a, joints, images)
+               for k, a in enumerate(own)]  # fmt: skip
+        people: dict[ImageId, list[Person]] = {}
+        for entry in raw:
+            if not entry["iscrowd"] and any(entry["keypoints"][2::3]):
+                people.setdefault(entry["image_id"], []).append(_person(entry))
         if not people:
             raise UsageError(f"{path} labels nobody.", "Give a file with labelled keypoints.")
-        return CocoPeople(joints, images, people, [a for a in own if a["image_id"] in images])
+        return CocoPeople(joints, number, images, people, raw, _notes(own))
 
-    def as_coco(self) -> dict[str, Any]:
-        """Return the labels as the evaluator reads them, the person category numbered 1."""
-        annotations = []
-        for number, entry in enumerate(self.raw, 1):
-            filled = {"area": _area(entry), "iscrowd": 0, **entry}
-            seen = sum(1 for v in entry.get("keypoints", [])[2::3] if v > 0)
-            annotations.append({**filled, "id": number, "category_id": 1, "num_keypoints": seen})
+    def as_coco(self, numbers: Mapping[ImageId, int]) -> dict[str, Any]:
+        """Return the labels as the evaluator reads them, the person category numbered 1.
+
+        Args:
+            numbers: Id -> number of the pictures to evaluate; evaluators take small integers only.
+        """
+        kept = [e for e in self.raw if e["image_id"] in numbers]
         return {
-            "images": [{"id": i, "file_name": name} for i, name in self.images.items()],
-            "annotations": annotations,
+            "images": [{"id": n, "file_name": self.images[i]} for i, n in numbers.items()],
+            "annotations": [
+                {**e, "id": k, "category_id": 1, "image_id": numbers[e["image_id"]]}
+                for k, e in enumerate(kept, 1)
+            ],
             "categories": [{"id": 1, "name": "person", "keypoints": list(self.joints)}],
         }
 
 
-def read_detections(path: str | Path, truth: CocoPeople, category: int = 1) -> dict[int, Boxes]:
-    """Read a detector's COCO result file.
-
-    Args:
-        path: JSON list of ``image_id``, ``category_id``, ``bbox`` (x, y, width, height), ``score``.
-        truth: The labels; boxes on other images are ignored.
-        category: Number of the person category in the file.
-
-    Returns:
-        Image id -> ((P, 4) corners, (P,) scores).
-
-    Raises:
-        SourceError: it cannot be read.
-        UsageError: it is not such a file.
-    """
-    rows: dict[int, list[list[float]]] = {image: [] for image in truth.images}
+def load_json(path: str | Path) -> Any:
+    """Return the content of a JSON file; raises SourceError or UsageError."""
     try:
-        entries = _load(path)
-        if not isinstance(entries, list):
-            raise TypeError(f"a {type(entries).__name__} instead of a list")
-        for entry in entries:
-            if entry["category_id"] == category and entry["image_id"] in rows:
-                x, y, width, height = (float(v) for v in entry["bbox"])
-                if width > 0 and height > 0:
-                    row = [x, y, x + width, y + height, float(entry["score"])]
-                    rows[entry["image_id"]].append(row)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"{path} is not a COCO detection result ({type(error).__name__}: {error}).",
-            "Give a JSON list of image_id, category_id, bbox and score.",
-        ) from None
-    tables = {i: np.array(r, np.float64).reshape(len(r), 5) for i, r in rows.items()}
-    return {i: (t[:, :4], t[:, 4]) for i, t in tables.items()}
-
-
-def _load(path: str | Path) -> Any:
-    try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise SourceError(f"Cannot read {path}: {reason}.", "Check the path.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON: {error}.", "Give a COCO file.") from None
 
 
-def _person(entry: Mapping[str, Any], joints: int) -> Person:
-    table = np.asarray(entry["keypoints"], np.float64).reshape(joints, 3)
-    x, y, width, height = (float(v) for v in entry["bbox"])
+def id_forms(number: Any) -> list[ImageId]:
+    """Return the ids that a value may stand for: files write 139 as ``139``, ``139.0``, ``"139"``.
+
+    >>> id_forms("139"), id_forms(139.0), id_forms(None)
+    (['139', 139], [139, '139'], [])
+    """
+    if isinstance(number, str):
+        return [number, int(number)] if number.isdecimal() and len(number) < 40 else [number]
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        return []
+    whole = isinstance(number, int) or number.is_integer()
+    return [int(number), str(int(number))] if whole else []
+
+
+def _person_category(categories: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    with_joints = [c for c in categories if c.get("keypoints")]
+    return next((c for c in with_joints if c.get("name") == "person"), None) or with_joints[0]
+
+
+def _images(path: str | Path, entries: Sequence[Mapping[str, Any]]) -> dict[ImageId, str]:
+    names: dict[ImageId, str] = {}
+    for entry in entries:
+        name, forms = entry["file_name"], id_forms(entry["id"])
+        if not forms:
+            raise UsageError(
+                f"{path}: the image id {entry['id']!r} of {name} is no whole number and no text.",
+                "Number the pictures.",
+            )
+        number = forms[0]
+        if names.setdefault(number, name) != name:
+            raise UsageError(
+                f"{path}: the image id {number!r} is that of {names[number]} and of {name}.",
+                "Give every picture its own id.",
+            )
+        _stay_inside(path, name)
+    try:
+        return {i: names[i] for i in sorted(names, key=int)}
+    except ValueError:  # text
+        return {i: names[i] for i in sorted(names, key=str)}
+
+
+def _stay_inside(path: str | Path, name: Any) -> None:
+    """Refuse a picture outside the folder: labels from elsewhere must not choose what is read."""
+    parts = name.replace("\\", "/").split("/") if isinstance(name, str) else [""]
+    drive = parts[0].endswith(":")
+    if not parts[0] or drive or ".." in parts or "\0" in name or PurePosixPath(name).name == "":
+        raise UsageError(
+            f"{path}: the file_name {name!r} is not that of a picture inside the folder.",
+            "Name pictures by their path below the folder, without '..'.",
+        )
+
+
+def _completed(
+    where: str, entry: Mapping[str, Any], joints: Sequence[str], images: Collection[ImageId]
+) -> dict[str, Any]:
+    """Return one annotation with all that the evaluator reads; raises UsageError by name."""
+    image = next((form for form in id_forms(entry.get("image_id")) if form in images), None)
+    if image is None:
+        raise UsageError(
+            f"{where} is of the image {entry.get('image_id')!r}, which the file does not list.",
+            "Add the picture to the file's images, or take the entry out.",
+        )
+    try:
+        box = [float(v) for v in entry["bbox"]]
+        area = entry.get("area")
+        area = _BOX_TO_AREA * box[2] * box[3] if area is None else float(area)
+        good = len(box) == 4 and all(map(math.isfinite, (*box, area)))
+        good = good and min(*box[2:], area) >= 0
+    except (KeyError, TypeError, ValueError, IndexError):
+        good = False
+    if not good:
+        raise UsageError(
+            f"{where} has the bbox {entry.get('bbox')} and the area {entry.get('area')}; expected "
+            "x, y, width, height and a size, finite and not negative.",
+            "Correct this entry or take it out.",
+        )
+    keypoints = _keypoints(where, entry.get("keypoints"), joints)
+    seen = sum(1 for v in keypoints[2::3] if v > 0)
+    counted = entry.get("num_keypoints")  # evaluators go by the file's own count
+    return {
+        "image_id": image,
+        "bbox": box,
+        "area": area,
+        "iscrowd": int(bool(entry.get("iscrowd"))),
+        "keypoints": keypoints,
+        "num_keypoints": seen if counted is None else counted,
+    }
+
+
+def _keypoints(where: str, values: Any, joints: Sequence[str]) -> list[float]:
+    if values is None or values == []:  # a crowd, or a person of whom only the box is known
+        return [0.0] * (3 * len(joints))
+    if not isinstance(values, list) or len(values) != 3 * len(joints):
+        raise UsageError(
+            f"{where} has {len(values) if isinstance(values, list) else values!r} numbers as "
+            f"keypoints; expected x, y and visibility of {len(joints)} joints."
+        )
+    kept: list[float] = []
+    for name, x, y, seen in zip(joints, values[::3], values[1::3], values[2::3], strict=True):
+        if seen is None or seen == 0:
+            kept += (0.0, 0.0, 0.0)  # whatever stands there is not labelled
+            continue
+        if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in (x, y, seen)):
+            raise UsageError(
+                f"{where}: the joint '{name}' is {x}, {y}, visibility {seen}; expected numbers.",
+                "Correct the joint, or give it the visibility 0: not labelled.",
+            )
+        kept += (float(x), float(y), float(seen))
+    return kept
+
+
+def _person(entry: Mapping[str, Any]) -> Person:
+    table = np.asarray(entry["keypoints"], np.float64).reshape(-1, 3)
+    x, y, width, height = entry["bbox"]
     box = np.array([x, y, x + width, y + height])
-    return Person(table[:, :2], table[:, 2] > 0, box, _area(entry))
+    return Person(table[:, :2], table[:, 2] > 0, box, entry["area"])
 
 
-def _area(entry: Mapping[str, Any]) -> float:
-    width, height = entry["bbox"][2:]
-    return float(entry.get("area") or _BOX_TO_AREA * width * height)
+def _notes(entries: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    people = [e for e in entries if not e.get("iscrowd") and any((e.get("keypoints") or [])[2::3])]
+    unknown = sum(e.get("area") is None for e in people)
+    nothing = sum(e.get("area") == 0 for e in people)
+    lines = []
+    if unknown:
+        lines.append(f"{unknown} people have no area: {_BOX_TO_AREA} of their box is taken")
+    if nothing:
+        lines.append(f"{nothing} people have the area 0: the evaluator matches nobody with them")
+    return tuple(lines)

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prunus.apps.pose.coco import CocoPeople, Person, read_detections
+from prunus.apps.io.sources.pictures import read_picture
+from prunus.apps.pose.coco import CocoPeople, ImageId, Person
+from prunus.apps.pose.coco_results import Boxes, read_boxes
 from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.errors import MissingDependencyError, SourceError, UsageError
 from prunus.runtime.progress import Progress, Silent
@@ -48,14 +50,16 @@ class PoseEvaluation:
     Attributes:
         model: Short name from the card.
         weights_sha256: Hash of its weights.
-        images: Pictures with labelled people.
-        people: Labelled people.
+        images: Pictures that were judged; with a detector's boxes also those of nobody.
+        people: Labelled people in them.
         boxes: ``ground truth`` or ``detections``.
         flip_test: Whether each answer is the mean over a picture and its mirror image.
         ap: COCO summary, 0..1; -1 where no person falls into the class (as the evaluator has it).
         oks: Mean object keypoint similarity over labelled people, 0..1.
         pck: Share of correct joints at each alpha of the box's larger side, 0..1.
         results: One entry per estimated person, in COCO's result format.
+        skipped: Pictures that could not be judged, with the reason.
+        notes: What the labels leave open and how they were read.
     """
 
     model: str
@@ -68,6 +72,8 @@ class PoseEvaluation:
     oks: float
     pck: Mapping[float, float]
     results: Sequence[Mapping[str, Any]] = field(repr=False)
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the single results, ready for JSON."""
@@ -81,6 +87,8 @@ class PoseEvaluation:
             "ap": dict(self.ap),
             "oks": None if np.isnan(self.oks) else self.oks,
             "pck": {f"{a:g}": None if np.isnan(v) else v for a, v in self.pck.items()},
+            "skipped": list(self.skipped),
+            "notes": list(self.notes),
         }
 
     def to_text(self) -> str:
@@ -95,6 +103,8 @@ class PoseEvaluation:
         lines += [
             f"  {name:<16}{'-' if value < 0 else f'{100 * value:.1f}':>7}" for name, value in rows
         ]
+        lines += [f"note: {line}" for line in self.notes]
+        lines += [f"warning: skipped: {line}" for line in self.skipped]
         return "\n".join(lines) + "\n"
 
     def save_results(self, path: str | Path) -> None:
@@ -118,13 +128,14 @@ def evaluate_pose_folder(
         estimator: The model; its joints are matched with the labels by name.
         images_dir: Folder of the pictures.
         annotations_json: COCO ``person_keypoints`` file.
-        boxes: COCO detection results (JSON); None takes the ground-truth boxes.
+        boxes: COCO detection results (JSON); None takes the ground-truth boxes. Then every listed
+            picture counts, as false alarms in pictures of nobody do.
         flip_test: Average with the mirror image.
         progress: Told about each picture.
 
     Raises:
         UsageError: the files do not fit together, or no person is labelled.
-        SourceError: a picture is missing or cannot be read.
+        SourceError: a picture is missing, or not one can be read. Single damaged ones are skipped.
         MissingDependencyError: the evaluator or OpenCV is not installed.
     """
     report = progress or Silent()
@@ -132,29 +143,44 @@ def evaluate_pose_folder(
     truth = CocoPeople.read(annotations_json)
     order = joint_order(post.joints, truth.joints)
     sigmas = np.asarray(post.sigmas, np.float64)[order]
-    given = read_detections(boxes, truth) if boxes is not None else None
+    given = _boxes_of(truth, boxes)
     estimate = _flipped(estimator, post) if flip_test else estimator
     scores = _Scores(sigmas)
-    for done, (image_id, name) in enumerate(truth.images.items()):
-        report.update(done, len(truth.images), name)
-        labelled = truth.people[image_id]
-        corners, ranks = given[image_id] if given is not None else _own_boxes(labelled)
-        frame = _read(Path(images_dir) / name)
-        poses = estimate(frame, corners) if len(corners) else []
+    # Without a detector nothing is looked for where nobody is labelled.
+    judged = [i for i in truth.images if boxes is not None or i in truth.people]
+    skipped: dict[ImageId, str] = {}
+    for done, image in enumerate(judged):
+        report.update(done, len(judged), truth.images[image])
+        corners, ranks = given.get(image, (np.zeros((0, 4)), np.zeros(0)))
+        poses: list[Pose] = []
+        if len(corners):
+            try:
+                poses = estimate(_read(Path(images_dir) / truth.images[image]), corners)
+            except _DamagedError as error:
+                skipped[image] = error.message
+                continue
         found = np.array([p.keypoints[order] for p in poses]).reshape(len(poses), len(order), 3)
-        scores.add(image_id, labelled, found, corners, ranks, paired=given is None)
-    report.update(len(truth.images), len(truth.images))
+        named = {"image_id": image, "category_id": truth.category, "file_name": truth.images[image]}
+        people = truth.people.get(image, ())
+        scores.add(named, people, found, corners, ranks, paired=boxes is None)
+    report.update(len(judged), len(judged))
+    judged = [i for i in judged if i not in skipped]
+    if not any(i in truth.people for i in judged):
+        first = next(iter(skipped.values()))
+        raise SourceError(f"No picture could be judged; the first: {first}", "Copy them again.")
     return PoseEvaluation(
         model=estimator.card.name,
         weights_sha256=estimator.card.weights.sha256,
-        images=len(truth.images),
-        people=truth.count,
-        boxes="ground truth" if given is None else "detections",
+        images=len(judged),
+        people=sum(len(truth.people.get(i, ())) for i in judged),
+        boxes="ground truth" if boxes is None else "detections",
         flip_test=flip_test,
-        ap=average_precision(truth, scores.results, sigmas),
+        ap=average_precision(truth, scores.results, sigmas, judged),
         oks=mean_over_people(scores.oks),
         pck={a: mean_over_people(scores.pck[a]) for a in PCK_ALPHAS},
         results=scores.results,
+        skipped=tuple(skipped.values()),
+        notes=truth.notes,
     )
 
 
@@ -170,14 +196,18 @@ def joint_order(model: Sequence[str], labels: Sequence[str]) -> list[int]:
 
 
 def average_precision(
-    truth: CocoPeople, results: Sequence[Mapping[str, Any]], sigmas: Floats
+    truth: CocoPeople,
+    results: Sequence[Mapping[str, Any]],
+    sigmas: Floats,
+    images: Sequence[ImageId],
 ) -> dict[str, float]:
     """Return COCO's summary of keypoint precision and recall.
 
     Args:
         truth: The labels.
-        results: COCO results of the same images.
+        results: COCO results of these images.
         sigmas: (J,) OKS constants.
+        images: Ids of the pictures to judge, in the order of `CocoPeople.images`.
 
     Raises:
         MissingDependencyError: faster-coco-eval is not installed.
@@ -186,13 +216,13 @@ def average_precision(
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError:
         raise MissingDependencyError("faster_coco_eval", "eval", "COCO evaluation") from None
-    if not results:
-        return dict.fromkeys(_AP_NAMES, 0.0)
-    labels = COCO(truth.as_coco())
+    numbers = {image: number for number, image in enumerate(images, 1)}
+    labels = COCO(truth.as_coco(numbers))
+    # Copies: the evaluator writes into what it gets.
+    rows = [{**r, "image_id": numbers[r["image_id"]], "category_id": 1} for r in results]
     judge = COCOeval_faster(
-        labels, labels.loadRes(list(results)), "keypoints", kpt_oks_sigmas=sigmas.tolist()
+        labels, labels.loadRes(rows), "keypoints", kpt_oks_sigmas=sigmas.tolist()
     )
-    judge.params.imgIds = list(truth.images)
     judge.evaluate()
     judge.accumulate()
     judge.summarize()
@@ -210,7 +240,7 @@ class _Scores:
 
     def add(
         self,
-        image_id: int,
+        named: Mapping[str, Any],
         labelled: Sequence[Person],
         found: Floats,
         corners: Floats,
@@ -218,7 +248,16 @@ class _Scores:
         *,
         paired: bool,
     ) -> None:
-        """Add one picture; `paired`: found[i] was made from the box of labelled[i]."""
+        """Add one picture.
+
+        Args:
+            named: What each of its results says about the picture.
+            labelled: Its labelled people.
+            found: (P, J, 3) joints.
+            corners: (P, 4) boxes that they were made from.
+            ranks: (P,) scores of the boxes.
+            paired: found[i] was made from the box of labelled[i].
+        """
         kept: Sequence[int] = range(len(found))
         people = np.array([rescored(float(r), f[:, 2]) for r, f in zip(ranks, found, strict=True)])
         if not paired and len(found):
@@ -227,8 +266,7 @@ class _Scores:
         for i in kept:
             self.results.append(
                 {
-                    "image_id": image_id,
-                    "category_id": 1,
+                    **named,
                     "keypoints": [round(float(v), 3) for v in found[i].ravel()],
                     "score": float(people[i]),
                 }
@@ -256,22 +294,27 @@ class _Scores:
             values.append(float(pck(guess[one], truth[one], seen[one], length, alpha)[0]))
 
 
-def _own_boxes(people: Sequence[Person]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    corners = np.array([p.box for p in people], np.float64).reshape(len(people), 4)
-    return corners, np.ones(len(people))
+def _boxes_of(truth: CocoPeople, path: str | Path | None) -> Mapping[ImageId, Boxes]:
+    """Return a detector's boxes of each picture, or without one those of the labelled people."""
+    if path is not None:
+        return read_boxes(path, truth.images, truth.category)
+    return {
+        i: (np.array([p.box for p in people]), np.ones(len(people)))
+        for i, people in truth.people.items()
+    }
+
+
+class _DamagedError(SourceError):
+    """A picture is there but cannot be read whole."""
 
 
 def _read(path: Path) -> npt.NDArray[np.uint8]:
-    try:
-        import cv2
-    except ImportError:
-        raise MissingDependencyError("cv2", "apps", "Reading pictures") from None
     if not path.is_file():
         raise SourceError(f"Picture not found: {path}.", "Give the folder that the labels name.")
-    frame = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if frame is None:
-        raise SourceError(f"{path} is not a picture, or is damaged.", "Copy the file again.")
-    return np.asarray(frame, np.uint8)
+    try:
+        return read_picture(path)
+    except SourceError as error:
+        raise _DamagedError(error.message, error.hint) from None
 
 
 def _flipped(estimator: Estimate, post: KeypointPostprocess) -> Estimate:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from prunus.runtime.tasks.segmentation.segmenter import Segmenter
 
 
+_NAMED = 12  # classes that a line may name
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentationEvaluation:
     """Accuracy of one model on one folder.
@@ -74,18 +77,22 @@ class SegmentationEvaluation:
         s = self.scores
         shown = [k for k in range(len(self.classes)) if not math.isnan(s.iou[k])]
         width = max([len(self.classes[k]) for k in shown] + [len("class")])
+        never = [name for k, name in enumerate(self.classes) if not s.labelled[k]]
         lines = [
             f"{self.model}: {self.pictures} pictures, {s.judged / 1e6:.2f} million judged pixels",
             f"mIoU {_percent(s.mean_iou)}  mAcc {_percent(s.mean_accuracy)}  "
             f"pixel accuracy {_percent(s.pixel_accuracy)}  "
             f"({len(shown)} of {len(self.classes)} classes occur)",
-            f"  {'class':<{width}}  {'IoU':>6}  {'acc':>6}  {'pixels':>7}",
+            f"  {'class':<{width}}  {'IoU':>6}  {'acc':>6}  {'pixels':>11}  {'share':>7}",
         ]
         lines += [
             f"  {self.classes[k]:<{width}}  {_percent(s.iou[k]):>6}  {_percent(s.accuracy[k]):>6}  "
-            f"{100 * s.labelled[k] / s.judged:>6.2f}%"
+            f"{s.labelled[k]:>11}  {100 * s.labelled[k] / s.judged:>6.2f}%"
             for k in shown
         ]
+        if never:
+            more = ", ..." if len(never) > _NAMED else ""
+            lines.append(f"never judged, {len(never)}: {', '.join(never[:_NAMED])}{more}")
         return "\n".join([*lines, *(f"warning: skipped: {line}" for line in self.skipped)])
 
     def save(self, path: str | Path) -> None:
@@ -120,7 +127,8 @@ def evaluate_segmentation_folder(
 
     Raises:
         SourceError: the folders do not fit together, or no picture could be judged.
-        UsageError: labels that the model does not know, an unknown layout.
+        UsageError: labels that the model does not know, an unknown layout, or labels that leave
+            less than two classes to judge.
     """
     report, names = progress or Silent(), segmenter.postprocess.classes
     rules = layout_of(layout)
@@ -130,7 +138,7 @@ def evaluate_segmentation_folder(
             "Leave it out: the labels' numbers are the model's.",
         )
     pairs = _spread(label_pairs(Path(pictures), Path(masks), rules), limit)
-    matrix, skipped = ConfusionMatrix(len(names)), []
+    matrix, skipped, unjudged = ConfusionMatrix(len(names)), [], 0
     for done, (path, label) in enumerate(pairs):
         report.update(done, len(pairs), path.name)
         try:
@@ -142,19 +150,24 @@ def evaluate_segmentation_folder(
             skipped.append(f"{path}: {error.message}")
             continue
         try:
-            matrix.add(found, _two_classes(truth, positive, ignored), ignored)
+            truth = _two_classes(truth, positive, ignored)
+            marker = IGNORED if positive else ignored
+            matrix.add(found, truth, marker)
+            unjudged += int((truth == marker).sum())
         except UsageError as error:
             raise UsageError(f"{label}: {error.message}", error.hint) from None
     report.update(len(pairs), len(pairs))
     if len(skipped) == len(pairs):
         raise SourceError(f"No picture could be judged; the first: {skipped[0]}", "See above.")
+    scores = matrix.scores()
+    _check_judged(scores, names, ignored, unjudged)
     return SegmentationEvaluation(
         model=segmenter.card.name,
         weights_sha256=segmenter.card.weights.sha256,
         layout=layout,
         pictures=len(pairs) - len(skipped),
         classes=names,
-        scores=matrix.scores(),
+        scores=scores,
         skipped=tuple(skipped),
     )
 
@@ -180,9 +193,30 @@ def _spread(pairs: list[tuple[Path, Path]], limit: int | None) -> list[tuple[Pat
 
 
 def _two_classes(truth: Labels, positive: Sequence[int], ignored: int) -> Labels:
+    """Return labels of 0, 1 and `IGNORED`; a label that is asked for as the class is judged."""
     if not positive:
         return truth
-    return np.where(truth == ignored, ignored, np.isin(truth, positive).astype(truth.dtype))
+    chosen = np.isin(truth, positive)
+    return np.where((truth == ignored) & ~chosen, IGNORED, chosen.astype(truth.dtype))
+
+
+def _check_judged(scores: MaskScores, names: Sequence[str], ignored: int, unjudged: int) -> None:
+    """Refuse a figure over one class: of two, both must be labelled; of many, some may lack.
+
+    Masks of 0 and 255 are the usual case: 255 is judged only when it is asked for.
+    """
+    judged = [name for k, name in enumerate(names) if scores.labelled[k]]
+    if len(judged) > 1:
+        return
+    lacking = [name for name in names if name not in judged]
+    hint = "Give labels that hold it, or other numbers to --positive."
+    if unjudged:
+        hint = f"Where {ignored} is the class, as in masks of 0 and {ignored}: --positive {ignored}"
+    raise UsageError(
+        f"The labels hold no judged pixel of {', '.join(lacking[:_NAMED])}: {scores.judged} pixels "
+        f"of {', '.join(judged) or 'no class'} are judged, {unjudged} of the label {ignored} not.",
+        hint,
+    )
 
 
 def _of_size(frame: Any, truth: Labels, path: Path) -> Any:

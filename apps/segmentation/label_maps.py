@@ -18,7 +18,7 @@ from prunus.runtime.tasks.segmentation.accuracy import IGNORED
 
 Labels = npt.NDArray[np.integer[Any]]
 _PNG = b"\x89PNG\r\n\x1a\n"
-_INDEXED = 3  # PNG's colour type of pictures with a palette
+_GREY, _INDEXED = 0, 3  # PNG's colour types of single numbers, and of those with a palette
 
 # Cityscapes numbers its labels 0..33; these are judged, in this order (its official train ids).
 _CITYSCAPES_JUDGED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
@@ -64,7 +64,8 @@ def label_pairs(pictures: Path, labels: Path, layout: Layout) -> list[tuple[Path
     A label lies in the same place below `labels` as its picture below `pictures` and is a PNG.
 
     Raises:
-        SourceError: a folder is missing, no picture is there, or none has labels.
+        SourceError: a folder is missing, no picture is there, none has labels, or two pictures
+            would share theirs.
     """
     for folder in (pictures, labels):
         if not folder.is_dir():
@@ -74,12 +75,18 @@ def label_pairs(pictures: Path, labels: Path, layout: Layout) -> list[tuple[Path
     if not found:
         ending = f"*{layout.picture_ending}.jpg or .png" if layout.picture_ending else ".jpg, .png"
         raise SourceError(f"{pictures} holds no pictures.", f"Expected files like {ending}.")
-    pairs = []
+    pairs, owners = [], dict[Path, Path]()
     for path in found:
         stem = path.stem.removesuffix(layout.picture_ending) + layout.label_ending
         label = labels / path.relative_to(pictures).parent / f"{stem}.png"
-        if label != path:
-            pairs.append((path, label))
+        if label == path:
+            continue
+        if owners.setdefault(label, path) != path:
+            raise SourceError(
+                f"{owners[label]} and {path} would share the labels {label}.",
+                "Give the pictures names that differ before their endings.",
+            )
+        pairs.append((path, label))
     if not any(label.is_file() for _, label in pairs):
         raise SourceError(
             f"None of the {len(found)} pictures of {pictures} has labels in {labels}.",
@@ -111,8 +118,8 @@ def _read_numbers(path: Path) -> npt.NDArray[Any]:
         raise SourceError(f"Cannot read {path}: {error.strerror}.", "Check the path.") from None
     cv2 = load_cv2()
     with quiet_stderr():
-        data = _without_palette(data)
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+        plain = _without_palette(data)
+        image = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if image is None:
         raise SourceError(f"{path} is not a complete PNG.", "Copy the labels again.")
     if image.ndim == 3 and (image[..., :1] == image[..., :3]).all():
@@ -122,8 +129,15 @@ def _read_numbers(path: Path) -> npt.NDArray[Any]:
             f"{path} is a picture in colours; expected one class number per pixel.",
             "Save the labels as a grey or indexed PNG.",
         )
-    numbers: npt.NDArray[Any] = image
+    numbers: npt.NDArray[Any] = image // _grey_step(data)
     return numbers
+
+
+def _grey_step(data: bytes) -> int:
+    """Return what decoders multiply a grey PNG's numbers by: they spread 1, 2, 4 bits to 0..255."""
+    if data[:8] != _PNG or len(data) < 33 or data[25] != _GREY or data[24] >= 8:
+        return 1
+    return int(255 // (2 ** data[24] - 1))
 
 
 def _without_palette(data: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,10 +13,11 @@ from prunus.apps.common.opencv import MAX_PIXELS, load_cv2, quiet_stderr
 from prunus.apps.io.sources.registry import PICTURES, Frame, Image, SourceInfo
 from prunus.runtime.errors import SourceError, TensorError
 
-_DEEP = (
-    ".tif",
-    ".tiff",
-)  # may hold 16-bit or float pixels, which must not be cut to 8 bits blindly
+# May hold 16-bit or float pixels, which must not be cut to 8 bits blindly.
+_DEEP = (".tif", ".tiff")
+_NUMBERED = re.compile(r"(?:COCO_[a-z-]+\d*_)?(\d{1,18})", re.ASCII)
+# In a scan's data: a marker that is neither a stuffed byte, nor a restart, nor filling.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def read_picture(path: Path) -> Image:
@@ -60,9 +62,38 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
+def picture_ids(names: Sequence[str]) -> dict[str, int]:
+    """Return COCO's ids of the pictures of one folder, by one scheme for all.
+
+    The numbers in the names where every name is one, or one of COCO's long names, and no two are
+    alike; else the positions in the order of the names.
+
+    >>> picture_ids(["000000000139.jpg", "COCO_val2014_000000000042.jpg"])
+    {'000000000139.jpg': 139, 'COCO_val2014_000000000042.jpg': 42}
+    >>> picture_ids(["2.jpg", "2.png"])
+    {'2.jpg': 0, '2.png': 1}
+    """
+    numbers = [int(m[1]) for m in (_NUMBERED.fullmatch(Path(n).stem) for n in names) if m]
+    unique = len(names) == len(set(numbers))
+    return dict(zip(names, numbers if unique else range(len(names)), strict=True))
+
+
 def _ends_early(data: bytes) -> bool:
-    """Tell whether a JPEG lacks its end marker; its decoder fills the rest with grey, silently."""
-    return data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:]
+    """Tell whether a JPEG lacks its end marker; its decoder fills the rest with grey, silently.
+
+    The marker is looked for where the format has it: thumbnails have one of their own, and phones
+    append a film to the picture.
+    """
+    if data[:2] != b"\xff\xd8":
+        return False
+    at = 2
+    while (found := _MARKER.search(data, at)) is not None:
+        marker, at = data[found.start() + 1], found.end()
+        if marker == 0xD9:
+            return False
+        if marker not in (0x01, 0xD8):  # the others begin with their length
+            at += int.from_bytes(data[at : at + 2], "big")
+    return True
 
 
 def _damaged(path: Path, size: int) -> SourceError:
@@ -79,6 +110,9 @@ class PictureSource:
         paths: Files in the order in which they are read.
         kind: ``picture`` or ``folder``.
 
+    Attributes:
+        ids: File name -> `Frame.picture_id`, of all pictures, damaged ones included.
+
     Raises:
         SourceError: not one of them can be read.
     """
@@ -86,6 +120,7 @@ class PictureSource:
     def __init__(self, paths: Sequence[Path], kind: str) -> None:
         self.warnings: list[str] = []
         self._paths = list(paths)
+        self.ids = picture_ids([path.name for path in paths])
         self._first, self._start = self._find_first(kind)
         height, width = self._first.shape[:2]
         self.info = SourceInfo(kind, width, height, 0.0, len(self._paths) - self._start, live=False)
@@ -102,7 +137,8 @@ class PictureSource:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the pictures; the names are file names without their folder."""
-        yield Frame(0, self._first, self._paths[self._start].name, time.perf_counter_ns())
+        name = self._paths[self._start].name
+        yield Frame(0, self._first, name, time.perf_counter_ns(), self.ids[name])
         index = 1
         for path in self._paths[self._start + 1 :]:
             try:
@@ -110,7 +146,7 @@ class PictureSource:
             except SourceError as error:
                 self.warnings.append(f"skipped: {error.message}")
                 continue
-            yield Frame(index, image, path.name, time.perf_counter_ns())
+            yield Frame(index, image, path.name, time.perf_counter_ns(), self.ids[path.name])
             index += 1
 
     def close(self) -> None:

@@ -57,12 +57,19 @@ class Frame:
         image: uint8 (height, width, 3) BGR.
         name: File name of a picture, else empty.
         captured_ns: `time.perf_counter_ns` when the frame was complete.
+        picture_id: Of a picture in a folder; it holds whatever is skipped before it.
     """
 
     index: int
     image: Image
     name: str
     captured_ns: int
+    picture_id: int | None = None
+
+    @property
+    def image_id(self) -> int:
+        """The id in COCO results: of the picture, else the frame's index."""
+        return self.index if self.picture_id is None else self.picture_id
 
 
 class Source(Protocol):

@@ -23,7 +23,7 @@ from prunus.runtime.errors import UsageError
 from prunus.runtime.tasks.faces.boxes import FaceBox
 from prunus.runtime.tasks.faces.mesh import LIPS, Square, square_of_box, square_of_points
 from prunus.runtime.tasks.pose.assignment import assign
-from prunus.runtime.tasks.pose.crop import load_cv2
+from prunus.runtime.tasks.pose.crop import resample, warp
 from prunus.runtime.tasks.pose.similarity import box_iou
 
 Frame = npt.NDArray[np.uint8]
@@ -251,11 +251,8 @@ class FaceTracker:
 
 def look_of(frame_bgr: Frame, points: Floats) -> Floats:
     """Return what a face looks like: float32 (576,), mean 0 and length 1, upright and grey."""
-    cv2 = load_cv2()
     matrix = square_of_points(points, _LOOK_PADDING).to_frame(4 * _LOOK)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    crop = cv2.warpAffine(frame_bgr, matrix, (4 * _LOOK, 4 * _LOOK), flags=flags)
-    small = cv2.resize(crop, (_LOOK, _LOOK), interpolation=cv2.INTER_AREA)
+    small = resample(warp(frame_bgr, matrix, (4 * _LOOK, 4 * _LOOK)), (_LOOK, _LOOK))
     return _unit(small.mean(axis=2).astype(np.float32).ravel())
 
 

@@ -20,7 +20,7 @@ from prunus.runtime.protocols import Closable
 from prunus.runtime.tasks.faces.boxes import FaceBox
 from prunus.runtime.tasks.faces.card import FaceMeshPostprocess
 from prunus.runtime.tasks.pose.card import ImagePreprocess
-from prunus.runtime.tasks.pose.crop import check_frame, load_cv2
+from prunus.runtime.tasks.pose.crop import check_frame, warp
 
 if TYPE_CHECKING:
     from prunus.runtime.session.base import Session
@@ -132,12 +132,9 @@ class FaceMesh(Closable):
         return [self._read(frame_bgr, square) for square in squares]
 
     def _read(self, frame: npt.NDArray[np.uint8], square: Square) -> tuple[Floats, float]:
-        cv2 = load_cv2()
         size = self.preprocess.height
         matrix = square.to_frame(size)
-        crop = cv2.warpAffine(
-            frame, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        )
+        crop = warp(frame, matrix, (size, size))
         self._buffer[0] = crop[:, :, ::-1] if self.preprocess.colour == "rgb" else crop
         found = self.session.run({self.session.card.inputs[0].name: self._buffer})
         raw = found["points"].reshape(-1, 3).astype(np.float64)

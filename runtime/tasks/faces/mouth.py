@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from prunus.runtime.errors import UsageError
 from prunus.runtime.tasks.faces.mesh import EYE_CORNERS, INNER_LIPS, LIPS, OUTER_LIPS
-from prunus.runtime.tasks.pose.crop import check_frame, load_cv2
+from prunus.runtime.tasks.pose.crop import check_frame, load_cv2, warp
 from prunus.runtime.tasks.separation.card import MouthPreprocess
 
 Frame = npt.NDArray[np.uint8]
@@ -172,7 +172,7 @@ class MouthCropper:
         cv2 = load_cv2()
         shifted = matrix.copy()
         shifted[:, 2] -= corner
-        crop = cv2.warpAffine(frame, shifted, (size, size), flags=cv2.INTER_LINEAR)
+        crop = warp(frame, cv2.invertAffineTransform(shifted), (size, size))
         grey: Frame = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
         return grey
 

@@ -1,11 +1,25 @@
-"""Shrink or grow a whole frame into a detector's input: aspect kept, padded at bottom and right."""
+"""Shrink or grow a whole frame into an input: aspect kept, padded at bottom and right.
+
+Areas are averaged where the frame shrinks, which keeps small people visible; else it is bilinear.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.tasks.pose.crop import Frame, load_cv2
+from prunus.runtime.tasks.pose.crop import Frame, resample
+
+
+def letterbox_size(frame: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Return the height and width of a frame inside an input of a size.
+
+    >>> letterbox_size((40, 30), (64, 96))
+    (64, 48)
+    """
+    ratio = min(size[0] / frame[0], size[1] / frame[1])
+    height, width = (max(round(side * ratio), 1) for side in frame)
+    return min(height, size[0]), min(width, size[1])
 
 
 def letterbox_into(
@@ -19,13 +33,8 @@ def letterbox_into(
         rgb: True when `out` is in RGB order.
         pad_value: What the frame does not cover.
     """
-    cv2 = load_cv2()
-    height, width = out.shape[:2]
-    ratio = min(height / frame.shape[0], width / frame.shape[1])
-    size = max(round(frame.shape[1] * ratio), 1), max(round(frame.shape[0] * ratio), 1)
-    # Averaging keeps small people visible when a large frame shrinks.
-    method = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
-    small = cv2.resize(frame, size, interpolation=method)
+    rows, columns = letterbox_size((frame.shape[0], frame.shape[1]), (out.shape[0], out.shape[1]))
+    small = resample(frame, (rows, columns))
     out[:] = pad_value
-    out[: size[1], : size[0]] = small[:, :, ::-1] if rgb else small
-    return np.array([size[0] / frame.shape[1], size[1] / frame.shape[0]])
+    out[:rows, :columns] = small[:, :, ::-1] if rgb else small
+    return np.array([columns / frame.shape[1], rows / frame.shape[0]])

@@ -195,9 +195,10 @@ class PeopleFinder(Closable):
 
 def _to_image(people: People, scale: npt.NDArray[np.float64], shape: tuple[int, ...]) -> list[Pose]:
     keypoints = people.keypoints.copy()
-    # From heads to the input's pixel edges, then to image pixels, which count from their centre.
+    # From heads to the input's pixel edges, then to image pixels, which count from their centre;
+    # boxes keep counting from the edge, as those of COCO do: a mirrored box is W - x.
     keypoints[..., :2] = (keypoints[..., :2] + (0.5 - PIXEL_SHIFT)) / scale - 0.5
-    boxes = people.boxes / np.tile(scale, 2)
+    boxes = (people.boxes + (0.5 - PIXEL_SHIFT)) / np.tile(scale, 2)
     boxes = np.clip(boxes, 0, np.tile([shape[1], shape[0]], 2))
     return [
         Pose(k.astype(np.float32), (float(b[0]), float(b[1]), float(b[2]), float(b[3])), float(s))

@@ -1,7 +1,8 @@
 """Fit a whole frame into a dense network's input, and its result back onto the frame.
 
-`keep_ratio` follows the published segmentation protocols (mmseg 0.11): both resizes work on bytes
-with OpenCV's bilinear filter, and a one-step resize would not give the same numbers.
+`keep_ratio` and `sliding` follow the published segmentation protocols (mmseg 0.11): both resizes
+work on bytes with OpenCV's bilinear filter, and a one-step resize would not give the same numbers.
+`stretch` and `letterbox` average areas where the frame shrinks, as everything else here does.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import ArtifactError, UsageError
-from prunus.runtime.tasks.pose.crop import Frame, load_cv2
+from prunus.runtime.tasks.pose.crop import Frame, load_cv2, resample
+from prunus.runtime.tasks.pose.letterbox import letterbox_size
 from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 
 Floats = npt.NDArray[np.float32]
@@ -86,9 +88,7 @@ class FrameFit:
         if p.fit == "stretch":
             return self.size
         if p.fit == "letterbox":
-            scale = min(p.height / frame[0], p.width / frame[1])
-            height, width = (max(round(side * scale), 1) for side in frame)
-            return min(height, p.height), min(width, p.width)
+            return letterbox_size(frame, self.size)
         return round_up(keep_ratio_size(frame, p.longest, p.shortest), p.multiple)
 
     def scale(self, frame: Frame) -> Frame:
@@ -97,7 +97,7 @@ class FrameFit:
         if p.fit in ("keep_ratio", "sliding"):
             kept = keep_ratio_size((size[0], size[1]), p.longest, p.shortest)
             return resize(resize(frame, kept), round_up(kept, p.multiple))
-        return resize(frame, self.scaled_size((size[0], size[1])))
+        return resample(frame, self.scaled_size((size[0], size[1])))
 
     def place(self, scaled: Frame, out: Frame) -> None:
         """Write a scaled picture or a window of it into an input buffer, in the card's colours.

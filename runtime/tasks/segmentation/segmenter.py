@@ -19,7 +19,7 @@ from prunus.runtime.audio.windows import window_corners
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import ArtifactError, TensorError
 from prunus.runtime.protocols import Closable
-from prunus.runtime.tasks.pose.crop import Frame, check_frame, load_cv2
+from prunus.runtime.tasks.pose.crop import Frame, check_frame, load_cv2, resample
 from prunus.runtime.tasks.segmentation.card import MaskPostprocess, ScenePreprocess
 from prunus.runtime.tasks.segmentation.frame_fit import FrameFit, normalise, resize
 
@@ -130,7 +130,7 @@ class Segmenter(Closable):
         probability = np.clip(full[..., 0], 0.0, 1.0)
         if self.smoothing is not None:
             probability = self.smoothing.probability(probability)
-        sure = resize(probability, size)
+        sure = resample(probability, size)
         return Mask((sure >= 0.5).astype(np.uint8), sure)
 
     def _run(self) -> npt.NDArray[Any]:

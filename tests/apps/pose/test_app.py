@@ -71,6 +71,82 @@ def test_boxes_of_another_detector(prunus, tmp_path, portrait):
     np.testing.assert_allclose(person["bbox"], [10, 10, 360, 500])
 
 
+@pytest.fixture
+def folder(tmp_path, portrait):
+    """Four pictures, the second one cut."""
+    whole = portrait.read_bytes()
+    (tmp_path / "in").mkdir()
+    for name in "abcd":
+        (tmp_path / "in" / f"{name}.jpg").write_bytes(whole)
+    (tmp_path / "in" / "b.jpg").write_bytes(whole[: len(whole) // 2])
+    return tmp_path / "in"
+
+
+def people_boxes(path, **extra):
+    rows = [
+        {"image_id": k, "category_id": 1, "bbox": [10 + k, 20, 300, 480], "score": 0.9}
+        | {key: value(k) for key, value in extra.items()}
+        for k in range(4)
+    ]
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def test_boxes_stay_with_their_picture_when_one_is_damaged(prunus, tmp_path, folder):
+    boxes, found = people_boxes(tmp_path / "boxes.json"), tmp_path / "out.json"
+    words = ("run", "pose", "--source", folder, *MODEL, "--json-out", found)
+    assert prunus(*words, "--boxes", boxes).code == 1
+    results = json.loads(found.read_text())
+    of = [(r["file_name"], r["image_id"], r["bbox"][0]) for r in results]
+    assert of == [("a.jpg", 0, 10), ("c.jpg", 2, 12), ("d.jpg", 3, 13)]
+    # The results are boxes themselves, and names count more than ids.
+    results = [r | {"image_id": 3 - r["image_id"]} for r in results]
+    boxes.write_text(json.dumps(results))
+    assert prunus(*words, "--boxes", boxes).code == 1
+    assert [(r["file_name"], r["bbox"][0]) for r in json.loads(found.read_text())] == [
+        ("a.jpg", 10), ("c.jpg", 12), ("d.jpg", 13)
+    ]  # fmt: skip
+
+
+def test_boxes_numbered_from_zero_are_people_and_strangers_are_refused(prunus, tmp_path, folder):
+    found = tmp_path / "out.json"
+    words = ("run", "pose", "--source", folder, *MODEL, "--json-out", found, "--boxes")
+    boxes = people_boxes(tmp_path / "boxes.json", category_id=lambda k: min(k, 1))
+    assert prunus(*words, boxes).code == 1
+    assert [r["file_name"] for r in json.loads(found.read_text())] == ["a.jpg"]
+    boxes = people_boxes(tmp_path / "boxes.json", category_id=lambda k: 3)
+    ran = prunus(*words, boxes)
+    assert ran.code == 2 and "categories 3 only" in ran.err
+    boxes = people_boxes(tmp_path / "boxes.json", file_name=lambda k: f"other{k}.jpg")
+    ran = prunus(*words, boxes)
+    assert ran.code == 2 and "None of the 4 boxes" in ran.err
+
+
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)])
+def test_damaged_pictures_are_named_and_end_with_code_1(prunus, tmp_path, folder, quiet):
+    words = ("run", "pose", "--source", folder, *MODEL, "--single", "--sink", "null:")
+    ran = prunus(*words, *quiet)
+    assert ran.code == 1
+    assert "skipped" in ran.out + ran.err and "b.jpg is not a complete" in ran.out + ran.err
+    assert not quiet or ran.out == ""
+    (folder / "b.jpg").unlink()
+    assert prunus(*words, *quiet).code == 0
+
+
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)])
+def test_a_cut_video_is_told_and_ends_with_code_1(prunus, tmp_path, quiet):
+    path = tmp_path / "long.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 64))
+    for _ in range(30):
+        writer.write(np.full((64, 64, 3), 90, np.uint8))
+    writer.release()
+    words = ("run", "pose", "--source", path, *MODEL, "--single", "--sink", "null:", *quiet)
+    assert prunus(*words).code == 0
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    ran = prunus(*words)
+    assert ran.code == 1 and "of 30 frames" in ran.out + ran.err
+
+
 def test_zero_people_and_one_pixel(prunus, tmp_path):
     picture, found = tmp_path / "dot.png", tmp_path / "out.json"
     cv2.imwrite(str(picture), np.zeros((1, 1, 3), np.uint8))

@@ -215,9 +215,219 @@ def test_bad_files_are_explained(data, tmp_path) -> None:
     (tmp_path / "empty.json").write_text(json.dumps(empty))
     with pytest.raises(UsageError, match="labels nobody"):
         evaluate_pose_folder(Oracle(), folder, tmp_path / "empty.json")
-    (folder / "2.png").write_bytes(b"no picture")
-    with pytest.raises(SourceError, match="not a picture"):
+    whole = (folder / "2.png").read_bytes()
+    (folder / "2.png").write_bytes(whole[: len(whole) // 2])
+    result = evaluate_pose_folder(Oracle(), folder, labels)
+    assert len(result.skipped) == 1 and "2.png is not a complete picture" in result.skipped[0]
+    assert (result.images, result.people) == (1, 2) and result.ap["AR"] == pytest.approx(1)
+    whole = (folder / "1.png").read_bytes()
+    (folder / "1.png").write_bytes(b"no picture")
+    with pytest.raises(SourceError, match=r"No picture could be judged.*1\.png"):
         evaluate_pose_folder(Oracle(), folder, labels)
     (folder / "1.png").unlink()
     with pytest.raises(SourceError, match="not found"):
         evaluate_pose_folder(Oracle(), folder, labels)
+
+
+def judged_by_the_evaluator(labels: Path, rows: list[dict]) -> dict[str, float]:
+    """AP of results as faster-coco-eval gives it to somebody who has the two files."""
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    truth = COCO(json.loads(labels.read_text()))
+    judge = COCOeval_faster(
+        truth, truth.loadRes(rows), "keypoints", kpt_oks_sigmas=list(COCO17.sigmas)
+    )
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    return dict(zip(("AP", "AP50", "AP75", "APm", "APl", "AR"), judge.stats, strict=False))
+
+
+class Sometimes(Oracle):
+    """Is off by more, the further right a box begins: some people match, others do not."""
+
+    def _pose(self, box: np.ndarray) -> Pose:
+        joints = layout(box) + np.array([box[0] / 8, 0])
+        return Pose(np.c_[joints, np.full(17, 0.9)].astype(np.float32), tuple(box), 0.9)
+
+
+def with_pictures(data, *, category=1, ids=lambda i: i, nobody=6):
+    """Relabel the set: more pictures in which nobody is labelled, other ids and category."""
+    folder, labels = data
+    content = json.loads(labels.read_text())
+    for k in range(4, 4 + nobody):
+        content["images"].append({"id": k, "file_name": f"{k}.png"})
+        cv2.imwrite(str(folder / f"{k}.png"), np.zeros((*SIZE, 3), np.uint8))
+    for entry in content["images"]:
+        entry["id"] = ids(entry["id"])
+    for entry in content["annotations"]:
+        entry["image_id"], entry["category_id"] = ids(entry["image_id"]), category
+    content["categories"][0]["id"] = category
+    labels.write_text(json.dumps(content))
+    rng, rows = np.random.default_rng(3), []
+    true = [(i, b) for i, boxes in BOXES.items() for b in boxes]
+    false = [(k, [10.0, 10.0, 40.0, 60.0]) for k in range(4, 4 + nobody)]
+    for image, box in true + false:
+        score = round(float(rng.uniform(0.3, 1)), 3)
+        rows.append({"image_id": ids(image), "category_id": category, "bbox": box, "score": score})
+    boxes = folder / "boxes.json"
+    boxes.write_text(json.dumps(rows))
+    return boxes
+
+
+@pytest.mark.parametrize("category", [1, 0, 7])
+@pytest.mark.parametrize(
+    "ids",
+    [lambda i: i, lambda i: str(11 - i), lambda i: 2**40 - i],
+    ids=["own", "text", "large"],
+)
+def test_ap_is_the_evaluators_with_false_alarms_in_pictures_of_nobody(data, category, ids) -> None:
+    boxes = with_pictures(data, category=category, ids=ids)
+    result = evaluate_pose_folder(Sometimes(), *data, boxes)
+    assert result.images == 9 and {r["category_id"] for r in result.results} == {category}
+    rows = [r | {"image_id": int(r["image_id"])} for r in result.results]
+    expected = judged_by_the_evaluator(data[1], rows)
+    assert {k: result.ap[k] for k in expected} == pytest.approx(expected, abs=1e-12)
+    boxes.write_text(json.dumps(json.loads(boxes.read_text())[:3]))  # no false alarm
+    assert evaluate_pose_folder(Sometimes(), *data, boxes).ap["AP"] > result.ap["AP"] > 0
+
+
+@pytest.mark.parametrize("ids", ["img-{}".format, lambda i: 2**62 - i, lambda i: 2**70 + i])
+def test_the_score_does_not_depend_on_the_ids(data, ids) -> None:
+    """The evaluator itself takes no words, and cannot tell large numbers apart."""
+    before = data[1].read_text()
+    expected = evaluate_pose_folder(Sometimes(), *data, with_pictures(data)).ap
+    data[1].write_text(before)
+    boxes = with_pictures(data, ids=ids)
+    result = evaluate_pose_folder(Sometimes(), *data, boxes)
+    assert result.ap == expected and result.results[0]["image_id"] in (ids(1), ids(9))
+
+
+def edited(data, change) -> tuple[Path, Path]:
+    folder, labels = data
+    content = json.loads(labels.read_text())
+    change(content)
+    labels.write_text(json.dumps(content))
+    return folder, labels
+
+
+@pytest.mark.parametrize("area", [0, None, 50.0])
+def test_areas_are_the_evaluators_and_missing_ones_are_told(data, area) -> None:
+    def change(content):
+        content["annotations"][2]["area"] = area
+
+    result = evaluate_pose_folder(Sometimes(), *edited(data, change))
+    if area is None:  # the evaluator cannot read it
+        w, h = BOXES[2][0][2:]
+        edited(data, lambda c: c["annotations"][2].update(area=0.53 * w * h))
+    rows = [dict(r) for r in result.results]
+    expected = judged_by_the_evaluator(data[1], rows)
+    assert {k: result.ap[k] for k in expected} == pytest.approx(expected, abs=1e-12)
+    assert [n[:21] for n in result.notes] == {
+        0: ["1 people have the are"], None: ["1 people have no area"]
+    }.get(area, [])  # fmt: skip
+
+
+@pytest.mark.parametrize("keypoints", [None, []])
+def test_crowds_and_people_without_joints_mask_false_alarms(data, keypoints) -> None:
+    boxes = with_pictures(data, nobody=2)
+    before = evaluate_pose_folder(Oracle(), *data, boxes).ap["AP"]
+    box = {"category_id": 1, "bbox": [0, 0, 160, 120], "area": 19200, "keypoints": keypoints}
+
+    def change(content):
+        content["annotations"] += [
+            {**box, "id": 90, "image_id": 4, "iscrowd": 1},
+            {**box, "id": 91, "image_id": 5, "num_keypoints": 0},
+        ]
+
+    result = evaluate_pose_folder(Oracle(), *edited(data, change), boxes)
+    assert before < result.ap["AP"] == pytest.approx(1)
+    assert result.people == 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "left"])
+def test_joints_that_are_no_numbers_are_refused_by_name(data, value) -> None:
+    def change(content):
+        content["annotations"][1]["keypoints"][15] = value
+
+    with pytest.raises(UsageError, match=rf"annotation 2: the joint '{COCO17.joints[5]}'"):
+        evaluate_pose_folder(Oracle(), *edited(data, change))
+    # Of a joint that is not labelled nobody reads the place.
+    edited(data, lambda c: c["annotations"][1]["keypoints"].__setitem__(17, 0))
+    assert evaluate_pose_folder(Oracle(), *data).oks == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c["annotations"][0].update(keypoints=[1, 2, 2]), "annotation 1 has 3 numbers"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), "annotation 1 has the bbox"),
+        (lambda c: c["annotations"][0].update(area=float("nan")), "the area nan"),
+        (lambda c: c["annotations"][0].pop("bbox"), "annotation 1 has the bbox None"),
+        (lambda c: c["annotations"][0].update(image_id=77), "of the image 77"),
+        (lambda c: c["images"].append({"id": 1, "file_name": "z.png"}), "is that of 1.png and of"),
+        (lambda c: c["images"][0].update(id=1.5), "image id 1.5 of 1.png"),
+    ],
+)
+def test_wrong_entries_are_refused_by_name(data, change, said) -> None:
+    with pytest.raises(UsageError, match=said):
+        evaluate_pose_folder(Oracle(), *edited(data, change))
+
+
+@pytest.mark.parametrize(
+    "name", ["../1.png", "/etc/1.png", "a/../../1.png", "C:\\1.png", "..\\1.png", "", ".", None]
+)
+def test_labels_cannot_reach_outside_the_folder(data, name) -> None:
+    with pytest.raises(UsageError, match="not that of a picture inside the folder"):
+        evaluate_pose_folder(
+            Oracle(), *edited(data, lambda c: c["images"][2].update(file_name=name))
+        )
+
+
+def test_boxes_go_to_the_picture_that_they_name(data) -> None:
+    """Ids of another list, and folders of another machine, in front of the right names."""
+    boxes = with_pictures(data, nobody=0)
+    rows = json.loads(boxes.read_text())
+    for row in rows:
+        row["file_name"] = f"/data/val/{row['image_id']}.png"
+        row["image_id"] = 3 - row["image_id"]
+    boxes.write_text(json.dumps(rows))
+    assert evaluate_pose_folder(Oracle(), *data, boxes).ap["AR"] == pytest.approx(1)
+    rows[0]["file_name"] = "/data/train/1.png"
+    boxes.write_text(json.dumps(rows))
+    with pytest.raises(UsageError, match=r"train/1\.png and /data/val/1\.png"):
+        evaluate_pose_folder(Oracle(), *data, boxes)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"category_id": 4}, "categories 4 only; expected some of category 1"),
+        ({"image_id": 70}, "None of the 3 boxes"),
+        ({"file_name": "other.png"}, r"None of the 3 boxes.*other\.png"),
+        ({"bbox": [1, 2, float("nan"), 4]}, "box 0 of people is not finite"),
+    ],
+)
+def test_boxes_that_fit_nothing_are_refused(data, change, said) -> None:
+    boxes = with_pictures(data, nobody=0)
+    boxes.write_text(json.dumps([r | change for r in json.loads(boxes.read_text())]))
+    with pytest.raises(UsageError, match=said):
+        evaluate_pose_folder(Oracle(), *data, boxes)
+
+
+def test_a_cut_picture_is_named_and_ends_with_code_1(prunus, data) -> None:
+    folder, labels = data
+    content = json.loads(labels.read_text())
+    noise = np.random.default_rng(1).integers(0, 256, (*SIZE, 3), np.uint8)
+    whole = cv2.imencode(".jpg", noise)[1].tobytes()
+    content["images"][1]["file_name"] = "2.jpg"
+    labels.write_text(json.dumps(content))
+    words = ("eval", "pose", folder, "--annotations", labels, "--model", "movenet_lightning",
+             "--backend", "onnxruntime", "--threads", 1)  # fmt: skip
+    (folder / "2.jpg").write_bytes(whole)
+    assert prunus(*words).code == 0
+    (folder / "2.jpg").write_bytes(whole[: len(whole) // 2])
+    ran = prunus(*words, "--json")
+    assert ran.code == 1
+    result = json.loads(ran.out)
+    assert result["images"] == 1 and "2.jpg is not a complete" in result["skipped"][0]

@@ -74,7 +74,7 @@ def test_the_table_names_classes_in_percent(evaluate, data) -> None:
     assert "mIoU 80.56" in ran.out and "pixel accuracy 85.71" in ran.out
     assert "3 of 3 classes occur" in ran.out
     (line,) = [text for text in ran.out.splitlines() if text.strip().startswith("red")]
-    assert line.split() == ["red", "66.67", "100.00", "28.57%"]
+    assert line.split() == ["red", "66.67", "100.00", "2048", "28.57%"]
 
 
 def test_ade20k_numbers_begin_at_one(evaluate, data) -> None:
@@ -109,6 +109,53 @@ def test_a_class_against_all_others(evaluate, data) -> None:
     with pytest.raises(UsageError, match="expected numbers") as caught:
         parse_numbers("1;2")
     assert "--layout" in caught.value.hint
+
+
+def test_labels_of_0_and_255_are_judged_or_refused(evaluate, data) -> None:
+    """255 is the class where it is asked for; else nobody judges it, and one class is no score."""
+    for path in (data / "labels").rglob("*.png"):
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.where(labels == IS_RED, 255, 0).astype(np.uint8))
+    ran = evaluate("--positive", "255", "--json", decoder="probability")
+    # Stripes: red 2 labelled, 3 found, 2 hit; background 6 labelled, 5 found, 5 hit.
+    classes = json.loads(ran.out)["classes"]
+    assert [c["iou"] for c in classes] == pytest.approx([5 / 6, 2 / 3])
+    assert [c["pixels"] for c in classes] == [6 * 16 * 64, 2 * 16 * 64]
+    refused = evaluate(decoder="probability")
+    assert refused.code == 2
+    assert "no judged pixel of " in refused.err and "2048 of the label 255 not" in refused.err
+    assert "--positive 255" in refused.err
+    # Background that is not judged leaves one class as well.
+    assert evaluate("--positive", "255", "--ignore", "0", decoder="probability").code == 2
+
+
+def test_binary_labels_of_one_bit_score_as_those_of_eight(evaluate, data) -> None:
+    def score(*words):
+        return json.loads(evaluate(*words, "--json", decoder="probability").out)["mean_iou"]
+
+    for path in (data / "labels").rglob("*.png"):
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), (labels == IS_RED).astype(np.uint8))
+    eight = score()
+    assert eight == pytest.approx((5 / 6 + 2 / 3) / 2)
+    for path in (data / "labels").rglob("*.png"):
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), labels * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])
+        assert path.read_bytes()[24] == 1
+    assert score() == eight == score("--positive", "1")
+
+
+def test_classes_that_nobody_labelled_are_named(evaluate, data) -> None:
+    save(data / "labels" / "a.png", numbers(IS_RED, OTHER, OTHER, OTHER))
+    ran = evaluate()
+    assert ran.code == 0 and "never judged, 1: green" in ran.out
+    assert [c["pixels"] for c in json.loads(evaluate("--json").out)["classes"]] == [5120, 2048, 0]
+
+
+def test_two_pictures_with_one_label_are_refused(evaluate, data) -> None:
+    save(data / "in" / "a.bmp", picture(RED))
+    ran = evaluate()
+    assert ran.code == 2 and "a.bmp" in ran.err and "would share the labels" in ran.err
 
 
 def test_limit_takes_pictures_from_everywhere(evaluate, data) -> None:
@@ -155,21 +202,36 @@ def test_folders_that_do_not_fit_are_refused(evaluate, data, tmp_path) -> None:
     assert ran.code == 2 and "No picture could be judged" in ran.err
 
 
-def indexed_png(path, indices):
-    """Write an indexed PNG whose palette is anything but its indices."""
+def raw_png(path, indices, bits, colour, *chunks):
+    """Write numbers as they are, of 1, 2, 4 or 8 bits."""
 
     def chunk(kind, body):
         checksum = struct.pack(">I", zlib.crc32(kind + body))
         return struct.pack(">I", len(body)) + kind + body + checksum
 
     height, width = indices.shape
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    colours = bytes((200 - k) % 256 for k in range(3 * 256))
-    rows = b"".join(b"\0" + row.tobytes() for row in indices)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"PLTE", colours)
-        + chunk(b"tRNS", b"\x7f\x00") + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    )  # fmt: skip
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    planes = np.unpackbits(indices[..., None], axis=-1)[..., 8 - bits :].reshape(height, -1)
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in planes)
+    body = b"".join(chunk(*c) for c in (*chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body)
+
+
+def indexed_png(path, indices, bits=8):
+    """Write an indexed PNG whose palette is anything but its indices."""
+    colours = bytes((200 - k) % 256 for k in range(3 * 2**bits))
+    raw_png(path, indices, bits, 3, (b"PLTE", colours), (b"tRNS", b"\x7f\x00"))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_numbers_of_few_bits_are_read_as_they_are(tmp_path, bits) -> None:
+    expected = np.random.default_rng(bits).integers(0, 2**bits, (5, 7), np.uint8)
+    raw_png(tmp_path / "grey.png", expected, bits, 0)
+    raw_png(tmp_path / "clear.png", expected, bits, 0, (b"tRNS", b"\0\1"))
+    indexed_png(tmp_path / "indexed.png", expected, bits)
+    for name in ("grey", "clear", "indexed"):
+        labels = read_labels(tmp_path / f"{name}.png", LAYOUTS["plain"])
+        np.testing.assert_array_equal(labels, expected, err_msg=name)
 
 
 def test_labels_in_every_form_of_png(tmp_path) -> None:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from prunus.apps.io.sources.pictures import picture_ids, read_picture
 from prunus.apps.io.sources.registry import open_source
 from prunus.apps.io.sources.video import without_password
 from prunus.runtime.errors import SourceError
@@ -65,6 +66,53 @@ def test_folder_skips_damaged_pictures_and_says_so(tmp_path, portrait):
     assert [(f.index, f.name) for f in frames] == [(0, "a.jpg"), (1, "c.jpg")]
     assert len(source.warnings) == 1
     assert "b.jpg" in source.warnings[0]
+    assert [f.image_id for f in frames] == [0, 2]  # whatever is skipped before
+
+
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        (["000000000139.jpg", "000000000285.jpg"], [139, 285]),
+        (["COCO_val2014_000000000042.jpg", "COCO_val2014_000000000139.jpg"], [42, 139]),
+        (["2.jpg", "2.png"], [0, 1]),  # one number twice
+        (["10.jpg", "2.jpg", "portrait.jpg"], [0, 1, 2]),  # one has none
+        (["007.jpg", "7.png"], [0, 1]),
+        (["shot_2.jpg", "shot_3.jpg"], [0, 1]),
+        (["²_1.jpg"], [0]),
+    ],
+)
+def test_ids_follow_one_scheme_for_the_whole_folder(names, ids):
+    assert list(picture_ids(names).values()) == ids
+
+
+def jpeg(size, thumbnail=b""):
+    noise = np.random.default_rng(2).integers(0, 256, (*size, 3), np.uint8)
+    data = cv2.imencode(".jpg", noise)[1].tobytes()
+    exif = b"Exif\0\0" + thumbnail
+    head = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif if thumbnail else b""
+    return data[:2] + head + data[2:]
+
+
+@pytest.mark.parametrize("progressive", [0, 1])
+@pytest.mark.parametrize(
+    "behind", [b"", bytes(9000), b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 40]
+)
+def test_a_film_behind_a_jpeg_is_no_damage(tmp_path, progressive, behind):
+    noise = np.random.default_rng(2).integers(0, 256, (48, 64, 3), np.uint8)
+    data = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])[1].tobytes()
+    (tmp_path / "motion.jpg").write_bytes(data + behind)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(read_picture(tmp_path / "motion.jpg"), image)
+
+
+@pytest.mark.parametrize("left", [2, 100, 3000])
+def test_the_end_of_a_thumbnail_is_not_the_end_of_the_picture(tmp_path, left):
+    whole = jpeg((64, 96), thumbnail=jpeg((8, 8)))
+    (tmp_path / "whole.jpg").write_bytes(whole)
+    assert read_picture(tmp_path / "whole.jpg").shape == (64, 96, 3)
+    (tmp_path / "cut.jpg").write_bytes(whole[:-left])
+    with pytest.raises(SourceError, match="not a complete picture"):
+        read_picture(tmp_path / "cut.jpg")
 
 
 def bad_files(tmp_path, portrait, video):

@@ -88,3 +88,11 @@ def test_no_face_gives_nothing_and_bad_input_is_refused(finder: FaceFinder) -> N
         finder(np.zeros((240, 320), np.uint8))
     with pytest.raises(ArtifactError, match="face finder"):
         FaceFinder.open(zoo.model_path("facemesh"), "onnxruntime", 1)
+
+
+def test_points_of_a_mirrored_face_are_the_mirrored_points(finder: FaceFinder) -> None:
+    """Pictures count from the centre of the first pixel: x + x' is W - 1, not W."""
+    picture = cv2.imread(str(PORTRAIT))
+    (face,), (turned,) = finder(picture), finder(np.ascontiguousarray(picture[:, ::-1]))
+    both = face.keypoints[:, 0] + turned.keypoints[[1, 0, 2, 3, 5, 4], 0]
+    assert both.mean() == pytest.approx(picture.shape[1] - 1, abs=0.4)

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from prunus.runtime.errors import TensorError
-from prunus.runtime.tasks.pose.crop import CropGeometry, as_bgr8, check_boxes, check_frame
+from prunus.runtime.tasks.pose.crop import (
+    CropGeometry,
+    as_bgr8,
+    check_boxes,
+    check_frame,
+    resample,
+    warp,
+)
 
 GEOMETRY = CropGeometry(256, 192)
 
@@ -110,3 +117,69 @@ def test_other_pictures_are_refused(image: np.ndarray) -> None:
         as_bgr8(image)
     with pytest.raises(TensorError):
         check_frame(image)
+
+
+def turned(shrinking: float, degrees: float, centre: tuple[float, float], side: int) -> np.ndarray:
+    """Matrix from a square crop to the frame: around a centre, turned."""
+    angle = np.deg2rad(degrees)
+    turn = shrinking * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return np.c_[turn, np.array(centre) - turn @ np.full(2, (side - 1) / 2)]
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 90])
+@pytest.mark.parametrize("shrinking", [2.0, 2.5, 3.9, 7.3])
+def test_crops_that_shrink_average_areas(shrinking: float, degrees: float) -> None:
+    """Noise shrinks with the side of the area; a filter of two by two pixels leaves more."""
+    noise = np.random.default_rng(1).integers(0, 256, (700, 700, 3), np.uint8)
+    crop = warp(noise, turned(shrinking, degrees, (350, 350), 60), (60, 60))
+    assert crop.mean() == pytest.approx(127.5, abs=2.5)
+    assert crop.std() < 1.05 * noise.std() / shrinking
+
+
+@pytest.mark.parametrize("shrinking", [0.5, 1.0, 1.9, 2.2, 3.3, 8.0])
+@pytest.mark.parametrize("degrees", [3, 20])
+def test_crops_show_the_place_that_the_matrix_says(shrinking: float, degrees: float) -> None:
+    """Two slopes: the grey of a place tells where it is, whatever is averaged around it."""
+    y, x = np.mgrid[:256, :256]
+    slopes = np.dstack([x, y, np.full(x.shape, 9)]).astype(np.uint8)
+    side = 22
+    matrix = turned(shrinking, degrees, (128.3, 126.6), side)
+    crop = warp(slopes, matrix, (side, side)).astype(float)
+    at = np.stack([*np.mgrid[:side, :side][::-1], np.ones((side, side))])
+    expected = np.einsum("ij,jyx->yxi", matrix, at)
+    assert np.abs(crop[..., :2] - expected).max() < 1.6  # greys are whole numbers
+    assert np.abs((crop[..., :2] - expected).mean((0, 1))).max() < 0.3
+
+
+@pytest.mark.parametrize("shrinking", [1.0, 2.0, 2.7, 6.0])
+def test_a_mirrored_frame_gives_the_mirrored_crop(shrinking: float) -> None:
+    rng = np.random.default_rng(4)
+    frame = resample(rng.integers(0, 256, (25, 40, 3), np.uint8), (250, 401))
+    width = frame.shape[1]
+    window = np.array([[30.2, 20.6, 95 * shrinking, 95 * shrinking]])
+    mirror = window.copy()
+    mirror[:, 0] = width - 1 - (window[:, 0] + window[:, 2])
+    geometry = CropGeometry(96, 96, pad_value=50)
+    a, b = np.zeros((2, 1, 96, 96, 3), np.uint8)
+    geometry.crop_into(frame, window, a)
+    geometry.crop_into(np.ascontiguousarray(frame[:, ::-1]), mirror, b)
+    difference = a.astype(float) - b[:, :, ::-1]
+    assert np.abs(difference).mean() < 1.0 and np.abs(difference.mean()) < 0.1
+
+
+def test_what_lies_outside_the_frame_is_padding_at_every_scale() -> None:
+    white = np.full((100, 100, 3), 255, np.uint8)
+    crop = warp(white, turned(4.0, 0, (0, 0), 40), (40, 40), fill=10)
+    assert (crop[:19] == 10).all() and (crop[:, :19] == 10).all()
+    assert (crop[21:, 21:] == 255).all()
+
+
+@pytest.mark.parametrize("size", [(10, 10), (10, 300), (300, 10), (7, 90)])
+def test_resampling_averages_along_the_sides_that_shrink(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(5).integers(0, 256, (120, 120, 3), np.uint8)
+    result = resample(noise, size)
+    assert result.shape[:2] == size
+    shrinking = np.prod([max(120 / s, 1) for s in size])
+    assert result.std() < 1.15 * noise.std() / np.sqrt(shrinking)
+    same = resample(noise, (120, 120))
+    np.testing.assert_array_equal(same, noise)

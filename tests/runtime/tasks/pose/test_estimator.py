@@ -159,3 +159,56 @@ def test_lightning_reads_the_portrait() -> None:
         distance = np.linalg.norm(pose.keypoints[joint, :2] - expected)
         assert distance < 26, (joint, pose.keypoints[joint], expected)  # 5 % of the picture
         assert pose.keypoints[joint, 2] > 0.3
+
+
+def test_large_noisy_pictures_move_few_joints() -> None:
+    """Of people eight times as large, with noise on every pixel; 16 % moved when 4 were read."""
+    from prunus.runtime.tasks.pose.people import PeopleFinder
+
+    video = cv2.VideoCapture(str(Path(prunus.apps.__path__[0]) / "media" / "pedestrians.mp4"))
+    frames = [video.read()[1] for _ in range(86)][10::25]
+    rng, moved = np.random.default_rng(0), []
+    with (
+        PeopleFinder.open(zoo.model_path("movenet_multipose"), "onnxruntime", threads=1) as find,
+        PoseEstimator.open(zoo.model_path("movenet_lightning"), "onnxruntime", threads=1) as pose,
+    ):
+        for frame in frames:
+            for person in (p for p in find(frame) if p.score > 0.3):
+                x, y = (max(int(v) - 40, 0) for v in person.box[:2])
+                part = frame[y : int(person.box[3]) + 40, x : int(person.box[2]) + 40]
+                box = np.array([person.box]) - [x, y, x, y]
+                large = cv2.resize(part, None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
+                noise = rng.integers(-43, 44, large.shape, np.int8)
+                large = np.clip(large.astype(np.int16) + noise, 0, 255).astype(np.uint8)
+                (small,), (big,) = pose(part, box), pose(large, box * 8)
+                shift = (big.keypoints[:, :2] + 0.5) / 8 - 0.5 - small.keypoints[:, :2]
+                way = np.linalg.norm(shift, axis=1) / np.hypot(*(box[0, 2:] - box[0, :2]))
+                moved += (way > 0.05)[small.keypoints[:, 2] > 0.3].tolist()
+    assert len(moved) > 100 and np.mean(moved) < 0.08
+
+
+@pytest.mark.parametrize(
+    ("change", "way_there"),
+    [
+        (lambda f: cv2.copyMakeBorder(f, 9, 20, 17, 30, cv2.BORDER_CONSTANT),
+         lambda p: np.add(p, (17, 9))),
+        (lambda f: cv2.resize(f, None, fx=2, fy=2), lambda p: (p + 0.5) * 2 - 0.5),
+        (lambda f: cv2.resize(f, None, fx=4, fy=4), lambda p: (p + 0.5) * 4 - 0.5),
+        (lambda f: cv2.resize(f, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
+         lambda p: (p + 0.5) / 2 - 0.5),
+        (lambda f: cv2.convertScaleAbs(f, alpha=0.8), lambda p: p),
+        (lambda f: cv2.imdecode(cv2.imencode(".jpg", f, [1, 90])[1], 1), lambda p: p),
+    ],
+    ids=["padded", "twice", "four times", "half", "darker", "jpeg"],
+)  # fmt: skip
+def test_joints_go_where_the_picture_goes(change, way_there) -> None:
+    frame = cv2.imread(str(Path(prunus.apps.__path__[0]) / "media" / "portrait.jpg"))
+    box = np.array([[60.0, 10.0, 450.0, 500.0]])
+    moved_box = way_there(box.reshape(2, 2)).reshape(1, 4)
+    with PoseEstimator.open(zoo.model_path("movenet_lightning"), "onnxruntime", threads=1) as pose:
+        (before,), (after,) = pose(frame, box), pose(change(frame), moved_box)
+    seen = before.keypoints[:, 2] > 0.3
+    expected = way_there(before.keypoints[:, :2])[seen]
+    way = np.linalg.norm(after.keypoints[seen, :2] - expected, axis=1)
+    assert seen.sum() >= 5
+    assert way.max() < 0.03 * np.hypot(*(moved_box[0, 2:] - moved_box[0, :2]))

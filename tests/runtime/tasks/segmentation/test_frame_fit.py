@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from prunus.runtime.errors import ArtifactError, UsageError
+from prunus.runtime.tasks.pose.letterbox import letterbox_into
 from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 from prunus.runtime.tasks.segmentation.frame_fit import (
     FrameFit,
@@ -47,6 +48,25 @@ def test_letterbox_keeps_the_aspect_and_pads_below_and_right() -> None:
     slot = np.zeros((64, 96, 3), np.uint8)
     fit.place(scaled, slot)
     assert (slot[:, :48] == 200).all() and (slot[:, 48:] == 7).all()
+
+
+@pytest.mark.parametrize("size", [(40, 30), (479, 641), (1, 300), (64, 96), (65, 97)])
+def test_finders_and_dense_networks_see_the_same_letterbox(size) -> None:
+    frame = np.random.default_rng(6).integers(0, 256, (*size, 3), np.uint8)
+    fit = FrameFit(ScenePreprocess(64, 96, "letterbox", pad_value=7))
+    slot, other = np.zeros((2, 64, 96, 3), np.uint8)
+    fit.place(fit.scale(frame), slot)
+    scale = letterbox_into(frame, other, pad_value=7)
+    np.testing.assert_array_equal(slot, other)
+    np.testing.assert_allclose(scale * size[::-1], fit.scaled_size(size)[::-1])
+
+
+@pytest.mark.parametrize("fit", ["letterbox", "stretch"])
+def test_frames_that_shrink_are_averaged(fit) -> None:
+    """Fine noise becomes the grey that it is from afar, whatever rows and columns are hit."""
+    noise = np.random.default_rng(7).integers(0, 2, (640, 640, 3), np.uint8) * 255
+    small = FrameFit(ScenePreprocess(64, 64, fit)).scale(noise)
+    assert small.std() < 1.1 * noise.std() / 10 and small.mean() == pytest.approx(127.5, abs=2)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (479, 641)])

@@ -1,8 +1,12 @@
 """The segmenter around a stand-in for the network: geometry, decoding, windows, refusals."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import prunus.apps
+from prunus.models import zoo
 from prunus.runtime.card.card import ModelCard, Weights
 from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import ArtifactError, TensorError, UsageError
@@ -209,3 +213,28 @@ def test_small_changes_are_averaged_and_large_ones_believed() -> None:
     assert (off.probability(1 - level) == 1 - level).all()
     with pytest.raises(UsageError, match="expected 0 <= strength"):
         MaskSmoothing(strength=1.0)
+
+
+def alike(a, b) -> float:
+    """IoU of the people in two class maps."""
+    return ((a > 0) & (b > 0)).sum() / ((a > 0) | (b > 0)).sum()
+
+
+def test_masks_of_people_go_where_the_picture_goes() -> None:
+    """Mirror, scale, noise on every pixel of a large picture, JPEG, light: the person stays."""
+    cv2 = pytest.importorskip("cv2")
+    frame = cv2.imread(str(Path(prunus.apps.__path__[0]) / "media" / "portrait.jpg"))
+    large = cv2.resize(frame, None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
+    noise = np.random.default_rng(0).integers(-43, 44, large.shape, np.int8)
+    noisy = np.clip(large.astype(np.int16) + noise, 0, 255).astype(np.uint8)
+    half = cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    jpeg = cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 50])[1], 1)
+    with Segmenter.open(zoo.model_path("selfie"), "onnxruntime", threads=1) as segment:
+        mask = segment(frame).classes
+        mirrored = segment(np.ascontiguousarray(frame[:, ::-1])).classes[:, ::-1]
+        assert alike(mask, mirrored) > 0.975
+        assert alike(mask, segment(large).classes[4::8, 4::8]) > 0.995
+        assert alike(mask, segment(noisy).classes[4::8, 4::8]) > 0.995  # 0.988 by four pixels
+        assert alike(mask[::2, ::2], segment(half).classes) > 0.99
+        assert alike(mask, segment(jpeg).classes) > 0.99
+        assert alike(mask, segment(cv2.convertScaleAbs(frame, beta=20)).classes) > 0.99
