@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -57,13 +57,11 @@ class Predictor(Closable):
         return self._answer(data)
 
     @overload
-    def predict(self, data: Array) -> Result: ...
+    def predict(self, data: Array | dict[str, Array]) -> Result: ...
     @overload
-    def predict(self, data: dict[str, Array]) -> Result: ...
+    def predict(self, data: list[Any] | tuple[Any, ...]) -> list[Result]: ...
     @overload
-    def predict(self, data: list[Any]) -> list[Result]: ...
-    @overload
-    def predict(self, data: Iterable[Any]) -> Iterator[Result]: ...
+    def predict(self, data: Iterator[Any]) -> Iterator[Result]: ...
     def predict(self, data: Any) -> Any:
         """Return a result for one input, a list for a list, and an iterator for an iterator."""
         if isinstance(data, np.ndarray | dict):
