@@ -13,6 +13,7 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ import gpu_engines as engines
 
 from prunus.runtime.errors import PrunusError
 from prunus.runtime.measure.latency import environment
-from prunus.runtime.plugins.library import PluginLibrary
+from prunus.runtime.plugins.library import VARIABLE, PluginLibrary
 from prunus.runtime.session.tensorrt import cuda
 
 FLAVOURS = ("tensorrt", "tensorrt_rtx")
@@ -70,10 +71,12 @@ def plugin_library(folder: Path) -> tuple[PluginLibrary | None, str]:
     fitting = [a for a in ARCHITECTURES if runs_on(a, device)]
     if not fitting:
         return None, f"no kernels are compiled for compute capability {capability}"
-    try:  # beside the engines, where they look for it first
-        return build_library(folder / LIBRARY, fitting[-1:]), ""
+    try:
+        library = build_library(folder / LIBRARY, fitting[-1:])
     except PrunusError as error:
         return None, str(error)
+    os.environ[VARIABLE] = str(library.path)  # for the processes that open the engines, too
+    return library, ""
 
 
 def run_engines(

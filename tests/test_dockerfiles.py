@@ -33,7 +33,8 @@ def test_the_three_targets_are_there() -> None:
 def test_base_is_pinned_and_root_is_left(path) -> None:
     instructions = _instructions(path)
     bases = [rest for word, rest in instructions if word == "FROM"]
-    assert bases and all(re.fullmatch(r"[\w./-]+:[\w.-]*\d[\w.-]*", base) for base in bases)
+    pinned = re.compile(r"[\w./-]+:[\w.-]*\d[\w.-]*(@sha256:[0-9a-f]{64})?")
+    assert bases and all(pinned.fullmatch(base) for base in bases)
     assert not any("latest" in base for base in bases)
     users = [rest for word, rest in instructions if word == "USER"]
     # A number, since the host may not know the name; below 10000 it may belong to a host's user.

@@ -14,6 +14,7 @@ import typer
 from prunus.apps.cli.options import Debug, Json
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.tensors import TensorSpec
+from prunus.runtime.errors import CheckFailedError
 
 
 def inspect(
@@ -29,10 +30,13 @@ def inspect(
       prunus inspect movenet_multipose --json
     """
     from prunus.apps.common.model_files import find_model
-    from prunus.runtime.card.artifact import read_card, sha256_of
+    from prunus.runtime.card.artifact import EngineSidecar, read_card, sha256_of
 
     path = find_model(model)
-    card = read_card(path)
+    engine = path.suffix in (".engine", ".plan")
+    sidecar = EngineSidecar.read(path) if engine else None
+    card = read_card(path) if sidecar is None else sidecar.card
+    other = sidecar is not None and not sidecar.describes(path)
     operators = operator_counts(path)
     if as_json:
         body: dict[str, Any] = {
@@ -42,9 +46,19 @@ def inspect(
             "card": json.loads(card.to_json()),
             "operators": operators,
         }
+        if sidecar is not None:
+            body["sidecar"] = {k: v for k, v in dataclasses.asdict(sidecar).items() if k != "card"}
+            body["sidecar_describes_engine"] = not other
         typer.echo(json.dumps(body, indent=1, sort_keys=True))
-        return
-    typer.echo("\n".join(describe(path, card, operators)))
+    else:
+        typer.echo("\n".join(describe(path, card, operators)))
+    if sidecar is not None and other:
+        raise CheckFailedError(
+            f"{path} is not the engine of its sidecar, which says sha256 "
+            f"{sidecar.engine_sha256[:16]}.",
+            "What is shown belongs to another file. Copy both together, or build again with: "
+            "prunus build MODEL.onnx",
+        )
 
 
 def describe(path: Path, card: ModelCard, operators: dict[str, int] | None) -> list[str]:
@@ -78,7 +92,7 @@ def describe(path: Path, card: ModelCard, operators: dict[str, int] | None) -> l
 
 def operator_counts(path: Path) -> dict[str, int] | None:
     """Return operator -> count, most frequent first; None without the onnx package."""
-    if path.suffix != ".onnx":
+    if path.suffix in (".engine", ".plan"):
         return {}
     if importlib.util.find_spec("onnx") is None:
         return None

@@ -52,6 +52,9 @@ Sinks = Annotated[
         "--sink", help="video.mp4, picture.png, folder/, window:, web:8080 or null:; repeatable."
     ),
 ]
+NoReconnect = Annotated[
+    bool, typer.Option("--no-reconnect", help="End when a network stream breaks off.")
+]
 MaxFrames = Annotated[int | None, typer.Option(help="Stop after so many frames.", min=1)]
 OneMoreSink = Annotated[  # text, not a path, which would lose the '/' that means a folder
     str | None, typer.Option("-o", "--output", help="One more --sink.", metavar="SINK")
@@ -77,6 +80,7 @@ def pose(
     detect_every: Annotated[int, typer.Option(help="Look for people every n frames.", min=1)] = 8,
     json_out: Annotated[Path | None, typer.Option(help="Keypoints in COCO result format.")] = None,
     max_frames: MaxFrames = None,
+    no_reconnect: NoReconnect = False,
     no_smooth: Annotated[
         bool, typer.Option("--no-smooth", help="Joints as they are, unfiltered.")
     ] = False,
@@ -119,6 +123,7 @@ def pose(
             detect_every=detect_every,
             json_out=json_out,
             max_frames=max_frames,
+            reconnect=not no_reconnect,
             smooth=not no_smooth,
             overlay=not no_overlay,
             backend=backend,
@@ -158,6 +163,7 @@ def segmentation(
         Path | None, typer.Option(help="JSON list: share of each class in each frame.")
     ] = None,
     max_frames: MaxFrames = None,
+    no_reconnect: NoReconnect = False,
     smooth: Annotated[
         float, typer.Option(help="Share of the past in a steady mask, 0 to 0.99.", min=0, max=0.99)
     ] = 0.6,
@@ -203,6 +209,7 @@ def segmentation(
             masks=masks,
             json_out=json_out,
             max_frames=max_frames,
+            reconnect=not no_reconnect,
             smooth=0.0 if no_smooth else smooth,
             numbers=not no_numbers,
             backend=backend,

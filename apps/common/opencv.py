@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from prunus.runtime.errors import MissingDependencyError
+from prunus.runtime.limits import PICTURE_PIXELS
 
 # A picture of this many pixels takes 400 MB as BGR; beyond it a decoder is more likely being
 # attacked than used. OpenCV reads the limit once, when it is loaded.
-MAX_PIXELS = 1 << 27
+MAX_PIXELS = PICTURE_PIXELS.most
 
 _SETTINGS = {
     "OPENCV_LOG_LEVEL": "OFF",

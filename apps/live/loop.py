@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 from prunus.apps.io.sinks.registry import Sink, Stop, open_sink
 from prunus.apps.io.sources.registry import PICTURES, Frame, Source, SourceInfo
@@ -233,7 +234,7 @@ def default_sink(uri: str, info: SourceInfo, ending: str) -> str:
         info: What is known about it.
         ending: What is put behind its name, e.g. ``pose``.
     """
-    path = Path(uri)
+    path = Path(urlsplit(uri).path if "://" in uri else uri)
     if info.kind == "folder":
         return f"{path.resolve().name}-{ending}/"
     if info.kind == "picture":

@@ -55,6 +55,7 @@ class PoseOptions:
     detect_every: int = 8
     json_out: Path | None = None
     max_frames: int | None = None
+    reconnect: bool = True
     smooth: bool = True
     overlay: bool = True
     backend: str = "auto"
@@ -124,7 +125,8 @@ def run_pose(options: PoseOptions) -> RunSummary:
     started = time.perf_counter()
     _check(options)
     with ExitStack() as stack:
-        source = stack.enter_context(closing(open_source(options.source)))
+        source = open_source(options.source, reconnect=options.reconnect)
+        stack.enter_context(closing(source))
         sinks = _open_sinks(options, source.info, stack)
         results = _open_results(options, stack)
         people, estimator = _open_models(options, source, stack)

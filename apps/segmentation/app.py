@@ -60,6 +60,7 @@ class SegmentationOptions:
     masks: str | None = None
     json_out: Path | None = None
     max_frames: int | None = None
+    reconnect: bool = True
     smooth: float = 0.6
     numbers: bool = True
     backend: str = "auto"
@@ -135,7 +136,8 @@ def run_segmentation(options: SegmentationOptions) -> SegmentationSummary:
     _check(options)
     backdrop = _backdrop(options)
     with ExitStack() as stack:
-        source = stack.enter_context(closing(open_source(options.source)))
+        source = open_source(options.source, reconnect=options.reconnect)
+        stack.enter_context(closing(source))
         sinks = _open_sinks(options, source.info, stack)
         # Pictures are independent of each other: nothing is carried from one to the next.
         steady = options.smooth > 0 and source.info.kind not in _PICTURES

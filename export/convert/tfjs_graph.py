@@ -87,7 +87,7 @@ def load_graph(path: str | Path) -> TfjsGraph:
             _unpack(group["weights"], blob, weights)
     except OSError as error:
         raise ArtifactError(f"Cannot read {error.filename}: {error.strerror}.", fix) from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not a complete TF.js graph model ({error}).", fix) from None
     return TfjsGraph(tuple(_node(raw) for raw in listed), weights)
 

@@ -52,7 +52,7 @@ def check_attention(path: str | Path) -> AttentionNodes:
 
     try:
         model = onnx.load(str(path))
-    except (DecodeError, OSError) as error:
+    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ArtifactError(
             f"{path} cannot be read: {error}.", "Export the model again: prunus export ..."
         ) from None

@@ -13,6 +13,7 @@ import dataclasses
 import importlib.util
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,7 +25,9 @@ from prunus.export.engine.elu import respell_elu
 from prunus.export.engine.worker import BuildJob
 from prunus.runtime.card.artifact import EngineSidecar, atomic_path, read_card, sha256_of
 from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.matching import check_graph
 from prunus.runtime.card.precision import Precision
+from prunus.runtime.card.reading import RE_EXPORT
 from prunus.runtime.errors import (
     ArtifactError,
     CheckFailedError,
@@ -110,6 +113,7 @@ def build_engine(
         raise UsageError(
             f"The engine would replace its own ONNX file {onnx_path}.", "Choose another -o."
         )
+    _check_described(onnx_path, card)
     attention = check_attention(onnx_path)
     library = choose_library(plugin, plugin_library, attention, onnx_path)
     if attention.bare and library is None:
@@ -314,6 +318,54 @@ def _card_of(path: Path) -> ModelCard:
             f"{path} already is an engine.", "Give the .onnx file made by: prunus export"
         )
     return read_card(path)
+
+
+def _check_described(path: Path, card: ModelCard) -> None:
+    """Refuse a graph whose inputs and outputs are not those of its card, or whose weights are away.
+
+    Raises:
+        ArtifactError: names what differs, or the missing file.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, OSError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}.", RE_EXPORT) from None
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    check_graph(path, card, _declared(path, inputs), _declared(path, model.graph.output))
+    for tensor in filter(uses_external_data, _get_all_tensors(model)):
+        name = ExternalDataInfo(tensor).location
+        if not (path.parent / name).is_file():
+            raise ArtifactError(
+                f"{path} keeps its weights in {name}, which does not lie beside it.",
+                "Copy both files together, or export the model again.",
+            )
+
+
+def _declared(path: Path, values: Iterable[Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return numpy dtype and shape by name; raises ArtifactError for a dynamic shape."""
+    from onnx import helper
+
+    found = {}
+    for value in values:
+        kind = value.type.tensor_type
+        shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
+        if -1 in shape:
+            raise ArtifactError(
+                f"{path}: Tensor '{value.name}' has the dynamic shape {shape}; every shape must "
+                "be a constant.",
+                "Export with fixed sizes: prunus export ... --batch N",
+            )
+        try:
+            dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+        except (KeyError, ValueError):  # not a tensor, or of no numpy type
+            dtype = f"type {kind.elem_type}"
+        found[value.name] = (dtype, shape)
+    return found
 
 
 def _built_for(flavour: Flavour) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from prunus.models import zoo
 from prunus.models.checkpoints.edaformer import ImportedSegmentation, convert_edaformer
-from prunus.models.checkpoints.header import read_header
+from prunus.models.checkpoints.header import read_entry
 from prunus.models.checkpoints.read import load_raw
 from prunus.models.segmentation.classes import Colour, class_names, palette
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
@@ -158,10 +157,9 @@ def _names(
 
 def _about(path: Path) -> dict[str, Any]:
     try:
-        about: dict[str, Any] = json.loads(read_header(path).get("prunus", "{}"))
-    except ValueError:
+        return read_entry(path, "prunus")
+    except ArtifactError:  # somebody else's entry of that name
         return {}
-    return about if isinstance(about, dict) else {}
 
 
 def _random(config: Any, seed: int) -> EDAFormer:

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.models.checkpoints.header import read_header
+from prunus.models.checkpoints.header import read_entry
 from prunus.models.checkpoints.read import read_checkpoint, unwrap
 from prunus.models.codec.freecodec.freecodec import FreeCodec
 from prunus.models.codec.fusecodec.speechtokenizer import SpeechTokenizer
@@ -154,7 +154,7 @@ def load_codec(path: str | Path, model: str) -> tuple[nn.Module, str, dict[str, 
         UsageError: it holds another model.
     """
     state = read_checkpoint(path)
-    about: dict[str, Any] = json.loads(read_header(path).get(_KEY, "{}"))
+    about = read_entry(path, _KEY)
     if "variant" not in about or "model" not in about:
         raise ArtifactError(
             f"{path} was not made by 'prunus models import'.",
@@ -181,7 +181,7 @@ def read_rules(path: str | Path) -> Rules:
         for pattern, replacement in rules:
             re.compile(pattern)
             re.sub(pattern, replacement, "")
-    except (OSError, ValueError, AttributeError, re.error) as error:
+    except (OSError, ValueError, AttributeError, RecursionError, re.error) as error:
         raise UsageError(
             f"Cannot read name rules from {path}: {error}.",
             'Expected JSON such as {"generator\\\\.content\\\\.": "content."}.',

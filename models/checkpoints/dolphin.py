@@ -184,7 +184,7 @@ def check_config(path: str | Path) -> None:
     """
     try:
         raw = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"Cannot read {path}: {error}.", "Download it again.") from None
     if not isinstance(raw, dict):
         raise ArtifactError(f"{path} holds a {type(raw).__name__}; expected an object.")

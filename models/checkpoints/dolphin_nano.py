@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from prunus.models.checkpoints.header import read_header
+from prunus.models.checkpoints.header import read_entry
 from prunus.runtime.errors import ArtifactError
 
 _KEY = "prunus.separator"
@@ -57,10 +57,10 @@ def read_own(path: str | Path) -> OwnDolphin | None:
     Raises:
         ArtifactError: the header is ours and cannot be read.
     """
-    header = read_header(path)
-    if _KEY not in header:
+    entry = read_entry(path, _KEY)
+    if not entry:
         return None
     try:
-        return OwnDolphin(**json.loads(header[_KEY]))
+        return OwnDolphin(**entry)
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"The header of {path} cannot be read: {error}.") from None

@@ -7,19 +7,23 @@ beside the target as ``<name>.part``; a later call goes on from its end.
 from __future__ import annotations
 
 import http.client
+import os
 import re
+import stat
 import urllib.error
 import urllib.parse
-import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from prunus.runtime.card.artifact import sha256_of, write_error
-from prunus.runtime.errors import ArtifactError, HostError, UsageError
+from prunus.runtime.errors import ArtifactError, HostError, SourceError, UsageError
+from prunus.runtime.http_client import NETWORK_ERRORS, Answer, open_url
+from prunus.runtime.limits import DOWNLOAD_BYTES
 from prunus.runtime.progress import Progress, Silent
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16  # must arrive within the time-out, or the server counts as gone
 _AGAIN = "Run the same command again: it goes on where it stopped."
 
 
@@ -45,14 +49,15 @@ def fetch(
         url: ``https://`` or ``http://`` address.
         sha256: 64 hexadecimal digits; any other content is refused.
         target: Where the file goes; it appears only when complete and checked.
-        timeout_s: Seconds without any data after which the server counts as gone.
+        timeout_s: Seconds within which the answer and each block of 64 KiB must arrive.
         progress: Told about bytes.
 
     Returns:
         `target` as a path.
 
     Raises:
-        UsageError: a wrong address or hash, or the server does not have the file.
+        UsageError: a wrong address or hash, the server does not have the file, leads to an
+            unprotected address, or sends more than the limit of a download.
         HostError: no connection, a connection that ended early, or a full disk.
         ArtifactError: the file has another hash; nothing is kept.
     """
@@ -95,26 +100,49 @@ def _checked(url: str, sha256: str) -> str:
 
 def _download(url: str, part: Path, timeout_s: float, progress: Progress) -> bool:
     """Fill `part`; return True when bytes of an earlier call were kept."""
-    have = part.stat().st_size if part.is_file() else 0
+    have = _bytes_of(part)
     headers = {"User-Agent": "prunus", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=timeout_s
-        ) as answer:
+        answer = open_url(url, headers, timeout_s)
+        with answer.body:
             span = _span(answer, have)
-            _store(answer, part, span, progress, url)
+            _store(_blocks(answer, timeout_s), part, span, progress, url)
             return span.start > 0
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and have:
             return _past_the_end(error, url, part, timeout_s, progress)
         raise UsageError(
             f"The server answered {error.code} ({error.reason}) for {url}.", "Check the address."
         ) from None
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as e:
+    except NETWORK_ERRORS as e:
         reason = getattr(e, "reason", None) or e or type(e).__name__
         raise HostError(f"The download of {url} failed: {reason}.", _AGAIN) from None
+
+
+def _bytes_of(part: Path) -> int:
+    """Return how much an earlier call left; refuses what no earlier call can have made."""
+    try:
+        found = part.lstat()
+    except OSError:
+        return 0
+    if not stat.S_ISREG(found.st_mode):
+        raise SourceError(
+            f"{part} is not a plain file; expected the start of a download.", "Remove it."
+        )
+    return found.st_size
+
+
+def _open_part(part: Path, start: int) -> BinaryIO:
+    """Open the partial file; never through a link, which may lead to any file of the user."""
+    no_link = getattr(os, "O_NOFOLLOW", 0)
+    how = os.O_WRONLY | os.O_CREAT | no_link | (os.O_APPEND if start else os.O_TRUNC)
+    try:
+        return os.fdopen(os.open(part, how, 0o666), "wb")
+    except OSError as error:
+        raise write_error(error, part) from None
 
 
 def _past_the_end(
@@ -128,12 +156,12 @@ def _past_the_end(
     return _download(url, part, timeout_s, progress)
 
 
-def _span(answer: Any, have: int) -> _Span:
+def _span(answer: Answer, have: int) -> _Span:
     """Return what the server sends: the rest (206), or the whole file whatever was asked (200)."""
-    length = answer.headers.get("Content-Length")
-    count = int(length) if length and length.isdigit() else None
-    if answer.status == http.client.PARTIAL_CONTENT:
-        found = re.match(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+    count = answer.length
+    if answer.body.status == http.client.PARTIAL_CONTENT:
+        told = answer.body.headers.get("Content-Range", "")
+        found = re.match(r"bytes (\d{1,20})-\d+/(\d{1,20}|\*)", told, re.ASCII)
         if found and int(found[1]) == have:
             total = int(found[2]) if found[2] != "*" else None if count is None else have + count
             return _Span(have, total)
@@ -144,19 +172,31 @@ def _span(answer: Any, have: int) -> _Span:
     return _Span(0, count)
 
 
-def _store(answer: Any, part: Path, span: _Span, progress: Progress, url: str) -> None:
+def _store(
+    blocks: Iterator[bytes], part: Path, span: _Span, progress: Progress, url: str
+) -> None:
     done = span.start
-    try:
-        with part.open("ab" if span.start else "wb") as file:
-            while block := answer.read(_BLOCK):
+    DOWNLOAD_BYTES.check(span.total or 0, url)
+    with _open_part(part, span.start) as file:
+        for block in blocks:
+            done += len(block)
+            if done > DOWNLOAD_BYTES.most:
+                part.unlink()  # it would be refused again
+            DOWNLOAD_BYTES.check(done, url)
+            try:
                 file.write(block)
-                done += len(block)
-                progress.update(done, span.total or 0, part.stem)
-    except (TimeoutError, ConnectionError):
-        raise
-    except OSError as error:
-        raise write_error(error, part) from None
+                file.flush()
+            except OSError as error:
+                raise write_error(error, part) from None
+            progress.update(done, span.total or 0, part.stem)
     if span.total is not None and done < span.total:
         raise HostError(
             f"The connection to {url} ended after {done} of {span.total} bytes.", _AGAIN
         )
+
+
+def _blocks(answer: Answer, timeout_s: float) -> Iterator[bytes]:
+    answer.wire.allow(timeout_s)
+    while block := answer.body.read(_BLOCK):
+        yield block
+        answer.wire.allow(timeout_s)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from prunus.models.checkpoints.compact import restore
 from prunus.models.checkpoints.header import SAFETENSORS
+from prunus.models.unpack import xz_blocks
 from prunus.runtime.errors import ArtifactError, MissingDependencyError
 
 _WRAPPERS = ("state_dict", "model")
@@ -74,7 +74,7 @@ def _safetensors(path: Path) -> Mapping[str, Tensor]:
         raise MissingDependencyError("safetensors", "models", "Reading weights") from None
     try:
         if path.suffix == ".xz":
-            return restore(load(lzma.decompress(path.read_bytes())))
+            return restore(load(b"".join(xz_blocks(path))))
         return restore(load_file(path))
     except Exception as error:  # the library has its own, private error types
         raise _unreadable(path, error) from None
@@ -105,5 +105,6 @@ def _numpy_scalars() -> list[Any]:
 
 
 def _unreadable(path: Path, error: Exception) -> ArtifactError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:150]
+    text = error.message if isinstance(error, ArtifactError) else str(error)
+    reason = (text.rstrip(".").splitlines() or [type(error).__name__])[0][:250]
     return ArtifactError(f"Cannot read {path}: {reason}.", "Copy or download it again.")

@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from prunus.runtime.card.card import CARD_KEY, ModelCard
+from prunus.runtime.card.reading import Share, build, parse_json
 from prunus.runtime.errors import ArtifactError, HostError, SourceError, UsageError
+from prunus.runtime.limits import CARD_BYTES, SIDECAR_BYTES
 
 _METADATA_PROPS = 14  # field number of ModelProto.metadata_props
 _BLOCK = 1 << 20
+_REBUILD = "Build the engine again: prunus build MODEL.onnx"
 
 
 def sha256_of(path: str | Path) -> str:
@@ -78,6 +81,12 @@ def write_error(error: OSError, target: str | Path) -> UsageError | HostError:
         return SourceError(
             f"The folder {parent} does not exist.", "Create it, or choose another path with -o."
         )
+    if error.errno == errno.ENAMETOOLONG:  # met by whoever looks whether it is there, too
+        name = Path(target).name
+        return SourceError(
+            f"'{name[:40]}...' has {len(name)} characters, too many for a file's name.",
+            "Give a shorter path.",
+        )
     reason = error.strerror or type(error).__name__
     return SourceError(f"Cannot write {target}: {reason}.", "Choose a writable path with -o.")
 
@@ -110,6 +119,7 @@ def read_onnx_metadata(path: str | Path) -> dict[str, str]:
                     if file.tell() + length > size:
                         raise EOFError
                     if number == _METADATA_PROPS:
+                        CARD_BYTES.check(length, str(path), ArtifactError)
                         name, value = _entry(file.read(length))
                         found[name] = value
                     else:
@@ -210,7 +220,7 @@ class EngineSidecar:
     plugin: str
     flags: tuple[str, ...]
     build_seconds: float
-    half_layer_share: float
+    half_layer_share: Share
 
     @staticmethod
     def path_for(engine: str | Path) -> Path:
@@ -231,17 +241,31 @@ class EngineSidecar:
                 "Keep both files together, or build again with: prunus build MODEL.onnx",
             )
         try:
-            raw = json.loads(path.read_text())
-            card = ModelCard.from_json(json.dumps(raw.pop("card")))
-            return EngineSidecar(card=card, **{**raw, "flags": tuple(raw.get("flags", ()))})
+            SIDECAR_BYTES.check(path.stat().st_size, "its file", ArtifactError)
+            raw = parse_json(path.read_bytes(), "its text")
+            card = raw.get("card") if isinstance(raw, dict) else None
+        except OSError as error:
+            raise ArtifactError(f"Cannot read {path}: {error.strerror}.", _REBUILD) from None
+        except ArtifactError as error:
+            raise _damaged_sidecar(path, error) from None
+        try:
+            ModelCard.from_parsed(card)
         except ArtifactError as error:
             raise ArtifactError(f"{path}: {error.message}", error.hint) from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ArtifactError(
-                f"The sidecar {path} is damaged: {error}.", "Build the engine again."
-            ) from None
+        try:
+            return build(EngineSidecar, raw, "sidecar")
+        except ArtifactError as error:
+            raise _damaged_sidecar(path, error) from None
+
+    def describes(self, engine: str | Path) -> bool:
+        """Tell whether the plan file is the very one that this sidecar was written for."""
+        return sha256_of(engine) == self.engine_sha256
 
     def write(self, engine: str | Path) -> None:
         """Write the sidecar of `engine` atomically."""
         with atomic_path(EngineSidecar.path_for(engine)) as path:
             path.write_text(json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1) + "\n")
+
+
+def _damaged_sidecar(path: Path, error: ArtifactError) -> ArtifactError:
+    return ArtifactError(f"The sidecar {path} is damaged: {error.message}", _REBUILD)

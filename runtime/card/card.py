@@ -11,14 +11,20 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
 
 from prunus.runtime.card.precision import PrecisionSpec
-from prunus.runtime.card.reading import RE_EXPORT, build
+from prunus.runtime.card.reading import RE_EXPORT, build, parse_json
 from prunus.runtime.card.tensors import Streaming, TensorSpec
 from prunus.runtime.card.tokens import TokenPlan
 from prunus.runtime.errors import ArtifactError
-from prunus.runtime.tasks.registry import Processing, processing_class, task_named
+from prunus.runtime.limits import CARD_BYTES
+from prunus.runtime.tasks.registry import (
+    Processing,
+    read_postprocess,
+    read_preprocess,
+    read_task,
+)
 
 CARD_KEY = "prunus.card"
 SCHEMA_VERSION = 1
@@ -63,7 +69,7 @@ class ModelCard:
         schema_version: Version of this layout.
     """
 
-    task: str
+    task: Annotated[str, read_task]
     model: str
     variant: str
     paper: str
@@ -72,14 +78,20 @@ class ModelCard:
     weights: Weights
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    preprocess: Processing | None = None
-    postprocess: Processing | None = None
+    preprocess: Annotated[Processing, read_preprocess] | None = None
+    postprocess: Annotated[Processing, read_postprocess] | None = None
     tokens: TokenPlan | None = None
     precision: PrecisionSpec = field(default_factory=PrecisionSpec)
     streaming: Streaming | None = None
     schema_version: int = SCHEMA_VERSION
 
     KEY: ClassVar[str] = CARD_KEY
+
+    def __post_init__(self) -> None:
+        for kind, specs in (("inputs", self.inputs), ("outputs", self.outputs)):
+            names = [spec.name for spec in specs]
+            if len(set(names)) != len(names):
+                raise ArtifactError(f"The card names two {kind} alike: {names}.", RE_EXPORT)
 
     def to_json(self) -> str:
         """Return canonical JSON: sorted keys, no spaces, so equal cards are equal strings.
@@ -89,16 +101,18 @@ class ModelCard:
         """
         # Built once more, so that 255 in a field of floats is written like the 255.0 it equals.
         raw = json.loads(json.dumps(dataclasses.asdict(self)))
-        same = dataclasses.asdict(_build(raw))
+        same = dataclasses.asdict(build(ModelCard, raw, "card"))
         return json.dumps(same, sort_keys=True, separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> ModelCard:
         """Parse and validate; raises ArtifactError naming the first key that does not fit."""
-        try:
-            raw = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ArtifactError(f"The model card is not JSON: {error}.", RE_EXPORT) from None
+        CARD_BYTES.check(len(text), "The model card", ArtifactError)
+        return ModelCard.from_parsed(parse_json(text, "The model card"))
+
+    @staticmethod
+    def from_parsed(raw: object) -> ModelCard:
+        """Validate parsed JSON; raises ArtifactError naming the first key that does not fit."""
         if not isinstance(raw, dict):
             raise ArtifactError(f"The model card is a {type(raw).__name__}, not an object.")
         version = raw.get("schema_version")
@@ -107,23 +121,10 @@ class ModelCard:
                 f"The card has schema version {version}; this prunus reads {SCHEMA_VERSION}.",
                 "Upgrade prunus, or export the model again with this version.",
             )
-        return _build(raw)
+        return build(ModelCard, raw, "card")
 
     @property
     def name(self) -> str:
         """Short name for logs and pictures, e.g. ``evitpose tiny-subpixel L1 fp32``."""
         level = f" {self.tokens.level}" if self.tokens else ""
         return f"{self.model} {self.variant}{level} {self.precision.precision}"
-
-
-def _build(raw: dict[str, Any]) -> ModelCard:
-    """Return the card made of parsed JSON; its task must be known, and so must its processing."""
-    made: dict[str, Any] = {}
-    for name in ("preprocess", "postprocess"):
-        part = raw.get(name)
-        if part is not None:
-            kind = part.get("kind") if isinstance(part, dict) else None
-            made[name] = build(processing_class(name, kind), part, f"card.{name}")
-    card = build(ModelCard, {**raw, **dict.fromkeys(made)}, "card")
-    task_named(card.task)
-    return dataclasses.replace(card, **made)

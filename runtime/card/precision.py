@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from prunus.runtime.card.reading import Count
+
 Precision = Literal["fp32", "fp16", "int8"]
 
 
@@ -26,5 +28,5 @@ class PrecisionSpec:
     kept_higher: tuple[str, ...] = ()
     quantiser: str = ""
     calibration_sha256: str = ""
-    calibration_samples: int = 0
+    calibration_samples: Count = 0
     also_within_budget: tuple[Literal["bf16"], ...] = ()

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from prunus.runtime.card.reading import Count, Positive
 from prunus.runtime.errors import ArtifactError, nearest
+from prunus.runtime.limits import TENSOR_VALUES
 
 DTYPES = ("float32", "float16", "float64", "uint8", "int8", "int16", "int32", "int64", "bool")
+
+
+def _check_tensor(name: str, dtype: str, shape: tuple[int, ...]) -> None:
+    if dtype not in DTYPES:
+        raise ArtifactError(
+            f"Tensor '{name}' has the dtype '{dtype}'; "
+            f"expected one of {list(DTYPES)}{nearest(dtype, list(DTYPES))}."
+        )
+    if any(n < 1 for n in shape):
+        raise ArtifactError(
+            f"Tensor '{name}' has the shape {list(shape)}; expected positive sizes."
+        )
+    TENSOR_VALUES.check(math.prod(shape), f"Tensor '{name}'", ArtifactError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +53,11 @@ class TensorSpec:
                 f"Tensor '{self.name}' has the shape {list(self.shape)} and the axes "
                 f"{list(self.axes)}; expected positive sizes with one name each."
             )
-        if self.dtype not in DTYPES:
+        _check_tensor(self.name, self.dtype, self.shape)
+        low, high = self.minimum, self.maximum
+        if low is not None and high is not None and low > high:
             raise ArtifactError(
-                f"Tensor '{self.name}' has the dtype '{self.dtype}'; "
-                f"expected one of {list(DTYPES)}{nearest(self.dtype, list(DTYPES))}."
+                f"Tensor '{self.name}' ranges from {low:g} to {high:g}; expected the smaller first."
             )
 
     def describe(self) -> str:
@@ -58,11 +75,14 @@ class StateSpec:
     shape: tuple[int, ...]
     zero: float = 0.0
 
+    def __post_init__(self) -> None:
+        _check_tensor(self.name, self.dtype, self.shape)
+
 
 @dataclass(frozen=True, slots=True)
 class Streaming:
     """Contract of a step graph: hop and delay in samples of the input."""
 
     states: tuple[StateSpec, ...]
-    hop: int
-    algorithmic_delay: int
+    hop: Positive
+    algorithmic_delay: Count

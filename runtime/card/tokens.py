@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prunus.runtime.card.reading import Count, Operations, Positive
+from prunus.runtime.errors import ArtifactError
+
 _BAR = 40  # characters of a full bar in the token picture
 
 
@@ -24,14 +27,23 @@ class TokenPlan:
     """
 
     level: str
-    blocks: tuple[int, ...]
-    keep: tuple[int, ...]
-    tokens: int
-    special: int
+    blocks: tuple[Count, ...]
+    keep: tuple[Count, ...]
+    tokens: Positive
+    special: Count
     score: str
     fill: str
-    macs: int
-    macs_dense: int
+    macs: Operations
+    macs_dense: Operations
+
+    def __post_init__(self) -> None:
+        if self.blocks and (
+            len(self.blocks) != len(self.keep) or any(k > self.tokens for k in self.keep)
+        ):
+            raise ArtifactError(
+                f"The token plan keeps {list(self.keep)} of {self.tokens} tokens at the blocks "
+                f"{list(self.blocks)}; expected one number for each, none above all tokens."
+            )
 
 
 def dropped_tokens(plan: TokenPlan) -> list[str]:
@@ -53,7 +65,7 @@ def dropped_tokens(plan: TokenPlan) -> list[str]:
     lines.append(_bar(f"blocks {start}-end" if plan.blocks else "all blocks", left, plan.tokens))
     lines.append(
         f"  {plan.macs / 1e9:.3f} GMACs, {100 * share:.1f} % of the {plan.macs_dense / 1e9:.3f} "
-        f"GMACs without dropping ({1 / share:.2f}x fewer)"
+        f"GMACs without dropping{_fewer(share)}"
     )
     return lines
 
@@ -66,7 +78,7 @@ def pooled_keys(plan: TokenPlan) -> list[str]:
     lines += [f"  {part:>12} {keys:6d} keys" for part, keys in zip(parts, plan.keep, strict=False)]
     lines.append(
         f"  {plan.macs / 1e9:.3f} GMACs, {100 * share:.1f} % of the {plan.macs_dense / 1e9:.3f} "
-        f"GMACs with the trained pooling ({1 / share:.2f}x fewer)"
+        f"GMACs with the trained pooling{_fewer(share)}"
     )
     return lines
 
@@ -85,3 +97,7 @@ def _bar(label: str, left: int, total: int) -> str:
     filled = round(_BAR * left / total)
     bar = "#" * filled + "." * (_BAR - filled)
     return f"  {label:>12} |{bar}| {left:4d} ({100 * left / total:.0f} %)"
+
+
+def _fewer(share: float) -> str:
+    return f" ({1 / share:.2f}x fewer)" if share else ""

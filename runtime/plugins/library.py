@@ -6,7 +6,7 @@ loading it: a file of another machine or version is named as such before TensorR
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import platform
 from collections.abc import Iterator
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunus.runtime.card.artifact import sha256_of
+from prunus.runtime.card.reading import parse_json
 from prunus.runtime.errors import ArtifactError, HostError
 from prunus.runtime.host import user_cache
+from prunus.runtime.limits import PLUGIN_BYTES
 from prunus.runtime.plugins.local_global_attention import LIBRARY, NAME, NAMESPACE, VERSION
 from prunus.runtime.plugins.local_global_attention.tiles import runs_on
 
@@ -61,6 +62,7 @@ def describe(path: str | Path) -> PluginLibrary:
     """
     path = Path(path)
     try:
+        PLUGIN_BYTES.check(path.stat().st_size, str(path), ArtifactError)
         data = path.read_bytes()
     except OSError as error:
         raise ArtifactError(
@@ -71,7 +73,7 @@ def describe(path: str | Path) -> PluginLibrary:
     try:
         if start < len(MARK):
             raise ValueError("it does not describe itself")
-        facts: dict[str, Any] = json.loads(data[start : data.index(b"\0", start)])
+        facts: dict[str, Any] = parse_json(data[start : data.index(b"\0", start)], str(path))
         return PluginLibrary(
             path=path,
             name=str(facts["name"]),
@@ -79,9 +81,9 @@ def describe(path: str | Path) -> PluginLibrary:
             identity=str(facts["identity"]),
             architectures=tuple(int(a) for a in facts["architectures"]),
             machine=str(facts["machine"]),
-            sha256=sha256_of(path),
+            sha256=hashlib.sha256(data).hexdigest(),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, ArtifactError) as error:
         raise ArtifactError(
             f"{path} is not a plugin library of prunus ({error}).",
             f"Build one with: {BUILD_COMMAND}",
@@ -154,26 +156,37 @@ def _named(variable: str) -> Iterator[Path]:
 
 
 def find_stamped(stamp: str, engine: str | Path) -> PluginLibrary:
-    """Find the library that an engine was built with; beside the engine counts, too.
+    """Find the very library that an engine was built with.
+
+    It is looked for as in `find_library`. One that lies beside the engine is loaded only where
+    ``PRUNUS_PLUGIN_PATH`` names it: a library runs its code, and engines come from anywhere.
 
     Args:
         stamp: What the engine's sidecar keeps, see `PluginLibrary.stamp`.
         engine: Plan file.
 
     Raises:
-        ArtifactError: there is none, or it is made from other sources.
+        ArtifactError: there is none, or it is another one.
     """
-    name, identity = (*stamp.split(), "", "")[:2]
+    name, identity, digest = (*stamp.split(), "", "", "")[:3]
     rebuild = f"Build it with: {BUILD_COMMAND}; or build the engine again with --plugin off."
-    beside = Path(engine).absolute().parent / LIBRARY
-    library = find_library(beside if beside.is_file() else None)
+    library = find_library()
     if library is None:
+        beside = Path(engine).absolute().parent / LIBRARY
+        if beside.is_file():
+            rebuild = f"If you trust {beside}, set {VARIABLE} to it. {rebuild}"
         raise ArtifactError(f"{engine} needs the {name} plugin {identity}; none is found.", rebuild)
     if library.identity != identity:
         raise ArtifactError(
             f"{engine} was built with the {name} plugin {identity}; "
             f"{library.path} is {library.identity}.",
             f"Build engine and library from the same prunus. {rebuild}",
+        )
+    if f"sha256:{library.sha256}" != digest:
+        raise ArtifactError(
+            f"{engine} was built with another file than {library.path}: "
+            f"{digest or 'no sha256'}; expected sha256:{library.sha256}.",
+            f"Build the engine again, or set {VARIABLE} to the library that it was built with.",
         )
     return library
 

@@ -8,10 +8,12 @@ of its own task and nothing else. A new task is a folder with a ``task.py`` and 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
+from prunus.runtime.card.reading import build
 from prunus.runtime.errors import ArtifactError, nearest
 from prunus.runtime.references import load
 
@@ -101,19 +103,29 @@ def task_named(name: str) -> Task:
     return cast(Task, load(TASKS[name]))
 
 
-def processing_class(field: str, kind: object) -> type[Any]:
-    """Return the dataclass behind a kind of pre- or post-processing.
+def read_task(raw: object, path: str) -> str:
+    """Return the name of a task as a card gives it; raises ArtifactError for an unknown one."""
+    return task_named(str(raw)).name
 
-    Args:
-        field: ``preprocess`` or ``postprocess``.
-        kind: What the card says.
 
-    Raises:
-        ArtifactError: no task knows that kind.
-    """
+def read_preprocess(raw: object, path: str) -> Processing:
+    """Return how inputs are made, from parsed JSON; raises ArtifactError."""
+    return _read("preprocess", raw, path)
+
+
+def read_postprocess(raw: object, path: str) -> Processing:
+    """Return how outputs are read, from parsed JSON; raises ArtifactError."""
+    return _read("postprocess", raw, path)
+
+
+def _read(field: str, raw: object, path: str) -> Processing:
+    """Build the dataclass that the kind names, whichever task brings it."""
     known: dict[str, str] = {}
     for name in TASKS:
         known.update(getattr(task_named(name), field))
-    if not isinstance(kind, str) or kind not in known:
-        raise ArtifactError(f"card.{field}.kind is {kind!r}; expected one of {sorted(known)}.")
-    return cast("type[Any]", load(known[kind]))
+    kind = raw.get("kind") if isinstance(raw, dict) else None
+    if not isinstance(raw, dict) or not isinstance(kind, str) or kind not in known:
+        raise ArtifactError(
+            f"{path}.kind is {reprlib.repr(kind)}; expected one of {sorted(known)}."
+        )
+    return cast(Processing, build(load(known[kind]), raw, path))

@@ -1,14 +1,17 @@
 import hashlib
+import json
 import lzma
 import subprocess
 import sys
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from prunus.models import zoo
-from prunus.models.checkpoints.header import read_header
+from prunus.models.checkpoints.header import read_entry, read_header
 from prunus.models.checkpoints.read import read_checkpoint
 from prunus.runtime.errors import ArtifactError, UsageError
 
@@ -144,3 +147,44 @@ def test_headers_are_read_from_plain_and_packed_files(tmp_path):
         path.write_bytes(data)
         assert read_header(path) == {}
     assert read_header(tmp_path / "net.pth") == {}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    length=st.one_of(st.integers(0, 80), st.integers(0, 2**64 - 1)),
+    text=st.one_of(
+        st.binary(max_size=80),
+        st.recursive(st.none() | st.integers() | st.text(max_size=4), lambda inner: st.lists(
+            inner, max_size=3) | st.dictionaries(st.sampled_from(["__metadata__", "w", "a"]), inner)
+        ).map(lambda value: json.dumps(value).encode()),
+    ),
+)  # fmt: skip
+def test_any_bytes_are_a_header_or_none(tmp_path_factory, length, text):
+    data = length.to_bytes(8, "little") + text
+    exact = len(text).to_bytes(8, "little") + text
+    for name in ("fuzz.safetensors", "fuzz.safetensors.xz"):
+        path = tmp_path_factory.getbasetemp() / name
+        for content in (data, exact):
+            path.write_bytes(lzma.compress(content, preset=0) if name.endswith("xz") else content)
+            assert all(isinstance(value, str) for value in read_header(path).values())
+
+
+def test_headers_beyond_the_limits_are_not_read(tmp_path):
+    path = tmp_path / "net.safetensors"
+    for text in (b"[" * 100_000, b'{"__metadata__":' * 1000, b'{"__metadata__": 3}', b"[]"):
+        path.write_bytes(len(text).to_bytes(8, "little") + text)
+        assert read_header(path) == {}
+    with path.open("wb") as file:  # a header of 99 MiB, within the format's own limit
+        file.write((99 << 20).to_bytes(8, "little"))
+        file.truncate(100 << 20)
+    assert read_header(path) == {}
+
+
+@pytest.mark.parametrize("text", ["3", "[]", "{", "[" * 3000, "NaN", '{"a": 1e}'])
+def test_a_header_entry_that_is_no_object_is_named(tmp_path, text):
+    path = tmp_path / "net.safetensors"
+    save_file({"w": torch.zeros(3)}, path, metadata={"prunus": text, "good": '{"a": 1}'})
+    assert read_entry(path, "good") == {"a": 1}
+    assert read_entry(path, "none") == {}
+    with pytest.raises(ArtifactError, match=r"entry 'prunus' in the header of .*net\.safetensors"):
+        read_entry(path, "prunus")

@@ -5,7 +5,7 @@
 ``out.png``            picture; with several frames the last one
 ``folder/``            one picture per frame, named as in the source or by number
 ``window:``            a window on the desktop
-``web:8080``           a page for browsers on this machine; ``web:0.0.0.0:8080`` for all
+``web:8080``           a page for browsers on this machine; ``web:0.0.0.0:8080``: with a token
 ``null:``              nowhere: measure, or write keypoints alone
 =====================  ===============================================================
 """

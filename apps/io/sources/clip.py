@@ -87,7 +87,9 @@ class Clip:
     def _open(self) -> Any:
         av = load_av()
         try:
-            return av.open(self.title)
+            # Absolute: FFmpeg takes what stands before a colon for a protocol. Titles and comments
+            # of a clip may be in any encoding.
+            return av.open(str(Path(self.title).absolute()), metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
             raise SourceError(
                 f"{self.title} cannot be read: {_reason(error)}.",

@@ -12,7 +12,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -76,7 +77,10 @@ class Source(Protocol):
     """An iterator over frames that knows what to expect and can be closed."""
 
     info: SourceInfo
-    warnings: list[str]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what went wrong so far without ending the source."""
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames until the source ends."""
@@ -85,8 +89,12 @@ class Source(Protocol):
         """Release the device or file; safe to call twice and from another thread."""
 
 
-def open_source(uri: str) -> Source:
+def open_source(uri: str, *, reconnect: bool = True) -> Source:
     """Open the source that a URI names (see the table in the module docstring).
+
+    Args:
+        uri: Source; a file or folder whose name is a number is one unless such a camera exists.
+        reconnect: Open a network stream again when it breaks off.
 
     Raises:
         SourceError: nothing there, no such kind, or not readable.
@@ -97,7 +105,7 @@ def open_source(uri: str) -> Source:
         ...     first = next(iter(source))
     """
     scheme, separator, rest = uri.partition(":")
-    if uri.isdigit() or uri.startswith("/dev/video"):
+    if _is_camera(uri):
         from prunus.apps.io.sources.video import open_camera
 
         return open_camera(uri)
@@ -105,10 +113,10 @@ def open_source(uri: str) -> Source:
         from prunus.apps.io.sources.synthetic import open_synthetic
 
         return open_synthetic(rest)
-    if scheme in ("http", "https") and separator:
+    if scheme in ("http", "https") and rest.startswith("//"):
         from prunus.apps.io.sources.http import open_http
 
-        return open_http(uri)
+        return _live(open_http, uri, reconnect)
     if "://" in uri:
         if scheme not in _SCHEMES:
             raise SourceError(
@@ -117,19 +125,47 @@ def open_source(uri: str) -> Source:
             )
         from prunus.apps.io.sources.video import open_stream
 
-        return open_stream(uri)
+        return _live(open_stream, uri, reconnect)
     return _open_path(Path(uri), uri)
 
 
+def _is_camera(uri: str) -> bool:
+    """Tell a camera's number or device from a file or folder of such a name."""
+    if re.fullmatch("/dev/video[0-9]{1,3}", uri):
+        return True
+    if not re.fullmatch("[0-9]{1,5}", uri):  # superscripts and other scripts have digits, too
+        return False
+    return Path(f"/dev/video{uri}").exists() or not Path(uri).exists()
+
+
+def _live(opener: Callable[[str], Source], uri: str, reconnect: bool) -> Source:
+    """Open an address; what turns out to be live comes back after an interruption."""
+    source = opener(uri)
+    if not reconnect or not source.info.live:
+        return source
+    from prunus.apps.io.sources.reconnect import ReconnectingSource
+    from prunus.apps.io.sources.video import without_password
+
+    return ReconnectingSource(source, lambda: opener(uri), without_password(uri))
+
+
 def _open_path(path: Path, uri: str) -> Source:
-    if path.is_dir():
+    try:
+        folder, there, special = path.is_dir(), path.exists(), path.exists() and not path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        folder = there = special = False
+    if folder:
         from prunus.apps.io.sources.pictures import open_folder
 
         return open_folder(path)
-    if not path.exists():
+    if not there:
         raise SourceError(
             f"Source not found: {uri}.",
             "Give a camera number, a file, a folder, rtsp://, http:// or synthetic:",
+        )
+    if special:  # reading a pipe or a device may never end
+        raise SourceError(
+            f"{uri} is neither a file nor a folder.", "A camera is given by its number: --source 0"
         )
     if path.suffix.lower() in PICTURES:
         from prunus.apps.io.sources.pictures import open_picture

@@ -13,7 +13,9 @@ from prunus.apps.io.sources.pictures import read_picture
 from prunus.apps.io.sources.registry import Frame, Image, SourceInfo
 from prunus.runtime.errors import SourceError
 
-_GRAMMAR = re.compile(r"(?:(\d+)x(\d+))?(?:@(\d+(?:\.\d+)?))?(?:\*(\d+))?")
+_GRAMMAR = re.compile(
+    r"(?:(\d{1,5})x(\d{1,5}))?(?:@(\d{1,4}(?:\.\d{1,6})?))?(?:\*(\d{1,12}))?", re.ASCII
+)
 _PERIOD = 120  # frames of one round of the flight
 _LARGEST = 8192
 

@@ -107,7 +107,8 @@ def open_video(path: Path) -> CaptureSource:
         raise SourceError(f"Cannot read {path}: {error.strerror}.", "Check its rights.") from None
     if size == 0:
         raise SourceError(f"{path} is empty (0 bytes).", "Copy the video again.")
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    # Absolute: FFmpeg takes what stands before a colon for a protocol.
+    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise SourceError(
             f"{path} is not a video that can be read: damaged, cut off or of another format.",
@@ -123,7 +124,7 @@ def open_camera(name: str) -> CaptureSource:
         SourceError: there is no such camera, or another program holds it.
     """
     cv2 = load_cv2("Reading a camera")
-    index = int(name) if name.isdigit() else int(name.removeprefix("/dev/video") or -1)
+    index = int(name.removeprefix("/dev/video"))
     present = sorted(str(p) for p in Path("/dev").glob("video*"))
     capture = cv2.VideoCapture(index)
     if not capture.isOpened():

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from prunus.models.checkpoints.compact import on_grid
-from prunus.models.checkpoints.header import read_header
+from prunus.models.checkpoints.header import read_entry
 from prunus.models.codec.nsfcodec.nsfcodec import NsfCodec, NsfCodecConfig
 from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.errors import ArtifactError, UsageError
@@ -87,7 +87,7 @@ def load_nsf(path: str | Path) -> tuple[NsfCodec, dict[str, Any]]:
     if not Path(path).is_file():
         raise ArtifactError(f"There are no weights at {path}.", "Name a .safetensors file.")
     try:
-        about = json.loads(read_header(path).get(_KEY, "{}"))
+        about = read_entry(path, _KEY)
         state = load_file(str(path))
     except (SafetensorError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read as weights: {error}.") from None

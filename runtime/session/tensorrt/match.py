@@ -11,7 +11,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from prunus.runtime.card.artifact import EngineSidecar, sha256_of
+from prunus.runtime.card.artifact import EngineSidecar
 from prunus.runtime.errors import ArtifactError, MissingDependencyError
 from prunus.runtime.session.tensorrt.cuda import DeviceProperties
 
@@ -43,7 +43,7 @@ def explain_mismatch(
         wrong.append(
             f"built for sm {sidecar.compute_capability}, {gpu.name} is sm {gpu.compute_capability}"
         )
-    if sha256_of(path) != sidecar.engine_sha256:
+    if not sidecar.describes(path):
         wrong.append("the file is not the one that its sidecar describes (SHA-256 differs)")
     if wrong:
         raise ArtifactError(

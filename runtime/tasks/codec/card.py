@@ -8,8 +8,16 @@ that agree on `CodecPostprocess.streams` and on the sample rate. Sizes are in fr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from prunus.runtime.card.reading import (
+    Count,
+    Positive,
+    Range,
+    SampleRate,
+    Size,
+    SizeOrNone,
+)
 from prunus.runtime.errors import ArtifactError
 
 Part = Literal["encoder", "decoder", "speaker"]
@@ -27,9 +35,9 @@ class CodeStream:
     """
 
     name: str
-    codebooks: int
-    size: int
-    stride: int = 1
+    codebooks: Size
+    size: Annotated[int, Range(2, 1 << 24)]
+    stride: Size = 1
 
     def __post_init__(self) -> None:
         if min(self.codebooks, self.stride) < 1 or self.size < 2:
@@ -60,12 +68,12 @@ class CodecPreprocess:
             through, where it is known to be torchaudio's.
     """
 
-    sample_rate_hz: int
-    hop: int
-    frames: int
-    left: int = 0
-    right: int = 0
-    fade: int = 0
+    sample_rate_hz: SampleRate
+    hop: Positive
+    frames: Positive
+    left: Count = 0
+    right: Count = 0
+    fade: Count = 0
     resampler: Literal["soxr", "torchaudio"] = "soxr"
     kind: Literal["codec"] = "codec"
 
@@ -98,7 +106,7 @@ class CodecPostprocess:
 
     part: Part
     streams: tuple[CodeStream, ...]
-    voice: int = 0
+    voice: SizeOrNone = 0
     kind: Literal["codes"] = "codes"
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from prunus.runtime.card.reading import Factor, Share, Size
 from prunus.runtime.errors import ArtifactError
 
 
@@ -28,11 +29,11 @@ class FacesPostprocess:
         same_face: Boxes that overlap more (IoU) are one face.
     """
 
-    strides: tuple[int, ...]
-    anchors_per_cell: tuple[int, ...]
+    strides: tuple[Size, ...]
+    anchors_per_cell: tuple[Size, ...]
     keypoints: tuple[str, ...]
-    minimum_score: float = 0.5
-    same_face: float = 0.3
+    minimum_score: Share = 0.5
+    same_face: Share = 0.3
     kind: Literal["faces"] = "faces"
 
     def __post_init__(self) -> None:
@@ -54,7 +55,7 @@ class FaceMeshPostprocess:
         minimum_score: Below, the crop shows no face.
     """
 
-    points: int = 468
-    box_padding: float = 1.5
-    minimum_score: float = 0.5
+    points: Size = 468
+    box_padding: Factor = 1.5
+    minimum_score: Share = 0.5
     kind: Literal["face_mesh"] = "face_mesh"

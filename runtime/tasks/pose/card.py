@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from prunus.runtime.card.reading import Byte, Deviation, Factor, Level, Size
+from prunus.runtime.errors import ArtifactError
+
 
 @dataclass(frozen=True, slots=True)
 class ImagePreprocess:
@@ -24,15 +27,15 @@ class ImagePreprocess:
         pad_value: Value outside the picture, 0..255.
     """
 
-    height: int
-    width: int
+    height: Size
+    width: Size
     fit: Literal["udp_affine", "letterbox", "stretch"]
     colour: Literal["rgb", "bgr"] = "rgb"
-    box_padding: float = 1.25
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    box_padding: Factor = 1.25
+    mean: tuple[Level, Level, Level] = (123.675, 116.28, 103.53)
+    std: tuple[Deviation, Deviation, Deviation] = (58.395, 57.12, 57.375)
     normalised_in_graph: bool = True
-    pad_value: int = 0
+    pad_value: Byte = 0
     kind: Literal["image"] = "image"
 
 
@@ -56,8 +59,22 @@ class KeypointPostprocess:
     joints: tuple[str, ...]
     limbs: tuple[tuple[int, int], ...]
     flip_pairs: tuple[tuple[int, int], ...]
-    sigmas: tuple[float, ...]
+    sigmas: tuple[Deviation, ...]
     kind: Literal["keypoints"] = "keypoints"
+
+    def __post_init__(self) -> None:
+        count = len(self.joints)
+        if not count or len(self.sigmas) not in (0, count):
+            raise ArtifactError(
+                f"The card has {count} joints and {len(self.sigmas)} sigmas; expected as many, and "
+                "at least one."
+            )
+        for name, pairs in (("limbs", self.limbs), ("flip_pairs", self.flip_pairs)):
+            outside = [pair for pair in pairs if not all(0 <= joint < count for joint in pair)]
+            if outside:
+                raise ArtifactError(
+                    f"The card's {name} hold {list(outside[0])}; expected joints 0 to {count - 1}."
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +91,8 @@ class PeoplePostprocess:
     """
 
     decoder: Literal["movenet_multipose"]
-    stride: int
-    maximum_people: int
+    stride: Size
+    maximum_people: Size
     skeleton: str
     joints: tuple[str, ...]
     kind: Literal["people"] = "people"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from prunus.runtime.card.reading import Byte, Deviation, Level, Size, SizeOrNone
 from prunus.runtime.errors import ArtifactError
 
 
@@ -31,19 +32,29 @@ class ScenePreprocess:
         stride: Steps of the windows in pixels, rows and columns.
     """
 
-    height: int
-    width: int
+    height: Size
+    width: Size
     fit: Literal["stretch", "letterbox", "keep_ratio", "sliding"] = "letterbox"
     colour: Literal["rgb", "bgr"] = "rgb"
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    mean: tuple[Level, Level, Level] = (123.675, 116.28, 103.53)
+    std: tuple[Deviation, Deviation, Deviation] = (58.395, 57.12, 57.375)
     normalised_in_graph: bool = True
-    pad_value: int = 114
-    longest: int = 0
-    shortest: int = 0
-    multiple: int = 1
-    stride: tuple[int, int] = (0, 0)
+    pad_value: Byte = 114
+    longest: SizeOrNone = 0
+    shortest: SizeOrNone = 0
+    multiple: Size = 1
+    stride: tuple[SizeOrNone, SizeOrNone] = (0, 0)
     kind: Literal["scene"] = "scene"
+
+    def __post_init__(self) -> None:
+        bounded = self.fit in ("keep_ratio", "sliding")
+        if (bounded and min(self.longest, self.shortest) < 1) or (
+            self.fit == "sliding" and min(self.stride) < 1
+        ):
+            raise ArtifactError(
+                f"The card resizes by '{self.fit}' into {self.longest} x {self.shortest} pixels "
+                f"with steps of {list(self.stride)}; expected positive numbers."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,7 @@ class MaskPostprocess:
 
     decoder: Literal["class_ids", "logits", "probability"]
     classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
+    palette: tuple[tuple[Byte, Byte, Byte], ...]
     stride: int = 1
     foreground: int = -1
     kind: Literal["mask"] = "mask"

@@ -9,6 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from prunus.runtime.card.reading import (
+    Count,
+    Deviation,
+    FrameRate,
+    Level,
+    Positive,
+    SampleRate,
+    Size,
+)
 from prunus.runtime.errors import ArtifactError
 
 
@@ -30,13 +39,13 @@ class MouthPreprocess:
             drawn in three greys, for networks that were trained on drawn lips).
     """
 
-    frames: int
-    size: int = 88
-    frame_rate_hz: int = 25
-    reach: int = 11
-    aligned: int = 256
-    mean: float = 0.421
-    std: float = 0.165
+    frames: Positive
+    size: Size = 88
+    frame_rate_hz: FrameRate = 25
+    reach: Count = 11
+    aligned: Size = 256
+    mean: Level = 0.421
+    std: Deviation = 0.165
     normalised_in_graph: bool = True
     drawing: Literal["picture", "lips"] = "picture"
     kind: Literal["mouth"] = "mouth"
@@ -62,10 +71,10 @@ class MixturePreprocess:
         frame_rate_hz: Frames per second.
     """
 
-    samples: int
-    frames: int
-    sample_rate_hz: int = 16000
-    frame_rate_hz: int = 25
+    samples: Positive
+    frames: Positive
+    sample_rate_hz: SampleRate = 16000
+    frame_rate_hz: FrameRate = 25
     kind: Literal["mixture"] = "mixture"
 
     def __post_init__(self) -> None:
@@ -103,10 +112,10 @@ class SeparatorPostprocess:
     """
 
     part: Literal["lips", "voice"]
-    heat_radius: int = 0
+    heat_radius: Count = 0
     heat_gain_error: float = 0.0
     heat_snr_db: float = 0.0
-    token_step: int = 1
+    token_step: Size = 1
     token_snr_db: float = 0.0
     level: Literal["free", "relative"] = "free"
     kind: Literal["separator"] = "separator"

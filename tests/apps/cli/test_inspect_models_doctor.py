@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 from prunus.apps.cli import doctor as doctor_cmd
 from prunus.apps.common.tables import plain_table
-from prunus.runtime.card.tokens import TokenPlan, dropped_tokens
+from prunus.models.zoo import model_path
+from prunus.runtime.card.artifact import EngineSidecar, read_card
+from prunus.runtime.card.tokens import TokenPlan, dropped_tokens, pooled_keys
 
 
 def test_inspect_tells_card_tensors_and_operators(prunus):
@@ -20,6 +23,30 @@ def test_inspect_as_json(prunus):
     body = json.loads(prunus("inspect", "movenet-multipose", "--json").out)
     assert body["card"]["task"] == "detection"
     assert body["operators"]["Conv"] > 10
+
+
+def test_inspect_tells_an_engine_that_is_not_the_one_of_its_sidecar(prunus, tmp_path):
+    engine = tmp_path / "m.engine"
+    engine.write_bytes(b"plan")
+    card = read_card(model_path("movenet_lightning"))
+    sha256 = hashlib.sha256(b"plan").hexdigest()
+    EngineSidecar(
+        card, "0" * 64, sha256, "tensorrt_rtx", "1.7", "portable", "", (), 1.0, 0.0
+    ).write(engine)
+    ran = prunus("inspect", engine)
+    assert ran.code == 0 and "movenet" in ran.out
+    body = json.loads(prunus("inspect", engine, "--json").out)
+    assert body["sidecar_describes_engine"] is True and body["sidecar"]["version"] == "1.7"
+    engine.write_bytes(b"another plan")
+    ran = prunus("inspect", engine)
+    assert ran.code == 1 and "m.engine is not the engine of its sidecar" in ran.err
+    ran = prunus("inspect", engine, "--json")
+    assert ran.code == 1 and json.loads(ran.out)["sidecar_describes_engine"] is False
+
+
+def test_pictures_of_plans_without_operations():
+    assert "fewer" not in dropped_tokens(TokenPlan("L", (), (), 4, 0, "s", "f", 0, 10))[-1]
+    assert "fewer" not in pooled_keys(TokenPlan("L", (), (1,) * 7, 4, 0, "s", "f", 0, 10))[-1]
 
 
 def test_inspect_refuses_other_files(prunus, tmp_path):

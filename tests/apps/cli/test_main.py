@@ -136,3 +136,11 @@ def test_every_extra_named_in_a_message_exists():
 
     declared = importlib.metadata.metadata("prunus").get_all("Provides-Extra")
     assert set(command._EXTRAS.values()) <= set(declared)
+
+
+def test_a_name_that_no_file_can_have_is_one_clear_error(prunus):
+    for words in (("run", "segmentation", "--source", "x" * 5000, "--sink", "null:"),
+                  ("inspect", "x" * 5000)):  # fmt: skip
+        ran = prunus(*words)
+        assert ran.code == 2
+        assert "has 5000 characters, too many for a file's name" in ran.err

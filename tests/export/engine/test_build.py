@@ -88,6 +88,50 @@ def _save(path, model, precision="fp32"):
     return path
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda g: setattr(g.input[0], "name", "other"), r"inputs of .* are other float32 \[1, 32"),
+        (lambda g: setattr(g.output[0], "name", "w1"), r"outputs of .* are w1 float32"),
+        (lambda g: setattr(g.output[0].type.tensor_type, "elem_type", TensorProto.FLOAT16),
+         r"are kept float16 .* its card says kept float32"),
+        (lambda g: setattr(g.input[0].type.tensor_type.shape.dim[1], "dim_value", 31),
+         r"\[1, 31, 64\]; its card says tokens float32 \[batch=1, token=32, dim=64\]"),
+        (lambda g: g.output.add(name="more"), "more type 0"),
+    ],
+)  # fmt: skip
+def test_a_graph_that_its_card_does_not_describe_is_refused(tmp_path, monkeypatch, change, said):
+    monkeypatch.setattr(engine_module, "choose_flavour", lambda name: "tensorrt_rtx")
+    model = _graph()
+    change(model.graph)
+    with pytest.raises(ArtifactError, match=said):
+        build_engine(_save(tmp_path / "m.onnx", model))
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+
+@pytest.mark.parametrize("how", ["missing", "short", "outside"])
+def test_weights_that_are_away_are_named(tmp_path, monkeypatch, how):
+    monkeypatch.setattr(engine_module, "choose_flavour", lambda name: "tensorrt_rtx")
+    (tmp_path / "m").mkdir()
+    model = _graph()
+    entry = model.metadata_props.add()
+    entry.key, entry.value = CARD_KEY, _card("fp32").to_json()
+    path = tmp_path / "m" / "m.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="m.data", size_threshold=0)
+    data = path.with_name("m.data")
+    if how == "short":
+        data.write_bytes(data.read_bytes()[:100])
+    elif how == "missing":
+        data.unlink()
+    else:
+        data.rename(tmp_path / "out.data")
+        path.write_bytes(path.read_bytes().replace(b"m.data", b"../o.d"))
+        (tmp_path / "out.data").rename(tmp_path / "o.d")
+    with pytest.raises(ArtifactError, match=r"m\.onnx (keeps its weights in|cannot be read)"):
+        build_engine(path)
+    assert not path.with_suffix(".engine").exists()
+
+
 class Recorder:
     def __init__(self) -> None:
         self.states: list[tuple[int, int, str]] = []

@@ -1,13 +1,22 @@
+import email.message
 import hashlib
 import http.server
+import os
 import re
 import threading
+import time
+import types
+import urllib.error
+import urllib.request
 
 import numpy as np
 import pytest
 
+from prunus.models.checkpoints import fetch as fetching
 from prunus.models.checkpoints.fetch import fetch
 from prunus.runtime.errors import ArtifactError, HostError, UsageError
+from prunus.runtime.http_client import _Redirects
+from prunus.runtime.limits import Limit
 
 DATA = np.random.default_rng(0).bytes(3_000_001)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -21,6 +30,8 @@ class _Server(http.server.ThreadingHTTPServer):
         self.data = DATA
         self.ranges = True
         self.stop_after = None  # bytes of the body after which the connection closes
+        self.length = True  # told; or a text that is told instead
+        self.trickles = False
         self.asked = []  # the Range header of each request
 
     @property
@@ -35,6 +46,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server, wanted = self.server, self.headers.get("Range")
         server.asked.append(wanted)
+        if self.path == "/moved.bin":
+            self.send_response(302)
+            self.send_header("Location", "/weights.bin")
+            self.end_headers()
+            return
         if self.path != "/weights.bin":
             self.send_error(404)
             return
@@ -50,8 +66,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
         else:
             self.send_response(200)
-        self.send_header("Content-Length", str(size - start))
+        if server.length:
+            told = server.length if isinstance(server.length, str) else str(size - start)
+            self.send_header("Content-Length", told)
         self.end_headers()
+        for byte in server.data[:40] if server.trickles else b"":
+            self.wfile.write(bytes([byte]))
+            time.sleep(0.05)
         body = server.data[start:]
         self.wfile.write(body if server.stop_after is None else body[: server.stop_after])
 
@@ -162,3 +183,66 @@ def test_other_addresses_are_refused(url, tmp_path):
 def test_half_a_hash_is_refused(tmp_path):
     with pytest.raises(UsageError, match="64 hexadecimal"):
         fetch("https://host/a", SHA256[:8], tmp_path / "a")
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "pipe"])
+def test_a_part_that_is_no_plain_file_is_left_alone(server, tmp_path, kind):
+    other, part = tmp_path / "other", tmp_path / "weights.bin.part"
+    if kind == "folder":
+        part.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(part)
+    else:
+        part.symlink_to(other)
+    if kind == "link":
+        other.write_bytes(b"precious")
+    with pytest.raises(UsageError, match="is not a plain file"):
+        fetch(server.url, SHA256, tmp_path / "weights.bin")
+    assert server.asked == []
+    assert other.exists() == (kind == "link")
+    assert kind != "link" or other.read_bytes() == b"precious"
+
+
+def test_a_link_that_appears_later_is_not_followed(tmp_path):
+    (tmp_path / "part").symlink_to(tmp_path / "other")
+    with pytest.raises(UsageError, match="Cannot write"):
+        fetching._open_part(tmp_path / "part", 0)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["with length", "without length"])
+def test_downloads_beyond_the_limit_are_refused(server, tmp_path, monkeypatch, told):
+    monkeypatch.setattr(fetching, "DOWNLOAD_BYTES", Limit("the size", 1 << 20, "bytes"))
+    server.length = told
+    with pytest.raises(UsageError, match="expected at most 1048576"):
+        fetch(server.url, SHA256, tmp_path / "weights.bin")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_length_that_is_no_number(server, tmp_path):
+    server.length = "-1"
+    with pytest.raises(HostError, match="the length '-1'"):
+        fetch(server.url, SHA256, tmp_path / "weights.bin")
+
+
+def test_a_byte_now_and_then_is_given_up(server, tmp_path):
+    server.trickles = True
+    with pytest.raises(HostError, match=r"not complete after 0\.3 s"):
+        fetch(server.url, SHA256, tmp_path / "weights.bin", timeout_s=0.3)
+
+
+@pytest.mark.parametrize("where", ["http://127.0.0.1:1/a", "ftp://127.0.0.1/a", "file:///etc/hosts"])
+def test_no_way_leads_from_https_to_unprotected_addresses(where):
+    request = urllib.request.Request("https://host.example/a")
+    body = types.SimpleNamespace(close=lambda: None)
+    headers = email.message.Message()
+    headers["Location"] = where
+    with pytest.raises((UsageError, urllib.error.HTTPError), match=r"leads from https|not allowed"):
+        _Redirects().http_error_302(request, body, 302, "Found", headers)
+
+
+def test_redirects_are_followed_with_the_range(server, tmp_path):
+    (tmp_path / "weights.bin.part").write_bytes(DATA[:1000])
+    fetch(server.url.replace("weights", "moved"), SHA256, tmp_path / "weights.bin")
+    assert (tmp_path / "weights.bin").read_bytes() == DATA
+    assert server.asked[-1] == "bytes=1000-"

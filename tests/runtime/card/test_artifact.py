@@ -1,8 +1,10 @@
 """Reading metadata off the wire, safe writing, and the engine's sidecar."""
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
+import json
 import os
 
 import onnx
@@ -18,6 +20,8 @@ from prunus.runtime.card.artifact import (
     sha256_of,
     write_error,
 )
+from prunus.runtime.card.card import ModelCard, Weights
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import ArtifactError, HostError, SourceError
 
 
@@ -136,6 +140,80 @@ def test_damaged_sidecar(tmp_path, text) -> None:
     EngineSidecar.path_for(engine).write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ArtifactError):
         EngineSidecar.read(engine)
+
+
+FUZZ_CARD = ModelCard(
+    "pose", "tiny", "test", "none", "MIT", "test", Weights("none", "random:0", "MIT", False),
+    (TensorSpec("x", "uint8", (1, 4), ("batch", "pixel")),),
+    (TensorSpec("y", "float32", (1, 3), ("batch", "value")),),
+)  # fmt: skip
+FUZZ_MODEL = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], []))
+onnx.helper.set_model_props(FUZZ_MODEL, {"prunus.card": FUZZ_CARD.to_json(), "other": "text"})
+JUNK = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
+    st.lists(st.text(max_size=3), max_size=3), st.dictionaries(st.text(max_size=3), st.integers()),
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(key=st.sampled_from([f.name for f in dataclasses.fields(EngineSidecar)]), value=JUNK)
+def test_any_damage_to_a_sidecar_is_an_artifact_error_or_valid(
+    tmp_path_factory, key, value
+) -> None:
+    engine = tmp_path_factory.getbasetemp() / "fuzz.engine"
+    engine.write_bytes(b"plan")
+    raw = {**dataclasses.asdict(_sidecar(FUZZ_CARD)), key: value}
+    EngineSidecar.path_for(engine).write_text(json.dumps(raw))
+    try:
+        sidecar = EngineSidecar.read(engine)
+    except ArtifactError as error:
+        assert "\n" not in error.message
+    else:
+        sidecar.write(engine)
+        assert EngineSidecar.read(engine) == sidecar
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"half_layer_share": 0.9', '"half_layer_share": 1.5', "half_layer_share is 1.5"),
+        ('"flags": [', '"flags": [[', "damaged"),
+        ('"engine_sha256": ', '"engine_sha256": 3, "x": ', "damaged"),
+        ("{", "[" * 5000, "nesting of its JSON"),
+    ],
+)
+def test_sidecar_values_out_of_range(tmp_path, card, old, new, said) -> None:
+    engine = tmp_path / "m.engine"
+    engine.write_bytes(b"plan")
+    _sidecar(card).write(engine)
+    path = EngineSidecar.path_for(engine)
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(ArtifactError, match=said):
+        EngineSidecar.read(engine)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=60), st.integers(0, 400), st.integers(0, 8))
+def test_any_bytes_are_metadata_or_an_artifact_error(
+    tmp_path_factory, damage, at, cut
+) -> None:
+    data = FUZZ_MODEL.SerializeToString()
+    path = tmp_path_factory.getbasetemp() / "fuzz.onnx"
+    path.write_bytes(data[:at] + damage + data[at + cut :])
+    with contextlib.suppress(ArtifactError):
+        read_card(path)
+
+
+def test_a_card_longer_than_any_is_refused(tmp_path) -> None:
+    path = tmp_path / "long.onnx"
+    length = (16 << 20) + 1
+    with path.open("wb") as file:
+        file.write(b"\x72" + bytes([length & 127 | 128, length >> 7 & 127 | 128,
+                                    length >> 14 & 127 | 128, length >> 21]))  # fmt: skip
+        file.truncate(file.tell() + length)
+    with pytest.raises(ArtifactError, match="the length of the card is 16777217 bytes"):
+        read_onnx_metadata(path)
 
 
 def test_sidecar_with_a_strange_key(tmp_path, card) -> None:

@@ -104,3 +104,17 @@ def test_what_is_no_clip_is_refused(tmp_path) -> None:
 def test_an_unknown_ending_is_refused(tmp_path) -> None:
     with pytest.raises(SourceError, match="No encoder writes"):
         ClipWriter(tmp_path / "out.xyz", 160, 120, 25, RATE)
+
+
+@pytest.mark.parametrize("name", ["clip.mkv", "12:30.mkv"])
+def test_metadata_and_names_may_be_of_any_kind(tmp_path, monkeypatch, name) -> None:
+    monkeypatch.chdir(tmp_path)
+    _write(tmp_path / "plain.mkv", 10, 0.4)
+    data = (tmp_path / "plain.mkv").read_bytes()
+    # The name of the writing library, in another encoding, of the same length.
+    damaged = data.replace(b"Lavf", b"L\xe9vf")
+    assert damaged != data
+    Path(name).write_bytes(damaged)
+    clip = Clip(name)
+    assert clip.info.fps == pytest.approx(25, abs=0.1)
+    assert len(list(clip.frames())) == 10

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import socket
 import time
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from prunus.apps.io.sources.pictures import picture_ids, read_picture
 from prunus.apps.io.sources.registry import open_source
 from prunus.apps.io.sources.video import without_password
-from prunus.runtime.errors import SourceError
+from prunus.runtime.errors import PrunusError, SourceError
 
 
 def read(uri):
@@ -182,6 +186,58 @@ def test_cut_off_video_gives_what_decodes_and_a_warning(tmp_path, portrait, capf
     assert 5 < len(frames) < 30
     assert "of 30 frames" in source.warnings[0]
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["/dev/video", "/dev/videos", "/dev/video-1", "²", "٣", "9" * 5000]
+)
+def test_what_only_looks_like_a_camera_is_not_found(name):
+    with pytest.raises(SourceError, match="not found"):
+        open_source(name)
+
+
+def test_a_folder_named_like_a_number_is_a_folder(tmp_path, portrait, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "2024").mkdir()
+    shutil.copy(portrait, tmp_path / "2024" / "may.jpg")
+    frames, source = read("2024")
+    assert ([f.name for f in frames], source.info.kind) == (["may.jpg"], "folder")
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "http:clip.mp4", "synthetic.mp4", "a?b#c%20.mp4"])
+def test_a_file_may_have_any_name(tmp_path, video, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(video, tmp_path / name)
+    frames, source = read(name)
+    assert (len(frames), source.info.kind) == (12, "video")
+
+
+def test_pipes_and_devices_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for name in (tmp_path / "pipe.mp4", "/dev/zero"):
+        with pytest.raises(SourceError, match="neither a file nor a folder"):
+            open_source(str(name))
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(["", "/dev/video", "synthetic:", "http:", "file://", "rtsp:", "x://", "~"]),
+    st.text(st.characters(exclude_characters="/\\0123456789"), max_size=30),
+)
+def test_any_text_opens_or_is_one_clear_error(prefix, text):
+    with contextlib.suppress(PrunusError):
+        open_source(prefix + text).close()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["http://[", "http://", "https:///a", "http://a b/", "http://127.0.0.1:99999/", "http://:1/",
+     "synthetic:*" + "9" * 5000, "synthetic:٣x٣", "synthetic:@" + "9" * 400,
+     "http://127.0.0.1:1/\n", "http://" + "a" * 300 + "/", "http://é\ud800/", "a\0b", "x" * 5000],
+)  # fmt: skip
+def test_odd_addresses_are_one_clear_error(uri):
+    with pytest.raises(SourceError):
+        open_source(uri)
 
 
 def test_cameras_that_do_not_exist(capfd):

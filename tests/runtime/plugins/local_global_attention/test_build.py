@@ -220,9 +220,18 @@ def test_an_engine_finds_the_library_it_was_built_with(tmp_path, monkeypatch) ->
     write_library(library_module.default_path(), identity="1+old")
     with pytest.raises(ArtifactError, match=r"plugin 1\+abc; .* is 1\+old"):
         find_stamped(stamp, engine)
+    library = write_library(library_module.default_path())
+    with pytest.raises(ArtifactError, match="built with another file than"):
+        find_stamped(stamp, engine)
+    found = find_stamped(describe(library).stamp, engine)
+    assert found.path == library and found.stamp.startswith("LocalGlobalAttention 1+abc sha256:")
+    library.unlink()
     beside = write_library(tmp_path / LIBRARY)
-    found = find_stamped(stamp, engine)
-    assert found.path == beside and found.stamp.startswith("LocalGlobalAttention 1+abc sha256:")
+    stamp = describe(beside).stamp
+    with pytest.raises(ArtifactError, match=f"If you trust {beside}, set PRUNUS_PLUGIN_PATH"):
+        find_stamped(stamp, engine)  # a library that came with an engine is not run unasked
+    monkeypatch.setenv(library_module.VARIABLE, str(beside))
+    assert find_stamped(stamp, engine).path == beside
     for capability in ("8.0", "8.6", "8.7", "8.9"):
         check_gpu(found, "a GPU", capability)
     with pytest.raises(ArtifactError, match=r"capability 8.0, 8.7; a GPU is 9.0.*--arch 90"):

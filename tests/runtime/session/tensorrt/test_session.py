@@ -120,14 +120,14 @@ def test_the_runtime_opens_engines_here(engine) -> None:
 
 @pytest.fixture
 def plugin_stamp(engine, trt, monkeypatch):
-    """Let the engine need a plugin library, which lies beside it; returns its path."""
+    """Let the engine need a plugin library, which the user trusts by name; returns its path."""
     library = engine.with_name("libprunus_local_global_attention.so")
     facts = {"name": "LocalGlobalAttention", "version": "1", "identity": "1+abc",
              "architectures": [80], "machine": platform.machine()}  # fmt: skip
     library.write_bytes(b"prunus-plugin:" + json.dumps(facts).encode() + b"\0")
     stamp = f"LocalGlobalAttention 1+abc sha256:{sha256_of(library)}"
     _sidecar(engine, trt, plugin=stamp).write(engine)
-    monkeypatch.delenv("PRUNUS_PLUGIN_PATH", raising=False)
+    monkeypatch.setenv("PRUNUS_PLUGIN_PATH", str(library))
     monkeypatch.setattr(trt.IPluginRegistry, "_loaded", [])
     return library
 
@@ -147,14 +147,18 @@ def test_a_plugin_library_that_does_not_fit(
         backend.open_session(engine)
     text = plugin_stamp.read_text()
     plugin_stamp.write_text(text.replace("[80]", "[75, 90]"))
+    with pytest.raises(ArtifactError, match=r"built with another file than .*attention.so"):
+        backend.open_session(engine)
+    stamp = f"LocalGlobalAttention 1+abc sha256:{sha256_of(plugin_stamp)}"
+    _sidecar(engine, trt, plugin=stamp).write(engine)
     with pytest.raises(ArtifactError, match=r"capability 7.5, 9.0; Fake GPU is 8.6.*--arch 86"):
         backend.open_session(engine)
     plugin_stamp.write_text(text.replace("1+abc", "1+xyz"))
     with pytest.raises(ArtifactError, match=r"plugin 1\+abc; .* is 1\+xyz"):
         backend.open_session(engine)
-    plugin_stamp.unlink()
+    monkeypatch.delenv("PRUNUS_PLUGIN_PATH")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
-    with pytest.raises(ArtifactError, match=r"needs the .* plugin 1\+abc; none is found.*build"):
+    with pytest.raises(ArtifactError, match=r"none is found.*If you trust .*attention.so.*build"):
         backend.open_session(engine)
     assert trt.IPluginRegistry._loaded == [] and driver.fake_live() == 0
 
