@@ -113,9 +113,8 @@ def _value(hint: Any, raw: Any, path: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         rule = args[1]
-        if isinstance(rule, Range):
-            return _within(rule, _value(args[0], raw, path), path)
-        return rule(raw, path)  # the field's own reader
+        own = not isinstance(rule, Range)  # the field has a reader of its own
+        return rule(raw, path) if own else _within(rule, _value(args[0], raw, path), path)
     if origin is types.UnionType or origin is typing.Union:
         return _union(args, raw, path)
     if origin is Literal:
