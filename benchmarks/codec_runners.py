@@ -9,7 +9,7 @@ PyTorch is loaded by those that run it alone: the memory of the others is theirs
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -34,11 +34,10 @@ def runtime_codec(  # noqa: PLR0917
         seconds: Length of the sound, as text.
         kept: Write here what this back end makes of the sound, and of random codes, to compare.
     """
-    from prunus.runtime.session.base import BackendOptions
+    from prunus.runtime.measure.runner import benchmarked
     from prunus.runtime.tasks.codec.codec import Speech, SpeechCodec
 
-    plain, _, arithmetic = backend.partition("-")
-    options = BackendOptions(inference_precision=cast(Any, arithmetic or "auto"), spin=True)
+    plain, options = benchmarked(backend)
     codec = SpeechCodec.open(name, plain, threads=threads, options=options)
     sound = voice_like(codec.format.sample_rate_hz, float(seconds))
     if kept:

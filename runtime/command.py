@@ -273,10 +273,6 @@ _EXTRAS = {
     "cv2": "apps",
     "rich": "apps",
     "typer": "apps",
-    "onnxruntime": "ort",
-    "openvino": "openvino",
-    "tensorrt": "trt",
-    "tensorrt_rtx": "trt-rtx",
     "torch": "models",
     "safetensors": "models",
     "onnx": "export",
@@ -300,7 +296,11 @@ _EXTRAS = {
 
 
 def _missing(name: str) -> HostError:
+    from prunus.runtime.session import registry
+
     package = name.partition(".")[0]
-    if package in _EXTRAS:
-        return MissingDependencyError(package, _EXTRAS[package], "This command")
+    row = registry.package(package)
+    extra = row.extra if row else _EXTRAS.get(package)
+    if extra:
+        return MissingDependencyError(package, extra, "This command")
     return HostError(f"The Python package '{package}' is not installed.", f"pip install {package}")

@@ -5,16 +5,19 @@ Read from the kernel and from package metadata alone, so that asking costs no im
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import platform
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_CGROUPS = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 # Flags that decide about inference speed; the rest would bury them in a report.
-_TOLD_FLAGS = (
+TOLD_FLAGS = (
     "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_tile",
     "amx_bf16", "amx_int8", "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve",
 )  # fmt: skip
@@ -52,7 +55,7 @@ def cpu_flags() -> tuple[str, ...]:
     """Return the CPU features that matter for inference, in a fixed order."""
     info = _cpuinfo()
     present = set((info.get("flags") or info.get("Features") or "").split())
-    return tuple(flag for flag in _TOLD_FLAGS if flag in present)
+    return tuple(flag for flag in TOLD_FLAGS if flag in present)
 
 
 def bfloat16_flag() -> str:
@@ -66,15 +69,37 @@ def usable_cpus() -> int:
         count = len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
         count = os.cpu_count() or 1
-    return max(1, min(count, _quota(count)))
+    return max(1, min([count, *(round(quota) for quota in _quotas())]))
 
 
-def _quota(default: int) -> int:
+def _quotas() -> Iterator[float]:
+    """Yield the CPU quotas of this process's control groups and of those around them, in CPUs."""
+    for where, names in _control_groups():
+        for folder in (where, *where.parents):
+            with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+                told = " ".join((folder / name).read_text() for name in names)
+                quota, period = told.split()
+                if quota not in ("max", "-1"):
+                    yield int(quota) / int(period)
+            if folder == _CGROUPS:
+                break
+
+
+def _control_groups() -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Yield the folder of each group with a CPU quota, and the files that hold quota and period.
+
+    Version 2 of control groups has one file for both, version 1 (and the hybrid) two.
+    """
     try:
-        quota, period = _QUOTA.read_text().split()
-        return default if quota == "max" else round(int(quota) / int(period))
-    except (OSError, ValueError, ZeroDivisionError):
-        return default
+        lines = _MEMBERSHIP.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines or ["0::/"]:
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if not controllers:
+            yield _CGROUPS / path.lstrip("/"), ("cpu.max",)
+        elif "cpu" in controllers.split(","):
+            yield _CGROUPS / "cpu" / path.lstrip("/"), ("cpu.cfs_quota_us", "cpu.cfs_period_us")
 
 
 def installed(module: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from prunus.apps.bench.targets import real_inputs
 from prunus.apps.common.model_files import find_model
@@ -77,12 +77,9 @@ def session_runner(path: Path, backend: str, threads: int | None, name: str = ""
         threads: CPU threads.
         name: Name in tables, default: file and back end.
     """
-    from prunus.runtime.measure.runner import RunnerSpec
-    from prunus.runtime.session.base import BackendOptions
+    from prunus.runtime.measure.runner import RunnerSpec, benchmarked
 
-    plain, _, arithmetic = backend.partition("-")
-    # A benchmark has the machine for itself, so idle workers may poll.
-    options = BackendOptions(inference_precision=cast(Any, arithmetic or "auto"), spin=True)
+    plain, options = benchmarked(backend)
     return RunnerSpec(
         name or f"{path.stem} {backend}",
         path=str(path),
@@ -167,6 +164,4 @@ def run_in_turns(
             "Compare them from box to joints with: --boundary pipeline",
         )
     inputs = real_inputs(cards[0]) if cards else None
-    return compare(
-        runners, inputs, rounds=rounds, seconds=seconds, clock=clock, progress=progress
-    )
+    return compare(runners, inputs, rounds=rounds, seconds=seconds, clock=clock, progress=progress)

@@ -20,9 +20,7 @@ Inputs = Mapping[str, npt.NDArray[Any]]
 PEERS = {"Conv-TasNet": "ConvTasNet", "DPTNet": "DPTNet"}  # name -> class of Asteroid
 
 
-def published(
-    inputs: Inputs, threads: int | None, variant: str, heat: str
-) -> Callable[[], object]:
+def published(inputs: Inputs, threads: int | None, variant: str, heat: str) -> Callable[[], object]:
     """Run the network in PyTorch eager with untrained weights.
 
     Args:
@@ -44,9 +42,7 @@ def published(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    config = dataclasses.replace(
-        dolphin_config(variant), heat=cast(Any, heat), positions="table"
-    )
+    config = dataclasses.replace(dolphin_config(variant), heat=cast(Any, heat), positions="table")
     network = build_network(config, find_weights(config)).eval()
     if heat == "dense":
         shared: dict[int, torch.Tensor] = {}
@@ -63,9 +59,7 @@ def published(
     return call
 
 
-def graphs(
-    inputs: Inputs, threads: int | None, backend: str, name: str
-) -> Callable[[], object]:
+def graphs(inputs: Inputs, threads: int | None, backend: str, name: str) -> Callable[[], object]:
     """Run the lip graph and the voice graph on a clip of their length.
 
     Args:
@@ -79,7 +73,7 @@ def graphs(
 
     def call() -> object:
         mixture, mouth = next(turns)
-        features = np.array(separator.lips.run({"mouth": mouth})["lips"])
+        features = separator.lips.run({"mouth": mouth})["lips"]
         return separator.voice.run({"mixture": mixture, "lips": features})
 
     return call
@@ -208,9 +202,8 @@ def dolphin_macs(variant: str, heat: str, seconds: float) -> int:
 
 
 def _open(name: str, backend: str, threads: int | None) -> Any:
-    from prunus.runtime.session.base import BackendOptions
+    from prunus.runtime.measure.runner import benchmarked
     from prunus.runtime.tasks.separation.separator import SpeechSeparator
 
-    plain, _, arithmetic = backend.partition("-")
-    options = BackendOptions(inference_precision=cast(Any, arithmetic or "auto"), spin=True)
+    plain, options = benchmarked(backend)
     return SpeechSeparator.open(name, plain, threads=threads, options=options)

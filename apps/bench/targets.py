@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,22 +69,22 @@ def people(
     Args:
         inputs: Unused; the frame is the bundled portrait.
         threads: CPU threads.
-        backend: As in `prunus.runtime.open`.
+        backend: As for `scene`.
         count: How many people, as text.
         paths: Model files, one per batch size.
     """
     from prunus.apps.io.sources.pictures import read_picture
+    from prunus.runtime.measure.runner import benchmarked
     from prunus.runtime.tasks.pose.estimator import PoseEstimator
 
-    estimator = PoseEstimator.open(paths, backend, threads)
+    name, options = benchmarked(backend)
+    estimator = PoseEstimator.open(paths, name, threads, options=options)
     frame = read_picture(PORTRAIT)
     boxes = portrait_boxes(frame, int(count))
     return lambda: estimator(frame, boxes)
 
 
-def scene(
-    inputs: Inputs, threads: int | None, backend: str, path: str
-) -> Callable[[], object]:
+def scene(inputs: Inputs, threads: int | None, backend: str, path: str) -> Callable[[], object]:
     """Take a frame from video to drawn mask: decode, fit, infer, class map, paint.
 
     Args:
@@ -97,13 +97,12 @@ def scene(
     from prunus.apps.common.opencv import load_cv2
     from prunus.apps.pose.overlay import draw_panel
     from prunus.apps.segmentation.overlay import Look, MaskPainter
-    from prunus.runtime.session.base import BackendOptions
+    from prunus.runtime.measure.runner import benchmarked
     from prunus.runtime.tasks.segmentation.segmenter import Segmenter
 
-    cv2, (name, _, arithmetic) = load_cv2(), backend.partition("-")
+    cv2, (name, options) = load_cv2(), benchmarked(backend)
     if threads is not None:
         cv2.setNumThreads(threads)
-    options = BackendOptions(inference_precision=cast(Any, arithmetic or "auto"), spin=True)
     segmenter = Segmenter.open(path, name, threads, options=options)
     paint = MaskPainter(segmenter.postprocess, Look(subject=segmenter.postprocess.foreground))
     film = str(PEDESTRIANS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -13,17 +12,13 @@ from typing import Any
 import typer
 
 from prunus.apps.cli.options import Debug, Json
+from prunus.runtime import host
 from prunus.runtime.errors import HostError
+from prunus.runtime.session.registry import distributions, probe
 
 _PACKAGES = (
-    "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13",
-    "opencv-python-headless", "opencv-python", "typer", "rich", "torch", "safetensors", "onnx",
-    "onnxscript", "onnxsim", "polygraphy", "faster-coco-eval", "triton",
-)  # fmt: skip
-# What decides which number format is fast on a CPU.
-_FLAGS = (
-    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8",
-    "asimddp", "i8mm", "bf16",
+    "numpy", *distributions(), "opencv-python-headless", "opencv-python", "typer", "rich", "torch",
+    "safetensors", "onnx", "onnxscript", "onnxsim", "polygraphy", "faster-coco-eval", "triton",
 )  # fmt: skip
 
 
@@ -50,19 +45,19 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
 def examine() -> dict[str, Any]:
     """Collect the facts; nothing heavier than the back ends' own probes is loaded."""
     return {
-        "prunus": _version("prunus"),
+        "prunus": host.version_of("prunus"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": _processor(),
-        "cpus_usable": _usable_cpus(),
-        "cpu_flags": _cpu_flags(),
+        "processor": host.cpu_model(),
+        "cpus_usable": host.usable_cpus(),
+        "cpu_flags": list(host.cpu_flags()),
         "memory_gib": _memory_gib(),
         "disk_free_gib": round(shutil.disk_usage(Path.cwd()).free / 2**30, 1),
         "gpu": _gpu(),
         "plugin": _plugin(),
         "cameras": _cameras(),
         "backends": _backends(),
-        "packages": {name: v for name in _PACKAGES if (v := _version(name))},
+        "packages": {name: v for name in _PACKAGES if (v := host.version_of(name))},
     }
 
 
@@ -70,7 +65,7 @@ def _report(facts: dict[str, Any]) -> list[str]:
     lines = [
         f"prunus {facts['prunus']}, Python {facts['python']}, {facts['system']}",
         f"  processor  {facts['processor']}, {facts['cpus_usable']} usable",
-        f"  flags      {' '.join(facts['cpu_flags']) or 'none of ' + ' '.join(_FLAGS)}",
+        f"  flags      {' '.join(facts['cpu_flags']) or 'none of ' + ' '.join(host.TOLD_FLAGS)}",
         f"  memory     {facts['memory_gib']} GiB, free disk here {facts['disk_free_gib']} GiB",
         f"  gpu        {facts['gpu']}",
         f"  plugin     {facts['plugin']}",
@@ -86,44 +81,7 @@ def _report(facts: dict[str, Any]) -> list[str]:
 
 
 def _backends() -> list[dict[str, Any]]:
-    from prunus.runtime.session.registry import probe
-    from prunus.runtime.session.tensorrt import cuda
-
-    found = []
-    for entry in probe():
-        usable, reason = entry.usable, entry.reason
-        if usable and entry.name == "tensorrt" and (problem := cuda.why_unusable()):
-            # The package alone builds engines; running one takes a GPU.
-            usable, reason = False, f"{reason} builds engines, but cannot run them: {problem}"
-        found.append({"name": entry.name, "usable": usable, "reason": reason})
-    return found
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def _cpu_info(key: str) -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip().lower() == key:
-                return value.strip()
-    except OSError:
-        pass
-    return ""
-
-
-def _processor() -> str:
-    return _cpu_info("model name") or platform.processor() or platform.machine()
-
-
-def _cpu_flags() -> list[str]:
-    present = set((_cpu_info("flags") or _cpu_info("features")).split())
-    return [flag for flag in _FLAGS if flag in present]
+    return [{"name": p.name, "usable": p.usable, "reason": p.reason} for p in probe()]
 
 
 def _memory_gib() -> float:
@@ -160,12 +118,6 @@ def _plugin() -> str:
         return f"not usable: {error.message}"
     held = ", ".join(f"{a // 10}.{a % 10}" for a in library.architectures)
     return f"{library.name} {library.identity}, compute capability {held} ({library.path})"
-
-
-def _usable_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS; smaller than the machine in a container
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _cameras() -> list[str]:

@@ -302,7 +302,7 @@ class _Steps:
     def __call__(self, work: _Work) -> _Work:
         """Fill in the poses of one frame."""
         self._find_ms = 0.0
-        self._estimator.stage_ms = {}
+        self._estimator.stage_ms.clear()
         work.poses = self._poses(work.frame)
         work.stage_ms = {"find": self._find_ms, **self._estimator.stage_ms}
         return work

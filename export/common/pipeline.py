@@ -19,11 +19,12 @@ import onnx
 import torch
 
 from prunus.export.common.samples import Samples, full_batches
+from prunus.export.common.sessions import graph_card, run_samples
 from prunus.export.graph.audit import require_clean
 from prunus.export.graph.naming import scope_of
 from prunus.export.graph.simplify import simplify
 from prunus.export.graph.trace import trace
-from prunus.export.precision.bfloat16 import BUDGETS, require_bfloat16, run_bfloat16
+from prunus.export.precision.bfloat16 import require_bfloat16, run_bfloat16
 from prunus.export.precision.fp16 import sensitive_nodes, to_fp16
 from prunus.export.precision.int8 import (
     KEPT_HIGHER,
@@ -37,12 +38,13 @@ from prunus.runtime.card.card import CARD_KEY, ModelCard
 from prunus.runtime.card.precision import Precision, PrecisionSpec
 from prunus.runtime.errors import (
     CheckFailedError,
-    MissingDependencyError,
     PrunusError,
     SourceError,
     UsageError,
 )
 from prunus.runtime.progress import Progress, Silent
+from prunus.runtime.session.base import open as open_session
+from prunus.runtime.session.registry import find
 from prunus.runtime.tasks.metrics import metric_for, non_finite
 
 Array = npt.NDArray[Any]
@@ -145,7 +147,8 @@ def export_artifact(
     model = without_outputs(model, options.extra_outputs)
     if options.bf16 == "measure":
         lower = run_bfloat16(serialise(model, card), card, samples, options.threads)
-        _judge(expected, lower, card, samples, BUDGETS[options.precision], shown="bfloat16")
+        budget = find("openvino").budget("bf16", options.precision)
+        _judge(expected, lower, card, samples, budget, shown="bfloat16")
     if options.bf16 != "no":
         card = replace(card, precision=replace(card.precision, also_within_budget=("bf16",)))
     steps.update(5, len(_STEPS), _STEPS[5])
@@ -251,31 +254,16 @@ def run_torch(
     return {name: np.concatenate(parts)[: len(samples)] for name, parts in found.items()}
 
 
-def run_onnx(model: onnx.ModelProto, samples: Samples, threads: int = 2) -> dict[str, Array]:
+def run_onnx(model: onnx.ModelProto, samples: Samples, threads: int = 2) -> Mapping[str, Array]:
     """Return what the graph computes in ONNX Runtime on the CPU, stacked along axis 0.
 
     Raises:
-        PrunusError: ONNX Runtime refuses the graph.
+        ArtifactError: ONNX Runtime refuses the graph.
         MissingDependencyError: it is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingDependencyError("onnxruntime", "export", "Comparing an export") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PrunusError(f"ONNX Runtime refuses the exported graph: {reason[:300]}.") from error
-    batch = int(session.get_inputs()[0].shape[0])
-    names = [output.name for output in session.get_outputs()]
-    runs = [session.run(names, feed) for feed in full_batches(samples.arrays, batch)]
-    return {n: np.concatenate([r[k] for r in runs])[: len(samples)] for k, n in enumerate(names)}
+    data, card = model.SerializeToString(), graph_card(model)
+    with open_session(data, "onnxruntime", threads=threads, card=card) as session:
+        return run_samples(session, samples)
 
 
 _WAY_OUT = {

@@ -8,15 +8,12 @@ believes the card.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
-from prunus.export.common.samples import full_batches
+from prunus.export.common.sessions import run_samples
 from prunus.runtime import host
 from prunus.runtime.errors import HostError, MissingDependencyError, UsageError
 from prunus.runtime.session.base import BackendOptions
@@ -25,10 +22,8 @@ from prunus.runtime.session.base import open as open_session
 if TYPE_CHECKING:
     from prunus.export.common.samples import Samples
     from prunus.runtime.card.card import ModelCard
-    from prunus.runtime.card.precision import Precision
 
 Array = npt.NDArray[Any]
-BUDGETS: Final[Mapping[Precision, Precision]] = {"fp32": "fp16", "int8": "int8"}
 
 
 def require_bfloat16(card: ModelCard) -> None:
@@ -64,14 +59,7 @@ def run_bfloat16(
         samples: Inputs.
         threads: CPU threads.
     """
-    size = card.inputs[0].shape[0]
-    found: dict[str, list[Array]] = {spec.name: [] for spec in card.outputs}
-    with tempfile.TemporaryDirectory(prefix="prunus-bf16-") as folder:
-        path = Path(folder) / "model.onnx"
-        path.write_bytes(data)
-        switches = BackendOptions(inference_precision="bf16")
-        with open_session(path, "openvino", threads=threads, options=switches) as session:
-            for feed in full_batches(samples.arrays, size):
-                for key, value in session.run(feed).items():
-                    found[key].append(value.copy())
-    return {key: np.concatenate(parts)[: len(samples)] for key, parts in found.items()}
+    switches = BackendOptions(inference_precision="bf16")
+    opened = open_session(data, "openvino", threads=threads, options=switches, card=card)
+    with opened as session:
+        return run_samples(session, samples)

@@ -17,7 +17,6 @@ import numpy as np
 
 from prunus.export.verify.expose import load_model, with_outputs
 from prunus.export.verify.matching import Pair, crossing, matched_inputs, matching_values
-from prunus.export.verify.runners import onnxruntime_session
 from prunus.export.verify.selection import (
     force_choices,
     own_name,
@@ -29,6 +28,8 @@ from prunus.export.verify.selection import (
 )
 from prunus.runtime.errors import CheckFailedError
 from prunus.runtime.progress import Progress, Silent
+from prunus.runtime.session.base import BackendOptions
+from prunus.runtime.session.onnxruntime import load
 from prunus.runtime.tasks.metrics import Array, span
 
 if TYPE_CHECKING:
@@ -222,7 +223,9 @@ def _values(
     if not inner:
         return ready
     exposed = with_outputs(model, inner)
-    session = onnxruntime_session(exposed.SerializeToString(), optimise=False)
+    # Inner tensors are on no card, so the library's own session is asked for them by name.
+    options = BackendOptions(optimise=False)
+    session = load(exposed.SerializeToString(), "the graph", threads=1, options=options)
     feed = {name: value for name, value in inputs.items() if name in known}
     return ready | dict(zip(inner, session.run(inner, feed), strict=True))
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from prunus.export.common.registry import judged_module, script_of
 from prunus.export.common.samples import Samples
+from prunus.export.common.sessions import graph_card
 from prunus.export.verify.bisect import TOLERANCES, bisect_graphs
 from prunus.export.verify.expose import find_tensor, load_model, with_outputs
 from prunus.export.verify.report import Report
@@ -31,6 +32,8 @@ from prunus.runtime.errors import (
 )
 from prunus.runtime.progress import Progress, Silent
 from prunus.runtime.references import load
+from prunus.runtime.session.base import InferencePrecision
+from prunus.runtime.session.registry import BACKENDS, BackendInfo, find, split_word, words
 from prunus.runtime.tasks.metrics import Array
 from prunus.runtime.tasks.registry import task_named
 
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     import onnx
     import torch
     from polygraphy.backend.base import BaseRunner
+
+    from prunus.export.verify.runners import SessionRunner
 
 _NETWORK = "network"  # the submodule of a deployed network that returns its scores
 
@@ -47,26 +52,26 @@ class Backend:
     """One way to run an artifact under test.
 
     Attributes:
-        name: As in ``--backend``.
-        budget: Row of the budget when it computes less precisely than the file; None: the file's.
-        needs_engine: True when the file must be built into an engine first (and a GPU is needed).
+        row: The runtime's back end.
+        arithmetic: What it multiplies in; a plain name stands for the file's own.
+        flavour: TensorRT package that must build an engine first (which needs a GPU); empty: none.
     """
 
-    name: str
-    budget: str | None = None
-    needs_engine: bool = False
+    row: BackendInfo
+    arithmetic: InferencePrecision = "f32"
+    flavour: str = ""
 
 
-BACKENDS: Mapping[str, Backend] = {
-    b.name: b
-    for b in (
-        Backend("onnxruntime"),
-        Backend("openvino"),
-        Backend("openvino-bf16", budget="fp16"),
-        Backend("tensorrt", needs_engine=True),
-        Backend("tensorrt_rtx", needs_engine=True),
-    )
-}
+def known_backends() -> dict[str, Backend]:
+    """Return what ``--backend`` may name, from the runtime's registry."""
+    found = {}
+    for word in words():
+        name, arithmetic = split_word(word)
+        found[word] = Backend(find(name), "f32" if arithmetic == "auto" else arithmetic)
+    for row in BACKENDS:
+        if ".onnx" not in row.suffixes:
+            found |= {p.module: Backend(row, flavour=p.module) for p in row.packages}
+    return found
 
 
 def check_artifact(
@@ -92,7 +97,7 @@ def check_artifact(
         source: Where inputs come from, as the model's export script reads it; None: the bundled
             media.
         limit: At most this many samples are taken from `source`.
-        backends: Names out of `BACKENDS`.
+        backends: Names out of `known_backends`.
         reference: The PyTorch module, or a float32 artifact of the same network; None rebuilds the
             module from the card.
         checkpoint: Weights for the rebuilt module; None takes the ones that the card names.
@@ -110,7 +115,7 @@ def check_artifact(
         HostError: a back end cannot run on this machine.
     """
     steps = progress or Silent()
-    chosen = [_backend(name) for name in dict.fromkeys(backends)]
+    chosen = {name: _backend(name) for name in dict.fromkeys(backends)}
     card, workers = read_card(path), threads or 1
     if samples is None:
         samples = script_of(card).load_samples(card, source, limit)
@@ -122,8 +127,8 @@ def check_artifact(
     steps.update(0, total, "reference")
     base = _run_reference(believed, subject, inputs, workers)
     suspects = []
-    for k, backend in enumerate(chosen):
-        steps.update(k + 1, total, backend.name)
+    for k, (name, backend) in enumerate(chosen.items()):
+        steps.update(k + 1, total, name)
         suspects.append(_run_suspect(backend, subject, inputs, workers))
     runs = RunSet(Path(path).name, sha256_of(path), card, inputs, base, tuple(suspects))
     if save is not None:
@@ -142,7 +147,7 @@ class _Subject:
 
     Attributes:
         path: The file.
-        card: Its card.
+        card: Its card, also when `model` has one more output.
         model: Its graph, with one more output when `renamed` is not empty.
         renamed: Name of the exposed tensor -> ``heatmaps`` or ``logits``.
     """
@@ -168,6 +173,15 @@ class _Subject:
             )
         return _Subject(Path(path), card, with_outputs(model, [name]), {name: title})
 
+    def runner(self, backend: str, arithmetic: InferencePrecision, threads: int) -> SessionRunner:
+        """Open the file, or its changed graph, as users would."""
+        source: Path | bytes = self.path
+        card = self.card
+        if self.renamed:
+            source, card = self.model.SerializeToString(), graph_card(self.model, card)
+        opened: SessionRunner = _runners().open_runner(source, card, backend, arithmetic, threads)
+        return opened
+
     def named(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return outputs under their public names, in float32."""
         return {
@@ -177,12 +191,13 @@ class _Subject:
 
 
 def _backend(name: str) -> Backend:
-    if name not in BACKENDS:
-        known = list(BACKENDS)
+    known = known_backends()
+    if name not in known:
         raise UsageError(
-            f"Unknown back end '{name}'{nearest(name, known)}.", f"Known: {', '.join(known)}."
+            f"Unknown back end '{name}'{nearest(name, list(known))}.",
+            f"Known: {', '.join(known)}.",
         )
-    return BACKENDS[name]
+    return known[name]
 
 
 def _hidden_scores(card: ModelCard) -> tuple[str, tuple[int, ...]] | None:
@@ -236,9 +251,10 @@ def _run_reference(
 ) -> Run:
     runners = _runners()
     if isinstance(believed, _Subject):
-        runner = runners.onnxruntime_runner(believed.model.SerializeToString(), threads)
         batch = believed.card.inputs[0].shape[0]
-        outputs = believed.named(runners.run(runner, inputs, batch))
+        runner = believed.runner("onnxruntime", "f32", threads)
+        with runner.session:
+            outputs = believed.named(runners.run(runner, inputs, batch))
         return Run(f"{runner.name} on {believed.path.name}", "fp32", outputs)
     exposed = next(iter(subject.renamed.values()), None)
     capture = {_NETWORK: exposed} if exposed else {}
@@ -251,8 +267,7 @@ def _run_suspect(
     backend: Backend, subject: _Subject, inputs: Mapping[str, Array], threads: int
 ) -> Run:
     batch = subject.card.inputs[0].shape[0]
-    precision = subject.card.precision.precision
-    budget = precision if precision == "int8" else backend.budget or precision
+    budget = backend.row.budget(backend.arithmetic, subject.card.precision.precision)
     with _open_runner(backend, subject, threads) as runner:
         outputs = subject.named(_runners().run(runner, inputs, batch))
         return Run(runner.name, budget, outputs)
@@ -262,19 +277,18 @@ def _run_suspect(
 def _open_runner(backend: Backend, subject: _Subject, threads: int) -> Iterator[BaseRunner]:
     runners = _runners()
     with ExitStack() as stack:
-        if backend.needs_engine:
-            if exposed := next(iter(subject.renamed.values()), None):
-                raise UsageError(
-                    f"Random weights are judged by {exposed}; {subject.path} does not return them.",
-                    f"Export it with --{exposed} to check an engine.",
-                )
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunus-check-")))
-            yield runners.engine_runner(subject.path, backend.name, folder, stack)
-        elif backend.name.startswith("openvino"):
-            precision = "bf16" if backend.name.endswith("bf16") else "f32"
-            yield runners.OpenVINORunner(subject.model, subject.card, precision, threads)
-        else:
-            yield runners.onnxruntime_runner(subject.model.SerializeToString(), threads)
+        if not backend.flavour:
+            runner = subject.runner(backend.row.name, backend.arithmetic, threads)
+            stack.enter_context(runner.session)
+            yield runner
+            return
+        if exposed := next(iter(subject.renamed.values()), None):
+            raise UsageError(
+                f"Random weights are judged by {exposed}; {subject.path} does not return them.",
+                f"Export it with --{exposed} to check an engine.",
+            )
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunus-check-")))
+        yield runners.engine_runner(subject.path, backend.flavour, folder, stack)
 
 
 def _bisect(

@@ -1,4 +1,4 @@
-"""Polygraphy runners, and one function that drives them over real samples.
+"""Polygraphy runners over PyTorch and the runtime's sessions, and one function that drives them.
 
 `Comparator.run` brings the activation order, input checks and copies of reused buffers. Its
 verdict is not used: it compares elements, and `metrics` judges in task units.
@@ -12,12 +12,11 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from polygraphy.backend.base import BaseRunner
-from polygraphy.backend.onnxrt import OnnxrtRunner
 from polygraphy.common import TensorMetadata
 from polygraphy.comparator import Comparator
 from polygraphy.exception import PolygraphyException
@@ -25,11 +24,11 @@ from polygraphy.logger import G_LOGGER
 
 from prunus.export.common.samples import full_batches
 from prunus.runtime.card.card import ModelCard
-from prunus.runtime.errors import MissingDependencyError, PrunusError, TensorError
+from prunus.runtime.errors import TensorError
+from prunus.runtime.session.base import BackendOptions, BaseSession, InferencePrecision, Source
+from prunus.runtime.session.base import open as open_session
+from prunus.runtime.session.registry import find
 from prunus.runtime.tasks.metrics import Array
-
-if TYPE_CHECKING:
-    import onnx
 
 
 def metadata_of(card: ModelCard) -> TensorMetadata:
@@ -86,103 +85,6 @@ def _catch(module: torch.nn.Module, name: str, into: dict[str, Array]) -> Any:
     return module.register_forward_hook(hook)
 
 
-def onnxruntime_session(model: str | Path | bytes, threads: int = 1, optimise: bool = True) -> Any:
-    """Open a CPU session of ONNX Runtime on a file or a serialised model.
-
-    Args:
-        model: Path, or bytes of a model.
-        threads: Threads inside one operator.
-        optimise: False keeps the graph as it is written, node by node.
-
-    Raises:
-        MissingDependencyError: onnxruntime is not installed.
-        PrunusError: it refuses the model.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingDependencyError("onnxruntime", "ort", "Running an ONNX file") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # warnings about the graph belong to export, not to a check
-    if not optimise:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    source = model if isinstance(model, bytes) else str(model)
-    try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exception classes share no public base
-        reason = str(error).splitlines()[0]
-        raise PrunusError(f"ONNX Runtime refuses the model: {reason}") from error
-
-
-def onnxruntime_runner(model: str | Path | bytes, threads: int = 1) -> BaseRunner:
-    """Return a runner on the CPU provider of ONNX Runtime, optimised as it is in use."""
-    session = onnxruntime_session(model, threads)
-    import onnxruntime
-
-    return OnnxrtRunner(lambda: session, name=f"onnxruntime {onnxruntime.__version__}")
-
-
-class OpenVINORunner(BaseRunner):
-    """OpenVINO on the CPU with an explicit precision, so that a check says which one it judged.
-
-    Args:
-        model: ONNX model, loaded.
-        card: Names and types of the inputs.
-        precision: ``f32`` or ``bf16``.
-        threads: Threads of inference.
-    """
-
-    def __init__(
-        self, model: onnx.ModelProto, card: ModelCard, precision: str = "f32", threads: int = 1
-    ) -> None:
-        try:
-            import openvino
-        except ImportError:
-            raise MissingDependencyError("openvino", "openvino", "The openvino back end") from None
-        version = ".".join(openvino.__version__.split("-")[0].split(".")[:3])
-        super().__init__(name=f"openvino {version} {precision}")
-        self.model, self.card, self.precision, self.threads = model, card, precision, threads
-        self.compiled: Any = None
-
-    def activate_impl(self) -> None:
-        """Compile the model."""
-        import openvino
-
-        from prunus.runtime.session.openvino.attention import add_attention
-
-        core = openvino.Core()
-        add_attention(core)
-        options = {
-            "INFERENCE_PRECISION_HINT": self.precision,
-            "INFERENCE_NUM_THREADS": self.threads,
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # as in the runtime's back end
-        }
-        try:
-            read = core.read_model(self.model.SerializeToString())
-            self.compiled = core.compile_model(read, "CPU", options)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise PrunusError(f"OpenVINO refuses the model: {reason}") from error
-
-    def get_input_metadata_impl(self) -> TensorMetadata:
-        """Return the card's inputs."""
-        return metadata_of(self.card)
-
-    def infer_impl(self, feed_dict: Mapping[str, Array]) -> OrderedDict[str, Array]:
-        """Run one batch."""
-        start = time.perf_counter()
-        results = self.compiled(dict(feed_dict))
-        self.inference_time = time.perf_counter() - start
-        names = [value.name for value in self.model.graph.output]
-        return OrderedDict({name: np.array(results[name]) for name in names})
-
-    def deactivate_impl(self) -> None:
-        """Free the compiled model."""
-        self.compiled = None
-
-
 class SessionRunner(BaseRunner):
     """Any session of the runtime: judges exactly what an application would run.
 
@@ -191,7 +93,7 @@ class SessionRunner(BaseRunner):
         name: Name in the report; the session's own description when empty.
     """
 
-    def __init__(self, session: Any, name: str = "") -> None:
+    def __init__(self, session: BaseSession, name: str = "") -> None:
         super().__init__(name=name or session.description)
         self.session = session
 
@@ -200,11 +102,33 @@ class SessionRunner(BaseRunner):
         return metadata_of(self.session.card)
 
     def infer_impl(self, feed_dict: Mapping[str, Array]) -> OrderedDict[str, Array]:
-        """Run one batch; outputs are copied because a session may reuse its buffers."""
-        start = time.perf_counter()
+        """Run one batch."""
         outputs = self.session.run(feed_dict)
-        self.inference_time = time.perf_counter() - start
-        return OrderedDict({name: np.array(value) for name, value in outputs.items()})
+        self.inference_time = self.session.run_ms / 1e3
+        return OrderedDict(outputs)
+
+
+def open_runner(
+    source: Source, card: ModelCard, backend: str, arithmetic: InferencePrecision, threads: int
+) -> SessionRunner:
+    """Open a graph on the CPU with an explicit arithmetic, so that a check says which it judged.
+
+    Args:
+        source: The artifact, or the bytes of its graph.
+        card: What the graph is.
+        backend: Name of a back end.
+        arithmetic: One of the back end's.
+        threads: CPU threads.
+
+    Raises:
+        ArtifactError: the back end refuses the graph.
+        MissingDependencyError: it is not installed.
+    """
+    row = find(backend)
+    options = BackendOptions(inference_precision=arithmetic)
+    session = open_session(source, backend, threads=threads, options=options, card=card)
+    named = f" {arithmetic}" if len(row.arithmetics) > 1 else ""
+    return SessionRunner(session, f"{row.name} {row.version}{named}")
 
 
 def run(runner: BaseRunner, inputs: Mapping[str, Array], batch: int) -> dict[str, Array]:
@@ -256,10 +180,9 @@ def engine_runner(path: Path, flavour: str, folder: Path, stack: ExitStack) -> B
     Raises:
         HostError: no GPU, driver or TensorRT here.
     """
-    from prunus import runtime
     from prunus.export.engine.build import build_engine
 
     engine = folder / f"{path.stem}.engine"
     build_engine(path, engine, flavour)
-    session = stack.enter_context(runtime.open(engine, "tensorrt"))
+    session = stack.enter_context(open_session(engine, "tensorrt"))
     return SessionRunner(session, f"{flavour} {session.description}")

@@ -40,6 +40,7 @@ class RunnerResult:
         spec: What ran.
         sha256: Hash of the model file, empty for a function.
         description: Back end, device, arithmetic and threads as opened.
+        settings: Switches that the back end read, by name; none for a function.
         latency: Percentiles over all turns.
         cold_start_ms: Start of the process to the end of the first run.
         open_ms: Opening alone.
@@ -54,6 +55,7 @@ class RunnerResult:
     spec: RunnerSpec
     sha256: str
     description: str
+    settings: Mapping[str, Any]
     latency: Latency
     cold_start_ms: float
     open_ms: float
@@ -247,6 +249,7 @@ def _results(workers: Sequence[_Process]) -> tuple[RunnerResult, ...]:
                 spec=spec,
                 sha256=sha256_of(spec.path) if spec.path else "",
                 description=opened["description"],
+                settings=opened["settings"],
                 latency=summarise(merged, spec.boundary),
                 cold_start_ms=opened["cold_start_ms"],
                 open_ms=opened["open_ms"],

@@ -18,15 +18,13 @@ import numpy as np
 
 from prunus.runtime import host
 from prunus.runtime.errors import UsageError
+from prunus.runtime.session.registry import distributions
 
 Clock = Literal["wall", "cpu"]
 Boundary = Literal["engine", "pipeline", "glass_to_glass", "step"]
 
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-_REPORTED = (
-    "prunus", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt",
-    "tensorrt-rtx-cu13", "torch", "opencv-python-headless",
-)  # fmt: skip
+_REPORTED = ("prunus", "numpy", *distributions(), "torch", "opencv-python-headless")
 _REPORTED_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 AGREEMENT = 0.02  # two windows whose medians differ by less are warm
 

@@ -17,6 +17,7 @@ from prunus.runtime.errors import UsageError
 from prunus.runtime.measure.latency import Boundary
 from prunus.runtime.session.base import BackendOptions
 from prunus.runtime.session.base import open as open_session
+from prunus.runtime.session.registry import split_word
 
 Inputs = Mapping[str, np.ndarray]
 
@@ -66,13 +67,26 @@ class RunnerSpec:
         return RunnerSpec(**{**values, "arguments": tuple(raw["arguments"])})
 
 
+def benchmarked(word: str) -> tuple[str, BackendOptions]:
+    """Return back end and switches of a word such as ``openvino-bf16``, for one at a time.
+
+    A benchmark has the machine for itself, so idle workers may poll.
+
+    Raises:
+        UsageError: no such back end, or it has no such arithmetic.
+    """
+    backend, arithmetic = split_word(word)
+    return backend, BackendOptions(inference_precision=arithmetic, spin=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """An opened runner: the call, a line that describes it, and what frees it."""
+    """An opened runner: the call, a line that describes it, what frees it, and its switches."""
 
     call: Callable[[], object]
     description: str
     close: Callable[[], None]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_runner(spec: RunnerSpec, inputs: Inputs) -> Runner:
@@ -93,7 +107,9 @@ def open_runner(spec: RunnerSpec, inputs: Inputs) -> Runner:
         spec.path, spec.backend, threads=spec.threads, device=spec.device, options=spec.options
     )
     turns = itertools.cycle(samples(session.card, inputs))
-    return Runner(lambda: session.run(next(turns)), session.description, session.close)
+    return Runner(
+        lambda: session.run(next(turns)), session.description, session.close, session.settings
+    )
 
 
 def _load(target: str) -> Callable[..., Callable[[], object]]:

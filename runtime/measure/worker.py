@@ -39,6 +39,7 @@ class Worker:
         first = time.perf_counter() - opened
         return {
             "description": self._runner.description,
+            "settings": dict(self._runner.settings),
             "open_ms": 1e3 * (opened - start),
             "first_run_ms": 1e3 * first,
         }

@@ -1,8 +1,8 @@
 """ONNX Runtime: the default anywhere; CUDA and TensorRT execution providers by device name.
 
-Inputs and outputs are bound once to arrays of the session, so a run allocates nothing outside the
-library. A GPU provider that ONNX Runtime drops on its own is an error here, and nodes that it puts
-on the CPU although a GPU was asked for are counted and reported.
+Each run is bound to the caller's inputs and to fresh outputs, so nothing is copied and calls of
+several threads never meet. A GPU provider that ONNX Runtime drops on its own is an error here, and
+nodes that it puts on the CPU although a GPU was asked for are counted and reported.
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prunus.runtime import host
 from prunus.runtime.card.card import ModelCard
-from prunus.runtime.card.matching import check_graph, check_inputs
+from prunus.runtime.card.matching import check_graph
 from prunus.runtime.errors import ArtifactError, HostError, MissingDependencyError
-from prunus.runtime.protocols import Closable
-from prunus.runtime.session.base import BackendOptions
+from prunus.runtime.session.base import BackendOptions, BaseSession, Source, title
 
 _logger = logging.getLogger(__name__)
 
@@ -33,76 +31,104 @@ _DTYPES = {"float": "float32", "double": "float64"}  # the others carry numpy's 
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
 
 
-class OnnxRuntimeSession(Closable):
-    """Run an ``.onnx`` artifact; the arrays that `run` returns are reused by the next call."""
+class OnnxRuntimeSession(BaseSession):
+    """Run an ``.onnx`` artifact; calls share nothing but the library's session."""
 
     backend = "onnxruntime"
 
-    def __init__(self, card: ModelCard, session: Any, description: str, finite: bool) -> None:
-        self.card, self.description, self.choice = card, description, ()
-        self._session, self._finite = session, finite
-        self._inputs = {s.name: np.zeros(s.shape, s.dtype) for s in card.inputs}
-        self._outputs = {s.name: np.zeros(s.shape, s.dtype) for s in card.outputs}
-        self._binding = session.io_binding()
-        for bind, arrays in (
-            (self._binding.bind_input, self._inputs),
-            (self._binding.bind_output, self._outputs),
-        ):
+    def __init__(
+        self, card: ModelCard, session: Any, description: str, options: BackendOptions, at_once: int
+    ) -> None:
+        super().__init__(card, description, options, at_once=at_once)
+        self._session = session
+
+    def _infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run on the caller's arrays as they lie, into arrays that become the caller's."""
+        feed = {
+            spec.name: np.require(inputs[spec.name], requirements=("C", "A"))
+            for spec in self.card.inputs
+        }
+        outputs = {spec.name: np.empty(spec.shape, spec.dtype) for spec in self.card.outputs}
+        binding = self._session.io_binding()
+        for bind, arrays in ((binding.bind_input, feed), (binding.bind_output, outputs)):
             for name, array in arrays.items():
                 bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        self._session.run_with_iobinding(binding)
+        return outputs
 
-    choice: tuple[str, ...]
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run once; see `prunus.runtime.session.base.Session.run`."""
-        for spec in check_inputs(self.card, inputs, finite=self._finite):
-            np.copyto(self._inputs[spec.name], inputs[spec.name])
-        self._session.run_with_iobinding(self._binding)
-        return dict(self._outputs)
-
-    def close(self) -> None:
-        """Free the model; safe to call twice."""
-        self._binding = self._session = None
+    def _free(self) -> None:
+        self._session = None
 
 
 def open_session(
-    path: str | Path, card: ModelCard, threads: int | None, device: str, options: BackendOptions
+    source: Source, card: ModelCard, threads: int | None, device: str, options: BackendOptions
 ) -> OnnxRuntimeSession:
-    """Load `path` on the provider that `device` names (``cpu``, ``cuda:0``, ``tensorrt:0``).
+    """Load a file or bytes on the provider of `device` (``cpu``, ``cuda:0``, ``tensorrt:0``).
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
         HostError: this ONNX Runtime has no such provider, or cannot start it here.
         ArtifactError: the graph cannot be loaded, or differs from its card.
     """
-    try:
-        import onnxruntime as ort
-    except ImportError:
-        raise MissingDependencyError("onnxruntime", "ort", "The back end 'onnxruntime'") from None
+    kind, count, called = (
+        device.partition(":")[0],
+        threads or host.usable_cpus(),
+        title(source, card),
+    )
+    session = load(source, called, threads=count, options=options, device=device)
+    check_graph(called, card, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
+    placed = _report_placement(session, called, kind)
+    version = _library().__version__
+    description = f"ONNX Runtime {version}, {_PROVIDERS[kind]}{placed}, {count} threads"
+    # Its CPU provider runs calls side by side; more of them than CPUs only take memory. The calls
+    # of a GPU provider share one device and take turns there anyway.
+    at_once = host.usable_cpus() if kind == "cpu" else 1
+    return OnnxRuntimeSession(card, session, description, options, at_once)
+
+
+def load(
+    source: Source, called: str, *, threads: int, options: BackendOptions, device: str = "cpu"
+) -> Any:
+    """Return ONNX Runtime's own session, for callers that ask for tensors that are on no card.
+
+    Args:
+        source: File, or bytes of a graph.
+        called: Name in messages.
+        threads: CPU threads.
+        options: Switches.
+        device: As in `open_session`, which also says what is raised.
+    """
+    ort = _library()
     kind, _, index = device.partition(":")
-    provider, count = _PROVIDERS[kind], threads or host.usable_cpus()
+    provider = _PROVIDERS[kind]
     if provider not in ort.get_available_providers():
         raise HostError(
             f"This ONNX Runtime has no {provider}; it has {ort.get_available_providers()}.",
             "Install it with: pip uninstall onnxruntime; pip install 'prunus[ort-gpu]'",
         )
     providers: list[Any] = [(provider, {"device_id": index or "0"})] if kind != "cpu" else []
-    settings = _settings(ort, count, options, record=kind != "cpu")
+    settings = _settings(ort, threads, options, record=kind != "cpu")
+    model = source if isinstance(source, bytes) else str(source)
     try:
-        session = ort.InferenceSession(str(path), settings, [*providers, _PROVIDERS["cpu"]])
+        session = ort.InferenceSession(model, settings, [*providers, _PROVIDERS["cpu"]])
     except Exception as error:  # its errors have no common base below Exception
         raise ArtifactError(
-            f"ONNX Runtime {ort.__version__} cannot load {path}: {_one_line(error)}",
+            f"ONNX Runtime {ort.__version__} cannot load {called}: {_one_line(error)}",
             "Copy or export the file again, or upgrade onnxruntime.",
         ) from error
     if provider not in session.get_providers():
         raise HostError(
             f"ONNX Runtime dropped {provider} on this machine.", "See what it lacks: prunus doctor"
         )
-    check_graph(path, card, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
-    placed = _report_placement(session, path.name if isinstance(path, Path) else path, kind)
-    description = f"ONNX Runtime {ort.__version__}, {provider}{placed}, {count} threads"
-    return OnnxRuntimeSession(card, session, description, options.check_finite)
+    return session
+
+
+def _library() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingDependencyError("onnxruntime", "ort", "The back end 'onnxruntime'") from None
+    return onnxruntime
 
 
 def _settings(ort: Any, threads: int, options: BackendOptions, record: bool) -> Any:
@@ -115,6 +141,8 @@ def _settings(ort: Any, threads: int, options: BackendOptions, record: bool) -> 
         # A planned buffer is held from the first to the last of the nodes that share it, and the
         # pattern doubles everything after the first run.
         settings.enable_mem_reuse = settings.enable_mem_pattern = False
+    if not options.optimise:
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if record:
         settings.add_session_config_entry(_RECORD_PLACEMENT, "1")
     if options.profile_path:

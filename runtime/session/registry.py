@@ -1,15 +1,55 @@
-"""The back ends as data, which of them this machine can use, and which one `auto` takes."""
+"""The back ends as data, and which of them this machine can use; the only table of them."""
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 from prunus.runtime import host
-from prunus.runtime.card.card import ModelCard
-from prunus.runtime.errors import ArtifactError, MissingDependencyError, UsageError, nearest
+from prunus.runtime.card.precision import Precision
+from prunus.runtime.errors import UsageError, nearest
 
-ENGINE_SUFFIXES = (".engine", ".plan")
+InferencePrecision = Literal["auto", "f32", "bf16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A Python package that runs models of a back end.
+
+    Attributes:
+        module: Import name; of an engine also its flavour.
+        extra: Extra of prunus that installs it.
+        distributions: Names under which it is installed, for version reports.
+    """
+
+    module: str
+    extra: str
+    distributions: tuple[str, ...]
+
+    @property
+    def installed(self) -> bool:
+        """Tell whether it can be imported."""
+        return host.installed(self.module)
+
+    @property
+    def version(self) -> str:
+        """Installed version, empty for none."""
+        return host.version_of(*self.distributions)
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """In what a back end may multiply although the graph says float32.
+
+    Attributes:
+        name: What users type.
+        budget: Row of the budgets of `check` for such results, where the file's own row is not
+            looser already; None: the file's own.
+    """
+
+    name: InferencePrecision
+    budget: Precision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,46 +58,82 @@ class BackendInfo:
 
     Attributes:
         name: What users type.
-        module: Module with `open_session(path, card, threads, device, options)`.
-        packages: Import names, any of which is enough.
-        distributions: Names under which they are installed, for version reports.
-        extra: Extra of prunus that installs it.
+        module: Module with `open_session(source, card, threads, device, options)`.
         label: Name for people.
+        packages: Any of them is enough.
         suffixes: Files that it opens.
         devices: Device names that it knows, without an index.
+        settings: Fields of `BackendOptions` that it reads; reports name these.
+        arithmetics: What it can be told to multiply in.
+        obstacle: ``module:function`` that says in a few words why an installed package cannot run
+            models here, or nothing; empty: only the package is needed.
     """
 
     name: str
     module: str
-    packages: tuple[str, ...]
-    distributions: tuple[str, ...]
-    extra: str
     label: str
+    packages: tuple[Package, ...]
     suffixes: tuple[str, ...]
     devices: tuple[str, ...]
+    settings: tuple[str, ...]
+    arithmetics: tuple[Arithmetic, ...] = (Arithmetic("f32"),)
+    obstacle: str = ""
 
     @property
     def installed(self) -> bool:
         """Tell whether one of its packages can be imported."""
-        return any(host.installed(package) for package in self.packages)
+        return any(package.installed for package in self.packages)
+
+    @property
+    def extra(self) -> str:
+        """Extra that installs the usual package."""
+        return self.packages[0].extra
+
+    @property
+    def version(self) -> str:
+        """Version of the first package that is installed, empty for none."""
+        return next((package.version for package in self.packages if package.version), "")
+
+    def budget(self, arithmetic: str, precision: Precision) -> Precision:
+        """Return the row of the budgets for a file of this precision, computed in `arithmetic`."""
+        row = next((a.budget for a in self.arithmetics if a.name == arithmetic), None)
+        return precision if row is None or precision == "int8" else row
 
 
 BACKENDS = (
     BackendInfo(
-        "onnxruntime", "prunus.runtime.session.onnxruntime", ("onnxruntime",),
-        ("onnxruntime", "onnxruntime-gpu"), "ort", "ONNX Runtime", (".onnx",),
-        ("cpu", "cuda", "tensorrt"),
+        name="onnxruntime",
+        module="prunus.runtime.session.onnxruntime",
+        label="ONNX Runtime",
+        packages=(Package("onnxruntime", "ort", ("onnxruntime", "onnxruntime-gpu")),),
+        suffixes=(".onnx",),
+        devices=("cpu", "cuda", "tensorrt"),
+        settings=("spin", "plan_memory", "profile_path", "optimise", "check_finite"),
     ),
     BackendInfo(
-        "openvino", "prunus.runtime.session.openvino.session", ("openvino",), ("openvino",),
-        "openvino", "OpenVINO", (".onnx",), ("cpu", "gpu", "npu"),
+        name="openvino",
+        module="prunus.runtime.session.openvino.session",
+        label="OpenVINO",
+        packages=(Package("openvino", "openvino", ("openvino",)),),
+        suffixes=(".onnx",),
+        devices=("cpu", "gpu", "npu"),
+        settings=("inference_precision", "cache_dir", "check_finite"),
+        arithmetics=(Arithmetic("f32"), Arithmetic("bf16", budget="fp16")),
     ),
     BackendInfo(
-        "tensorrt", "prunus.runtime.session.tensorrt.session", ("tensorrt", "tensorrt_rtx"),
-        ("tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx"), "trt", "TensorRT", ENGINE_SUFFIXES,
-        ("cuda", "gpu", "cpu"),  # "cpu" is the default of `open`; an engine only runs on a GPU
+        name="tensorrt",
+        module="prunus.runtime.session.tensorrt.session",
+        label="TensorRT",
+        packages=(
+            Package("tensorrt", "trt", ("tensorrt",)),
+            Package("tensorrt_rtx", "trt-rtx", ("tensorrt-rtx-cu13", "tensorrt-rtx")),
+        ),
+        suffixes=(".engine", ".plan"),
+        devices=("cuda", "gpu", "cpu"),  # "cpu" is the default of `open`; an engine needs a GPU
+        settings=("cuda_graph", "check_finite"),
+        obstacle="prunus.runtime.session.tensorrt.cuda:why_unusable",
     ),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,111 +157,63 @@ def find(name: str) -> BackendInfo:
     )
 
 
-def probe() -> tuple[Probe, ...]:
-    """Say for each back end whether its package is installed, without importing it."""
+def words() -> tuple[str, ...]:
+    """Return the words for one run of an ``.onnx`` file: back ends, and each arithmetic of them."""
     found = []
     for info in BACKENDS:
-        version = host.version_of(*info.distributions)
-        missing = f"not installed: pip install 'prunus[{info.extra}]'"
-        reason = f"{info.label} {version}".strip() if info.installed else missing
-        found.append(Probe(info.name, info.installed, reason))
+        if ".onnx" in info.suffixes:
+            found.append(info.name)
+            if len(info.arithmetics) > 1:
+                found += [f"{info.name}-{a.name}" for a in info.arithmetics]
     return tuple(found)
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The back end to open, and a line for every back end saying why or why not."""
-
-    backend: BackendInfo
-    reasons: tuple[str, ...]
-
-
-def choose(
-    path: str | Path, card: ModelCard, backend: str, device: str, arithmetic: str = "auto"
-) -> Choice:
-    """Choose the back end that opens `path`.
-
-    A name is taken at its word: when that back end is missing, or cannot open such a file, the
-    result is an error and never another back end. `auto` takes ONNX Runtime, and OpenVINO only
-    where it was seen faster without leaving the accuracy budget: on CPUs that multiply bfloat16 in
-    hardware, for models whose card says that bfloat16 was measured within the budget. In float32
-    OpenVINO was seen at 0.9 (EViTPose-Tiny) to 1.2 times (Small) the speed of ONNX Runtime on two
-    busy cores, with 0.4 s more to load and 95 MiB more memory: no clear gain.
-
-    Args:
-        path: Model file; only its suffix is read.
-        card: Its card.
-        backend: A name, or ``auto``.
-        device: Device name with or without an index.
-        arithmetic: ``auto``, or the `BackendOptions.inference_precision` that was asked for.
+def split_word(word: str) -> tuple[str, InferencePrecision]:
+    """Return back end and arithmetic of a word such as ``openvino-bf16``; no arithmetic is auto.
 
     Raises:
-        UsageError: no such back end or device, or it cannot compute as asked.
-        ArtifactError: the back end does not open this kind of file.
-        MissingDependencyError: its package is not installed.
+        UsageError: no such back end, or it has no such arithmetic.
+
+    >>> split_word("openvino-bf16"), split_word("auto")
+    (('openvino', 'bf16'), ('auto', 'auto'))
     """
-    request = _Request(path, Path(path).suffix, device.partition(":")[0], arithmetic)
-    if backend != "auto":
-        return Choice(_fitting(find(backend), request), (f"{backend}: asked for",))
-    if request.suffix in ENGINE_SUFFIXES:
-        return Choice(_fitting(find("tensorrt"), request), ("tensorrt: engines run there alone",))
-    return _choose_for_onnx(card, request)
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    path: str | Path
-    suffix: str
-    kind: str
-    arithmetic: str
-
-
-def _fitting(info: BackendInfo, request: _Request) -> BackendInfo:
-    """Return `info` if it can do what is asked; otherwise raise what says why not."""
-    if request.suffix not in info.suffixes:
-        fits = [other.name for other in BACKENDS if request.suffix in other.suffixes]
-        raise ArtifactError(
-            f"{info.label} opens {' and '.join(info.suffixes)} files; got {request.path}.",
-            f"Use --backend {fits[0]}." if fits else "Give a .onnx or .engine file.",
-        )
-    if request.kind not in info.devices:
-        raise UsageError(
-            f"{info.label} has no device '{request.kind}'{nearest(request.kind, [*info.devices])}.",
-            f"Choose one of: {', '.join(info.devices)}.",
-        )
-    if request.arithmetic == "bf16" and info.name != "openvino":
-        raise UsageError(
-            f"{info.label} computes in the number formats of the graph; it has no bf16 switch.",
-            "Use --backend openvino, or leave the arithmetic to the back end.",
-        )
-    if not info.installed:
-        raise MissingDependencyError(info.packages[0], info.extra, f"The back end '{info.name}'")
-    return info
-
-
-def _choose_for_onnx(card: ModelCard, request: _Request) -> Choice:
-    default, other = find("onnxruntime"), find("openvino")
-    prefer, reason = _prefer_openvino(card, request)
-    if prefer:
-        return Choice(_fitting(other, request), (f"openvino: {reason}", "onnxruntime: slower here"))
-    if not default.installed and other.installed and request.kind in other.devices:
-        reasons = ("openvino: the one that is installed", "onnxruntime: not installed")
-        return Choice(_fitting(other, request), reasons)
-    return Choice(_fitting(default, request), ("onnxruntime: the default", f"openvino: {reason}"))
-
-
-def _prefer_openvino(card: ModelCard, request: _Request) -> tuple[bool, str]:
-    """Tell whether OpenVINO should run this model, and why (not)."""
-    flag, missing = host.bfloat16_flag(), not find("openvino").installed
-    measured = "bf16" in card.precision.also_within_budget
-    rules = (  # the first one that holds decides
-        (request.arithmetic == "bf16", True, "the one with a bf16 switch"),
-        (request.kind in ("gpu", "npu"), True, f"the one with the device '{request.kind}'"),
-        (missing, False, "not installed: pip install 'prunus[openvino]'"),
-        (request.kind != "cpu", False, f"has no device '{request.kind}'"),
-        (not flag, False, "this CPU has no bfloat16 arithmetic, where it would be faster"),
-        (request.arithmetic == "f32", False, "its gain is in bfloat16; float32 was asked for"),
-        (not measured, False, "its gain is in bfloat16, not measured within this model's budget"),
-        (True, True, f"bfloat16 ({flag}) is faster, and was measured within this model's budget"),
+    name, dash, arithmetic = word.partition("-")
+    if not dash:
+        return ("auto" if name == "auto" else find(name).name), "auto"
+    for known in find(name).arithmetics:
+        if known.name == arithmetic:
+            return name, known.name
+    raise UsageError(
+        f"Unknown back end '{word}'{nearest(word, list(words()))}.",
+        f"Choose one of: {', '.join(words())}.",
     )
-    return next((verdict, reason) for holds, verdict, reason in rules if holds)
+
+
+def package(module: str) -> Package | None:
+    """Return the package of this import name, None when no back end needs it."""
+    return next((p for info in BACKENDS for p in info.packages if p.module == module), None)
+
+
+def distributions() -> tuple[str, ...]:
+    """Return the names under which the packages of all back ends are installed."""
+    return tuple(d for info in BACKENDS for p in info.packages for d in p.distributions)
+
+
+def probe() -> tuple[Probe, ...]:
+    """Say for each back end whether it can run models here, without importing its package."""
+    found = []
+    for info in BACKENDS:
+        usable, reason = info.installed, f"not installed: pip install 'prunus[{info.extra}]'"
+        if usable:
+            reason = f"{info.label} {info.version}".strip()
+            if problem := _obstacle(info):
+                usable, reason = False, f"{reason} cannot run models here: {problem}"
+        found.append(Probe(info.name, usable, reason))
+    return tuple(found)
+
+
+def _obstacle(info: BackendInfo) -> str:
+    if not info.obstacle:
+        return ""
+    module, _, name = info.obstacle.partition(":")
+    return str(getattr(importlib.import_module(module), name)())

@@ -1,7 +1,11 @@
 """Tiny artifacts with cards, written without torch."""
 
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,3 +76,31 @@ def card() -> ModelCard:
 def tiny_inputs() -> dict[str, np.ndarray]:
     image = np.array([[0, 1, 2, 3], [250, 251, 252, 255]], np.uint8)
     return {"image": image, "gain": np.array([0.5], np.float32)}
+
+
+@pytest.fixture
+def hammer() -> Iterator[Callable[..., list[list[Any]]]]:
+    """Call one object from eight threads at once; return the answers by case.
+
+    Threads change places a thousand times as often as usual, so that what they share shows.
+    """
+
+    def run(call: Callable[[Any], Any], cases: Sequence[Any], rounds: int) -> list[list[Any]]:
+        together, answers = threading.Barrier(8), [[] for _ in cases]
+
+        def client(number: int) -> None:
+            together.wait()
+            for turn in range(rounds):
+                case = (number + turn) % len(cases)
+                answers[case].append(call(cases[case]))
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(client, range(8)))
+        return answers
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    try:
+        yield run
+    finally:
+        sys.setswitchinterval(before)

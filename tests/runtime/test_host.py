@@ -39,21 +39,62 @@ def test_nothing_known(cpuinfo, monkeypatch, tmp_path) -> None:
     assert host.cpu_flags() == ()
 
 
+@pytest.fixture
+def groups(monkeypatch, tmp_path):
+    """Pretend control groups (file -> text) on a machine of 64 CPUs."""
+
+    def pretend(membership, files):
+        monkeypatch.setattr(host, "_CGROUPS", tmp_path)
+        monkeypatch.setattr(host, "_MEMBERSHIP", tmp_path / "membership")
+        monkeypatch.setattr(host.os, "sched_getaffinity", lambda pid: set(range(64)))
+        if membership is not None:
+            (tmp_path / "membership").write_text(membership)
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+
+    return pretend
+
+
 @pytest.mark.parametrize(
     ("quota", "expected"),
     [
         ("200000 100000\n", 2),
         ("max 100000\n", 64),
         ("10000 100000\n", 1),
+        ("200000 0\n", 64),
         ("nonsense", 64),
         ("", 64),
     ],
 )
-def test_usable_cpus_respect_the_containers_quota(monkeypatch, tmp_path, quota, expected) -> None:
-    path = tmp_path / "cpu.max"
-    path.write_text(quota)
-    monkeypatch.setattr(host, "_QUOTA", path)
-    monkeypatch.setattr(host.os, "sched_getaffinity", lambda pid: set(range(64)))
+def test_usable_cpus_respect_the_containers_quota(groups, quota, expected) -> None:
+    groups("0::/\n", {"cpu.max": quota})
+    assert host.usable_cpus() == expected
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "expected"),
+    [
+        (None, {"cpu.max": "300000 100000"}, 3),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "400000 100000"}, 4),
+        ("0::/a/b\n", {"a/b/cpu.max": "200000 100000", "a/cpu.max": "400000 100000"}, 2),
+        ("0::/seen/from/outside\n", {"cpu.max": "500000 100000"}, 5),
+        (
+            "4:memory:/x\n3:cpu,cpuacct:/x\n0::/\n",
+            {"cpu/x/cpu.cfs_quota_us": "600000", "cpu/x/cpu.cfs_period_us": "100000"},
+            6,
+        ),
+        (
+            "3:cpu,cpuacct:/x\n",
+            {"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "100000"},
+            64,
+        ),
+    ],
+)
+def test_quotas_of_outer_groups_and_of_both_versions_count(
+    groups, membership, files, expected
+) -> None:
+    groups(membership, files)
     assert host.usable_cpus() == expected
 
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from prunus.runtime import host
 from prunus.runtime.card.artifact import atomic_path, write_error
 from prunus.runtime.errors import HostError, MissingDependencyError, UsageError
 from prunus.runtime.plugins.library import PluginLibrary, cache_folder, describe
@@ -166,7 +167,7 @@ class _Job:
 def _jobs(folder: Path, todo: Mapping[int, Sequence[Tile]]) -> list[_Job]:
     """Return what is not in the cache, split so that every processor has something to do."""
     jobs = []
-    parts = max((os.cpu_count() or 1) // len(todo), 1)
+    parts = max(host.usable_cpus() // len(todo), 1)
     for architecture, tiles in todo.items():
         names = [t.name for t in tiles if not _is_there(folder, architecture, t.name)]
         place = folder / f"sm{architecture}"
@@ -200,7 +201,7 @@ def _compile_kernels(jobs: Sequence[_Job], total: int, report: Progress) -> None
                     "Install the triton version of constraints.txt, or leave this --arch out.",
                 )
 
-    workers = min(len(jobs), os.cpu_count() or 1)
+    workers = min(len(jobs), host.usable_cpus())
     if not workers:
         return
     with ThreadPoolExecutor(workers) as pool:

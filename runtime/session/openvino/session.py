@@ -7,58 +7,77 @@ measured inside the task's error budget.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from prunus.runtime import host
 from prunus.runtime.card.card import ModelCard
-from prunus.runtime.card.matching import check_graph, check_inputs
+from prunus.runtime.card.matching import check_graph
 from prunus.runtime.errors import ArtifactError, HostError, MissingDependencyError
-from prunus.runtime.protocols import Closable
-from prunus.runtime.session.base import BackendOptions
+from prunus.runtime.session.base import BackendOptions, BaseSession, Source, title
 from prunus.runtime.session.openvino.attention import add_attention
 from prunus.runtime.session.openvino.signal_stack import kept_signal_stack
 from prunus.runtime.session.openvino.tail import keep_in_float32
 
 
-class OpenVinoSession(Closable):
-    """Run an ``.onnx`` artifact; the arrays that `run` returns are reused by the next call."""
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """One infer request with the arrays that it is bound to; for one call at a time."""
 
-    backend = "openvino"
-    choice: tuple[str, ...]
+    request: Any
+    inputs: Mapping[str, np.ndarray]
+    outputs: Mapping[str, np.ndarray]
 
-    def __init__(self, card: ModelCard, compiled: Any, description: str, finite: bool) -> None:
+    @staticmethod
+    def of(compiled: Any, card: ModelCard) -> _Lane:
         import openvino as ov
 
-        self.card, self.description, self.choice = card, description, ()
-        self._compiled, self._finite = compiled, finite
-        self._inputs = {s.name: np.zeros(s.shape, s.dtype) for s in card.inputs}
-        self._outputs = {s.name: np.zeros(s.shape, s.dtype) for s in card.outputs}
-        self._request = compiled.create_infer_request()
-        for name, array in {**self._inputs, **self._outputs}.items():
-            self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+        inputs = {s.name: np.zeros(s.shape, s.dtype) for s in card.inputs}
+        outputs = {s.name: np.zeros(s.shape, s.dtype) for s in card.outputs}
+        request = compiled.create_infer_request()
+        for name, array in {**inputs, **outputs}.items():
+            request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+        return _Lane(request, inputs, outputs)
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run once; see `prunus.runtime.session.base.Session.run`."""
-        for spec in check_inputs(self.card, inputs, finite=self._finite):
-            np.copyto(self._inputs[spec.name], inputs[spec.name])
-        self._request.infer()
-        return dict(self._outputs)
+
+class OpenVinoSession(BaseSession):
+    """Run an ``.onnx`` artifact with as many infer requests as OpenVINO itself makes use of."""
+
+    backend = "openvino"
+
+    def __init__(
+        self, card: ModelCard, compiled: Any, description: str, options: BackendOptions
+    ) -> None:
+        at_once = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        super().__init__(card, description, options, at_once=at_once)
+        self._compiled = compiled
+        self._idle = deque(_Lane.of(compiled, card) for _ in range(at_once))
+
+    def _infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        lane = self._idle.popleft()
+        try:
+            for name, array in lane.inputs.items():
+                np.copyto(array, inputs[name])
+            lane.request.infer(share_outputs=True)  # its own copies would be thrown away
+            return {name: array.copy() for name, array in lane.outputs.items()}
+        finally:
+            self._idle.append(lane)
 
     @kept_signal_stack()
-    def close(self) -> None:
-        """Free the model; safe to call twice."""
-        self._request = self._compiled = None
+    def _free(self) -> None:
+        self._idle.clear()
+        self._compiled = None
 
 
 @kept_signal_stack()
 def open_session(
-    path: str | Path, card: ModelCard, threads: int | None, device: str, options: BackendOptions
+    source: Source, card: ModelCard, threads: int | None, device: str, options: BackendOptions
 ) -> OpenVinoSession:
-    """Compile `path` for ``cpu``, ``gpu`` or ``npu``.
+    """Compile a file or a graph's bytes for ``cpu``, ``gpu`` or ``npu``.
 
     Raises:
         MissingDependencyError: openvino is not installed.
@@ -77,22 +96,23 @@ def open_session(
         )
     count, precision = threads or host.usable_cpus(), arithmetic(card, options, kind)
     config = _config(kind, count, precision, options)
+    called = title(source, card)
     try:
         add_attention(core)
-        model = core.read_model(str(path))
+        model = core.read_model(source if isinstance(source, bytes) else str(source))
         kept = keep_in_float32(core, model) if precision == "bf16" else ()
         compiled = core.compile_model(model, kind, config)
     except Exception as error:  # it raises RuntimeError and its own kinds
         raise ArtifactError(
-            f"OpenVINO {version()} cannot load {path}: {_one_line(error)}",
+            f"OpenVINO {version()} cannot load {called}: {_one_line(error)}",
             "Use --backend onnxruntime, or export the file again.",
         ) from error
     known = {spec.name for spec in (*card.inputs, *card.outputs)}
-    check_graph(path, card, _tensors(compiled.inputs, known), _tensors(compiled.outputs, known))
+    check_graph(called, card, _tensors(compiled.inputs, known), _tensors(compiled.outputs, known))
     used = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
     tail = f" (last layers in f32: {len(kept)})" if kept and used == "bf16" else ""
     description = f"OpenVINO {version()}, {kind}, {used} arithmetic{tail}, {count} threads"
-    return OpenVinoSession(card, compiled, description, options.check_finite)
+    return OpenVinoSession(card, compiled, description, options)
 
 
 def version() -> str:

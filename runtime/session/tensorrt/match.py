@@ -13,10 +13,11 @@ from typing import Any
 
 from prunus.runtime.card.artifact import EngineSidecar
 from prunus.runtime.errors import ArtifactError, MissingDependencyError
+from prunus.runtime.session.registry import find
 from prunus.runtime.session.tensorrt.cuda import DeviceProperties
 
 # Import name of a flavour -> extra of prunus that installs it.
-EXTRAS = {"tensorrt": "trt", "tensorrt_rtx": "trt-rtx"}
+EXTRAS = {package.module: package.extra for package in find("tensorrt").packages}
 PORTABLE = "portable"
 _OLDEST_PORTABLE = (8, 0)  # portable engines run on Ampere and later
 

@@ -12,30 +12,26 @@ import contextlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from prunus.runtime.card.artifact import EngineSidecar
 from prunus.runtime.card.card import ModelCard
-from prunus.runtime.card.matching import check_graph, check_inputs
+from prunus.runtime.card.matching import check_graph
 from prunus.runtime.errors import ArtifactError, HostError
 from prunus.runtime.plugins.library import PluginLibrary, check_gpu, find_stamped, register
-from prunus.runtime.protocols import Closable
+from prunus.runtime.session.base import BackendOptions, BaseSession, Source
 from prunus.runtime.session.tensorrt.cuda import Gpu, device_properties
 from prunus.runtime.session.tensorrt.match import explain_mismatch, import_flavour, rebuild_hint
-
-if TYPE_CHECKING:
-    from prunus.runtime.session.base import BackendOptions
 
 _logger = logging.getLogger(__name__)
 
 
-class TensorRTSession(Closable):
-    """Run an engine; the arrays that `run` returns are reused by the next call."""
+class TensorRTSession(BaseSession):
+    """Run an engine; calls take turns, because they share one execution context and its buffers."""
 
     backend = "tensorrt"
-    choice: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -43,12 +39,9 @@ class TensorRTSession(Closable):
         sidecar: EngineSidecar,
         trt: Any,
         gpu: Gpu,
-        *,
-        cuda_graph: bool = True,
-        check_finite: bool = False,
+        options: BackendOptions,
     ) -> None:
-        self.card = sidecar.card
-        self._check_finite = check_finite
+        super().__init__(sidecar.card, "", options)
         self._trt, self._gpu, self._graph = trt, gpu, 0
         self._runtime: Any = None
         self._engine: Any = None
@@ -56,9 +49,9 @@ class TensorRTSession(Closable):
         self._host: dict[str, np.ndarray] = {}
         self._device: dict[str, int] = {}
         try:
-            graph = self._prepare(Path(engine), sidecar, trt, cuda_graph)
+            graph = self._prepare(Path(engine), sidecar, trt, options.cuda_graph)
         except BaseException:
-            self.close()
+            self._free()
             raise
         self.description = (
             f"{sidecar.flavour} {sidecar.version}, {gpu.properties.name} "
@@ -86,36 +79,23 @@ class TensorRTSession(Closable):
             self._context.set_tensor_address(name, address)
         return self._capture() if cuda_graph else "off"
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run once.
-
-        Args:
-            inputs: One array per input of the card, exactly of its shape and dtype.
-
-        Returns:
-            One array per output of the card, in page-locked memory that the next call overwrites.
-
-        Raises:
-            TensorError: a name, shape, dtype or value does not fit the card.
-            HostError: the GPU refused.
-        """
+    def _infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         self._gpu.activate()
-        for spec in check_inputs(self.card, inputs, finite=self._check_finite):
+        for spec in self.card.inputs:
             np.copyto(self._host[spec.name], inputs[spec.name])
         if self._graph:
             self._gpu.launch(self._graph)
         else:
             self._enqueue()
         self._gpu.synchronise()
-        return {spec.name: self._host[spec.name] for spec in self.card.outputs}
+        return {spec.name: self._host[spec.name].copy() for spec in self.card.outputs}
 
     def layer_report(self) -> str:
         """Return TensorRT's description of every layer as JSON (see `export/engine/report.py`)."""
         inspector = self._engine.create_engine_inspector()
         return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
-    def close(self) -> None:
-        """Free the engine and all memory; arrays returned by `run` must not be used afterwards."""
+    def _free(self) -> None:
         if self._context is not None:
             # A GPU that has failed says so here as well; what can be freed still is.
             with contextlib.suppress(HostError):
@@ -151,7 +131,7 @@ class TensorRTSession(Closable):
 
 
 def open_session(
-    path: str | Path,
+    source: Source,
     card: ModelCard | None = None,
     threads: int | None = None,
     device: str = "cuda:0",
@@ -162,7 +142,7 @@ def open_session(
     """Open an engine after comparing its sidecar with this machine.
 
     Args:
-        path: Plan file; its sidecar lies beside it.
+        source: Plan file; its sidecar lies beside it.
         card: Not used: the sidecar holds the card that the engine was built from.
         threads: Not used: the work is the GPU's.
         device: ``cuda:N`` or ``gpu:N``; anything without a number means GPU 0.
@@ -175,7 +155,9 @@ def open_session(
         MissingDependencyError: the flavour's package is not installed.
         HostError: no driver or no GPU.
     """
-    sidecar = EngineSidecar.read(path)
+    if isinstance(source, bytes):
+        raise ArtifactError("Got the bytes of an engine; expected its file.", "Write it first.")
+    path, sidecar = source, EngineSidecar.read(source)
     trt = import_flavour(sidecar.flavour)
     index = int(device.rpartition(":")[2]) if device.rpartition(":")[2].isdigit() else 0
     gpu = device_properties(index)
@@ -184,10 +166,7 @@ def open_session(
         library = plugin or find_stamped(sidecar.plugin, path)
         check_gpu(library, gpu.name, gpu.compute_capability)
         register(trt, library)
-    switches = (
-        {"cuda_graph": options.cuda_graph, "check_finite": options.check_finite} if options else {}
-    )
-    return TensorRTSession(path, sidecar, trt, Gpu(index), **switches)
+    return TensorRTSession(path, sidecar, trt, Gpu(index), options or BackendOptions())
 
 
 def _tensors(trt: Any, engine: Any, mode: Any) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +22,7 @@ from prunus.runtime.audio.stream import Array, Arrays, Flow, Lane, Steps, Window
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import ArtifactError, TensorError, UsageError
 from prunus.runtime.protocols import Closable
+from prunus.runtime.tasks.calls import OneStream, in_turn
 from prunus.runtime.tasks.codec.card import CodecPostprocess, CodecPreprocess, CodeStream, Part
 
 if TYPE_CHECKING:
@@ -110,7 +112,7 @@ class CodecFormat:
 
 
 class SpeechCodec(Closable):
-    """Encode and decode speech.
+    """Encode and decode speech; any number of threads may share it, each with its own streams.
 
     Args:
         sessions: One session per part: ``encoder``, ``decoder`` or both, and ``speaker``.
@@ -261,7 +263,7 @@ class SpeechCodec(Closable):
 
 
 class StreamEncoder:
-    """Sound in pieces -> codes in pieces.
+    """Sound in pieces -> codes in pieces; one object a stream, which it knows all about.
 
     Attributes:
         samples: Samples taken so far.
@@ -270,16 +272,19 @@ class StreamEncoder:
 
     def __init__(self, session: Session, format: CodecFormat, eager: bool) -> None:
         self.format, self.samples = format, 0
+        self._stream: AbstractContextManager[None] = OneStream("A stream encoder")
         lanes = {s.name: Lane(1, s.stride) for s in format.streams}
         self._flow = _flow(session, {AUDIO: Lane(format.hop)}, lanes, eager=eager)
         self.delay = self._flow.delay * format.hop
 
+    @in_turn
     def push(self, sound: npt.ArrayLike) -> dict[str, npt.NDArray[np.int64]]:
         """Take (T,) float32 samples; return stream name -> int64 (codebooks, new codes)."""
         samples = check_sound(sound, empty=True)
         self.samples += len(samples)
         return self._named(self._flow.push({AUDIO: samples[None]}))
 
+    @in_turn
     def finish(self) -> dict[str, npt.NDArray[np.int64]]:
         """End the sound; return its last codes."""
         return self._named(self._flow.finish())
@@ -290,11 +295,12 @@ class StreamEncoder:
 
 
 class StreamDecoder:
-    """Codes in pieces -> sound in pieces."""
+    """Codes in pieces -> sound in pieces; one object a stream, which it knows all about."""
 
     def __init__(self, session: Session, format: CodecFormat,
                  voice: npt.NDArray[np.float32] | None, eager: bool) -> None:  # fmt: skip
         self.format = format
+        self._stream: AbstractContextManager[None] = OneStream("A stream decoder")
         self._last: dict[str, Array] = {}
         lanes = {s.name: Lane(1, s.stride) for s in format.streams}
         constant = {} if voice is None else {VOICE: voice[None]}
@@ -302,6 +308,7 @@ class StreamDecoder:
         self._flow = _flow(session, lanes, out, constant, eager=eager)
         self.delay = self._flow.delay * format.hop
 
+    @in_turn
     def push(self, codes: Mapping[str, npt.NDArray[np.int64]]) -> Audio:
         """Take int64 (codebooks, n) codes of every stream; return the sound complete by now.
 
@@ -315,6 +322,7 @@ class StreamDecoder:
             self._last[name] = np.concatenate((before, values), axis=-1)[..., -kept:]
         return _sound(self._flow.push(checked))
 
+    @in_turn
     def finish(self) -> Audio:
         """End the codes; return the rest of the sound."""
         # The published network mirrors its frames at the end; a step graph is shown the mirror.

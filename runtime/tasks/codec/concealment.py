@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import TensorError
+from prunus.runtime.tasks.calls import OneStream, in_turn
 from prunus.runtime.tasks.codec.codec import Audio, SpeechCodec, StreamDecoder, check_codes
 
 Codes = Mapping[str, npt.NDArray[np.int64]]
@@ -22,6 +24,8 @@ HOLD_MS, FADE_MS = 40.0, 160.0
 
 class LossyDecoder:
     """Codes in pieces, some of them missing -> sound in pieces, none of it missing.
+
+    One object a stream; the codec behind it may be shared.
 
     Attributes:
         lost: Frames that were made up.
@@ -41,6 +45,7 @@ class LossyDecoder:
     ) -> None:
         self.format, self.voice, self.lost = codec.format, voice, 0
         self._codec, self._eager = codec, eager
+        self._stream: AbstractContextManager[None] = OneStream("A lossy decoder")
         self._decoder: StreamDecoder | None = None
         self._last: dict[str, npt.NDArray[np.int64]] = {}
         self._missing = 0  # frames since the last one that came
@@ -52,6 +57,7 @@ class LossyDecoder:
         """Samples by which the sound lags behind its codes."""
         return 0 if self._decoder is None else self._decoder.delay
 
+    @in_turn
     def push(self, codes: Codes) -> Audio:
         """Take codes that came; return the sound complete by now, see `StreamDecoder.push`."""
         checked = {s.name: check_codes(codes, s) for s in self.format.streams}
@@ -64,6 +70,7 @@ class LossyDecoder:
         self._last = {name: values[:, -1:] for name, values in checked.items()}
         return self._through(checked, [1.0] * frames)
 
+    @in_turn
     def lose(self, frames: int) -> Audio:
         """Go on over frames that did not come; return the sound complete by now.
 
@@ -91,6 +98,7 @@ class LossyDecoder:
             gains.append(self._faded())
         return self._through(repeated, gains)
 
+    @in_turn
     def finish(self) -> Audio:
         """End the codes; return the rest of the sound."""
         if self._decoder is None:

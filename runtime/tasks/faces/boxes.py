@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from prunus.runtime.errors import ArtifactError
 from prunus.runtime.protocols import Closable
+from prunus.runtime.tasks.calls import Buffers
 from prunus.runtime.tasks.faces.card import FacesPostprocess
 from prunus.runtime.tasks.pose.card import ImagePreprocess
 from prunus.runtime.tasks.pose.crop import check_frame
@@ -97,7 +98,7 @@ def _merged(rows: Floats, scores: Floats, same: float) -> tuple[Floats, Floats]:
 
 
 class FaceFinder(Closable):
-    """Find faces in whole frames.
+    """Find faces in whole frames; any number of threads may share it.
 
     Args:
         session: Session of a model whose card says ``faces``.
@@ -115,7 +116,7 @@ class FaceFinder(Closable):
                 "Give blazeface_full.onnx.",
             )
         self.session, self.preprocess, self.postprocess = session, before, after
-        self._buffer = np.zeros(card.inputs[0].shape, np.uint8)
+        self._buffers = Buffers(card.inputs[0].shape)
 
     @staticmethod
     def open(path: str | Path, backend: str = "auto", threads: int | None = None) -> FaceFinder:
@@ -136,10 +137,11 @@ class FaceFinder(Closable):
         """
         check_frame(frame_bgr)
         p = self.preprocess
-        scale = letterbox_into(
-            frame_bgr, self._buffer[0], rgb=p.colour == "rgb", pad_value=p.pad_value
-        )
-        heads = self.session.run({self.session.card.inputs[0].name: self._buffer})
+        with self._buffers.borrowed() as buffer:
+            scale = letterbox_into(
+                frame_bgr, buffer[0], rgb=p.colour == "rgb", pad_value=p.pad_value
+            )
+            heads = self.session.run({self.session.card.inputs[0].name: buffer})
         rows, scores = decode_faces(heads, p.height, self.postprocess)
         # Rows count from the edge of the first pixel, pictures from its middle.
         points = rows.reshape(len(rows), rows.shape[1] // 2, 2) / scale - 0.5

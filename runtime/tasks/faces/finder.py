@@ -14,12 +14,14 @@ Numbers are never given to somebody else while they are remembered.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import UsageError
+from prunus.runtime.tasks.calls import OneStream, in_turn
 from prunus.runtime.tasks.faces.boxes import FaceBox
 from prunus.runtime.tasks.faces.mesh import LIPS, Square, square_of_box, square_of_points
 from prunus.runtime.tasks.pose.assignment import assign
@@ -117,7 +119,7 @@ class _Memory:
 
 @dataclass(slots=True, eq=False)
 class FaceTracker:
-    """Follow the faces of one camera or clip.
+    """Follow the faces of one camera or clip; each needs a tracker of its own.
 
     Example:
         >>> tracker = FaceTracker()
@@ -134,7 +136,11 @@ class FaceTracker:
     _left: list[_Memory] = field(default_factory=list)
     _frame: int = 0
     _next: int = 1
+    _stream: AbstractContextManager[None] = field(
+        default_factory=lambda: OneStream("A face tracker")
+    )
 
+    @in_turn
     def update(
         self, frame_bgr: Frame, finder: Finder, mesh: Mesh, seconds: float = -1.0
     ) -> list[Face]:

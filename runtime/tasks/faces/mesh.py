@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from prunus.runtime.errors import ArtifactError
 from prunus.runtime.protocols import Closable
+from prunus.runtime.tasks.calls import Buffers
 from prunus.runtime.tasks.faces.boxes import FaceBox
 from prunus.runtime.tasks.faces.card import FaceMeshPostprocess
 from prunus.runtime.tasks.pose.card import ImagePreprocess
@@ -85,7 +86,7 @@ def square_of_points(points: Floats, padding: float) -> Square:
 
 
 class FaceMesh(Closable):
-    """Read landmarks in squares.
+    """Read landmarks in squares; any number of threads may share it.
 
     Args:
         session: Session of a model whose card says ``face_mesh``.
@@ -103,7 +104,7 @@ class FaceMesh(Closable):
                 "Give facemesh.onnx.",
             )
         self.session, self.preprocess, self.postprocess = session, before, after
-        self._buffer = np.zeros(card.inputs[0].shape, np.uint8)
+        self._buffers = Buffers(card.inputs[0].shape)
 
     @staticmethod
     def open(path: str | Path, backend: str = "auto", threads: int | None = None) -> FaceMesh:
@@ -135,8 +136,9 @@ class FaceMesh(Closable):
         size = self.preprocess.height
         matrix = square.to_frame(size)
         crop = warp(frame, matrix, (size, size))
-        self._buffer[0] = crop[:, :, ::-1] if self.preprocess.colour == "rgb" else crop
-        found = self.session.run({self.session.card.inputs[0].name: self._buffer})
+        with self._buffers.borrowed() as buffer:
+            buffer[0] = crop[:, :, ::-1] if self.preprocess.colour == "rgb" else crop
+            found = self.session.run({self.session.card.inputs[0].name: buffer})
         raw = found["points"].reshape(-1, 3).astype(np.float64)
         # The network counts from the middle of the first pixel: over mirrored crops x + x' is
         # 190.8 +- 0.2 of 192 pixels.

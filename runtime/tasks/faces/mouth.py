@@ -12,12 +12,14 @@ crop is plain grey; a mouth at the edge of the aligned square is cut at the edge
 from __future__ import annotations
 
 from collections import deque
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import UsageError
+from prunus.runtime.tasks.calls import OneStream, in_turn
 from prunus.runtime.tasks.faces.mesh import EYE_CORNERS, INNER_LIPS, LIPS, OUTER_LIPS
 from prunus.runtime.tasks.pose.crop import check_frame, load_cv2, warp
 from prunus.runtime.tasks.separation.card import MouthPreprocess
@@ -89,7 +91,7 @@ def draw_lips(lips: npt.NDArray[np.floating], size: int = 88) -> Frame:
 
 @dataclass(slots=True, eq=False)
 class MouthCropper:
-    """Crop the mouth of one face, frame by frame.
+    """Crop the mouth of one face, frame by frame; each face needs a cropper of its own.
 
     Args:
         preprocess: From the card of a ``lips`` graph.
@@ -111,6 +113,9 @@ class MouthCropper:
     _given: int = 0
     _first: int = 0
     _matrix: Doubles | None = None
+    _stream: AbstractContextManager[None] = field(
+        default_factory=lambda: OneStream("A mouth cropper")
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.look_ahead < WINDOW:
@@ -118,6 +123,7 @@ class MouthCropper:
                 f"Got a look-ahead of {self.look_ahead} frames; expected 0 to {WINDOW - 1}."
             )
 
+    @in_turn
     def push(self, frame_bgr: Frame, points: Floats | None) -> list[Frame]:
         """Take one frame; return the crops that are complete by now: none or one.
 
@@ -140,6 +146,7 @@ class MouthCropper:
             return []
         return [self._crop(final=False)]
 
+    @in_turn
     def finish(self) -> list[Frame]:
         """End the clip; return the crops that were waiting. They reuse the last transform."""
         return [self._crop(final=True) for _ in range(len(self._frames))]

@@ -1,8 +1,8 @@
 """Top-down pose: person boxes in, joints in image pixels out, in batches of fixed sizes.
 
 A static graph has one batch size. `PoseEstimator` takes one session per size and covers any number
-of people with the cheapest mix of runs; slots that stay empty keep their old content and are not
-read. With a single session of batch 1 it degrades to one run per person.
+of people with the cheapest mix of runs; slots that stay empty are black and not read. With a single
+session of batch 1 it degrades to one run per person.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from prunus.runtime.errors import ArtifactError, TensorError
 from prunus.runtime.protocols import Closable
+from prunus.runtime.tasks.calls import Buffers, StageClock
 from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
 from prunus.runtime.tasks.pose.crop import CropGeometry, check_boxes, check_frame
 from prunus.runtime.tasks.pose.movenet import rows_to_pixels
@@ -62,13 +63,10 @@ _DECODERS: Mapping[str, Callable[[Floats, int, int], Floats]] = {
 
 
 class PoseEstimator(Closable):
-    """Estimate the joints of people whose boxes are known.
+    """Estimate the joints of people whose boxes are known; any number of threads may share it.
 
     Args:
         sessions: Session per batch size, or one session.
-
-    Attributes:
-        stage_ms: Milliseconds of the last call by part: ``crop``, ``infer`` and ``decode``.
 
     Raises:
         ArtifactError: a card is not that of a pose network, the cards belong to different
@@ -86,10 +84,9 @@ class PoseEstimator(Closable):
         preprocess, self.postprocess = _contract(self.sessions)
         self.geometry = CropGeometry.of(preprocess)
         self._decode = _DECODERS[self.postprocess.decoder]
-        self.stage_ms: dict[str, float] = {}
+        self._clock = StageClock("crop", "infer", "decode")
         self._buffers = {
-            size: np.zeros(session.card.inputs[0].shape, np.uint8)
-            for size, session in self.sessions.items()
+            size: Buffers(session.card.inputs[0].shape) for size, session in self.sessions.items()
         }
 
     @staticmethod
@@ -118,6 +115,11 @@ class PoseEstimator(Closable):
         """Batch sizes at hand, ascending."""
         return tuple(self.sessions)
 
+    @property
+    def stage_ms(self) -> dict[str, float]:
+        """Milliseconds of this thread's last call by part: ``crop``, ``infer`` and ``decode``."""
+        return self._clock.stage_ms
+
     def __call__(self, frame_bgr: npt.NDArray[np.uint8], boxes: npt.NDArray[Any]) -> list[Pose]:
         """Estimate one pose per box, in the order of the boxes.
 
@@ -133,11 +135,11 @@ class PoseEstimator(Closable):
         """
         check_frame(frame_bgr)
         corners = check_boxes(boxes)
-        self.stage_ms = dict.fromkeys(("crop", "infer", "decode"), 0.0)
+        times = self._clock.start()
         if len(corners) == 0:
             return []
         windows = self.geometry.windows(corners)
-        joints = self.geometry.to_image(self._joints(frame_bgr, windows), windows)
+        joints = self.geometry.to_image(self._joints(frame_bgr, windows, times), windows)
         return [
             Pose(
                 k,
@@ -147,20 +149,26 @@ class PoseEstimator(Closable):
             for k, b in zip(joints, corners, strict=True)
         ]
 
-    def _joints(self, frame: npt.NDArray[np.uint8], windows: npt.NDArray[np.float64]) -> Floats:
+    def _joints(
+        self,
+        frame: npt.NDArray[np.uint8],
+        windows: npt.NDArray[np.float64],
+        times: dict[str, float],
+    ) -> Floats:
         parts, at = [], 0
         for size in split_batches(len(windows), self.batch_sizes):
-            session, buffer = self.sessions[size], self._buffers[size]
-            batch = windows[at : at + size]
-            began = time.perf_counter_ns()
-            self.geometry.crop_into(frame, batch, buffer)
-            cropped = time.perf_counter_ns()
-            rows = session.run({session.card.inputs[0].name: buffer})["keypoints"]
+            session, batch = self.sessions[size], windows[at : at + size]
+            with self._buffers[size].borrowed() as buffer:
+                began = time.perf_counter_ns()
+                self.geometry.crop_into(frame, batch, buffer)
+                # What the last borrower left here is somebody else's picture.
+                buffer[len(batch) :] = 0
+                cropped = time.perf_counter_ns()
+                rows = session.run({session.card.inputs[0].name: buffer})["keypoints"]
             inferred = time.perf_counter_ns()
             decoded = self._decode(rows, self.geometry.height, self.geometry.width)
-            # A copy: the session may hand out the same output buffer again.
-            parts.append(np.array(decoded[: len(batch)], np.float32))
-            self._count(began, cropped, inferred, time.perf_counter_ns())
+            parts.append(decoded[: len(batch)].astype(np.float32, copy=False))
+            _count(times, began, cropped, inferred, time.perf_counter_ns())
             at += len(batch)
         joints = np.concatenate(parts)
         if not np.isfinite(joints).all():
@@ -170,14 +178,15 @@ class PoseEstimator(Closable):
             )
         return joints
 
-    def _count(self, *instants_ns: int) -> None:
-        for part, start, end in zip(self.stage_ms, instants_ns, instants_ns[1:], strict=False):
-            self.stage_ms[part] += (end - start) / 1e6
-
     def close(self) -> None:
         """Close every session."""
         for session in self.sessions.values():
             session.close()
+
+
+def _count(times: dict[str, float], *instants_ns: int) -> None:
+    for part, start, end in zip(times, instants_ns, instants_ns[1:], strict=False):
+        times[part] += (end - start) / 1e6
 
 
 def split_batches(people: int, sizes: tuple[int, ...]) -> tuple[int, ...]:

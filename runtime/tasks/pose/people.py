@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from prunus.runtime.errors import ArtifactError
 from prunus.runtime.protocols import Closable
+from prunus.runtime.tasks.calls import Buffers
 from prunus.runtime.tasks.pose.card import ImagePreprocess, PeoplePostprocess
 from prunus.runtime.tasks.pose.crop import check_frame
 from prunus.runtime.tasks.pose.estimator import Pose
@@ -131,7 +132,7 @@ def _joints(heat: Floats, offsets: Floats, guess: Floats, low: Floats, high: Flo
 
 
 class PeopleFinder(Closable):
-    """Find people in whole frames.
+    """Find people in whole frames; any number of threads may share it.
 
     Args:
         session: Session of a model whose card says ``movenet_multipose``.
@@ -157,7 +158,7 @@ class PeopleFinder(Closable):
             card.postprocess,
         )
         self.preprocess = before
-        self._buffer = np.zeros(card.inputs[0].shape, np.uint8)
+        self._buffers = Buffers(card.inputs[0].shape)
 
     @staticmethod
     def open(path: str | Path, backend: str = "auto", threads: int | None = None) -> PeopleFinder:
@@ -180,8 +181,9 @@ class PeopleFinder(Closable):
         """
         check_frame(frame_bgr)
         rgb, pad = self.preprocess.colour == "rgb", self.preprocess.pad_value
-        scale = letterbox_into(frame_bgr, self._buffer[0], rgb=rgb, pad_value=pad)
-        heads = self.session.run({self.session.card.inputs[0].name: self._buffer})
+        with self._buffers.borrowed() as buffer:
+            scale = letterbox_into(frame_bgr, buffer[0], rgb=rgb, pad_value=pad)
+            heads = self.session.run({self.session.card.inputs[0].name: buffer})
         post = self.postprocess
         people = decode_multipose(heads, post.stride, post.maximum_people, self.minimum_score)
         return [

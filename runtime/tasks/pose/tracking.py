@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import UsageError
+from prunus.runtime.tasks.calls import OneStream, in_turn
 from prunus.runtime.tasks.pose.assignment import assign
 from prunus.runtime.tasks.pose.estimator import Pose
 from prunus.runtime.tasks.pose.similarity import box_iou, box_of_joints, keypoint_similarity
@@ -108,7 +110,9 @@ class _Track:
 
 
 class PeopleTracker:
-    """Keep the people of one video, frame by frame.
+    """Keep the people of one video, frame by frame; each video needs a tracker of its own.
+
+    Finder and estimator may be shared among the trackers of several threads.
 
     Args:
         options: Settings.
@@ -119,6 +123,7 @@ class PeopleTracker:
         self, options: TrackerOptions | None = None, sigmas: Sequence[float] | None = None
     ) -> None:
         self.options = options or TrackerOptions()
+        self._stream: AbstractContextManager[None] = OneStream("A people tracker")
         self._sigmas = np.array(sigmas if sigmas is not None else _COCO_SIGMAS, np.float64)
         self.reset()
 
@@ -128,6 +133,7 @@ class PeopleTracker:
         self._next_id = 0
         self._frame = 0
 
+    @in_turn
     def update(
         self, frame_bgr: Frame, finder: Finder, estimator: Estimator | None, seconds: float = -1.0
     ) -> list[Pose]:
@@ -159,6 +165,7 @@ class PeopleTracker:
                     track.see(pose)
         return self._finish(seconds)
 
+    @in_turn
     def associate(self, poses: Sequence[Pose], seconds: float = -1.0) -> list[Pose]:
         """Give identities to poses that something else found in the whole frame.
 
@@ -258,7 +265,7 @@ class PeopleTracker:
 
 
 class SinglePerson:
-    """Follow one person without a finder: crop around the previous pose.
+    """Follow one person without a finder: crop around the previous pose; one object a video.
 
     The first crop, and each after the person is lost, is the whole frame.
 
@@ -268,8 +275,10 @@ class SinglePerson:
 
     def __init__(self, minimum_score: float = 0.15) -> None:
         self.minimum_score = minimum_score
+        self._stream: AbstractContextManager[None] = OneStream("A follower of one person")
         self._box: tuple[float, float, float, float] | None = None
 
+    @in_turn
     def update(self, frame_bgr: Frame, estimator: Estimator) -> list[Pose]:
         """Take one frame; return the person, or nobody.
 

@@ -8,6 +8,7 @@ and to the frame, as the published protocol does. Large frames can go through in
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from prunus.runtime.audio.windows import window_corners
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import ArtifactError, TensorError
 from prunus.runtime.protocols import Closable
+from prunus.runtime.tasks.calls import Buffers, OneStream, StageClock, in_turn
 from prunus.runtime.tasks.pose.crop import Frame, check_frame, load_cv2, resample
 from prunus.runtime.tasks.segmentation.card import MaskPostprocess, ScenePreprocess
 from prunus.runtime.tasks.segmentation.frame_fit import FrameFit, normalise, resize
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 Classes = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float32]
+Batch = npt.NDArray[np.uint8]
 _CHANNELS_AT_ONCE = 64  # OpenCV resizes up to 512 channels; few at a time stay in the cache
 
 
@@ -48,12 +51,12 @@ class Mask:
 class Segmenter(Closable):
     """Segment frames of any size with one static graph.
 
+    Any number of threads may share one without smoothing. One that steadies masks belongs to one
+    stream; several of them may share the session.
+
     Args:
         session: An open session of a segmentation model.
         smoothing: Steadies the masks of successive frames; None for pictures.
-
-    Attributes:
-        stage_ms: Milliseconds of the last call by part: ``fit``, ``infer`` and ``decode``.
 
     Raises:
         ArtifactError: the card is not that of a segmentation network.
@@ -65,8 +68,11 @@ class Segmenter(Closable):
         self.preprocess, self.postprocess = _contract(self.card)
         self.fit = FrameFit(self.preprocess)
         batch = self.card.inputs[0].shape[0]
-        self._buffer = np.zeros((batch, *self.fit.size, 3), np.uint8)
-        self.stage_ms: dict[str, float] = {}
+        self._buffers = Buffers((batch, *self.fit.size, 3))
+        self._clock = StageClock("fit", "infer", "decode")
+        self._stream: AbstractContextManager[None] = (
+            nullcontext() if smoothing is None else OneStream("A segmenter that steadies masks")
+        )
 
     @staticmethod
     def open(
@@ -88,6 +94,12 @@ class Segmenter(Closable):
             session.close()
             raise
 
+    @property
+    def stage_ms(self) -> dict[str, float]:
+        """Milliseconds of this thread's last call by part: ``fit``, ``infer`` and ``decode``."""
+        return self._clock.stage_ms
+
+    @in_turn
     def __call__(self, frame_bgr: Frame) -> Mask:
         """Segment one frame.
 
@@ -99,25 +111,30 @@ class Segmenter(Closable):
 
         Raises:
             TensorError: the frame has a wrong shape or dtype, or the model gave no finite numbers.
-            UsageError: the frame does not become the model's input size (``keep_ratio`` only).
+            UsageError: the frame does not become the model's input size (``keep_ratio`` only), or
+                two threads feed one stream of steadied masks.
         """
         check_frame(frame_bgr)
         began = time.perf_counter_ns()
-        self.stage_ms = dict.fromkeys(("fit", "infer", "decode"), 0.0)
+        times = self._clock.start()
         scaled = self.fit.scale(frame_bgr)
-        if self.preprocess.fit != "sliding":
-            self.fit.place(scaled, self._buffer[0])
-        self.stage_ms["fit"] = (time.perf_counter_ns() - began) / 1e6
-        mask = self._mask(scaled, (frame_bgr.shape[0], frame_bgr.shape[1]))
+        with self._buffers.borrowed() as buffer:
+            if self.preprocess.fit != "sliding":
+                self.fit.place(scaled, buffer[0])
+                buffer[1:] = 0
+            times["fit"] = (time.perf_counter_ns() - began) / 1e6
+            mask = self._mask(scaled, (frame_bgr.shape[0], frame_bgr.shape[1]), buffer, times)
         total = (time.perf_counter_ns() - began) / 1e6
-        self.stage_ms["decode"] = total - self.stage_ms["fit"] - self.stage_ms["infer"]
+        times["decode"] = total - times["fit"] - times["infer"]
         return mask
 
-    def _mask(self, scaled: Frame, size: tuple[int, int]) -> Mask:
+    def _mask(
+        self, scaled: Frame, size: tuple[int, int], buffer: Batch, times: dict[str, float]
+    ) -> Mask:
         """Return the mask, at the frame's size, of a scaled frame that is placed already."""
         if self.preprocess.fit == "sliding":
-            return self._from_logits(self._slide(scaled), size)
-        raw = self._run()[0]
+            return self._from_logits(self._slide(scaled, buffer, times), size)
+        raw = self._run(buffer, times)[0]
         inside = (scaled.shape[0], scaled.shape[1])
         if self.postprocess.decoder == "class_ids":
             numbers = raw[: inside[0], : inside[1]]
@@ -133,16 +150,15 @@ class Segmenter(Closable):
         sure = resample(probability, size)
         return Mask((sure >= 0.5).astype(np.uint8), sure)
 
-    def _run(self) -> npt.NDArray[Any]:
+    def _run(self, buffer: Batch, times: dict[str, float]) -> npt.NDArray[Any]:
         spec = self.card.inputs[0]
-        feed: npt.NDArray[Any] = self._buffer
+        feed: npt.NDArray[Any] = buffer
         if not self.preprocess.normalised_in_graph:
-            feed = np.concatenate([normalise(image, self.preprocess) for image in self._buffer])
+            feed = np.concatenate([normalise(image, self.preprocess) for image in buffer])
         began = time.perf_counter_ns()
         outputs = self.session.run({spec.name: feed})
-        self.stage_ms["infer"] += (time.perf_counter_ns() - began) / 1e6
-        # A copy: the session may hand out the same output buffer again.
-        raw = np.array(outputs[self.card.outputs[0].name])
+        times["infer"] += (time.perf_counter_ns() - began) / 1e6
+        raw = outputs[self.card.outputs[0].name]
         if raw.dtype.kind == "f" and not np.isfinite(raw).all():
             raise TensorError(
                 f"{self.card.name} returned numbers that are not finite.",
@@ -150,19 +166,20 @@ class Segmenter(Closable):
             )
         return raw
 
-    def _slide(self, scaled: Frame) -> Floats:
+    def _slide(self, scaled: Frame, buffer: Batch, times: dict[str, float]) -> Floats:
         """Return the logits (h, w, classes) of a scaled frame, averaged over windows."""
         height, width = scaled.shape[:2]
         rows, columns = self.fit.size
         corners = window_corners((height, width), self.fit.size, self.preprocess.stride)
         total = np.zeros((height, width, len(self.postprocess.classes)), np.float32)
         count = np.zeros((height, width, 1), np.float32)
-        batch = len(self._buffer)
+        batch = len(buffer)
         for first in range(0, len(corners), batch):
             group = corners[first : first + batch]
-            for (y, x), slot in zip(group, self._buffer, strict=False):
+            for (y, x), slot in zip(group, buffer, strict=False):
                 self.fit.place(scaled[y : y + rows, x : x + columns], slot)
-            for (y, x), raw in zip(group, self._run(), strict=False):
+            buffer[len(group) :] = 0
+            for (y, x), raw in zip(group, self._run(buffer, times), strict=False):
                 part = total[y : y + rows, x : x + columns]
                 part += _to_input(raw, self.fit.size)[: part.shape[0], : part.shape[1]]
                 count[y : y + rows, x : x + columns] += 1

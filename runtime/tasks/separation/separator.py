@@ -33,7 +33,7 @@ Mouths = Iterable[tuple[npt.NDArray[np.uint8] | None, float]]
 
 
 class SpeechSeparator(Closable):
-    """Separate voices by their lips.
+    """Separate voices by their lips; any number of threads may share it, each with its own streams.
 
     Args:
         lips: Session of the lip graph.

@@ -13,6 +13,8 @@ the last `reach` frames of a window have their future still before them and are 
 
 from __future__ import annotations
 
+import threading
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import UsageError
+from prunus.runtime.tasks.calls import in_turn
 from prunus.runtime.tasks.codec.codec import check_sound
 from prunus.runtime.tasks.faces.mouth_grid import MouthGrid
 from prunus.runtime.tasks.separation.card import (
@@ -102,9 +105,7 @@ class StreamPlan:
             )
         per_frame = voice.samples_per_frame
         fade = min(round(FADE_S * voice.sample_rate_hz), per_frame * min(hop, lookahead))
-        return StreamPlan(
-            frames, hop, lookahead, fade, per_frame, rate, lips.frames, lips.reach
-        )
+        return StreamPlan(frames, hop, lookahead, fade, per_frame, rate, lips.frames, lips.reach)
 
     @property
     def delay(self) -> int:
@@ -119,6 +120,9 @@ class StreamPlan:
 
 class VoiceStream:
     """One speaker's voice out of a stream of sound; made by `SpeechSeparator.stream`.
+
+    It belongs to one speaker of one stream. Sound and mouths may come from two threads: calls wait
+    for each other.
 
     Attributes:
         plan: The windows.
@@ -135,6 +139,7 @@ class VoiceStream:
         self._relative = post.level == "relative"
         self.plan, self.taken, self.given, self.silent = plan, 0, 0, 0
         self._lips, self._voice = lips, voice
+        self._stream: AbstractContextManager[Any] = threading.RLock()
         self._patience = None if patience_s is None else round(
             patience_s * plan.samples_per_frame * plan.frame_rate_hz
         )  # fmt: skip
@@ -153,6 +158,7 @@ class VoiceStream:
         """Samples that may have to follow a sample before it comes out."""
         return self.plan.delay
 
+    @in_turn
     def push(self, sound: npt.ArrayLike) -> Audio:
         """Take (T,) float32 samples of the mixture; return the voice that is complete by now."""
         self._require_open()
@@ -161,12 +167,14 @@ class VoiceStream:
         self.taken += len(samples)
         return self._advance()
 
+    @in_turn
     def watch(self, crop: npt.ArrayLike | None, time_s: float) -> Audio:
         """Take the mouth of a moment (None: no face); return the voice that is complete by now."""
         self._require_open()
         self.mouths.push(crop, time_s)
         return self._advance()
 
+    @in_turn
     def finish(self) -> Audio:
         """End the stream; return the rest: as many samples as came in, in all."""
         self._require_open()

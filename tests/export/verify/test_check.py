@@ -10,9 +10,13 @@ import pytest
 from onnx import numpy_helper
 
 from prunus.export.precision.calibration import crop_samples
-from prunus.export.verify.check import check_artifact
+from prunus.export.verify.check import check_artifact, known_backends
 from prunus.export.verify.saved import load_runs, rejudge
+from prunus.runtime import host
 from prunus.runtime.errors import ArtifactError, CheckFailedError, TensorError, UsageError
+from prunus.runtime.session.base import BackendOptions
+from prunus.runtime.session.base import open as open_session
+from prunus.runtime.session.registry import split_word
 
 
 def damaged(standin, path: Path, factor: float, **changes) -> Path:
@@ -204,3 +208,34 @@ def test_the_last_batch_is_filled(trained, untrained, crops, confident) -> None:
     ]
     assert [c.effect["judged_joints"] for c in both] == [16, 20]
     assert onnx.load(str(trained.path)).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
+
+
+@pytest.mark.parametrize("word", ["openvino-f32", "openvino-bf16"])
+def test_what_is_judged_is_what_users_run(trained, crops, confident, word, tmp_path) -> None:
+    """Same numbers, bit for bit, as a session that an application opens."""
+    pytest.importorskip("openvino")
+    if word == "openvino-bf16" and not host.bfloat16_flag():
+        pytest.skip("this CPU has no bfloat16 arithmetic")
+    saved = tmp_path / "runs.npz"
+    check_artifact(
+        trained.path, samples=crop_samples(crops[:4], "test"), reference=trained.module,
+        backends=(word,), save=saved,
+    )  # fmt: skip
+    (run,) = load_runs(saved).suspects
+    name, arithmetic = split_word(word)
+    options = BackendOptions(inference_precision=arithmetic)
+    with open_session(trained.path, name, threads=1, options=options) as session:
+        parts = [session.run({"image": crops[k : k + 2]})["keypoints"] for k in (0, 2)]
+        assert arithmetic in session.description
+    np.testing.assert_array_equal(run.outputs["keypoints"], np.concatenate(parts))
+    assert run.precision == {"f32": "fp32", "bf16": "fp16"}[arithmetic]
+    assert run.name.endswith(arithmetic)
+
+
+def test_back_ends_to_check_come_from_the_registry() -> None:
+    known = known_backends()
+    assert set(known) == {
+        "onnxruntime", "openvino", "openvino-f32", "openvino-bf16", "tensorrt", "tensorrt_rtx",
+    }  # fmt: skip
+    assert known["openvino"] == known["openvino-f32"], "the file's own arithmetic"
+    assert known["tensorrt_rtx"].flavour == "tensorrt_rtx" and not known["openvino"].flavour

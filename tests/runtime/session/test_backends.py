@@ -21,10 +21,11 @@ from prunus.runtime.errors import (
     TensorError,
     UsageError,
 )
+from prunus.runtime.session import choice, registry
 from prunus.runtime.session import onnxruntime as ort_backend
-from prunus.runtime.session import registry
 from prunus.runtime.session.base import BackendOptions
 from prunus.runtime.session.openvino import session as ov_backend
+from prunus.runtime.session.tensorrt import cuda
 
 needs_openvino = pytest.mark.skipif(not host.installed("openvino"), reason="no openvino")
 
@@ -63,7 +64,7 @@ BOTH = ("onnxruntime", "openvino")
 )
 def test_auto(machine, card, packages, flag, mark, arithmetic, device, expected, reason) -> None:
     machine(packages, flag)
-    chosen = registry.choose("m.onnx", marked(card) if mark else card, "auto", device, arithmetic)
+    chosen = choice.choose("m.onnx", marked(card) if mark else card, "auto", device, arithmetic)
     assert chosen.backend.name == expected
     assert chosen.reasons[0].startswith(expected)
     assert any(reason in line for line in chosen.reasons), chosen.reasons
@@ -91,7 +92,7 @@ def test_never_a_fallback(
 ) -> None:
     machine(packages)
     with pytest.raises(error) as caught:
-        registry.choose(path, card, backend, device, arithmetic)
+        choice.choose(path, card, backend, device, arithmetic)
     assert message in str(caught.value)
     assert caught.value.hint
 
@@ -104,6 +105,17 @@ def test_probe_tells_version_or_command(machine) -> None:
     assert found["onnxruntime"].reason == f"ONNX Runtime {host.version_of('onnxruntime')}"
     assert not found["openvino"].usable
     assert "pip install 'prunus[openvino]'" in found["openvino"].reason
+
+
+@pytest.mark.parametrize("problem", ["", "no driver"])
+def test_probe_asks_for_more_than_a_package_where_a_row_says_so(
+    machine, monkeypatch, problem
+) -> None:
+    machine(("tensorrt_rtx",))
+    monkeypatch.setattr(cuda, "why_unusable", lambda: problem)
+    found = {p.name: p for p in registry.probe()}["tensorrt"]
+    assert found.usable == (not problem)
+    assert problem in found.reason and found.reason.startswith("TensorRT")
 
 
 def test_open_tells_and_logs_its_choice(artifact, caplog) -> None:

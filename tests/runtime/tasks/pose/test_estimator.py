@@ -30,7 +30,7 @@ def _card(batch: int, task: str = "pose", decoder: str = "udp_dark") -> ModelCar
 
 
 class DotSession:
-    """Return the brightness-weighted centre of each crop; keep the output buffer, as a real one."""
+    """Return the brightness-weighted centre of each crop."""
 
     backend = description = "test"
     choice = ()
@@ -38,16 +38,15 @@ class DotSession:
     def __init__(self, batch: int, card: ModelCard | None = None) -> None:
         self.card = card or _card(batch)
         self.runs = 0
-        self._out = np.zeros((batch, 1, 3), np.float32)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         self.runs += 1
         light = inputs["image"].astype(np.float32).sum(-1) + 1e-9
         total = light.sum((1, 2))
-        self._out[:, 0, 0] = (light.sum(1) * np.arange(48)).sum(1) / total
-        self._out[:, 0, 1] = (light.sum(2) * np.arange(64)).sum(1) / total
-        self._out[:, 0, 2] = 0.5
-        return {"keypoints": self._out}
+        x = (light.sum(1) * np.arange(48)).sum(1) / total
+        y = (light.sum(2) * np.arange(64)).sum(1) / total
+        rows = np.stack([x, y, np.full(len(x), 0.5)], axis=-1)[:, None]
+        return {"keypoints": rows.astype(np.float32)}
 
     def close(self) -> None:
         self.closed = True
@@ -79,12 +78,26 @@ def test_each_person_gets_the_own_joint(sizes: tuple[int, ...], people: int) -> 
     np.testing.assert_allclose([p.box for p in poses], boxes)
 
 
-def test_poses_outlive_the_buffers_of_the_session() -> None:
-    frame, boxes, dots = _scene(2)
-    estimator = PoseEstimator(DotSession(1))
-    first = estimator(frame, boxes[:1])[0]
-    estimator(frame, boxes[1:])
-    np.testing.assert_allclose(first.keypoints[0, :2], dots[0], atol=0.3)
+def test_poses_outlive_later_calls() -> None:
+    frame = cv2.imread(str(PORTRAIT))
+    with PoseEstimator.open(LIGHTNING, "onnxruntime", threads=1) as estimator:
+        first = estimator(frame, np.array([[50.0, 10, 462, 502]]))[0]
+        kept = first.keypoints.copy()
+        other = estimator(255 - frame, np.array([[0.0, 0, 400, 400]]))[0]
+    assert not np.allclose(other.keypoints, kept)
+    np.testing.assert_array_equal(first.keypoints, kept)
+
+
+def test_empty_slots_hold_nobody_of_the_call_before() -> None:
+    frame, boxes, _ = _scene(4)
+    session, seen = DotSession(4), []
+    run = session.run
+    session.run = lambda inputs: seen.append(inputs["image"].copy()) or run(inputs)  # type: ignore[method-assign,func-returns-value]
+    estimator = PoseEstimator({4: session})
+    estimator(frame, boxes)
+    estimator(frame, boxes[:1])
+    assert seen[0].any((1, 2, 3)).all()
+    assert seen[1].any((1, 2, 3)).tolist() == [True, False, False, False]
 
 
 def test_each_part_of_a_call_has_a_clock() -> None:
@@ -135,8 +148,8 @@ def test_wrong_sessions_are_refused() -> None:
 
 def test_joints_that_are_not_finite_are_refused() -> None:
     session = DotSession(1)
-    session._out[:] = np.nan
-    session.run = lambda inputs: {"keypoints": session._out}  # type: ignore[method-assign]
+    poisoned = np.full((1, 1, 3), np.nan, np.float32)
+    session.run = lambda inputs: {"keypoints": poisoned}  # type: ignore[method-assign]
     with pytest.raises(TensorError, match="not finite"):
         PoseEstimator(session)(np.zeros((9, 9, 3), np.uint8), np.array([[0.0, 0, 5, 5]]))
 

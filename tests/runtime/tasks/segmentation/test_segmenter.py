@@ -1,5 +1,6 @@
 """The segmenter around a stand-in for the network: geometry, decoding, windows, refusals."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -136,18 +137,36 @@ def test_a_graph_of_its_own_aspect_refuses_other_frames() -> None:
         segment(scene(100, 200))
 
 
-def test_results_do_not_change_when_the_session_reuses_its_buffer() -> None:
-    shared = np.zeros((1, 64, 64), np.uint8)
+def test_masks_outlive_later_calls() -> None:
+    with Segmenter.open(zoo.model_path("selfie"), "onnxruntime", threads=1) as segment:
+        size = segment.fit.size
+        first = segment(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+        kept = first.classes.copy(), first.foreground.copy()
+        other = segment(np.zeros((*size, 3), np.uint8))
+    assert not np.array_equal(other.foreground, kept[1])
+    np.testing.assert_array_equal(first.classes, kept[0])
+    np.testing.assert_array_equal(first.foreground, kept[1])
+
+
+def test_a_stream_of_steadied_masks_refuses_a_second_thread() -> None:
+    inside, go, told = threading.Event(), threading.Event(), []
 
     def network(image):
-        shared[:] = reddish(image)
-        return shared
+        inside.set()
+        go.wait()
+        return reddish(image)
 
-    segment = Segmenter(StandIn(card(), network))
-    first = segment(scene(64, 64)).classes
-    kept = first.copy()
-    segment(np.zeros((64, 64, 3), np.uint8))
-    np.testing.assert_array_equal(first, kept)
+    segment = Segmenter(StandIn(card(), network), MaskSmoothing())
+    first = threading.Thread(target=lambda: told.append(segment(scene(64, 64))))
+    first.start()
+    inside.wait()
+    with pytest.raises(UsageError, match="serves one stream") as caught:
+        segment(scene(64, 64))
+    assert "object of its own" in caught.value.hint
+    go.set()
+    first.join()
+    assert len(told) == 1
+    segment(scene(64, 64))
 
 
 def test_what_is_not_a_segmentation_model_is_refused() -> None:
