@@ -56,9 +56,9 @@ def halves(model: str) -> tuple[nn.Module, nn.Module, int]:
     variant = "tok75" if model == "wavtokenizer" else "16k"
     network: Any
     if model == "nsfcodec":
-        network = nsfcodec.find_network(None, 0)[0]
+        network = nsfcodec.find_network().network
     else:
-        network = codec_graphs.find_network(model, variant, None, 0)[0]
+        network = codec_graphs.find_network(model, variant).network
     rate = 24000 if model == "wavtokenizer" else 16000
     return OfflineEncoder(network, model), OfflineDecoder(network, model), rate
 

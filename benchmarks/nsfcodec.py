@@ -67,7 +67,7 @@ def torch_steps(args: argparse.Namespace) -> Any:
     from prunus.models.codec.nsfcodec.nsfcodec import zero_past
 
     torch.set_num_threads(1)
-    network, _ = find_network(args.checkpoint, 0)
+    network = find_network(args.checkpoint).network
     encoder, decoder = NsfEncoderStep(network).eval(), NsfDecoderStep(network).eval()
     heard, spoken = zero_past(encoder.states(), 1), zero_past(decoder.states(), 1)
     begun = False

@@ -31,8 +31,8 @@ from torch import nn
 
 from prunus.apps.bench.runs import session_runner
 from prunus.apps.common.tables import plain_table
+from prunus.export.common.options import parse_size
 from prunus.export.common.pipeline import write_model
-from prunus.export.edaformer import parse_size
 from prunus.export.graph.audit import require_clean
 from prunus.export.graph.simplify import simplify
 from prunus.export.graph.trace import trace

@@ -37,8 +37,9 @@ from prunus.export import unitranspose as script
 from prunus.export.common.pipeline import write_model
 from prunus.export.graph.simplify import with_shapes
 from prunus.export.graph.trace import OPSET
+from prunus.export.pose.options import PoseFileOptions
 from prunus.export.pose.script import write_pose
-from prunus.export.pose.weights import RANDOM, find_weights
+from prunus.export.pose.weights import find_weights
 from prunus.models.pose.deployed import DeployedPose
 from prunus.models.pose.skeleton import COCO17
 from prunus.models.pose.unitranspose.naive import NaiveUniTransPose
@@ -77,7 +78,7 @@ def models(variant: str) -> dict[str, Path]:
 
 def _write(form: str, variant: str, path: Path) -> None:
     config = unitranspose_config(variant)
-    weights = find_weights(config, RANDOM)
+    weights = find_weights(config, "random")
     network: UniTransPose = script.build_network(config, weights).absorb(form == "prunus")
     card = script.build_card(config, weights, COCO17, heatmaps=True)
     if form.startswith("usual"):
@@ -85,10 +86,7 @@ def _write(form: str, variant: str, path: Path) -> None:
     if form == "usual":
         _plain_export(network, card, path)
         return
-    write_pose(
-        network, card, path, precision="fp32", activations="int8", bf16="no", calibration=None,
-        progress=None,
-    )  # fmt: skip
+    write_pose(network, card, path, PoseFileOptions())
 
 
 def _plain_export(network: UniTransPose, card: ModelCard, path: Path) -> None:

@@ -8,17 +8,17 @@ Weights of nano ship; for the published size random ones are for speed and memor
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
+from prunus.export.common.options import require_fp32, takes
 from prunus.export.common.pipeline import (
     ExportOptions,
     export_artifact,
@@ -27,6 +27,7 @@ from prunus.export.common.pipeline import (
 )
 from prunus.export.common.samples import Samples
 from prunus.export.graph.compact import compact_file
+from prunus.export.separation.options import DolphinOptions, Part
 from prunus.export.separation.samples import separation_samples
 from prunus.export.separation.weights import (
     SeparatorWeights,
@@ -43,10 +44,9 @@ from prunus.models.separation.lips.layers import LinearAttention, RMSNorm, Squee
 from prunus.models.separation.voice.heat_layer import HeatLayer, network_gain_error, set_heat
 from prunus.runtime.card.artifact import read_card
 from prunus.runtime.card.card import ModelCard
-from prunus.runtime.card.precision import Precision
 from prunus.runtime.card.tensors import TensorSpec
-from prunus.runtime.errors import ArtifactError, HostError, PrunusError, UsageError, nearest
-from prunus.runtime.progress import ConsoleProgress, Progress, Silent
+from prunus.runtime.errors import ArtifactError, UsageError
+from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.separation.card import (
     MixturePreprocess,
     MouthPreprocess,
@@ -54,97 +54,63 @@ from prunus.runtime.tasks.separation.card import (
 )
 from prunus.runtime.tasks.separation.metric import snr_db
 
-Part = Literal["lips", "voice"]
 PARTS: tuple[Part, ...] = ("lips", "voice")
 PAPER = "arXiv 2509.23610"
 SECONDS = (0.4, 8.0)
-LIP_SECONDS = 1.4
 _JUDGED = 2  # windows on which an export is compared with PyTorch; one has thousands of samples
 _CALIBRATED = 4
 # Sums over thousands of values, epsilons below half's range, and the search of the nearest code.
 _FLOAT32 = (GlobalNorm, RMSNorm, LinearAttention, SqueezeExcite, LipQuantizer)
 
 
-def export_dolphin(
-    variant: str = "base",
-    *,
-    seconds: float = 2.0,
-    parts: Sequence[Part] = PARTS,
-    precision: Precision = "fp32",
-    heat_radius: int | None = None,
-    token_step: int = 1,
-    lip_seconds: float = LIP_SECONDS,
-    checkpoint: str | Path | None = None,
-    seed: int = 0,
-    calibration: str | Path | None = None,
-    rewrite: bool = True,
-    small: bool = False,
-    output: str | Path | None = None,
-    progress: Progress | None = None,
-) -> list[Path]:
+@takes(DolphinOptions)
+def export_dolphin(options: DolphinOptions, progress: Progress) -> list[Path]:
     """Export Dolphin as self-describing ONNX files ``NAME-lips.onnx`` and ``NAME-voice.onnx``.
 
     int8 is for the voice, and there for what bears it, see `kept_modules`: rounding in the lip
     coder turns into other codes, so it stays float32.
 
     Args:
-        variant: ``base`` (the published size) or ``nano``.
-        seconds: Length of a window; a whole number of video frames (1/25 s).
-        parts: Which graphs to write.
-        precision: ``fp32``, ``fp16`` or ``int8``.
-        heat_radius: Taps on each side of the filters that stand for heat diffusion; None: the
-            variant's (32 or 16).
-        token_step: 2 halves the tokens of the global attention; an approximation.
-        lip_seconds: Length of a run of the lip graph: what is new since the last one, and 11 frames
-            to each side. 1.4 s is for hops of up to 0.52 s.
-        checkpoint: Weights (folder or file), ``random``, or None: the shipped ones where they fit
-            the variant, else random ones.
-        seed: Seed of random weights.
-        calibration: See `separation_samples`.
-        rewrite: Lips as a batch of frames and long filters in the plane, see `deployed`; False
-            exports the layers as they are written. The numbers are the same but for rounding.
-        small: Store constants compactly, see `prunus.export.graph.compact`; fp32 only, no number
-            changes.
-        output: NAME with or without ``.onnx``; None: from the options, here.
+        options: See `DolphinOptions`; its fields may be given by name instead.
         progress: Told about each graph.
 
     Returns:
-        The files in the order of `parts`.
+        The files, lips first.
 
     Raises:
-        UsageError: an option that cannot be, such as `small` in another number format.
+        UsageError: an option that cannot be, such as small files in another number format.
         PrunusError: see `export_artifact`.
     """
-    if small and precision != "fp32":
-        raise UsageError(f"Got small files in {precision}; expected fp32.", "Leave out one.")
-    config = replace(dolphin_config(variant), token_step=token_step)
-    if heat_radius is not None:
-        config = replace(config, heat_radius=heat_radius)
-    frames, lip_frames = frames_of(seconds, config), frames_of(lip_seconds, config)
-    paths = [path_of(output, config, seconds, precision, part) for part in parts]
+    require_fp32(options.small, options.precision)
+    config = replace(dolphin_config(options.variant), token_step=options.token_step)
+    if options.heat_radius is not None:
+        config = replace(config, heat_radius=options.heat_radius)
+    frames = {
+        "voice": frames_of(options.seconds, config),
+        "lips": frames_of(options.lip_seconds, config),
+    }
+    parts = [part for part in PARTS if not options.parts or part in options.parts]
+    paths = [
+        path_of(options.output, config, options.seconds, options.precision, part) for part in parts
+    ]
     for path in paths:
         require_writable(path)
-    weights = find_weights(config, checkpoint, seed)
+    weights = find_weights(config, options.weights.checkpoint, options.weights.seed)
     network = build_network(config, weights)
-    steps = progress or Silent()
     for k, (part, path) in enumerate(zip(parts, paths, strict=True)):
-        steps.update(k, len(parts), part)
-        card = build_card(config, weights, part, frames if part == "voice" else lip_frames)
-        features = None
-        if part == "voice":
-            features = _features(network, weights, config, frames)
-        data = separation_samples(card, calibration, _CALIBRATED, features)
+        progress.update(k, len(parts), part)
+        card = build_card(config, weights, part, frames[part])
+        seen = _features(network, weights, config, frames[part]) if part == "voice" else None
+        data = separation_samples(card, options.calibration, _CALIBRATED, seen)
         if part == "voice":
             card = _with_costs(card, network, config, weights, data)
-        module = deployed(network, part, rewrite=rewrite)
-        chosen: Precision = "fp32" if part == "lips" and precision == "int8" else precision
-        options = ExportOptions(
-            chosen, keep_fp32=kept_modules(module, chosen), exact=_exact(module)
-        )
-        export_artifact(module, card, data.first(_JUDGED), path, options=options, calibration=data)
-        if small:
+        module = deployed(network, part, rewrite=options.rewrite)
+        chosen = "fp32" if part == "lips" and options.precision == "int8" else options.precision
+        how = ExportOptions(chosen, keep_fp32=kept_modules(module, chosen), exact=_exact(module))
+        export_artifact(module, card, data.first(_JUDGED), path, options=how, calibration=data)
+        if options.small:
             compact_file(path)
-    steps.update(len(parts), len(parts), "done")
+    progress.update(len(parts), len(parts), "done")
     return paths
 
 
@@ -251,9 +217,7 @@ def _with_costs(
     wide = _voice(network, feed)
     set_heat(network, "filter", config.heat_radius)
     error = network_gain_error(network, config.heat_radius)
-    post = replace(
-        post, heat_gain_error=float(f"{error:.3g}"), heat_snr_db=_decibels(wide, short)
-    )
+    post = replace(post, heat_gain_error=float(f"{error:.3g}"), heat_snr_db=_decibels(wide, short))
     if config.token_step > 1:
         plain = build_network(replace(config, token_step=1), weights)
         post = replace(post, token_snr_db=_decibels(_voice(plain, feed), short))
@@ -267,22 +231,6 @@ def _voice(network: Dolphin, feed: Sequence[torch.Tensor]) -> Any:
 
 def _decibels(expected: Any, got: Any) -> float:
     return round(min(snr_db(expected, got), 200.0), 1)
-
-
-def parse_parts(names: Sequence[str] | None) -> tuple[Part, ...]:
-    """Return which graphs to write; None is both.
-
-    Raises:
-        UsageError: a name that is none of them.
-    """
-    if not names:
-        return PARTS
-    for name in names:
-        if name not in PARTS:
-            raise UsageError(
-                f"Unknown part '{name}'{nearest(name, list(PARTS))}.", "Use lips or voice."
-            )
-    return tuple(part for part in PARTS if part in names)
 
 
 def approximations(paths: Sequence[Path]) -> list[str]:
@@ -398,64 +346,7 @@ def load_samples(card: ModelCard, source: str | Path | None = None, limit: int =
     return separation_samples(card, source, min(limit, 4))
 
 
-_EXAMPLES = """examples:
-  python -m prunus.export.dolphin --seconds 2 --checkpoint dolphin.prunus.safetensors
-  python -m prunus.export.dolphin --variant nano --seconds 2 --precision int8 -o nano
-"""
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command line of this script."""
-    parser = argparse.ArgumentParser(
-        prog="python -m prunus.export.dolphin",
-        description="Export Dolphin as two ONNX files with constant shapes, compared with PyTorch.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--variant", default="base", help="base or nano (default base)")
-    add("--seconds", type=float, default=2.0, help="length of a window (default 2)")
-    add("--parts", nargs="+", default=list(PARTS), choices=PARTS, help="graphs to write")
-    add("--precision", default="fp32", choices=("fp32", "fp16", "int8"))
-    add("--heat-radius", type=int, help="taps per side of the heat filters (default by variant)")
-    add("--token-step", type=int, default=1, help="2 halves the attention's tokens (default 1)")
-    add("--lip-seconds", type=float, default=LIP_SECONDS, help="length of a lip run (default 1.4)")
-    add("--checkpoint", help="weights, folder or file, or random (default: shipped, else random)")
-    add("--seed", type=int, default=0, help="seed of random weights (default 0)")
-    add("--calibration", help=".npz with mouth and mixture, or a recording (default: synthetic)")
-    plain = "3-D convolutions and 1-D filters as they are written: same numbers, slower"
-    add("--no-rewrite", dest="rewrite", action="store_false", help=plain)
-    add("--small", action="store_true", help="store constants compactly; no number changes")
-    add("-o", "--output", help="NAME of NAME-lips.onnx and NAME-voice.onnx")
-    add("--quiet", action="store_true", help="no progress")
-    add("--debug", action="store_true", help="show the stack trace of an error")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit code."""
-    options = vars(build_parser().parse_args(arguments))
-    quiet, debug = options.pop("quiet"), options.pop("debug")
-    try:
-        if quiet:
-            paths = export_dolphin(**options, progress=Silent())
-        else:
-            with ConsoleProgress("export") as progress:
-                paths = export_dolphin(**options, progress=progress)
-    except PrunusError as error:
-        if debug:
-            raise
-        sys.stderr.write(f"error: {error.message}\n" + (f"{error.hint}\n" if error.hint else ""))
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except MemoryError:
-        full = HostError("Not enough memory for this export.", "Choose a shorter window.")
-        sys.stderr.write(f"error: {full}\n")
-        return full.exit_code
-    sys.stdout.write("".join(f"{path}\n" for path in paths))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from prunus.export.common.command import script
+
+    sys.exit(script("dolphin"))

@@ -5,14 +5,13 @@ Run as ``python -m prunus.export.edaformer --help`` or as ``prunus export edafor
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 
+from prunus.export.common.options import parse_size, takes
 from prunus.export.common.pipeline import (
     ExportOptions,
     export_artifact,
@@ -20,7 +19,8 @@ from prunus.export.common.pipeline import (
     require_writable,
 )
 from prunus.export.common.samples import Samples
-from prunus.export.pose.script import bfloat16_mode, run_script
+from prunus.export.pose.script import bfloat16_mode, check_batch
+from prunus.export.segmentation.options import EdaformerOptions, Fit
 from prunus.export.segmentation.samples import load_scenes
 from prunus.export.segmentation.weights import SegmentationWeights, find_weights, weights_of
 from prunus.models.macs import count_macs
@@ -34,73 +34,25 @@ from prunus.models.segmentation.isr import (
 )
 from prunus.models.segmentation.static import LITERAL, Rewrites
 from prunus.runtime.card.card import ModelCard
-from prunus.runtime.card.precision import Precision
 from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.card.tokens import TokenPlan
-from prunus.runtime.errors import ArtifactError, UsageError, nearest
+from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.segmentation.card import MaskPostprocess, ScenePreprocess
-
-if TYPE_CHECKING:
-    from prunus.export.precision.int8 import Activations
 
 PAPER = "arXiv 2407.17261"
 MAX_BATCH = 16
 _JUDGED = 8  # images on which an export is compared: each has hundreds of thousands of pixels
-_FITS = ("letterbox", "stretch", "ade20k", "cityscapes")
 _FOREGROUND = "person"
 Form = Literal["class_ids", "logits", "probability"]
 
 
-def export_edaformer(
-    variant: str | None = None,
-    *,
-    isr: str = "off",
-    size: str = "512x512",
-    classes: int | None = None,
-    weights: str | Path | None = None,
-    fit: str = "letterbox",
-    logits: bool = False,
-    probability: bool = False,
-    batch: int = 1,
-    precision: Precision = "fp32",
-    activations: Activations = "int8",
-    bf16: bool = False,
-    literal: bool = False,
-    full_argmax: bool = False,
-    drop_remainder: bool = False,
-    seed: int = 0,
-    calibration: str | Path | Samples | None = None,
-    output: str | Path | None = None,
-    progress: Progress | None = None,
-) -> Path:
+@takes(EdaformerOptions)
+def export_edaformer(options: EdaformerOptions, progress: Progress) -> Path:
     """Export EDAFormer as one self-describing ONNX file with constant shapes.
 
     Args:
-        variant: ``t`` or ``b``; None: what the weights are, ``t`` without any.
-        isr: Inference spatial reduction, e.g. ``2211-222`` (factors on the trained pooling of
-            encoder stages 1 to 4 and of the decoder at 1/8, 1/16, 1/32) or a name, see `parse_isr`.
-        size: Input as HEIGHTxWIDTH.
-        classes: Number of classes; None: the weights', 150 without any.
-        weights: File of ``prunus models import``, a published one, ``person`` (the shipped ones),
-            or ``random``; None: ``person`` unless a variant or classes are asked for, see
-            `find_weights`.
-        fit: ``letterbox``, ``stretch``, ``ade20k`` or ``cityscapes`` (the published protocols).
-        logits: Give logits at 1/8 of the input instead of class numbers at its full size.
-        probability: Give the second class's probability of each pixel instead, for soft edges;
-            only for weights with two classes.
-        batch: Images per run.
-        precision: ``fp32``, ``fp16`` or ``int8``.
-        activations: Integer type of int8 activations; ``uint8`` is for CPUs only.
-        bf16: Measure OpenVINO's bfloat16 on this CPU and allow it on the card.
-        literal: The network as published, without the exact rewrites and with the full arg-max.
-        full_argmax: Compare all classes at every pixel; else, of many classes, those that are
-            among the best four of one of the four cells around it (see `CandidateArgMax`).
-        drop_remainder: Accept sizes that a pooling does not divide: the last keys are left out.
-        seed: Seed of random weights.
-        calibration: Real images (folder, picture, clip, array file) for int8 and for the
-            comparison with PyTorch; None for the bundled media.
-        output: The file; default ``edaformer-<variant>-<isr>-<size>-<precision>.onnx`` here.
+        options: See `EdaformerOptions`; its fields may be given by name instead.
         progress: Told about each step.
 
     Returns:
@@ -110,39 +62,40 @@ def export_edaformer(
         UsageError: an option that cannot be; sizes that do not fit come with the nearest ones.
         PrunusError: see `export_artifact`.
     """
-    setting, (height, width) = parse_isr(isr), parse_size(size)
-    setting.check_size(height, width, drop_remainder=drop_remainder)
-    if not 1 <= batch <= MAX_BATCH:
-        raise UsageError(f"Got a batch of {batch}; expected 1 to {MAX_BATCH}.")
-    preprocess = _preprocess(fit, height, width, logits)
-    found = find_weights(weights, variant, classes, seed)
-    output_form = _form(logits, probability, len(found.classes))
-    name = _default_name(found, setting, preprocess, batch, precision=precision, form=output_form)
-    path = Path(output) if output is not None else Path(name)
+    given, form = options, options.format
+    setting, (height, width) = parse_isr(given.isr), parse_size(given.size)
+    setting.check_size(height, width, drop_remainder=given.drop_remainder)
+    check_batch(given.batch, MAX_BATCH)
+    preprocess = _preprocess(given.fit, height, width, given.logits)
+    found = find_weights(given.checkpoint, given.variant, given.classes, given.seed)
+    result = _form(given.logits, given.probability, len(found.classes))
+    name = _default_name(
+        found, setting, preprocess, given.batch, precision=form.precision, form=result
+    )
+    path = Path(given.output or name)
     require_writable(path)
     network = found.build(setting)
-    card = build_card(network, found, preprocess, batch, output_form)
-    samples = (
-        calibration if isinstance(calibration, Samples) else load_scenes(calibration, preprocess)
-    )
+    samples: Any = given.calibration
+    if not isinstance(samples, Samples):
+        samples = load_scenes(samples, preprocess)
     return export_artifact(
         DeployedSegmentation(
             network,
             preprocess,
-            classes=not logits,
-            logits=output_form == "class_ids",
-            rewrites=LITERAL if literal else Rewrites(),
-            candidates=not (literal or full_argmax),
-            probability=probability,
+            classes=not given.logits,
+            logits=result == "class_ids",
+            rewrites=LITERAL if given.literal else Rewrites(),
+            candidates=not (given.literal or given.full_argmax),
+            probability=given.probability,
         ),
-        card,
+        build_card(network, found, preprocess, given.batch, result),
         samples.first(_JUDGED),
         path,
         options=ExportOptions(
-            precision,
-            activations,
-            ("logits",) if output_form == "class_ids" else (),
-            bf16=bfloat16_mode(bf16, precision, known=False),
+            form.precision,
+            form.activations,
+            ("logits",) if result == "class_ids" else (),
+            bf16=bfloat16_mode(form.bf16, form.precision, known=False),
         ),
         calibration=samples,
         progress=progress,
@@ -185,19 +138,6 @@ def load_samples(card: ModelCard, source: str | Path | None = None, limit: int =
     return load_scenes(source, cast(ScenePreprocess, card.preprocess), limit)
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Return height and width of ``512x1024``, or of ``512`` for a square.
-
-    Raises:
-        UsageError: another form.
-    """
-    first, _, second = text.lower().partition("x")
-    second = second or first
-    if not (first.isdigit() and second.isdigit() and int(first) and int(second)):
-        raise UsageError(f"Got --size {text}; expected HEIGHTxWIDTH.", "Example: --size 512x512")
-    return int(first), int(second)
-
-
 def _form(logits: bool, probability: bool, classes: int) -> Form:
     """Return what the graph gives, after refusing what cannot be."""
     if not probability:
@@ -207,20 +147,14 @@ def _form(logits: bool, probability: bool, classes: int) -> Form:
     if classes != 2:
         raise UsageError(
             f"--probability needs weights with two classes; got {classes}.",
-            "Leave --probability out, or use --weights person.",
+            "Leave --probability out, or use --checkpoint person.",
         )
     return "probability"
 
 
-def _preprocess(fit: str, height: int, width: int, logits: bool) -> ScenePreprocess:
-    if fit not in _FITS:
-        raise UsageError(
-            f"Unknown fit '{fit}'{nearest(fit, list(_FITS))}.", f"Choose one of {', '.join(_FITS)}."
-        )
-    if fit == "letterbox":
-        return ScenePreprocess(height, width, "letterbox")
-    if fit == "stretch":
-        return ScenePreprocess(height, width, "stretch")
+def _preprocess(fit: Fit, height: int, width: int, logits: bool) -> ScenePreprocess:
+    if fit in ("letterbox", "stretch"):
+        return ScenePreprocess(height, width, fit)
     if fit == "ade20k":
         return ScenePreprocess(height, width, "keep_ratio", longest=2048, shortest=512, multiple=32)
     if not logits:
@@ -335,48 +269,7 @@ def _default_name(
     return "-".join([*parts, precision]) + ".onnx"
 
 
-_EXAMPLES = """examples:
-  python -m prunus.export.edaformer --variant t --isr 2211-222 --size 512x512
-  python -m prunus.export.edaformer --weights edaformer-b.safetensors --isr published
-"""
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command line of this script."""
-    parser = argparse.ArgumentParser(
-        prog="python -m prunus.export.edaformer",
-        description="Export EDAFormer as one static ONNX file, compared with PyTorch.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--variant", help="t or b (default: what the weights are, else t)")
-    add("--isr", default="off", help="off, decoder, published, maximum, or e.g. 2211-222")
-    add("--size", default="512x512", help="input as HEIGHTxWIDTH (default 512x512)")
-    add("--classes", type=int, help="number of classes (default: the weights', else 150)")
-    add("--weights", help="file of 'prunus models import', a published one, 'person', 'random'")
-    add("--fit", default="letterbox", help=f"{', '.join(_FITS)} (default letterbox)")
-    add("--logits", action="store_true", help="give logits at 1/8 instead of class numbers")
-    add("--probability", action="store_true", help="give the second of two classes' probability")
-    add("--batch", type=int, default=1, help="images per run (default 1)")
-    add("--precision", default="fp32", choices=("fp32", "fp16", "int8"))
-    add("--activations", default="int8", choices=("int8", "uint8"), help="uint8: CPUs only")
-    add("--bf16", action="store_true", help="measure bfloat16 and allow it on the card")
-    add("--literal", action="store_true", help="without the exact rewrites")
-    add("--full-argmax", action="store_true", help="compare all classes at every pixel")
-    add("--drop-remainder", action="store_true", help="accept sizes that lose the last keys")
-    add("--seed", type=int, default=0, help="seed of random weights (default 0)")
-    add("--calibration", help="folder, picture, clip or array file (default: bundled)")
-    add("-o", "--output", help="output file (default: named after the options, in this folder)")
-    add("--quiet", action="store_true", help="no progress")
-    add("--debug", action="store_true", help="show the stack trace of an error")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit code."""
-    return run_script(build_parser(), export_edaformer, arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from prunus.export.common.command import script
+
+    sys.exit(script("edaformer"))

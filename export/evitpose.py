@@ -5,29 +5,25 @@ Run as ``python -m prunus.export.evitpose --help`` or as ``prunus export evitpos
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast, get_args
 
 import torch
 
+from prunus.export.common.options import takes
 from prunus.export.common.pipeline import exporter_name, require_writable
-from prunus.export.common.samples import Samples
+from prunus.export.pose.options import EvitposeOptions, Head
 from prunus.export.pose.script import (
     PAPER,
     Bfloat16,
-    add_shared_options,
     bfloat16_mode,
     check_batch,
     check_heatmaps,
     image_tensor,
     joint_postprocess,
     joint_tensors,
-    load_samples,
-    run_script,
     seeded_network,
     write_pose,
 )
@@ -44,57 +40,16 @@ from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
 
-if TYPE_CHECKING:
-    from prunus.export.precision.int8 import Activations
-
-__all__ = ["export_evitpose", "load_samples", "main", "reference_module"]
-
-HEADS = ("classic", "simple", "subpixel", "token", "regression")
+HEADS = get_args(Head)
 
 
-def export_evitpose(
-    variant: str = "tiny",
-    *,
-    level: str | None = None,
-    keep: float | None = None,
-    plan: str | None = None,
-    head: str | None = None,
-    joints: int = 17,
-    batch: int = 1,
-    precision: Precision = "fp32",
-    heatmaps: bool = False,
-    checkpoint: str | Path | None = None,
-    fill: str = "carry",
-    score: str = "sum",
-    seed: int = 0,
-    calibration: str | Path | Samples | None = None,
-    activations: Activations = "int8",
-    bf16: bool = False,
-    output: str | Path | None = None,
-    progress: Progress | None = None,
-) -> Path:
+@takes(EvitposeOptions)
+def export_evitpose(options: EvitposeOptions, progress: Progress) -> Path:
     """Export EViTPose as one self-describing ONNX file with constant shapes.
 
     Args:
-        variant: ``tiny``, ``small`` or ``base``.
-        level: ``L0`` (all patches) to ``L3``; give at most one of level, keep and plan.
-        keep: Share of the patches that survives each of three cuts, 0..1.
-        plan: Counts at blocks, e.g. ``135/95/71@3/6/9``.
-        head: ``classic``, ``simple``, ``subpixel``, ``token`` or ``regression``; default by size.
-        joints: Number of joints.
-        batch: Crops per run.
-        precision: ``fp32``, ``fp16`` or ``int8``.
-        heatmaps: Give the heatmaps too.
-        checkpoint: Weights file, ``random``, or None for the shipped ones where they fit.
-        fill: What the decoder sees where a patch was dropped: ``carry``, ``zero`` or ``mask``.
-        score: How the joints' attention becomes a rank: ``sum`` or ``max``.
-        seed: Seed of random weights.
-        calibration: Real crops (folder, ``.npz``, picture or clip) for int8 and for the comparison
-            with PyTorch; None for the bundled media.
-        activations: Integer type of int8 activations; ``uint8`` is for CPUs only.
-        bf16: Measure OpenVINO's bfloat16 on this CPU with the budget of half precision, and write
-            on the card that it may be used. Shipped weights are marked where they were measured.
-        output: The file; default ``evitpose-<variant>-<head>-<plan>-<precision>.onnx`` here.
+        options: See `EvitposeOptions`; its fields may be given by name instead. Shipped weights
+            are marked for OpenVINO's bfloat16 where they were measured.
         progress: Told about each step.
 
     Returns:
@@ -104,28 +59,28 @@ def export_evitpose(
         UsageError: an option that cannot be.
         PrunusError: see `export_artifact`.
     """
+    file, form = options.file, options.file.format
+    share, plan = options.tokens.share_and_plan
     config = _config(
-        variant,
-        choose_plan(level, keep, plan, joints),
-        head=head,
-        joints=joints,
-        fill=fill,
-        score=score,
+        options.variant,
+        choose_plan(options.tokens.level, share, plan, options.joints),
+        head=options.head,
+        joints=options.joints,
+        fill=options.fill,
+        score=options.score,
     )
-    check_batch(batch)
-    check_heatmaps(config.head, heatmaps)
-    path = Path(output) if output is not None else Path(_default_name(config, batch, precision))
+    check_batch(file.batch)
+    check_heatmaps(config.head, file.heatmaps)
+    path = Path(file.output or _default_name(config, file.batch, form.precision))
     require_writable(path)
-    weights = find_weights(config, checkpoint, seed)
+    weights = find_weights(config, file.weights.checkpoint, file.weights.seed)
     network = build_network(config, weights)
     return write_pose(
         network,
-        build_card(network, weights, batch, heatmaps),
+        build_card(network, weights, file.batch, file.heatmaps),
         path,
-        precision=precision,
-        activations=activations,
-        bf16=_bfloat16(bf16, precision, config, weights),
-        calibration=calibration,
+        file,
+        bf16=_bfloat16(form.bf16, form.precision, config, weights),
         progress=progress,
     )
 
@@ -247,16 +202,6 @@ def _token_plan(network: EViTPose) -> TokenPlan:
 def _config(
     variant: str, plan: PruningPlan, *, head: str | None, joints: int, fill: str, score: str
 ) -> EViTPoseConfig:
-    for name, value, known in (
-        ("head", head, (None, *HEADS)),
-        ("fill", fill, ("carry", "zero", "mask")),
-        ("score", score, ("sum", "max")),
-    ):
-        if value not in known:
-            choices = ", ".join(k for k in known if k)
-            raise UsageError(f"Unknown {name} '{value}'; expected one of {choices}.")
-    if not 1 <= joints <= 256:
-        raise UsageError(f"Got {joints} joints; expected 1 to 256.")
     config = evitpose_config(
         variant, head=cast(Any, head), joints=joints, fill=cast(Any, fill), score=cast(Any, score)
     )
@@ -277,37 +222,7 @@ def _default_name(config: EViTPoseConfig, batch: int, precision: str) -> str:
     return "-".join([*parts, precision]) + ".onnx"
 
 
-_EXAMPLES = """examples:
-  python -m prunus.export.evitpose --variant tiny --level L1 -o evitpose-tiny-L1.onnx
-  python -m prunus.export.evitpose --variant small --keep 0.5 --precision int8 --checkpoint s.pth
-"""
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command line of this script."""
-    parser = argparse.ArgumentParser(
-        prog="python -m prunus.export.evitpose",
-        description="Export EViTPose as one ONNX file with constant shapes, compared with PyTorch.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--variant", default="tiny", help="tiny, small or base (default tiny)")
-    add("--level", help="pruning level L0 (all patches) to L3 (default L0)")
-    add("--keep", type=float, help="share of the patches that survives each of three cuts")
-    add("--plan", help="patches kept at blocks, e.g. 135/95/71@3/6/9")
-    add("--head", help=f"{', '.join(HEADS)} (default by size)")
-    add("--joints", type=int, default=17, help="number of joints (default 17)")
-    add("--fill", default="carry", help="dropped patches in the decoder: carry, zero or mask")
-    add("--score", default="sum", help="rank by sum or max over joints")
-    add_shared_options(parser)
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit code."""
-    return run_script(build_parser(), export_evitpose, arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from prunus.export.common.command import script
+
+    sys.exit(script("evitpose"))

@@ -5,6 +5,7 @@ Run as ``python -m prunus.export.freecodec --help`` or as ``prunus export freeco
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import cast
 
@@ -20,46 +21,26 @@ from prunus.export.codec.graphs import (
     pick,
     sound_tensor,
 )
-from prunus.export.codec.samples import codec_samples
-from prunus.export.common.samples import Samples
+from prunus.export.codec.options import FreecodecOptions
+from prunus.export.common.options import takes
 from prunus.models.codec.deployed import FreeCodecDecoder, FreeCodecEncoder, FreeCodecSpeaker
 from prunus.models.codec.freecodec.freecodec import FreeCodec, FreeCodecConfig
 from prunus.runtime.card.card import ModelCard
-from prunus.runtime.card.precision import Precision
 from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.codec.card import CodecPreprocess, CodeStream
 
 PAPER = "arXiv 2412.01053 (architecture; no published weights)"
-# Frames of 20 ms. About as long as the training segments of the paper, whole prosody codes.
-WINDOW, LEFT, RIGHT = 64, 8, 8
 SPEAKER_FRAMES = 150  # three seconds tell a voice
 VOICE = "voice"
 
 
-def export_freecodec(
-    *,
-    window: int = WINDOW,
-    left: int = LEFT,
-    right: int = RIGHT,
-    precision: Precision = "fp32",
-    checkpoint: str | Path | None = None,
-    seed: int = 0,
-    sound: str | Path | None = None,
-    output: str | Path | None = None,
-    progress: Progress | None = None,
-) -> list[Path]:
+@takes(FreecodecOptions)
+def export_freecodec(options: FreecodecOptions, progress: Progress) -> list[Path]:
     """Export ``NAME-encoder.onnx``, ``NAME-decoder.onnx`` and ``NAME-speaker.onnx``.
 
     Args:
-        window: Frames per window, whole prosody codes (8 frames).
-        left: Of these, past context, whole prosody codes.
-        right: Of these, future context, whole prosody codes.
-        precision: ``fp32``, ``fp16`` or ``int8`` (decoder only).
-        checkpoint: A file of ``prunus models import``, None for untrained weights.
-        seed: Of untrained weights.
-        sound: A recording for comparison and calibration.
-        output: NAME.
+        options: See `FreecodecOptions`; its fields may be given by name instead.
         progress: Told about each graph.
 
     Returns:
@@ -68,17 +49,11 @@ def export_freecodec(
     Raises:
         PrunusError: see `export_artifact`.
     """
-    network, variant, weights = find_network("freecodec", "16k", checkpoint, seed)
-    net = cast(FreeCodec, network)
-    return export_graphs(
-        build_graphs(net, window, left, right),
-        family_of(net.config, variant),
-        weights,
-        output,
-        precision=precision,
-        sound=sound,
-        progress=progress,
-    )
+    file = options.file
+    found = find_network("freecodec", "16k", file.weights.checkpoint, file.weights.seed)
+    net = cast(FreeCodec, found.network)
+    graphs = build_graphs(net, options.window, options.left, options.right)
+    return export_graphs(graphs, family_of(net.config, found.variant), found.spec, file, progress)
 
 
 def family_of(config: FreeCodecConfig, variant: str) -> CodecFamily:
@@ -130,9 +105,11 @@ def build_graphs(network: FreeCodec, window: int, left: int, right: int) -> list
 def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> torch.nn.Module:
     """Rebuild the module of one graph, see `prunus.export.common.registry`."""
     network = cast(FreeCodec, network_of(card, checkpoint))
-    return pick(build_graphs(network, WINDOW, LEFT, RIGHT), card)
+    own = FreecodecOptions()  # a window of another size has the same module
+    return pick(build_graphs(network, own.window, own.left, own.right), card)
 
 
-def load_samples(card: ModelCard, source: str | Path | None = None, limit: int = 16) -> Samples:
-    """Find inputs for one graph, see `codec_samples`."""
-    return codec_samples(card, source, min(limit, 16))
+if __name__ == "__main__":
+    from prunus.export.common.command import script
+
+    sys.exit(script("freecodec"))

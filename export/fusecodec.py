@@ -5,6 +5,7 @@ Run as ``python -m prunus.export.fusecodec --help`` or as ``prunus export fuseco
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import cast
 
@@ -20,45 +21,24 @@ from prunus.export.codec.graphs import (
     pick,
     sound_tensor,
 )
-from prunus.export.codec.samples import codec_samples
-from prunus.export.common.samples import Samples
+from prunus.export.codec.options import FusecodecOptions
+from prunus.export.common.options import takes
 from prunus.models.codec.deployed import SpeechTokenizerEncoder
 from prunus.models.codec.deployed_seanet import DELAY, DecoderStep
 from prunus.models.codec.fusecodec.speechtokenizer import SpeechTokenizer, SpeechTokenizerConfig
 from prunus.runtime.card.card import ModelCard
-from prunus.runtime.card.precision import Precision
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.codec.card import CodecPreprocess, CodeStream
 
 PAPER = "arXiv 2509.11425 (generator: arXiv 2308.16692)"
-STEP, WINDOW, LEFT, RIGHT = 10, 100, 25, 25  # frames of 20 ms
 
 
-def export_fusecodec(
-    *,
-    step: int = STEP,
-    window: int = WINDOW,
-    left: int = LEFT,
-    right: int = RIGHT,
-    precision: Precision = "fp32",
-    checkpoint: str | Path | None = None,
-    seed: int = 0,
-    sound: str | Path | None = None,
-    output: str | Path | None = None,
-    progress: Progress | None = None,
-) -> list[Path]:
+@takes(FusecodecOptions)
+def export_fusecodec(options: FusecodecOptions, progress: Progress) -> list[Path]:
     """Export ``NAME-encoder.onnx`` and ``NAME-decoder.onnx``.
 
     Args:
-        step: Frames per step of the decoder.
-        window: Frames that the encoder sees at once; its LSTM runs in both directions.
-        left: Of these, past context.
-        right: Of these, future context.
-        precision: ``fp32``, ``fp16`` or ``int8`` (decoder only).
-        checkpoint: A file of ``prunus models import``, None for untrained weights.
-        seed: Of untrained weights.
-        sound: A recording for comparison and calibration.
-        output: NAME.
+        options: See `FusecodecOptions`; its fields may be given by name instead.
         progress: Told about each graph.
 
     Returns:
@@ -67,17 +47,11 @@ def export_fusecodec(
     Raises:
         PrunusError: see `export_artifact`.
     """
-    network, variant, weights = find_network("fusecodec", "16k", checkpoint, seed)
-    net = cast(SpeechTokenizer, network)
-    return export_graphs(
-        build_graphs(net, step, window, left, right),
-        family_of(net.config, variant),
-        weights,
-        output,
-        precision=precision,
-        sound=sound,
-        progress=progress,
-    )
+    file = options.file
+    found = find_network("fusecodec", "16k", file.weights.checkpoint, file.weights.seed)
+    net = cast(SpeechTokenizer, found.network)
+    graphs = build_graphs(net, options.step, options.window, options.left, options.right)
+    return export_graphs(graphs, family_of(net.config, found.variant), found.spec, file, progress)
 
 
 def family_of(config: SpeechTokenizerConfig, variant: str) -> CodecFamily:
@@ -118,10 +92,12 @@ def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> t
     """Rebuild the module of one graph, see `prunus.export.common.registry`."""
     network = cast(SpeechTokenizer, network_of(card, checkpoint))
     pre = cast(CodecPreprocess, card.preprocess)
-    step = pre.frames if card.streaming else STEP
+    # The part that is not asked for may have any size that it can.
+    step = pre.frames if card.streaming else FusecodecOptions().step
     return pick(build_graphs(network, step, pre.frames, pre.left, pre.right), card)
 
 
-def load_samples(card: ModelCard, source: str | Path | None = None, limit: int = 16) -> Samples:
-    """Find inputs for one graph, see `codec_samples`."""
-    return codec_samples(card, source, min(limit, 16))
+if __name__ == "__main__":
+    from prunus.export.common.command import script
+
+    sys.exit(script("fusecodec"))

@@ -5,13 +5,14 @@ Run as ``python -m prunus.export.nsfcodec --help`` or as ``prunus export nsfcode
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import torch
 
 from prunus.export.codec.graphs import (
-    RANDOM,
     CodecFamily,
     CodecGraph,
     code_tensor,
@@ -19,8 +20,11 @@ from prunus.export.codec.graphs import (
     pick,
     sound_tensor,
 )
+from prunus.export.codec.options import NsfcodecOptions
 from prunus.export.codec.samples import codec_samples
+from prunus.export.common.options import require_fp32, takes
 from prunus.export.common.samples import Samples
+from prunus.export.common.weights import Ways, find, find_again
 from prunus.export.graph.compact import FourierMatrix, compact_file, stored
 from prunus.models.codec.nsfcodec.deployed import NsfDecoderStep, NsfEncoderStep
 from prunus.models.codec.nsfcodec.nsfcodec import (
@@ -34,7 +38,6 @@ from prunus.models.codec.nsfcodec.weights import VARIANT, load_nsf, rounded, unt
 from prunus.models.zoo import entries, model_path
 from prunus.runtime.card.artifact import read_card, sha256_of
 from prunus.runtime.card.card import ModelCard, Weights
-from prunus.runtime.card.precision import Precision
 from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.codec.card import CodecPreprocess, CodeStream
@@ -43,27 +46,12 @@ PAPER = "arXiv 2306.00814, 2408.16532, 2309.09493"
 SHIPPED = ("nsfcodec_16k_encoder", "nsfcodec_16k_decoder")
 
 
-def export_nsfcodec(
-    *,
-    step: int = 1,
-    precision: Precision = "fp32",
-    small: bool = False,
-    checkpoint: str | Path | None = None,
-    seed: int = 0,
-    sound: str | Path | None = None,
-    output: str | Path | None = None,
-    progress: Progress | None = None,
-) -> list[Path]:
+@takes(NsfcodecOptions)
+def export_nsfcodec(options: NsfcodecOptions, progress: Progress) -> list[Path]:
     """Export ``NAME-encoder.onnx`` and ``NAME-decoder.onnx``.
 
     Args:
-        step: Frames of 20 ms per step.
-        precision: ``fp32``, ``fp16`` or ``int8`` (decoder only).
-        small: Store the constants of a float32 file compactly; no number changes.
-        checkpoint: A file of the trainer, ``random``, or None for the shipped weights.
-        seed: Of random weights.
-        sound: A recording for comparison and calibration.
-        output: NAME.
+        options: See `NsfcodecOptions`; its fields may be given by name instead.
         progress: Told about each graph.
 
     Returns:
@@ -71,23 +59,17 @@ def export_nsfcodec(
 
     Raises:
         PrunusError: see `export_artifact`.
-        UsageError: `small` in another number format.
+        UsageError: small files in another number format.
     """
-    if small and precision != "fp32":
-        raise UsageError(f"Got small files in {precision}; expected fp32.", "Leave out one.")
-    network, weights = find_network(checkpoint, seed)
-    paths = export_graphs(
-        build_graphs(network, step),
-        family_of(network.config),
-        weights,
-        output,
-        precision=precision,
-        sound=sound,
-        progress=progress,
-    )
-    if small:
+    file = options.file
+    require_fp32(options.small, file.precision)
+    found = find_network(file.weights.checkpoint, file.weights.seed)
+    config = found.network.config
+    graphs = build_graphs(found.network, options.step)
+    paths = export_graphs(graphs, family_of(config), found.spec, file, progress)
+    if options.small:
         for path in paths:
-            make_small(path, network.config)
+            make_small(path, config)
     return paths
 
 
@@ -115,29 +97,41 @@ def build_graphs(network: NsfCodec, step: int) -> list[CodecGraph]:
     ]
 
 
-def find_network(checkpoint: str | Path | None, seed: int) -> tuple[NsfCodec, Weights]:
-    """Return a network and where its numbers come from.
+@dataclass(frozen=True, slots=True)
+class NsfWeights:
+    """A network with its weights, and what the card says about them."""
+
+    spec: Weights
+    network: NsfCodec
+
+
+def find_network(checkpoint: str | Path | None = None, seed: int = 0) -> NsfWeights:
+    """Choose network and weights of an export, see `prunus.export.common.weights.find`.
 
     Args:
         checkpoint: A file of the trainer, ``random``, or None: the shipped weights.
         seed: Of random weights.
-
-    Raises:
-        ArtifactError: the weights cannot be used.
     """
-    if checkpoint is None:
-        return shipped_network()
-    if str(checkpoint) == RANDOM:
-        network = untrained_nsf(seed)
-        origin = f"UNTRAINED random numbers, seed {seed}: for timing and checking graphs only"
-        return network, Weights(origin, f"{RANDOM}:{seed}", "Apache-2.0", False)
-    network, about = load_nsf(checkpoint)
-    origin = about.get("origin", f"read from {Path(checkpoint).name}")
+    return find(_WAYS, checkpoint, seed)
+
+
+def network_of(card: ModelCard, checkpoint: str | Path | None = None) -> NsfCodec:
+    """Return the network that a card's file was exported from, see `find_again`."""
+    return find_again(_WAYS, card.weights, checkpoint).network
+
+
+def _read(path: Path) -> NsfWeights:
+    network, about = load_nsf(path)
+    origin = about.get("origin", f"read from {path.name}")
     licence = about.get("licence", "as its maker states")
-    return network, Weights(origin, sha256_of(checkpoint), licence, True)
+    return NsfWeights(Weights(origin, sha256_of(path), licence, True), network)
 
 
-def shipped_network() -> tuple[NsfCodec, Weights]:
+def _untrained(spec: Weights, seed: int) -> NsfWeights:
+    return NsfWeights(spec, untrained_nsf(seed))
+
+
+def _shipped(sha256: str | None) -> NsfWeights:
     """Read the weights back from the shipped graphs: they are stored once.
 
     Raises:
@@ -159,7 +153,10 @@ def shipped_network() -> tuple[NsfCodec, Weights]:
             )
         state[name] = found
     network.load_state_dict(rounded(state))
-    return network.eval(), read_card(encoder).weights
+    return NsfWeights(read_card(encoder).weights, network.eval())
+
+
+_WAYS = Ways(_read, _untrained, _shipped)
 
 
 def _weight(graphs: tuple[onnx.ModelProto, ...], name: str) -> torch.Tensor | None:
@@ -195,29 +192,6 @@ def make_small(path: Path, config: NsfCodecConfig) -> None:
     compact_file(path, matrices)
 
 
-def network_of(card: ModelCard, checkpoint: str | Path | None = None) -> NsfCodec:
-    """Return the network that a card's file was exported from.
-
-    Args:
-        card: Of the encoder or the decoder.
-        checkpoint: A file of the trainer, None for the shipped or random weights.
-
-    Raises:
-        ArtifactError: the weights are others than the card's.
-    """
-    kind, _, seed = card.weights.sha256.partition(":")
-    if kind == RANDOM:
-        return untrained_nsf(int(seed))
-    network, weights = find_network(checkpoint, 0)
-    if weights.sha256 != card.weights.sha256:
-        raise ArtifactError(
-            f"The model was exported from weights with sha256 {card.weights.sha256[:12]}..., "
-            f"not {weights.sha256[:12]}...",
-            "Give the file that was exported with --checkpoint.",
-        )
-    return network
-
-
 def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> torch.nn.Module:
     """Rebuild the module of one graph, see `prunus.export.common.registry`.
 
@@ -231,5 +205,11 @@ def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> t
 
 
 def load_samples(card: ModelCard, source: str | Path | None = None, limit: int = 64) -> Samples:
-    """Find inputs for one graph, see `codec_samples`."""
+    """Find inputs for one graph, see `codec_samples`; steps are short, so many count."""
     return codec_samples(card, source, min(limit, 256))
+
+
+if __name__ == "__main__":
+    from prunus.export.common.command import script
+
+    sys.exit(script("nsfcodec"))

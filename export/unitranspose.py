@@ -2,39 +2,34 @@
 
 Run as ``python -m prunus.export.unitranspose --help`` or as ``prunus export unitranspose``.
 
-The skeleton is what the network knows (its joint tokens); the joints are what the file returns.
-Both are fixed in the graph: joints that are not read cost nothing.
+Skeleton and joints are fixed in the graph: joints that are not read cost nothing.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 
+from prunus.export.common.options import takes
 from prunus.export.common.pipeline import exporter_name, require_writable
-from prunus.export.common.samples import Samples
+from prunus.export.pose.options import UnitransposeOptions
 from prunus.export.pose.script import (
     PAPER,
-    add_shared_options,
     bfloat16_mode,
     check_batch,
     check_heatmaps,
     image_tensor,
     joint_postprocess,
     joint_tensors,
-    load_samples,
-    run_script,
     seeded_network,
     write_pose,
 )
 from prunus.export.pose.weights import PoseWeights, find_weights, weights_of
 from prunus.models.pose.deployed import DeployedPose
-from prunus.models.pose.skeleton import COCO17, SUBSETS, UNIFIED23, Skeleton, read_out
+from prunus.models.pose.skeleton import COCO17, UNIFIED23, Skeleton, read_out
 from prunus.models.pose.unitranspose.unitranspose import (
     VARIANTS,
     UniTransPose,
@@ -42,56 +37,20 @@ from prunus.models.pose.unitranspose.unitranspose import (
     unitranspose_config,
 )
 from prunus.runtime.card.card import ModelCard
-from prunus.runtime.card.precision import Precision
-from prunus.runtime.errors import ArtifactError, UsageError, nearest
+from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
-
-if TYPE_CHECKING:
-    from prunus.export.precision.int8 import Activations
-
-__all__ = ["export_unitranspose", "load_samples", "main", "reference_module"]
 
 MODEL = "unitranspose"
 KNOWN = {skeleton.name: skeleton for skeleton in (COCO17, UNIFIED23)}
 
 
-def export_unitranspose(
-    variant: str = "tiny",
-    *,
-    head: str = "heatmap",
-    skeleton: str | None = None,
-    joints: str | None = None,
-    batch: int = 1,
-    precision: Precision = "fp32",
-    heatmaps: bool = False,
-    checkpoint: str | Path | None = None,
-    seed: int = 0,
-    calibration: str | Path | Samples | None = None,
-    activations: Activations = "int8",
-    bf16: bool = False,
-    output: str | Path | None = None,
-    progress: Progress | None = None,
-) -> Path:
+@takes(UnitransposeOptions)
+def export_unitranspose(options: UnitransposeOptions, progress: Progress) -> Path:
     """Export UniTransPose as one self-describing ONNX file with constant shapes.
 
     Args:
-        variant: One of `VARIANTS`.
-        head: ``heatmap``, or ``regression`` for coordinates.
-        skeleton: Joints that the network knows, ``coco17`` or ``unified23``; None: ``coco17``, or
-            ``unified23`` where `joints` asks for joints that COCO lacks.
-        joints: Joints that come out: a name of `SUBSETS`, or joints between commas; None for all.
-        batch: Crops per run.
-        precision: ``fp32``, ``fp16`` or ``int8``.
-        heatmaps: Give the heatmaps too.
-        checkpoint: Weights file, ``random``, or None: random ones, as none are shipped.
-        seed: Seed of random weights.
-        calibration: Real crops (folder, ``.npz``, picture or clip) for int8 and for the comparison
-            with PyTorch; None for the bundled media.
-        activations: Integer type of int8 activations; ``uint8`` is for CPUs only.
-        bf16: Measure OpenVINO's bfloat16 on this CPU with the budget of half precision, and write
-            on the card that it may be used.
-        output: The file; default ``unitranspose-<variant>-<head>-<joints>-<precision>.onnx`` here.
+        options: See `UnitransposeOptions`; its fields may be given by name instead.
         progress: Told about each step.
 
     Returns:
@@ -101,24 +60,22 @@ def export_unitranspose(
         UsageError: an option that cannot be.
         PrunusError: see `prunus.export.common.pipeline.export_artifact`.
     """
-    known, shown, readout = _joints(skeleton, joints)
+    file, form = options.file, options.file.format
+    known, shown, readout = _joints(options.skeleton, options.joints)
     config = unitranspose_config(
-        variant, head=cast(Any, head), joints=len(known.joints), readout=readout
+        options.variant, head=options.head, joints=len(known.joints), readout=readout
     )
-    check_batch(batch)
-    check_heatmaps(config.head, heatmaps)
-    name = _default_name(config, known, shown, batch, precision)
-    path = Path(output) if output is not None else Path(name)
+    check_batch(file.batch)
+    check_heatmaps(config.head, file.heatmaps)
+    path = Path(file.output or _default_name(config, known, shown, file.batch, form.precision))
     require_writable(path)
-    weights = find_weights(config, checkpoint, seed)
+    weights = find_weights(config, file.weights.checkpoint, file.weights.seed)
     return write_pose(
         build_network(config, weights),
-        build_card(config, weights, shown, batch, heatmaps),
+        build_card(config, weights, shown, file.batch, file.heatmaps),
         path,
-        precision=precision,
-        activations=activations,
-        bf16=bfloat16_mode(bf16, precision, bool(weights.bf16_levels)),
-        calibration=calibration,
+        file,
+        bf16=bfloat16_mode(form.bf16, form.precision, bool(weights.bf16_levels)),
         progress=progress,
     )
 
@@ -202,11 +159,6 @@ def _joints(
     skeleton: str | None, joints: str | None
 ) -> tuple[Skeleton, Skeleton, tuple[int, ...] | None]:
     """Return the network's skeleton, the one read out, and which of the former the latter is."""
-    if skeleton is not None and skeleton not in KNOWN:
-        raise UsageError(
-            f"Unknown skeleton '{skeleton}'{nearest(skeleton, list(KNOWN))}.",
-            f"Choose one of {', '.join(KNOWN)}.",
-        )
     if joints is None:
         known = KNOWN[skeleton or COCO17.name]
         return known, known, None
@@ -236,34 +188,7 @@ def _default_name(
     return "-".join([*parts, precision]) + ".onnx"
 
 
-_EXAMPLES = """examples:
-  python -m prunus.export.unitranspose --variant tiny -o unitranspose-tiny.onnx
-  python -m prunus.export.unitranspose --variant small --skeleton unified23 --joints mpii16
-"""
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command line of this script."""
-    parser = argparse.ArgumentParser(
-        prog="python -m prunus.export.unitranspose",
-        description="Export UniTransPose as one ONNX file with constant shapes, compared with "
-        "PyTorch.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--variant", default="tiny", help=f"{', '.join(VARIANTS)} (default tiny)")
-    add("--head", default="heatmap", help="heatmap (default) or regression")
-    add("--skeleton", help="joints that the network knows: coco17 (default) or unified23")
-    add("--joints", help=f"joints that come out: {', '.join(SUBSETS)}, or names between commas")
-    add_shared_options(parser)
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit code."""
-    return run_script(build_parser(), export_unitranspose, arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from prunus.export.common.command import script
+
+    sys.exit(script(MODEL))

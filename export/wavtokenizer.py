@@ -5,6 +5,7 @@ Run as ``python -m prunus.export.wavtokenizer --help`` or as ``prunus export wav
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import cast
 
@@ -20,13 +21,13 @@ from prunus.export.codec.graphs import (
     pick,
     sound_tensor,
 )
-from prunus.export.codec.samples import VALID, codec_samples
-from prunus.export.common.samples import Samples
+from prunus.export.codec.options import WavtokenizerOptions
+from prunus.export.codec.samples import VALID
+from prunus.export.common.options import takes
 from prunus.models.codec.deployed import WavTokenizerDecoder
 from prunus.models.codec.deployed_seanet import DELAY, EncoderStep
 from prunus.models.codec.wavtokenizer import WavTokenizer, WavTokenizerConfig
 from prunus.runtime.card.card import ModelCard
-from prunus.runtime.card.precision import Precision
 from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.codec.card import CodecPreprocess, CodeStream
@@ -36,33 +37,12 @@ STEP_SECONDS, WINDOW_SECONDS = 0.2, 3.0
 _RIGHT_SECONDS, _COMMIT_SECONDS = 0.65, 1.0
 
 
-def export_wavtokenizer(
-    variant: str = "tok75",
-    *,
-    step: int | None = None,
-    window: int | None = None,
-    left: int | None = None,
-    right: int | None = None,
-    precision: Precision = "fp32",
-    checkpoint: str | Path | None = None,
-    seed: int = 0,
-    sound: str | Path | None = None,
-    output: str | Path | None = None,
-    progress: Progress | None = None,
-) -> list[Path]:
+@takes(WavtokenizerOptions)
+def export_wavtokenizer(options: WavtokenizerOptions, progress: Progress) -> list[Path]:
     """Export ``NAME-encoder.onnx`` and ``NAME-decoder.onnx``.
 
     Args:
-        variant: ``tok75`` or ``tok40``; a checkpoint has its own.
-        step: Frames per step of the encoder; default 0.2 s.
-        window: Frames that the decoder sees at once; default 3 s, the length it was trained on.
-        left: Of these, past context.
-        right: Of these, future context.
-        precision: ``fp32``, ``fp16`` or ``int8`` (decoder only).
-        checkpoint: A file of ``prunus models import``, None for untrained weights.
-        seed: Of untrained weights.
-        sound: A recording for comparison and calibration.
-        output: NAME.
+        options: See `WavtokenizerOptions`; its fields may be given by name instead.
         progress: Told about each graph.
 
     Returns:
@@ -71,27 +51,16 @@ def export_wavtokenizer(
     Raises:
         PrunusError: see `export_artifact`.
     """
-    network, variant, weights = find_network("wavtokenizer", variant, checkpoint, seed)
-    net = cast(WavTokenizer, network)
-    sizes = _sizes(net.config, step, window, left, right)
-    return export_graphs(
-        build_graphs(net, *sizes),
-        family_of(net.config, variant),
-        weights,
-        output,
-        precision=precision,
-        sound=sound,
-        progress=progress,
-    )
+    file = options.file
+    weights = file.weights
+    found = find_network("wavtokenizer", options.variant, weights.checkpoint, weights.seed)
+    net = cast(WavTokenizer, found.network)
+    graphs = build_graphs(net, *_sizes(net.config, options))
+    return export_graphs(graphs, family_of(net.config, found.variant), found.spec, file, progress)
 
 
-def _sizes(
-    config: WavTokenizerConfig,
-    step: int | None,
-    window: int | None,
-    left: int | None,
-    right: int | None,
-) -> tuple[int, int, int, int]:
+def _sizes(config: WavTokenizerConfig, options: WavtokenizerOptions) -> tuple[int, int, int, int]:
+    step, window, left, right = options.step, options.window, options.left, options.right
     rate = config.sample_rate_hz / config.hop
     step = round(STEP_SECONDS * rate) if step is None else step
     window = round(WINDOW_SECONDS * rate) if window is None else window
@@ -148,6 +117,7 @@ def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> t
     return pick(graphs, card)
 
 
-def load_samples(card: ModelCard, source: str | Path | None = None, limit: int = 16) -> Samples:
-    """Find inputs for one graph, see `codec_samples`."""
-    return codec_samples(card, source, min(limit, 16))
+if __name__ == "__main__":
+    from prunus.export.common.command import script
+
+    sys.exit(script("wavtokenizer"))

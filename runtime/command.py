@@ -20,7 +20,7 @@ from dataclasses import MISSING, dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
-from prunus.runtime.errors import HostError, MissingDependencyError, PrunusError
+from prunus.runtime.errors import HostError, MissingDependencyError, PrunusError, UsageError
 from prunus.runtime.options import Parameter, build, parameters
 from prunus.runtime.progress import ConsoleProgress, Silent
 
@@ -90,17 +90,20 @@ def _signature(parameter: Parameter) -> list[inspect.Parameter]:
     hint: Any = parameter.type
     if parameter.many:
         hint = list[hint]
-    needed = parameter.default is MISSING
-    if parameter.optional or (parameter.many and not needed):
+    # An old flag may stand for a word that is needed, so that `_values` has to miss it.
+    needed = parameter.default is MISSING and not told.formerly
+    if parameter.optional or told.formerly or (parameter.many and not needed):
         hint = hint | None
     choices = f" One of: {', '.join(told.choices)}." if told.choices else ""
     details: dict[str, Any] = {"help": told.help + choices}
     if told.metavar is not None:
         details["metavar"] = told.metavar
     default: Any = inspect.Parameter.empty if needed else parameter.default
-    if parameter.many and not needed:
+    if default is MISSING:
+        default = None
+    elif parameter.many and not needed:
         default = list(parameter.default) or None
-    if parameter.type is bool:
+    elif parameter.type is bool:
         default = False
     kind = typer.Argument if told.positional else typer.Option
     shown = Annotated[hint, kind(*parameter.flags, **details)]
@@ -134,8 +137,11 @@ def _values(found: tuple[Parameter, ...], words: dict[str, Any]) -> dict[str, An
     for p in found:
         value, old = words[p.name], words.get(f"{p.name}_formerly")
         if old is not None:
-            sys.stderr.write(f"note: {p.option.formerly[0]} is now {p.flags[0]}\n")
+            now = p.flags[0] if p.flags else p.name.upper()
+            sys.stderr.write(f"note: {p.option.formerly[0]} is now {now}\n")
             value = old
+        if value is None and p.default is MISSING:
+            raise UsageError(f"Missing argument '{p.name.upper()}'.", p.option.help)
         if p.many:
             value = tuple(value or ())
         values[p.name] = (not value) if p.switched_on else value

@@ -10,6 +10,7 @@ spelled in one place.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Iterator
@@ -160,12 +161,17 @@ def build(options: type[Any], values: dict[str, Any]) -> Any:
     Raises:
         UsageError: a value is not among the choices, or out of bounds.
     """
-    for parameter in parameters(options):
-        value = values.get(parameter.name)
-        for one in value if parameter.many and value is not None else (value,):
+    return check(_fill(options, values))
+
+
+def check(options: Any) -> Any:
+    """Return a dataclass of options whose values are possible; raises UsageError."""
+    for parameter in parameters(type(options)):
+        value = functools.reduce(getattr, parameter.path, options)
+        for one in value if parameter.many else (value,):
             if one is not None:
                 check_value(parameter, one)
-    return _fill(options, values)
+    return options
 
 
 def check_value(parameter: Parameter, value: Any) -> None:

@@ -38,14 +38,14 @@ def torch_network(
     """
     import torch
 
-    from prunus.export.common.registry import script_of
+    from prunus.export.common.registry import reference_module
     from prunus.runtime.card.artifact import read_card
     from prunus.runtime.measure.runner import samples
 
     if threads is not None:
         torch.set_num_threads(threads)
     card = read_card(path)
-    module: Any = script_of(card).reference_module(card).eval()
+    module: Any = reference_module(card)
     if mode == "compile":
         module = torch.compile(module)
     feeds = [
@@ -143,13 +143,13 @@ def real_inputs(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
     if isinstance(card.preprocess, ScenePreprocess) and card.preprocess.normalised_in_graph:
         return clip_frames(card)
     try:
-        from prunus.export.common.registry import script_of
+        from prunus.export.common.registry import load_samples
         from prunus.export.common.samples import full_batches
     except ImportError as error:
         name = error.name or "torch"
         raise MissingDependencyError(name, "export", f"Real inputs for {card.name}") from None
     batch = card.inputs[0].shape[0]
-    found = script_of(card).load_samples(card, None, _COPIES * batch)
+    found = load_samples(card, None, _COPIES * batch)
     feeds = full_batches(found.arrays, batch)
     return {name: np.stack([feed[name] for feed in feeds]) for name in found.arrays}
 

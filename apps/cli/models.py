@@ -139,7 +139,7 @@ def _import_edaformer(
     fresh = f", {len(imported.fresh)} parameters start fresh" if imported.fresh else ""
     return [
         f"read EDAFormer-{config.variant.upper()} with {config.classes} classes{fresh}",
-        f"wrote {target}; use it with: prunus export edaformer --weights {target}",
+        f"wrote {target}; use it with: prunus export edaformer --checkpoint {target}",
     ]
 
 

@@ -22,17 +22,6 @@ Backend = Annotated[
     str,
     typer.Option("--backend", help="auto, onnxruntime, openvino or tensorrt.", metavar="NAME"),
 ]
-Precision = Annotated[
-    str, typer.Option("--precision", help="Number format: fp32, fp16 or int8.", metavar="NAME")
-]
-Keep = Annotated[
-    str | None,
-    typer.Option(
-        "--keep",
-        help="Tokens to keep: a share (0.5) or a plan '120/84/60@3/6/9' (tokens@blocks).",
-        metavar="PLAN",
-    ),
-]
 Level = Annotated[
     str | None, typer.Option("--level", help="Pruning level L0 (dense) to L3.", metavar="LEVEL")
 ]

@@ -103,7 +103,7 @@ def segmentation_model(name: str | None) -> Path:
     if not shipped:
         raise ArtifactError(
             "No --model was given and no segmentation model ships.",
-            "Make one with: prunus export edaformer --weights FILE",
+            "Make one with: prunus export edaformer --checkpoint FILE",
         )
     return zoo.model_path(shipped[0].name)
 

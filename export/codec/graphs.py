@@ -1,4 +1,4 @@
-"""From the modules of one codec to its set of ONNX files: what the three codec scripts share."""
+"""From the modules of one codec to its set of ONNX files: what the codec scripts share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from prunus.export.codec.options import CodecFileOptions
 from prunus.export.codec.samples import codec_samples
 from prunus.export.common.pipeline import (
     ExportOptions,
@@ -17,6 +18,7 @@ from prunus.export.common.pipeline import (
     exporter_name,
     require_writable,
 )
+from prunus.export.common.weights import Ways, find, find_again
 from prunus.models.checkpoints.codecs import build_codec, load_codec
 from prunus.models.codec.layers.mel import LogMel
 from prunus.models.codec.layers.source_filter import Source, SourceFilter
@@ -27,13 +29,11 @@ from prunus.models.codec.layers.weight_norm import fold_weight_norm
 from prunus.models.codec.untrained import initialise
 from prunus.runtime.card.artifact import sha256_of
 from prunus.runtime.card.card import ModelCard, Weights
-from prunus.runtime.card.precision import Precision
 from prunus.runtime.card.tensors import StateSpec, Streaming, TensorSpec
 from prunus.runtime.errors import ArtifactError, UsageError
-from prunus.runtime.progress import Progress, Silent
+from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.codec.card import CodecPostprocess, CodecPreprocess, CodeStream, Part
 
-RANDOM = "random"
 _JUDGED = 6  # windows on which an export is compared with PyTorch
 # Phases are unbounded, powers reach far, and near-ties flip codes: none of it survives half.
 _FLOAT32 = (
@@ -86,58 +86,55 @@ class CodecFamily:
     voice: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class CodecWeights:
+    """A network with its weights, and their provenance.
+
+    Attributes:
+        spec: What the card says.
+        network: Folded, in evaluation mode.
+        variant: Of the network; a checkpoint has its own.
+    """
+
+    spec: Weights
+    network: nn.Module
+    variant: str
+
+
 def find_network(
-    model: str, variant: str, checkpoint: str | Path | None, seed: int
-) -> tuple[nn.Module, str, Weights]:
-    """Return a folded network in evaluation mode, its variant, and where its numbers come from.
+    model: str, variant: str, checkpoint: str | Path | None = None, seed: int = 0
+) -> CodecWeights:
+    """Choose network and weights of an export, see `prunus.export.common.weights.find`.
 
     Args:
         model: Family.
         variant: Of random weights; a checkpoint has its own.
         checkpoint: A file written by ``prunus models import``; None or ``random``: untrained.
         seed: Of random weights.
-
-    Raises:
-        ArtifactError: the file cannot be used.
-        UsageError: a variant or seed that cannot be.
     """
-    if checkpoint is not None and str(checkpoint) != RANDOM:
-        network, found, about = load_codec(checkpoint, model)
+    return find(_ways(model, variant), checkpoint, seed)
+
+
+def network_of(card: ModelCard, checkpoint: str | Path | None = None) -> nn.Module:
+    """Return the network that a card's file was exported from, see `find_again`."""
+    return find_again(_ways(card.model, card.variant), card.weights, checkpoint).network
+
+
+def _ways(model: str, variant: str) -> Ways[CodecWeights]:
+    def read(path: Path) -> CodecWeights:
+        network, found, about = load_codec(path, model)
         origin = f"imported from {about.get('source', 'a checkpoint')}"
         if fresh := about.get("fresh"):
             origin += f"; {len(fresh)} parameters are untrained"
-        licence = "as its publisher states"
-        return network, found, Weights(origin, sha256_of(checkpoint), licence, not fresh)
-    if seed < 0:
-        raise UsageError(f"Got the seed {seed}; expected 0 or more.")
-    network = build_codec(model, variant)
-    initialise(network, seed)
-    origin = f"UNTRAINED random numbers, seed {seed}: for timing and checking graphs only"
-    weights = Weights(origin, f"{RANDOM}:{seed}", "Apache-2.0", False)
-    return fold_weight_norm(network).eval(), variant, weights
+        spec = Weights(origin, sha256_of(path), "as its publisher states", not fresh)
+        return CodecWeights(spec, network, found)
 
+    def untrained(spec: Weights, seed: int) -> CodecWeights:
+        network = build_codec(model, variant)
+        initialise(network, seed)
+        return CodecWeights(spec, fold_weight_norm(network).eval(), variant)
 
-def network_of(card: ModelCard, checkpoint: str | Path | None) -> nn.Module:
-    """Return the network that a card's file was exported from.
-
-    Raises:
-        ArtifactError: the weights are neither random nor given, or others than the card's.
-    """
-    kind, _, seed = card.weights.sha256.partition(":")
-    if kind == RANDOM:
-        return find_network(card.model, card.variant, None, int(seed))[0]
-    if checkpoint is None:
-        raise ArtifactError(
-            f"The weights of {card.name} are not shipped.",
-            "Give the imported file that was exported with --checkpoint.",
-        )
-    if sha256_of(checkpoint) != card.weights.sha256:
-        raise ArtifactError(
-            f"{checkpoint} is not what the model was exported from "
-            f"(sha256 {card.weights.sha256[:12]}...).",
-            "Give the file that was exported, or export again.",
-        )
-    return find_network(card.model, card.variant, checkpoint, 0)[0]
+    return Ways(read, untrained)
 
 
 def pick(graphs: Sequence[CodecGraph], card: ModelCard) -> nn.Module:
@@ -184,11 +181,8 @@ def export_graphs(
     graphs: Sequence[CodecGraph],
     family: CodecFamily,
     weights: Weights,
-    output: str | Path | None,
-    *,
-    precision: Precision = "fp32",
-    sound: str | Path | None = None,
-    progress: Progress | None = None,
+    options: CodecFileOptions,
+    progress: Progress,
 ) -> list[Path]:
     """Export every graph: ``NAME-encoder.onnx``, ``NAME-decoder.onnx`` and so on.
 
@@ -198,9 +192,7 @@ def export_graphs(
         graphs: Of one codec.
         family: What they share.
         weights: For the cards.
-        output: NAME with or without ``.onnx``; None: from model, variant and precision, here.
-        precision: Number format.
-        sound: A recording for calibration and comparison; None: voice-like synthetic sound.
+        options: NAME with or without ``.onnx``, number format, calibration.
         progress: Told about each graph.
 
     Returns:
@@ -209,25 +201,25 @@ def export_graphs(
     Raises:
         PrunusError: see `export_artifact`.
     """
-    steps = progress or Silent()
-    paths = [path_of(output, family, precision, graph.part) for graph in graphs]
+    precision = options.precision
+    paths = [path_of(options.output, family, precision, graph.part) for graph in graphs]
     for path in paths:
         require_writable(path)
     # A codec is of use as a whole: no file takes its name before all are judged.
     with tempfile.TemporaryDirectory(prefix=".prunus-", dir=paths[0].absolute().parent) as folder:
         made = [Path(folder) / path.name for path in paths]
         for k, (graph, path) in enumerate(zip(graphs, made, strict=True)):
-            steps.update(k, len(graphs), graph.part)
+            progress.update(k, len(graphs), graph.part)
             card = card_of(graph, family, weights)
             chosen = precision if precision != "int8" or graph.part == "decoder" else "fp32"
             module = graph.module.eval()
-            samples = codec_samples(card, sound, _JUDGED)
+            samples = codec_samples(card, options.calibration, _JUDGED)
             kept = (*float32_modules(module), *(graph.float32_in_int8 if chosen == "int8" else ()))
-            options = ExportOptions(chosen, keep_fp32=kept)
-            export_artifact(module, card, samples, path, options=options)
+            how = ExportOptions(chosen, keep_fp32=kept)
+            export_artifact(module, card, samples, path, options=how)
         for path, new in zip(paths, made, strict=True):
             new.replace(path)
-    steps.update(len(graphs), len(graphs), "done")
+    progress.update(len(graphs), len(graphs), "done")
     return paths
 
 

@@ -69,6 +69,11 @@ def find_sound(source: str | Path | None, sample_rate_hz: int, seconds: float) -
     return np.resize(sound, max(len(sound), int(seconds * sample_rate_hz))), Path(source).name
 
 
+def load_samples(card: ModelCard, source: str | Path | None = None, limit: int = 16) -> Samples:
+    """Find inputs for one graph, see `codec_samples`; windows are long, so a few will do."""
+    return codec_samples(card, source, min(limit, 16))
+
+
 def codec_samples(card: ModelCard, source: str | Path | None, limit: int) -> Samples:
     """Make inputs for any graph of a codec.
 

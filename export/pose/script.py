@@ -1,18 +1,17 @@
-"""What the export scripts of the pose networks share: crops, tensors, options, one command line."""
+"""What the export scripts of the pose networks share: crops, tensors, and the way to a file."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
 
 from prunus.export.common.pipeline import ExportOptions, export_artifact
 from prunus.export.common.samples import Samples
+from prunus.export.pose.options import PoseFileOptions
 from prunus.export.pose.weights import PoseConfig, PoseWeights, apply_weights
 from prunus.export.precision.calibration import crop_samples, load_calibration
 from prunus.models.pose.deployed import DeployedPose
@@ -20,12 +19,9 @@ from prunus.models.pose.skeleton import Skeleton
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.precision import Precision
 from prunus.runtime.card.tensors import TensorSpec
-from prunus.runtime.errors import HostError, PrunusError, UsageError
-from prunus.runtime.progress import ConsoleProgress, Progress, Silent
+from prunus.runtime.errors import UsageError
+from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
-
-if TYPE_CHECKING:
-    from prunus.export.precision.int8 import Activations
 
 PAPER = "arXiv 2503.00232"
 MAX_BATCH = 64
@@ -60,11 +56,11 @@ def crops_for(
     return crop_samples(noise, "noise, as the weights are random")
 
 
-def check_batch(batch: int) -> None:
+def check_batch(batch: int, maximum: int = MAX_BATCH) -> None:
     """Refuse batch sizes that nobody means; raises UsageError."""
-    if not 1 <= batch <= MAX_BATCH:
+    if not 1 <= batch <= maximum:
         raise UsageError(
-            f"Got a batch of {batch}; expected 1 to {MAX_BATCH}.", "The runtime uses 1, 2, 4 and 8."
+            f"Got a batch of {batch}; expected 1 to {maximum}.", "The runtime uses 1, 2, 4 and 8."
         )
 
 
@@ -139,12 +135,10 @@ def write_pose(
     network: torch.nn.Module,
     card: ModelCard,
     path: Path,
+    options: PoseFileOptions,
     *,
-    precision: Precision,
-    activations: Activations,
-    bf16: Bfloat16,
-    calibration: str | Path | Samples | None,
-    progress: Progress | None,
+    bf16: Bfloat16 = "no",
+    progress: Progress | None = None,
 ) -> Path:
     """Export a pose network with decoding inside the graph.
 
@@ -152,19 +146,18 @@ def write_pose(
         network: Takes normalised crops; see `DeployedPose`.
         card: Describes the file.
         path: The file.
-        precision: Number format.
-        activations: Integer type of int8 activations.
+        options: Number format and calibration.
         bf16: What to do about OpenVINO's bfloat16.
-        calibration: Real crops, or where they are.
         progress: Told about each step.
 
     Raises:
         PrunusError: see `export_artifact`.
     """
+    form = options.format
     preprocess = cast(ImagePreprocess, card.preprocess)
     post = cast(KeypointPostprocess, card.postprocess)
-    real = card.weights.trained or precision == "int8"
-    crops = crops_for(calibration, preprocess, real, len(post.joints))
+    real = card.weights.trained or form.precision == "int8"
+    crops = crops_for(options.calibration, preprocess, real, len(post.joints))
     regresses = post.decoder == "regression"
     shown = any(output.name == "heatmaps" for output in card.outputs)
     extra = () if regresses or shown else ("heatmaps",)
@@ -173,7 +166,7 @@ def write_pose(
         card,
         crops.first(JUDGED),
         path,
-        options=ExportOptions(precision, activations, extra, bf16=bf16),
+        options=ExportOptions(form.precision, form.activations, extra, bf16=bf16),
         calibration=crops,
         progress=progress,
     )
@@ -183,54 +176,3 @@ def check_heatmaps(head: str, heatmaps: bool) -> None:
     """Refuse heatmaps of a head that has none; raises UsageError."""
     if head == "regression" and heatmaps:
         raise UsageError("A regression head has no heatmaps.", "Leave out --heatmaps.")
-
-
-def add_shared_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every pose script has, after its own."""
-    add = parser.add_argument
-    add("--batch", type=int, default=1, help="crops per run (default 1)")
-    add("--precision", default="fp32", choices=("fp32", "fp16", "int8"))
-    add("--activations", default="int8", choices=("int8", "uint8"), help="uint8: CPUs only")
-    add("--bf16", action="store_true", help="measure bfloat16 and allow it on the card")
-    add("--heatmaps", action="store_true", help="give the heatmaps as a second output")
-    add("--checkpoint", help="weights file, or 'random' (default: the shipped ones that fit)")
-    add("--seed", type=int, default=0, help="seed of random weights (default 0)")
-    add("--calibration", help="folder, .npz, picture or clip with people (default: bundled)")
-    add("-o", "--output", help="output file (default: named after the options, in this folder)")
-    add("--quiet", action="store_true", help="no progress")
-    add("--debug", action="store_true", help="show the stack trace of an error")
-
-
-def run_script(
-    parser: argparse.ArgumentParser,
-    export: Callable[..., Path],
-    arguments: Sequence[str] | None = None,
-) -> int:
-    """Run a script's command line; return its exit code.
-
-    Args:
-        parser: Its options are the keyword arguments of `export`, besides quiet and debug.
-        export: Writes the file and returns its path.
-        arguments: Words of the command line; None: this process' own.
-    """
-    options = vars(parser.parse_args(arguments))
-    quiet, debug = options.pop("quiet"), options.pop("debug")
-    try:
-        if quiet:
-            path = export(**options, progress=Silent())
-        else:
-            with ConsoleProgress("export") as progress:
-                path = export(**options, progress=progress)
-    except PrunusError as error:
-        if debug:
-            raise
-        sys.stderr.write(f"error: {error.message}\n" + (f"{error.hint}\n" if error.hint else ""))
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except MemoryError:
-        full = HostError("Not enough memory for this export.", "Choose a smaller batch or variant.")
-        sys.stderr.write(f"error: {full}\n")
-        return full.exit_code
-    sys.stdout.write(f"{path}\n")
-    return 0

@@ -9,15 +9,14 @@ from typing import Any, Protocol
 
 import torch
 
+from prunus.export.common.weights import Ways, find, find_again, shipped_entry
 from prunus.models.checkpoints.read import read_checkpoint
 from prunus.models.checkpoints.vitpose import convert_vitpose
 from prunus.models.pose.evitpose import EViTPoseConfig
-from prunus.models.zoo import Entry, find_checkpoint, load_checkpoint
+from prunus.models.zoo import load_checkpoint
 from prunus.runtime.card.artifact import sha256_of
 from prunus.runtime.card.card import Weights
-from prunus.runtime.errors import ArtifactError, UsageError
-
-RANDOM = "random"
+from prunus.runtime.errors import ArtifactError
 
 
 class PoseConfig(Protocol):
@@ -69,60 +68,23 @@ class PoseWeights:
 def find_weights(
     config: PoseConfig, checkpoint: str | Path | None = None, seed: int = 0
 ) -> PoseWeights:
-    """Choose the weights of an export.
-
-    Args:
-        config: The network.
-        checkpoint: A weights file, ``random``, or None: the shipped ones where they fit the
-            network, else random ones, which the card labels as untrained.
-        seed: Seed of random weights.
-
-    Raises:
-        ArtifactError: the file is missing or damaged.
-    """
-    if checkpoint is not None and str(checkpoint) != RANDOM:
-        return _from_file(Path(checkpoint), config)
-    shipped = shipped_checkpoint(config) if checkpoint is None else None
-    if shipped is not None:
-        return _from_zoo(shipped)
-    if seed < 0:
-        raise UsageError(f"Got the seed {seed}; expected 0 or more.")
-    origin = f"random initialisation, seed {seed}: for benchmarks only"
-    return PoseWeights(Weights(origin, f"{RANDOM}:{seed}", "Apache-2.0", False), None, seed)
+    """Choose the weights of an export, see `prunus.export.common.weights.find`."""
+    return find(_ways(config), checkpoint, seed)
 
 
 def weights_of(
     spec: Weights, config: PoseConfig, checkpoint: str | Path | None = None
 ) -> PoseWeights:
-    """Find the very weights that a card names.
+    """Find the very weights that a card names, see `prunus.export.common.weights.find_again`."""
+    return find_again(_ways(config), spec, checkpoint)
 
-    Args:
-        spec: The card's entry.
-        config: The network.
-        checkpoint: The file that was exported; None for shipped and random weights.
 
-    Raises:
-        ArtifactError: a given file has another hash, or no file is known to have the card's.
-    """
-    kind, _, seed = spec.sha256.partition(":")
-    if kind == RANDOM:
-        return PoseWeights(spec, None, int(seed))
-    if checkpoint is None:
-        shipped = shipped_checkpoint(config)
-        if shipped is None or shipped.sha256 != spec.sha256:
-            raise ArtifactError(
-                f"The weights of this model (sha256 {spec.sha256[:12]}...) are not shipped.",
-                "Give the file that was exported with --checkpoint.",
-            )
-        return _from_zoo(shipped)
-    found = _from_file(Path(checkpoint), config)
-    if found.spec.sha256 != spec.sha256:
-        raise ArtifactError(
-            f"{checkpoint} has sha256 {found.spec.sha256[:12]}...; the model was exported from "
-            f"{spec.sha256[:12]}...",
-            "Give the file that was exported, or export again.",
-        )
-    return found
+def _ways(config: PoseConfig) -> Ways[PoseWeights]:
+    return Ways(
+        read=lambda path: _from_file(path, config),
+        untrained=lambda spec, seed: PoseWeights(spec, None, seed),
+        shipped=lambda sha256: _shipped(config, sha256),
+    )
 
 
 def apply_weights(network: torch.nn.Module, weights: PoseWeights, config: PoseConfig) -> None:
@@ -159,19 +121,16 @@ def _shape_note(name: str, own: Mapping[str, Any], state: Mapping[str, Any]) -> 
     return f"has {name} {list(state[name].shape)}, expected {list(own[name].shape)}"
 
 
-def shipped_checkpoint(config: PoseConfig) -> Entry | None:
-    """Return the shipped weights that fit a network, None when there are none."""
+def _shipped(config: PoseConfig, sha256: str | None) -> PoseWeights | None:
     if isinstance(config, EViTPoseConfig) and config.fill == "mask":
         return None  # its token is a parameter that other fills do not train
     wanted = {key: getattr(config, key) for key in ("model", "variant", "head", "joints")}
-    return find_checkpoint(**wanted)
-
-
-def _from_zoo(entry: Entry) -> PoseWeights:
-    state = load_checkpoint(entry.name)
+    entry = shipped_entry(sha256, **wanted)
+    if entry is None:
+        return None
     levels = tuple(str(entry.config.get("bf16_levels", "")).split())
     spec = Weights(entry.origin, entry.sha256, entry.licence, True)
-    return PoseWeights(spec, state, bf16_levels=levels)
+    return PoseWeights(spec, load_checkpoint(entry.name), bf16_levels=levels)
 
 
 def _from_file(path: Path, config: PoseConfig) -> PoseWeights:

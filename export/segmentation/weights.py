@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from prunus.export.common.weights import Ways, find, find_again, shipped_entry
 from prunus.models import zoo
 from prunus.models.checkpoints.edaformer import ImportedSegmentation, convert_edaformer
 from prunus.models.checkpoints.header import read_entry
@@ -16,13 +17,12 @@ from prunus.models.checkpoints.read import load_raw
 from prunus.models.segmentation.classes import Colour, class_names, palette
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
 from prunus.models.segmentation.isr import IsrSetting
-from prunus.models.zoo import Entry
 from prunus.runtime.card.artifact import sha256_of
 from prunus.runtime.card.card import Weights
-from prunus.runtime.errors import ArtifactError, UsageError
+from prunus.runtime.errors import ArtifactError
 
-RANDOM, PERSON = "random", "person"
-_GIVE_A_FILE = "Give a file with --weights, or --weights random."
+PERSON = "person"
+_GIVE_A_FILE = "Give a file with --checkpoint, or --checkpoint random."
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class SegmentationWeights:
 
 
 def find_weights(
-    weights: str | Path | None,
+    checkpoint: str | Path | None,
     variant: str | None = None,
     classes: int | None = None,
     seed: int = 0,
@@ -65,65 +65,54 @@ def find_weights(
     """Choose the weights of an export.
 
     Args:
-        weights: A file made by ``prunus models import``, a published one, ``person`` (shipped, two
-            classes, T), ``random`` (labelled as untrained on the card), or None: the shipped ones
-            as long as neither variant nor classes are asked for, random ones otherwise.
+        checkpoint: A file made by ``prunus models import``, a published one, ``person`` (shipped,
+            two classes, T), ``random``, or None: the shipped ones as long as neither variant nor
+            classes are asked for, random ones otherwise.
         variant: ``t`` or ``b``; None takes the file's, ``t`` without one.
         classes: Number of classes; None takes the file's, 150 without one.
         seed: Seed of random weights.
 
     Raises:
-        ArtifactError: the file is missing or damaged.
-        UsageError: it does not fit, or the seed is negative.
+        ArtifactError: the file is missing, damaged or of another network; nothing is shipped.
+        UsageError: it does not fit.
     """
-    unasked = weights is None and variant is None and classes is None
-    if unasked or str(weights) == PERSON:
-        entry = zoo.find_checkpoint(model="edaformer")
-        if entry is not None:
-            return _from_zoo(entry, variant, classes)
-        if not unasked:
+    if str(checkpoint) == PERSON:
+        found = _shipped(variant, classes)
+        if found is None:
             raise ArtifactError("No EDAFormer weights ship with this installation.", _GIVE_A_FILE)
-    elif weights is not None and str(weights) != RANDOM:
-        return _from_file(Path(weights), variant, classes)
-    if seed < 0:
-        raise UsageError(f"Got the seed {seed}; expected 0 or more.")
-    config = edaformer_config(variant or "t", classes=classes or 150)
-    origin = f"random initialisation, seed {seed}: for benchmarks only"
-    spec = Weights(origin, f"{RANDOM}:{seed}", "Apache-2.0", False)
-    names = class_names(config.classes)
-    return SegmentationWeights(spec, config.variant, names, palette(len(names)), None, seed)
+        return found
+    asked = variant is not None or classes is not None
+    return find(_ways(variant, classes, ships=not asked), checkpoint, seed)
 
 
 def weights_of(
     spec: Weights, variant: str, classes: int, checkpoint: str | Path | None = None
 ) -> SegmentationWeights:
-    """Find the very weights that a card names.
-
-    Raises:
-        ArtifactError: no file is given for a trained model, or it has another hash.
-    """
-    kind, _, seed = spec.sha256.partition(":")
-    if kind == RANDOM:
-        return find_weights(RANDOM, variant, classes, int(seed))
-    shipped = [e for e in zoo.entries() if e.sha256 == spec.sha256]
-    if checkpoint is None and shipped:
-        return _from_zoo(shipped[0], variant, classes)
-    if checkpoint is None:
-        raise ArtifactError(
-            f"The weights of this model (sha256 {spec.sha256[:12]}...) are not shipped.",
-            "Give the file that was exported with --checkpoint.",
-        )
-    found = _from_file(Path(checkpoint), variant, classes)
-    if found.spec.sha256 != spec.sha256:
-        raise ArtifactError(
-            f"{checkpoint} has sha256 {found.spec.sha256[:12]}...; the model was exported from "
-            f"{spec.sha256[:12]}...",
-            "Give the file that was exported, or export again.",
-        )
-    return found
+    """Find the very weights that a card names, see `prunus.export.common.weights.find_again`."""
+    return find_again(_ways(variant, classes), spec, checkpoint)
 
 
-def _from_zoo(entry: Entry, variant: str | None, classes: int | None) -> SegmentationWeights:
+def _ways(
+    variant: str | None, classes: int | None, *, ships: bool = True
+) -> Ways[SegmentationWeights]:
+    def untrained(spec: Weights, seed: int) -> SegmentationWeights:
+        config = edaformer_config(variant or "t", classes=classes or 150)
+        names = class_names(config.classes)
+        return SegmentationWeights(spec, config.variant, names, palette(len(names)), None, seed)
+
+    return Ways(
+        lambda path: _from_file(path, variant, classes),
+        untrained,
+        lambda sha256: _shipped(variant, classes, sha256) if ships else None,
+    )
+
+
+def _shipped(
+    variant: str | None, classes: int | None, sha256: str | None = None
+) -> SegmentationWeights | None:
+    entry = shipped_entry(sha256, model="edaformer")
+    if entry is None:
+        return None
     zoo.verify(entry)
     found = _from_file(entry.path, variant, classes)
     return replace(found, spec=Weights(entry.origin, entry.sha256, entry.licence, True))

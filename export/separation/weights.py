@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from prunus.export.common.weights import Ways, find, find_again, shipped_entry
 from prunus.models import zoo
 from prunus.models.checkpoints.dolphin import LICENCE, read_dolphin, weights_file
 from prunus.models.checkpoints.dolphin_nano import Drawing, Level, read_own
@@ -16,9 +17,6 @@ from prunus.models.separation.deployed import enliven
 from prunus.models.separation.dolphin import Dolphin
 from prunus.runtime.card.artifact import sha256_of
 from prunus.runtime.card.card import Weights
-from prunus.runtime.errors import ArtifactError, UsageError
-
-RANDOM = "random"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +41,28 @@ class SeparatorWeights:
 def find_weights(
     config: DolphinConfig, checkpoint: str | Path | None = None, seed: int = 0
 ) -> SeparatorWeights:
-    """Choose the weights of an export.
+    """Choose the weights of an export, see `prunus.export.common.weights.find`.
 
     Args:
         config: The network.
-        checkpoint: Released weights (folder or file), or a file of our own recipe; ``random``:
-            random ones, which the card labels as untrained; None: the shipped ones where they fit
-            the network, else random ones.
-        seed: Seed of random weights.
+        checkpoint: Released weights (folder or file), a file of our own recipe, ``random`` or None.
+        seed: Of random weights.
 
     Raises:
         ArtifactError, UsageError: see `read_dolphin`.
     """
-    shipped = _shipped(config) if checkpoint is None else None
-    if shipped is not None:
-        zoo.verify(shipped)
-        checkpoint = shipped.path
-    if checkpoint is not None and str(checkpoint) != RANDOM:
+    return find(_ways(config), checkpoint, seed)
+
+
+def weights_of(
+    spec: Weights, config: DolphinConfig, checkpoint: str | Path | None = None
+) -> SeparatorWeights:
+    """Find the very weights that a card names, see `prunus.export.common.weights.find_again`."""
+    return find_again(_ways(config), spec, checkpoint)
+
+
+def _ways(config: DolphinConfig) -> Ways[SeparatorWeights]:
+    def read(checkpoint: Path) -> SeparatorWeights:
         imported = read_dolphin(checkpoint, config.variant)
         path = weights_file(checkpoint)
         own = read_own(path)
@@ -68,37 +71,15 @@ def find_weights(
             return SeparatorWeights(spec, imported.state, 0, own.drawing, own.level)
         origin = f"Dolphin checkpoint {path.name}, supplied by the user"
         return SeparatorWeights(Weights(origin, sha256_of(path), LICENCE, True), imported.state)
-    if seed < 0:
-        raise UsageError(f"Got the seed {seed}; expected 0 or more.")
-    origin = f"random numbers, seed {seed}: for speed and memory only"
-    return SeparatorWeights(Weights(origin, f"{RANDOM}:{seed}", "Apache-2.0", False), None, seed)
 
+    def shipped(sha256: str | None) -> SeparatorWeights | None:
+        entry = shipped_entry(sha256, model="dolphin", variant=config.variant)
+        if entry is None:
+            return None
+        zoo.verify(entry)
+        return read(entry.path)
 
-def weights_of(
-    spec: Weights, config: DolphinConfig, checkpoint: str | Path | None = None
-) -> SeparatorWeights:
-    """Find the very weights that a card names.
-
-    Raises:
-        ArtifactError: no file is given for weights that are not random, or it is another one.
-    """
-    kind, _, seed = spec.sha256.partition(":")
-    if kind == RANDOM:
-        return SeparatorWeights(spec, None, int(seed))
-    shipped = _shipped(config)
-    if checkpoint is None and (shipped is None or shipped.sha256 != spec.sha256):
-        raise ArtifactError(
-            f"The weights of this model (sha256 {spec.sha256[:12]}...) are not shipped.",
-            "Give the file that was exported with --checkpoint.",
-        )
-    found = find_weights(config, checkpoint)
-    if found.spec.sha256 != spec.sha256:
-        raise ArtifactError(
-            f"{checkpoint} has sha256 {found.spec.sha256[:12]}...; the model was exported from "
-            f"{spec.sha256[:12]}...",
-            "Give the file that was exported, or export again.",
-        )
-    return found
+    return Ways(read, lambda spec, seed: SeparatorWeights(spec, None, seed), shipped)
 
 
 def apply_weights(network: Dolphin, weights: SeparatorWeights) -> None:
@@ -107,7 +88,3 @@ def apply_weights(network: Dolphin, weights: SeparatorWeights) -> None:
         enliven(network, weights.seed)
     else:
         network.load_state_dict(dict(weights.state), strict=True)
-
-
-def _shipped(config: DolphinConfig) -> zoo.Entry | None:
-    return zoo.find_checkpoint(model="dolphin", variant=config.variant)

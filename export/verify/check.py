@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunus.export.common.registry import judged_module, script_of
+from prunus.export.common.registry import judged_module, load_samples
 from prunus.export.common.samples import Samples
 from prunus.export.common.sessions import graph_card
 from prunus.export.verify.bisect import TOLERANCES, bisect_graphs
@@ -118,7 +118,7 @@ def check_artifact(
     chosen = {name: _backend(name) for name in dict.fromkeys(backends)}
     card, workers = read_card(path), threads or 1
     if samples is None:
-        samples = script_of(card).load_samples(card, source, limit)
+        samples = load_samples(card, source, limit)
     samples.require(card.inputs)
     inputs = {name: np.ascontiguousarray(values) for name, values in samples.arrays.items()}
     subject = _Subject.load(path, card)

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from prunus.apps.cli.main import main
-from prunus.export.edaformer import export_edaformer, isr_plan, parse_size, reference_module
+from prunus.export.common.options import parse_size
+from prunus.export.edaformer import export_edaformer, isr_plan, reference_module
 from prunus.export.precision.calibration import bundled_media
 from prunus.export.segmentation.samples import load_scenes
 from prunus.export.segmentation.weights import find_weights
@@ -196,7 +197,10 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path, capsys) -> None:
     assert "did you mean 'letterbox'" in capsys.readouterr().err
     assert main([*words, "--fit", "cityscapes", "--size", "64x64"]) == 2
     assert "--logits" in capsys.readouterr().err
+    assert main([*words, "--checkpoint", str(tmp_path / "none.pth")]) == 2
+    capsys.readouterr()
     assert main([*words, "--weights", str(tmp_path / "none.pth")]) == 2
+    assert capsys.readouterr().err.startswith("note: --weights is now --checkpoint\nerror: ")
     assert main([*words, "--precision", "fp8"]) == 2
     assert not list(tmp_path.iterdir())
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 
 import numpy as np
 import onnx
@@ -8,14 +9,18 @@ import pytest
 import torch
 
 from prunus.export import evitpose
+from prunus.export.common.command import script
+from prunus.export.common.options import TokenOptions
 from prunus.export.common.pipeline import run_onnx
-from prunus.export.evitpose import choose_plan, config_of, export_evitpose, main, reference_module
+from prunus.export.evitpose import choose_plan, config_of, export_evitpose, reference_module
 from prunus.export.pose import weights as pose_weights
 from prunus.export.precision.calibration import crop_samples
 from prunus.models.pose.evitpose import EViTPoseConfig
 from prunus.models.tokens.plan import PruningPlan
 from prunus.runtime.card.artifact import read_card
 from prunus.runtime.errors import ArtifactError, CheckFailedError, UsageError
+
+main = partial(script, "evitpose")
 
 
 @pytest.fixture
@@ -142,6 +147,16 @@ def test_one_of_level_keep_and_plan_decides():
     assert len(choose_plan(None, 0.5, None, 17).keep) == 3
 
 
+def test_keep_takes_a_share_or_a_plan():
+    assert TokenOptions(keep="0.5").share_and_plan == (0.5, None)
+    assert TokenOptions(keep="95/47@3/9").share_and_plan == (None, "95/47@3/9")
+    assert TokenOptions(plan="95/47@3/9").share_and_plan == (None, "95/47@3/9")
+    with pytest.raises(UsageError, match="Got --keep and --plan; expected one"):
+        export_evitpose(keep=0.5, plan="95/47@3/9")
+    with pytest.raises(UsageError, match="a share or a plan"):
+        export_evitpose(keep="95/47@3/9", plan="95/47@3/9")
+
+
 def test_the_command_names_its_file_after_the_options(
     two_blocks, noise_crops, tmp_path, monkeypatch, capsys
 ):
@@ -150,9 +165,9 @@ def test_the_command_names_its_file_after_the_options(
     arguments = ["--plan", "100@1", "--checkpoint", "random", "--calibration", "c.npz", "--quiet"]
     assert main(arguments) == 0
     captured = capsys.readouterr()
-    assert captured.out == "evitpose-tiny-subpixel-K100at1-fp32.onnx\n"
-    assert captured.err == ""
-    assert read_card(tmp_path / captured.out.strip()).tokens.level == "custom"
+    assert captured.out.startswith("wrote evitpose-tiny-subpixel-K100at1-fp32.onnx  ")
+    assert captured.out.count("\n") == 1 and captured.err == ""
+    assert read_card(tmp_path / captured.out.split()[1]).tokens.level == "custom"
 
 
 def test_the_command_fails_in_two_lines_with_the_right_code(tmp_path, capsys):
@@ -160,14 +175,12 @@ def test_the_command_fails_in_two_lines_with_the_right_code(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "error: Unknown EViTPose variant 'tony' (did you mean 'tiny'?)."
     assert len(lines) == 2
-    with pytest.raises(UsageError):
-        main(["--variant", "tony", "--debug", "-o", str(tmp_path / "a.onnx")])
+    assert main(["--variant", "tony", "--debug", "-o", str(tmp_path / "a.onnx")]) == 2
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_help_shows_two_examples(capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(["--help"])
-    assert caught.value.code == 0
+    assert main(["--help"]) == 0
     assert capsys.readouterr().out.count("python -m prunus.export.evitpose --variant") == 2
 
 

@@ -13,7 +13,9 @@ import pytest
 import prunus.models
 import prunus.runtime
 from prunus.apps.cli import main as cli
-from prunus.export.faces import SOURCES, convert_face, face_card, main
+from prunus.export.common.command import script
+from prunus.export.convert.package import find_source
+from prunus.export.faces import SOURCES
 from prunus.models import zoo
 from prunus.runtime.card.artifact import read_card
 from prunus.runtime.errors import UsageError
@@ -47,7 +49,7 @@ def test_mesh_equals_tfjs() -> None:
 def test_shipped_card_graph_and_table_agree(name: str) -> None:
     path = zoo.model_path(name)
     card = read_card(path)
-    assert card == face_card(SOURCES[name])
+    assert card == SOURCES[name].card(SOURCES[name], SOURCES[name].size)
     model = onnx.load(path)
     values = (*model.graph.input, *model.graph.output)
     for spec, value in zip((*card.inputs, *card.outputs), values, strict=True):
@@ -64,10 +66,11 @@ def test_the_verb_refuses_a_folder_that_is_no_package(tmp_path: Path, capsys) ->
 
 def test_another_package_and_other_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected one of"):
-        convert_face(tmp_path, "facemash")
+        find_source(SOURCES, "facemash")
     (tmp_path / "models").mkdir()
     json = tmp_path / "models" / "blazeface.json"
     json.write_text('{"modelTopology": {"node": []}, "weightsManifest": []}')
     json.with_suffix(".bin").write_bytes(b"other weights")
-    assert main(["--package", str(tmp_path), "-o", str(tmp_path)]) == 2
+    words = ["--package", str(tmp_path), "--variant", "all", "-o", str(tmp_path)]
+    assert script("faces", words) == 2
     assert not list(tmp_path.glob("*.onnx"))

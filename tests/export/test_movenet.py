@@ -11,8 +11,10 @@ import onnx
 import pytest
 
 import prunus.runtime
+from prunus.export.common.command import script
+from prunus.export.convert.package import compare, convert_source, find_source, verdicts
 from prunus.export.convert.tfjs_graph import load_graph
-from prunus.export.movenet import SOURCES, compare, convert_movenet, main, movenet_card
+from prunus.export.movenet import SOURCES, movenet_card
 from prunus.models import zoo
 from prunus.runtime.card.artifact import read_card
 from prunus.runtime.errors import ArtifactError, UsageError
@@ -63,11 +65,11 @@ def test_shipped_card_and_graph_agree(variant: str) -> None:
 
 def test_sizes_and_variants_are_checked_before_any_file_is_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="multiples of 32"):
-        convert_movenet(tmp_path, "multipose", (250, 256))
+        convert_source(tmp_path, SOURCES["multipose"], (250, 256))
     with pytest.raises(UsageError, match="192x192 only"):
-        convert_movenet(tmp_path, "lightning", (256, 256))
+        convert_source(tmp_path, SOURCES["lightning"], (256, 256))
     with pytest.raises(UsageError, match="expected one of"):
-        convert_movenet(tmp_path, "lightening")
+        find_source(SOURCES, "lightening")
 
 
 def test_another_package_is_refused(tmp_path: Path) -> None:
@@ -78,15 +80,19 @@ def test_another_package_is_refused(tmp_path: Path) -> None:
     json.write_text('{"modelTopology": {"node": []}, "weightsManifest": []}')
     json.with_suffix(".bin").write_bytes(b"other weights")
     with pytest.raises(ArtifactError, match=r"3\.0\.4"):
-        convert_movenet(tmp_path, "lightning")
-    assert main(["--package", str(tmp_path), "--variant", "lightning", "-o", str(tmp_path)]) == 2
+        convert_source(tmp_path, SOURCES["lightning"])
+    words = ["--package", str(tmp_path), "--variant", "lightning", "-o", str(tmp_path)]
+    assert script("movenet", words) == 2
     assert not list(tmp_path.glob("*.onnx"))
 
 
 def test_comparison_tells_card_from_weights(tmp_path: Path) -> None:
     shipped, other = zoo.model_path("movenet_lightning"), tmp_path / "other.onnx"
     assert compare(shipped, shipped) == "equals the shipped file"
-    assert compare(shipped, tmp_path / "none.onnx") == "not shipped"
+    assert compare(shipped, None) == "not shipped"
+    assert verdicts([shipped, other]) == [
+        "movenet_lightning.onnx: equals the shipped file", "other.onnx: not shipped"
+    ]  # fmt: skip
     model = onnx.load(shipped)
     model.metadata_props[0].value += " "
     onnx.save(model, other)

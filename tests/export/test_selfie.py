@@ -11,7 +11,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from prunus.export.selfie import NAME, convert_selfie, main, selfie_card
+from prunus.export.common.command import script
+from prunus.export.convert.package import convert_source
+from prunus.export.selfie import NAME, SOURCE, selfie_card
 from prunus.models import zoo
 from prunus.runtime.card.artifact import read_card
 from prunus.runtime.errors import ArtifactError
@@ -42,7 +44,7 @@ def test_segmenter_gives_classes_and_soft_edges() -> None:
 def test_shipped_card_graph_and_table_agree() -> None:
     path = zoo.model_path(NAME)
     card = read_card(path)
-    assert card == selfie_card()
+    assert card == selfie_card(SOURCE, SOURCE.size)
     model = onnx.load(path)
     values = (*model.graph.input, *model.graph.output)
     for spec, value in zip((*card.inputs, *card.outputs), values, strict=True):
@@ -59,6 +61,6 @@ def test_another_package_is_refused(tmp_path: Path) -> None:
     json.write_text('{"modelTopology": {"node": []}, "weightsManifest": []}')
     json.with_suffix(".bin").write_bytes(b"other weights")
     with pytest.raises(ArtifactError, match=r"3\.0\.4"):
-        convert_selfie(tmp_path)
-    assert main(["--package", str(tmp_path), "-o", str(tmp_path)]) == 2
+        convert_source(tmp_path, SOURCE)
+    assert script(NAME, ["--package", str(tmp_path), "-o", str(tmp_path)]) == 2
     assert not list(tmp_path.glob("*.onnx"))

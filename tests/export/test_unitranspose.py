@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx
@@ -11,18 +12,21 @@ import torch
 
 from prunus.apps.cli.main import main as prunus
 from prunus.export import unitranspose
+from prunus.export.common.command import script
 from prunus.export.common.pipeline import run_onnx
-from prunus.export.common.registry import script_of
+from prunus.export.common.registry import model_of
 from prunus.export.graph.functions import attention_nodes, attributes_of
 from prunus.export.pose.weights import find_weights
 from prunus.export.precision.calibration import crop_samples
-from prunus.export.unitranspose import config_of, export_unitranspose, main, reference_module
+from prunus.export.unitranspose import config_of, export_unitranspose, reference_module
 from prunus.export.verify.check import check_artifact
 from prunus.models.pose.skeleton import COCO17, SUBSETS, UNIFIED23, read_out
 from prunus.models.pose.unitranspose.unitranspose import UniTransPose, UniTransPoseConfig
 from prunus.runtime.card.artifact import read_card
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import ArtifactError, UsageError
+
+main = partial(script, "unitranspose")
 
 
 def narrow(variant, *, head="heatmap", joints=17, readout=None):
@@ -125,7 +129,7 @@ def test_untrained_files_say_so_and_check_out(small, crops, tmp_path):
     assert (card.weights.trained, card.weights.sha256) == (False, "random:3")
     assert "benchmarks only" in card.weights.origin
     assert card.postprocess.joints == COCO17.joints
-    assert script_of(card) is unitranspose
+    assert model_of(card).name == "unitranspose"
     report = check_artifact(path, samples=crops)
     assert report.passed, report.to_text()
 

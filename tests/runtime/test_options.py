@@ -57,6 +57,25 @@ def test_an_old_flag_works_and_says_the_new_name(capsys) -> None:
     assert "--weights is now --checkpoint" in capsys.readouterr().err
 
 
+def test_an_old_flag_may_stand_for_a_word(capsys) -> None:
+    @dataclass(frozen=True)
+    class Words:
+        package: Path = argument("What is unpacked.", formerly=("--package",))
+
+    seen = []
+
+    def run(*words):
+        return run_script(
+            Words, lambda options, _: seen.append(options), name="demo", help="Try it.", words=words
+        )
+
+    assert run("a") == run("--package", "b") == 0
+    assert seen == [Words(Path("a")), Words(Path("b"))]
+    assert "--package is now PACKAGE" in capsys.readouterr().err
+    assert run() == 2
+    assert "Missing argument 'PACKAGE'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -118,7 +118,7 @@ def test_the_command_imports_and_says_how_to_go_on(published, tmp_path, capsys) 
     words = ["models", "import", str(source), "--model", "edaformer", "-o", str(target)]
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert "EDAFormer-T with 19 classes" in out and f"--weights {target}" in out
+    assert "EDAFormer-T with 19 classes" in out and f"--checkpoint {target}" in out
     assert main([*words, "--head", "classic"]) == 2
     assert main(["models", "import", str(source), "--model", "edaforme"]) == 2
     assert "did you mean 'edaformer'" in capsys.readouterr().err

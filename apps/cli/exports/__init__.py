@@ -1,1 +1,0 @@
-"""The sub-commands of `prunus export`, by task."""
