@@ -14,47 +14,40 @@ of 1 s, it is timed beside. Step by step against PyTorch: `benchmarks/nsfcodec.p
 
 from __future__ import annotations
 
-import argparse
-import os
+import importlib
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import write_record
+from record import (
+    MODELS,
+    Settings,
+    backends,
+    exported,
+    finish,
+    new_parser,
+    settings,
+    show,
+    show_folder_to_runners,
+    take_turns,
+    write_record,
+)
 
-from prunus.apps.bench.runs import run_in_turns
 from prunus.apps.common.model_files import DEFAULT_CODEC, codec_name
-from prunus.apps.common.tables import plain_table
 from prunus.runtime.card.artifact import sha256_of
-from prunus.runtime.errors import PrunusError
-from prunus.runtime.host import bfloat16_flag, installed
+from prunus.runtime.host import installed
 from prunus.runtime.measure.compare import Comparison
 from prunus.runtime.measure.latency import environment
 from prunus.runtime.measure.runner import RunnerSpec
 from prunus.runtime.progress import ConsoleProgress
 from prunus.runtime.tasks.codec.codec import find_parts
 
-ROOT = Path(__file__).resolve().parents[1]
-MODELS = ROOT / ".cache" / "bench"
-RESULTS = Path(__file__).resolve().parent / "results"
 _RUNNERS = "codec_runners"
 # Length of the sound: whole frames, and for WavTokenizer the window that it was trained on.
 SECONDS = {"wavtokenizer": 3.0, "fusecodec": 3.0, "freecodec": 3.2, "nsfcodec": 3.0}
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How long and with what."""
-
-    threads: int
-    rounds: int
-    seconds: float
-    compiled: bool
 
 
 def model(name: str) -> str:
@@ -62,42 +55,25 @@ def model(name: str) -> str:
     if name == DEFAULT_CODEC:
         return codec_name(name)
     base = MODELS / f"{name}-fp32"
-    if not Path(f"{base}-decoder.onnx").is_file():
-        from prunus.export.freecodec import export_freecodec
-        from prunus.export.fusecodec import export_fusecodec
-        from prunus.export.wavtokenizer import export_wavtokenizer
 
-        MODELS.mkdir(parents=True, exist_ok=True)
-        script: Any = {
-            "wavtokenizer": export_wavtokenizer,
-            "fusecodec": export_fusecodec,
-            "freecodec": export_freecodec,
-        }[name]
-        with ConsoleProgress(f"export {name}") as progress:
-            script(output=base, progress=progress)
+    def write(progress: ConsoleProgress) -> None:
+        script = importlib.import_module(f"prunus.export.{name}")
+        getattr(script, f"export_{name}")(output=base, progress=progress)
+
+    exported(Path(f"{base}-decoder.onnx"), write)
     return str(base)
 
 
 def long_steps() -> str:
     """Return NAME of the codec that ships in steps of a second, exported on first use."""
+    from prunus.export.nsfcodec import export_nsfcodec
+
     base = MODELS / "nsfcodec-1s"
-    if not Path(f"{base}-decoder.onnx").is_file():
-        from prunus.export.nsfcodec import export_nsfcodec
-
-        MODELS.mkdir(parents=True, exist_ok=True)
-        with ConsoleProgress("export nsfcodec") as progress:
-            export_nsfcodec(step=50, output=base, progress=progress)
+    exported(
+        Path(f"{base}-decoder.onnx"),
+        lambda progress: export_nsfcodec(step=50, output=base, progress=progress),
+    )
     return str(base)
-
-
-def backends() -> list[str]:
-    """Return the back ends that this machine can run, with their arithmetic."""
-    names = ["onnxruntime"]
-    if installed("openvino"):
-        names.append("openvino-f32")
-        if bfloat16_flag():
-            names.append("openvino-bf16")
-    return names
 
 
 def runner(name: str, target: str, *arguments: str, threads: int) -> RunnerSpec:
@@ -108,12 +84,12 @@ def runner(name: str, target: str, *arguments: str, threads: int) -> RunnerSpec:
     )  # fmt: skip
 
 
-def compare(name: str, settings: Settings) -> dict[str, Any]:
+def compare(name: str, how: Settings, *, compiled: bool) -> dict[str, Any]:
     """Time one codec: PyTorch eager first, which ratios refer to, then every back end."""
-    length, threads = str(SECONDS[name]), settings.threads
+    length, threads = str(SECONDS[name]), how.threads
     files = model(name)
     entries = [runner(f"{name} torch-eager", "torch_codec", name, "eager", length, threads=threads)]
-    if settings.compiled:
+    if compiled:
         entries.append(
             runner(f"{name} torch-compile", "torch_codec", name, "compile", length, threads=threads)
         )
@@ -132,10 +108,7 @@ def compare(name: str, settings: Settings) -> dict[str, Any]:
             entries.append(
                 runner("encodec-24k torch-eager", "encodec", "eager", length, threads=threads)
             )
-        with ConsoleProgress(name) as progress:
-            result = run_in_turns(
-                entries, rounds=settings.rounds, seconds=settings.seconds, progress=progress
-            )
+        result = take_turns(name, entries, how)
         outcomes = {b: dict(np.load(path)) for b, path in kept.items()}
     print(f"\n## {name}: {length} s of sound, coded and decoded\n{result.to_text()}", flush=True)
     return {
@@ -193,42 +166,25 @@ def _work(name: str, result: Comparison) -> dict[str, Any]:
         found[f"{entry.spec.name} real-time factor"] = factor
     columns = ("runner", "GMAC per s of sound", "real-time factor", "GMAC/s", "ratio", "peak MiB")
     title = f"{name}: encode {encode / 1e9:.2f}, decode {decode / 1e9:.2f} GMAC per s of sound"
-    print(plain_table(f"\n{title}", columns, rows) + "\n", flush=True)
+    show(f"\n{title}", columns, rows)
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks; return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="short turns")
-    parser.add_argument("--only", choices=list(SECONDS), action="append", help="default: all")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=0, help="turns of each runner")
-    parser.add_argument("--seconds", type=float, default=0.0, help="length of a turn")
+    parser = new_parser(__doc__, "codec.json", SECONDS)
     parser.add_argument("--compile", action="store_true", help="torch.compile as well (minutes)")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "codec.json")
     options = parser.parse_args(arguments)
-    settings = Settings(
-        threads=options.threads,
-        rounds=options.rounds or (2 if options.quick else 4),
-        seconds=options.seconds or (2.0 if options.quick else 6.0),
-        compiled=options.compile,
-    )
-    here = str(Path(__file__).resolve().parent)  # where the runners' processes find their targets
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-    begin = time.perf_counter()
-    try:
-        body: dict[str, Any] = {"environment": environment(settings.threads), "cases": {}}
+    how = settings(options, rounds=(2, 4), seconds=(2.0, 6.0))
+    show_folder_to_runners()
+
+    def work() -> None:
+        body: dict[str, Any] = {"environment": environment(how.threads), "cases": {}}
         for name in options.only or list(SECONDS):
-            body["cases"][name] = compare(name, settings)
+            body["cases"][name] = compare(name, how, compiled=options.compile)
             write_record(options.output, body)
-    except PrunusError as error:
-        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
-        return error.exit_code
-    print(f"wrote {options.output} after {time.perf_counter() - begin:.0f} s")
-    return 0
+
+    return finish(work, options.output)
 
 
 if __name__ == "__main__":

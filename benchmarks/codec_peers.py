@@ -29,14 +29,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from record import write_record
+from record import RESULTS, show, write_record
 
 from prunus.apps.codec.app import open_codec
 from prunus.apps.codec.evaluate import CodecEvaluation, Recording, Row, evaluate_codec
 from prunus.apps.codec.peers import opus
 from prunus.apps.common.model_files import DEFAULT_CODEC
 from prunus.apps.common.speech_metrics import Heard, Judge, normalised, open_judges
-from prunus.apps.common.tables import plain_table
 from prunus.runtime.audio.files import SoundReader
 from prunus.runtime.audio.quality import mel_distance_db
 from prunus.runtime.audio.resample import resample
@@ -48,7 +47,6 @@ from prunus.runtime.tasks.codec.codec import SpeechCodec
 Audio = npt.NDArray[np.float32]
 Coder = Callable[[Audio], tuple[Audio, float]]
 RATE_HZ = 16000
-RESULT = Path(__file__).resolve().parent / "results" / "codec_peers.json"
 OPUS_KBPS = (6.0, 9.5)
 _OPUS_FRAME_MS, _OPUS_AHEAD_MS = 20.0, 6.5  # RFC 6716, section 2
 SECONDS, COUNT = 10.0, 3
@@ -288,7 +286,7 @@ def main() -> None:
     parser.add_argument("--unpacked", type=Path)
     parser.add_argument("--model", default=DEFAULT_CODEC)
     parser.add_argument("--judge", action="append", help="as of prunus eval codec; repeatable")
-    parser.add_argument("-o", "--output", type=Path, default=RESULT)
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "codec_peers.json")
     args = parser.parse_args()
     groups = {
         "June, French: an unseen speaker": from_cache(args.cache, "asterisk_fr"),
@@ -323,7 +321,7 @@ def main() -> None:
                 for row in rows
             ]
             whole = f"{title} ({len(recordings)} recordings, {found.seconds:.0f} s)"
-            print(plain_table(whole, ("", "kbit/s", *names), table), end="\n\n", flush=True)
+            show(whole, ("", "kbit/s", *names), table)
             words = sum(len(normalised(t)) for t in texts)
             record["groups"][title] = summary(found, rows, words)
             write_record(args.output, record)

@@ -12,10 +12,8 @@ last column is that ratio in CPU time of one thread, which a busy machine distur
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 from cpu_time import cpu_times
-from record import write_record
+from record import MODELS, Settings, finish, new_parser, settings, show, take_turns, write_record
 from torch import Tensor, nn
 from torch.nn import functional
 
 from prunus.apps.bench.runs import session_runner
-from prunus.apps.common.tables import plain_table
 from prunus.export.common.pipeline import write_model
 from prunus.export.graph.simplify import simplify, with_shapes
 from prunus.export.graph.trace import OPSET, trace
@@ -42,14 +39,10 @@ from prunus.models.layers.local_global.attention import (
 from prunus.models.layers.local_global.index import AttentionIndex, grid_windows
 from prunus.runtime.card.card import ModelCard, Weights
 from prunus.runtime.card.tensors import TensorSpec
-from prunus.runtime.errors import CheckFailedError, PrunusError
-from prunus.runtime.measure.compare import Comparison, compare
+from prunus.runtime.errors import CheckFailedError
 from prunus.runtime.measure.latency import environment
-from prunus.runtime.progress import ConsoleProgress
 
-ROOT = Path(__file__).resolve().parents[1]
-MODELS = ROOT / ".cache" / "bench" / "local-global"
-RESULTS = Path(__file__).resolve().parent / "results" / "local_global_attention.json"
+GRAPHS = MODELS / "local-global"
 COMBINES = ("joint", "sum", "local", "global")
 TOLERANCE = 1e-5
 
@@ -166,11 +159,11 @@ def export(shape: Shape, combine: str, *, bare: bool) -> tuple[Path, Path]:
         "usual": with_shapes(plain.model_proto),
         "body": simplify(trace(block, (x, g), ["x", "g"], ["y"])),
     }
-    MODELS.mkdir(parents=True, exist_ok=True)
+    GRAPHS.mkdir(parents=True, exist_ok=True)
     stem = f"{shape.name}-{combine}-{'bare' if bare else 'block'}"
     paths = []
     for name, graph in graphs.items():
-        path = MODELS / f"{stem}-{name}.onnx"
+        path = GRAPHS / f"{stem}-{name}.onnx"
         write_model(graph, _card(shape, f"{stem}-{name}"), path)
         paths.append(path)
     _agree(paths, {"x": x.numpy(), "g": g.numpy()})
@@ -204,21 +197,22 @@ def _card(shape: Shape, variant: str) -> ModelCard:
     )  # fmt: skip
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(combines: Sequence[str], how: Settings, calls: int) -> dict[str, Any]:
     """Measure every case and print a line of the table for each."""
     found: dict[str, Any] = {}
     rows = []
     for bare in (True, False):
         for shape in SHAPES:
-            for combine in options.only or COMBINES:
+            for combine in combines:
                 usual, body = export(shape, combine, bare=bare)
                 name, cells = body.stem, [""] * 4
-                cpu = cpu_times((usual, body), options.calls)
+                cpu = cpu_times((usual, body), calls)
                 record: dict[str, Any] = {
                     "cpu": {"usual": cpu[0].to_dict(), "body": cpu[1].to_dict()}
                 }
-                if not options.cpu:
-                    result = _in_turns((usual, body), options)
+                if how.clock == "wall":
+                    runners = [session_runner(p, "onnxruntime", how.threads) for p in (usual, body)]
+                    result = take_turns(name, runners, how, shipped=False)
                     first, second = result.results
                     low, high = (1 / r for r in reversed(second.ratio_range))
                     cells = [
@@ -230,42 +224,24 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 rows.append([what, shape.name, combine, *cells, f"{cpu[1].ratio:.2f}"])
                 found[name] = record
     heads = ("what", "shape", "combine", "usual ms", "body ms", "ratio", "range", "CPU ratio")
-    print(plain_table("## ONNX Runtime, float32", heads, rows), flush=True)
+    show("## ONNX Runtime, float32", heads, rows)
     return found
-
-
-def _in_turns(paths: Sequence[Path], options: argparse.Namespace) -> Comparison:
-    runners = [session_runner(path, "onnxruntime", options.threads) for path in paths]
-    with ConsoleProgress(paths[-1].stem) as progress:
-        return compare(runners, rounds=options.rounds, seconds=options.seconds, progress=progress)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = new_parser(
+        __doc__, "local_global_attention.json", COMBINES, cpu="CPU time alone: for a busy machine"
     )
-    parser.add_argument("--quick", action="store_true", help="short turns")
-    parser.add_argument("--only", choices=COMBINES, action="append", help="default: all")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=0, help="turns of each runner")
-    parser.add_argument("--seconds", type=float, default=0.0, help="length of a turn")
-    parser.add_argument("--cpu", action="store_true", help="CPU time alone: for a busy machine")
     parser.add_argument("--calls", type=int, default=60, help="calls whose CPU time is taken")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
-    options.rounds = options.rounds or (3 if options.quick else 6)
-    options.seconds = options.seconds or (0.3 if options.quick else 0.8)
-    begin = time.perf_counter()
-    try:
-        found = measure(options)
-        body = {"environment": environment(options.threads), "cases": found}
-        write_record(options.output, body)
-    except PrunusError as error:
-        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
-        return error.exit_code
-    print(f"wrote {options.output} after {time.perf_counter() - begin:.0f} s")
-    return 0
+    how = settings(options, rounds=(3, 6), seconds=(0.3, 0.8))
+
+    def work() -> None:
+        found = measure(options.only or COMBINES, how, options.calls)
+        write_record(options.output, {"environment": environment(how.threads), "cases": found})
+
+    return finish(work, options.output)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from record import report_errors
 
 from prunus.apps.demo.two_voices import (
     FPS,
@@ -32,7 +33,7 @@ from prunus.apps.demo.two_voices import (
 )
 from prunus.apps.io.sources.clip import load_av
 from prunus.runtime.card.artifact import atomic_path
-from prunus.runtime.errors import ArtifactError, PrunusError
+from prunus.runtime.errors import ArtifactError
 from prunus.runtime.progress import ConsoleProgress
 
 if TYPE_CHECKING:
@@ -204,7 +205,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--drawing", choices=("lips", "picture"), default="lips",
                         help="how mouths are shown in that folder")  # fmt: skip
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         samples = round(SECONDS * RATE_HZ)
         found = [fit(find_recording(options.cache, *place), samples) for place in RECORDINGS]
         voices = np.stack(found)
@@ -215,10 +217,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n".join(measure(options.output)))
         if options.mixtures is not None:
             print(write_mixture(options.output, options.mixtures, options.drawing))
-    except PrunusError as error:
-        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
-        return error.exit_code
-    return 0
+
+    return report_errors(work)
 
 
 def _counted(pictures: Iterator[Image], count: int, progress: ConsoleProgress) -> Iterator[Image]:

@@ -21,15 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import write_record
+from record import RESULTS, show, write_record
 
 from prunus.apps.common.model_files import DEFAULT_CODEC, codec_name
-from prunus.apps.common.tables import plain_table
 from prunus.runtime.card.artifact import sha256_of
 from prunus.runtime.errors import CheckFailedError
 from prunus.runtime.measure.latency import environment, peak_memory_bytes
 
-RESULTS = Path(__file__).resolve().parent / "results" / "nsfcodec.json"
 SIDES = ("onnxruntime", "openvino", "torch")
 
 
@@ -131,7 +129,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", choices=SIDES)
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "nsfcodec.json")
     args = parser.parse_args()
     if args.side:
         print(json.dumps(measure(args)))
@@ -164,7 +162,7 @@ def main() -> None:
         for side, f in found.items()
     ]  # fmt: skip
     columns = ("", "RTF", "RTF, CPU", "p50 ms", "p99 ms", "p99 ms, CPU", "peak MiB", "open s")
-    print(plain_table("encode + decode, 20 ms steps, one thread", columns, rows))
+    show("encode + decode, 20 ms steps, one thread", columns, rows)
     for side, ratio in ratios.items():
         found_ratio = f"{ratio['wall']:.1f} in time, {ratio['cpu']:.1f} in CPU time"
         print(f"PyTorch eager / {side}: {found_ratio}")

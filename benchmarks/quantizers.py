@@ -18,19 +18,17 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from record import write_record
+from record import RESULTS, finish, show, write_record
 
-from prunus.apps.common.tables import plain_table
 from prunus.export.graph.audit import require_clean
 from prunus.export.graph.simplify import simplify
 from prunus.export.graph.trace import trace
 from prunus.models.blocks.quantizers.interface import EncodeGraph
 from prunus.models.blocks.quantizers.zoo import QUANTIZERS, build_quantizer
 from prunus.models.macs import count_parameters
-from prunus.runtime.errors import CheckFailedError, PrunusError
+from prunus.runtime.errors import CheckFailedError
 from prunus.runtime.measure.latency import environment, summarise, time_window
 
-RESULTS = Path(__file__).resolve().parent / "results" / "quantizers.json"
 HEADS = (
     "quantiser", "numbers", "codes", "bits", "whole bits", "parameters", "table KiB", "p50 us",
     "p90 us", "ns/frame",
@@ -84,7 +82,7 @@ def _table(samples: dict[str, list[float]], frames: int) -> dict[str, Any]:
         found[name] = {
             "bits": quantizer.bits_per_frame, "parameters": values, "samples_ms": times,
         }  # fmt: skip
-    print(plain_table(f"## {frames} frames per call, one thread", HEADS, rows), flush=True)
+    show(f"## {frames} frames per call, one thread", HEADS, rows)
     return found
 
 
@@ -96,18 +94,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=750, help="frames per call (default 750)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each quantiser")
     parser.add_argument("--seconds", type=float, default=0.3, help="length of a turn")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "quantizers.json")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    try:
+
+    def work() -> None:
         found = measure(max(options.frames, 1), max(options.rounds, 1), options.seconds)
         body = {"environment": environment(1), "frames": options.frames, "cases": found}
         write_record(options.output, body)
-    except PrunusError as error:
-        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
-        return error.exit_code
-    print(f"wrote {options.output}")
-    return 0
+
+    return finish(work, options.output)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,8 @@ with published ISR; ``clsclip-K`` looks for K classes, given as 512-wide vectors
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +24,10 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from record import write_record
+from record import MODELS, Settings, finish, new_parser, settings, show, take_turns, write_record
 from torch import nn
 
 from prunus.apps.bench.runs import session_runner
-from prunus.apps.common.tables import plain_table
 from prunus.export.common.options import parse_size
 from prunus.export.common.pipeline import write_model
 from prunus.export.graph.audit import require_clean
@@ -45,15 +42,11 @@ from prunus.models.segmentation.isr import parse_isr
 from prunus.models.segmentation.static import StaticEDAFormer
 from prunus.runtime.card.card import ModelCard, Weights
 from prunus.runtime.card.tensors import TensorSpec
-from prunus.runtime.errors import CheckFailedError, PrunusError
-from prunus.runtime.measure.compare import compare
+from prunus.runtime.errors import CheckFailedError
 from prunus.runtime.measure.latency import environment
-from prunus.runtime.progress import ConsoleProgress
 from prunus.runtime.session.base import open as open_session
 
-ROOT = Path(__file__).resolve().parents[1]
-MODELS = ROOT / ".cache" / "bench" / "siblings"
-RESULTS = Path(__file__).resolve().parent / "results" / "segmentation_siblings.json"
+GRAPHS = MODELS / "siblings"
 CASES = (
     "edaformer", "edaformer-isr",
     *(name for name in SIBLINGS if name not in {"edaformer", "clsclip"}),
@@ -104,7 +97,7 @@ def export(name: str, size: tuple[int, int], *, reuse: bool = False) -> Case:
     feeds = {"image": torch.randn(1, 3, *size, generator=generator)}
     if number:
         feeds["vectors"] = torch.randn(number, VECTOR, generator=generator)
-    path = MODELS / f"{name}-{size[0]}x{size[1]}.onnx"
+    path = GRAPHS / f"{name}-{size[0]}x{size[1]}.onnx"
     if not (reuse and path.is_file()):
         _write(network, form.eval(), name, feeds, path)
     graph = onnx.load(path, load_external_data=False)
@@ -155,8 +148,8 @@ def _card(name: str, feeds: dict[str, torch.Tensor], shape: tuple[int, ...]) -> 
     )  # fmt: skip
 
 
-def measure(cases: Sequence[Case], options: argparse.Namespace) -> dict[str, Any]:
-    """Time every case in turns and print the table; without timing, sizes alone."""
+def measure(cases: Sequence[Case], size: str, how: Settings | None) -> dict[str, Any]:
+    """Time every case in turns and print the table; without settings, sizes alone."""
     rows = [
         [c.name, f"{c.parameters / 1e6:.2f}", f"{c.macs / 1e9:.2f}", str(c.nodes)] for c in cases
     ]
@@ -164,13 +157,10 @@ def measure(cases: Sequence[Case], options: argparse.Namespace) -> dict[str, Any
     found: dict[str, Any] = {
         c.name: {"parameters": c.parameters, "macs": c.macs, "nodes": c.nodes} for c in cases
     }
-    if not options.export_only:
+    if how is not None:
         heads += ["p50 ms", "p90 ms", "ratio", "range", "GMAC/s"]
-        runners = [session_runner(c.path, "onnxruntime", options.threads) for c in cases]
-        with ConsoleProgress("siblings") as progress:
-            result = compare(
-                runners, rounds=options.rounds, seconds=options.seconds, progress=progress
-            )
+        runners = [session_runner(c.path, "onnxruntime", how.threads) for c in cases]
+        result = take_turns("siblings", runners, how, shipped=False)
         for row, case, one in zip(rows, cases, result.results, strict=True):
             low, high = one.ratio_range
             row += [
@@ -178,42 +168,30 @@ def measure(cases: Sequence[Case], options: argparse.Namespace) -> dict[str, Any
                 f"{low:.2f}-{high:.2f}", f"{case.macs / 1e6 / one.latency.p50_ms:.0f}",
             ]  # fmt: skip
         found["latency"] = json.loads(result.to_json())
-    title = f"## {options.size}, ONNX Runtime float32, {options.threads} threads"
-    print(plain_table(title, heads, rows), flush=True)
+    timed = f", ONNX Runtime float32, {how.threads} threads" if how is not None else ""
+    show(f"## {size}{timed}", heads, rows)
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__, "segmentation_siblings.json", CASES)
     add = parser.add_argument
-    add("--only", choices=CASES, action="append", help="default: all; EDAFormer is always in")
     add("--size", default="512x512", help="input as HEIGHTxWIDTH (default 512x512)")
     add("--export-only", action="store_true", help="sizes without latency")
     add("--reuse", action="store_true", help="take the files of an earlier run")
-    add("--quick", action="store_true", help="short turns")
-    add("--threads", type=int, default=2)
-    add("--rounds", type=int, default=0, help="turns of each runner")
-    add("--seconds", type=float, default=0.0, help="length of a turn")
-    add("-o", "--output", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
-    options.rounds = options.rounds or (3 if options.quick else 6)
-    options.seconds = options.seconds or (1.0 if options.quick else 3.0)
-    begin = time.perf_counter()
-    try:
-        names = list(dict.fromkeys(("edaformer", *(options.only or CASES))))
+    how = settings(options, rounds=(3, 6), seconds=(1.0, 3.0))
+
+    def work() -> None:
+        names = list(dict.fromkeys(("edaformer", *(options.only or CASES))))  # ratios refer to it
         size = parse_size(options.size)
         cases = [export(name, size, reuse=options.reuse) for name in names]
-        found = measure(cases, options)
-        body = {"environment": environment(options.threads), "size": options.size, "cases": found}
+        found = measure(cases, options.size, None if options.export_only else how)
+        body = {"environment": environment(how.threads), "size": options.size, "cases": found}
         write_record(options.output, body)
-    except PrunusError as error:
-        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
-        return error.exit_code
-    print(f"wrote {options.output} after {time.perf_counter() - begin:.0f} s")
-    return 0
+
+    return finish(work, options.output)
 
 
 if __name__ == "__main__":

@@ -33,32 +33,27 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import write_record
+from record import MODELS, ROOT, exported, finish, new_parser, settings, show, write_record
 
 from prunus.apps.bench.separation import PEERS, dolphin_macs, graphs, peer_macs, published
-from prunus.apps.common.tables import plain_table
 from prunus.export.codec.samples import voice_like
 from prunus.export.dolphin import export_dolphin
 from prunus.export.separation.samples import draw_mouths
 from prunus.models.separation.config import dolphin_config
 from prunus.runtime.card.artifact import sha256_of
-from prunus.runtime.errors import CheckFailedError, HostError, PrunusError
-from prunus.runtime.measure.compare import compare
+from prunus.runtime.errors import CheckFailedError, HostError
+from prunus.runtime.measure.compare import Comparison, compare
 from prunus.runtime.measure.latency import environment
 from prunus.runtime.measure.runner import RunnerSpec
 from prunus.runtime.progress import ConsoleProgress
 from prunus.runtime.tasks.separation.metric import snr_db
 from prunus.runtime.tasks.separation.separator import SpeechSeparator, find_parts
 
-ROOT = Path(__file__).resolve().parents[1]
-MODELS = ROOT / ".cache" / "bench"
-RESULTS = Path(__file__).resolve().parent / "results" / "separation.json"
 TARGETS = "prunus.apps.bench.separation"
 CASES = ("clips", "live", "app")
 CLIP = ROOT / "apps" / "media" / "two_voices.mp4"
@@ -70,11 +65,14 @@ AGREE_DB = 50.0  # filters of radius 32 against the transform; float32 in betwee
 def files(variant: str, seconds: float, *, live: bool = False) -> Path:
     """Return NAME of the exported graphs, written on first use."""
     name = MODELS / f"dolphin-{variant}-{seconds:g}s{'-live' if live else ''}-frames"
-    if not all(Path(f"{name}-{part}.onnx").is_file() for part in ("lips", "voice")):
-        MODELS.mkdir(parents=True, exist_ok=True)
-        lip_seconds = {} if live else {"lip_seconds": seconds}
-        with ConsoleProgress(f"export {variant} {seconds:g} s") as progress:
-            export_dolphin(variant, seconds=seconds, output=name, progress=progress, **lip_seconds)
+    lip_seconds = {} if live else {"lip_seconds": seconds}
+    exported(
+        Path(f"{name}-voice.onnx"),
+        lambda progress: export_dolphin(
+            variant, seconds=seconds, output=name, progress=progress, **lip_seconds
+        ),
+        stale=not Path(f"{name}-lips.onnx").is_file(),
+    )
     return name
 
 
@@ -125,34 +123,18 @@ def measure(variant: str, seconds: float, options: argparse.Namespace) -> dict[s
     name, inputs = files(variant, seconds), clip(seconds)
     snr = agree(variant, name, inputs)
     runners = [
-        RunnerSpec(
-            f"PyTorch eager, {heat}", target=f"{TARGETS}:published", arguments=(variant, heat),
-            threads=options.threads, boundary="pipeline",
-        )
+        _runner(f"PyTorch eager, {heat}", "published", (variant, heat), options)
         for heat in ("dense", "filter")
-    ]  # fmt: skip
+    ]
     runners += [
-        RunnerSpec(
-            f"graphs, {backend}", target=f"{TARGETS}:graphs", arguments=(backend, str(name)),
-            threads=options.threads, boundary="pipeline",
-        )
+        _runner(f"graphs, {backend}", "graphs", (backend, str(name)), options)
         for backend in options.backend or BACKENDS
-    ]  # fmt: skip
-    runners += [
-        RunnerSpec(
-            f"{peer} (sound only)", target=f"{TARGETS}:peer", arguments=(peer,),
-            threads=options.threads, boundary="pipeline",
-        )
-        for peer in options.peers
-    ]  # fmt: skip
+    ]
+    runners += [_runner(f"{p} (sound only)", "peer", (p,), options) for p in options.peers]
     macs = {f"PyTorch eager, {h}": dolphin_macs(variant, h, seconds) for h in ("dense", "filter")}
     macs |= {f"{p} (sound only)": peer_macs(p, round(16000 * seconds)) for p in options.peers}
-    with ConsoleProgress(f"dolphin {variant} {seconds:g} s") as progress:
-        result = compare(
-            runners, inputs, rounds=options.rounds, seconds=options.turn, progress=progress,
-            clock="cpu" if options.cpu else "wall",
-            **({"minimum": 1, "warm_windows": 2} if options.quick else {}),
-        )  # fmt: skip
+    few = {"minimum": 1, "warm_windows": 2} if options.quick else {}
+    result = _in_turns(f"dolphin {variant} {seconds:g} s", runners, inputs, options, **few)
     rows = []
     for entry in result.results:
         per_second = entry.latency.p50_ms / seconds
@@ -174,7 +156,7 @@ def measure(variant: str, seconds: float, options: argparse.Namespace) -> dict[s
         f"## dolphin {variant}, {seconds:g} s, {_clock(options)}; the published code holds "
         f"{held:.2f} GB of tables"
     )
-    print(plain_table(title, heads, rows) + "\n", flush=True)
+    show(title, heads, rows)
     found: dict[str, Any] = json.loads(result.to_json())
     return found | {
         "seconds": seconds,
@@ -183,6 +165,27 @@ def measure(variant: str, seconds: float, options: argparse.Namespace) -> dict[s
         "macs": macs,
         "files": {path.name: sha256_of(path) for path in find_parts(name)},
     }
+
+
+def _runner(
+    name: str, target: str, words: tuple[str, ...], options: argparse.Namespace,
+    boundary: str = "pipeline",
+) -> RunnerSpec:  # fmt: skip
+    return RunnerSpec(
+        name, target=f"{TARGETS}:{target}", arguments=words, threads=options.threads,
+        boundary=boundary,
+    )  # fmt: skip
+
+
+def _in_turns(
+    title: str, runners: list[RunnerSpec], inputs: dict[str, np.ndarray],
+    options: argparse.Namespace, **limits: int,
+) -> Comparison:  # fmt: skip
+    with ConsoleProgress(title) as progress:
+        return compare(
+            runners, inputs, rounds=options.rounds, seconds=options.turn, progress=progress,
+            clock="cpu" if options.cpu else "wall", **limits,
+        )  # fmt: skip
 
 
 def _clock(options: argparse.Namespace) -> str:
@@ -196,17 +199,10 @@ def live(variant: str, options: argparse.Namespace) -> dict[str, Any]:
     with SpeechSeparator.open(name, "onnxruntime", threads=1) as separator:
         plan = separator.stream().plan
     runners = [
-        RunnerSpec(
-            f"hop, {backend}", target=f"{TARGETS}:hops", arguments=(backend, str(name), ""),
-            threads=options.threads, boundary="step",
-        )
+        _runner(f"hop, {backend}", "hops", (backend, str(name), ""), options, "step")
         for backend in options.backend or BACKENDS
-    ]  # fmt: skip
-    with ConsoleProgress(f"dolphin {variant} live") as progress:
-        result = compare(
-            runners, inputs, rounds=options.rounds, seconds=options.turn, progress=progress,
-            clock="cpu" if options.cpu else "wall",
-        )  # fmt: skip
+    ]
+    result = _in_turns(f"dolphin {variant} live", runners, inputs, options)
     hop_ms = 1000 * plan.hop_s
     rows = [
         [
@@ -220,7 +216,7 @@ def live(variant: str, options: argparse.Namespace) -> dict[str, Any]:
         f"{_clock(options)}"
     )
     heads = ("runner", "p50 ms", "p99 ms", "real-time factor", "peak MiB")
-    print(plain_table(title, heads, rows) + "\n", flush=True)
+    show(title, heads, rows)
     found: dict[str, Any] = json.loads(result.to_json())
     return found | {
         "hop_ms": hop_ms,
@@ -252,7 +248,7 @@ def app(options: argparse.Namespace) -> dict[str, Any]:
         )  # fmt: skip
     title = f"## app on {CLIP.name}, CPU seconds per second of sound; one thread per model"
     heads = ("back end", "factor", "wall factor", *STAGES, "faces")
-    print(plain_table(title, heads, rows) + "\n", flush=True)
+    show(title, heads, rows)
     return {
         "runs": runs,
         "clip": sha256_of(CLIP),
@@ -294,29 +290,20 @@ def record(path: Path, name: str, case: dict[str, Any], threads: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="two short turns of each runner")
-    parser.add_argument("--variant", default="base", help="of the comparison (default base)")
-    parser.add_argument("--seconds", type=float, nargs="*", default=[1.0, 2.0, 4.0])
-    parser.add_argument("--backend", choices=BACKENDS, action="append", help="default: all")
-    parser.add_argument("--only", choices=CASES, action="append", help="default: all")
-    parser.add_argument("--no-peers", action="store_true", help="without Conv-TasNet and DPTNet")
-    parser.add_argument("--threads", type=int, default=0, help="default: 2; 1 with --cpu")
-    parser.add_argument(
-        "--cpu", action="store_true", help="CPU time of all threads, for a busy machine"
-    )
-    parser.add_argument("--rounds", type=int, default=0, help="turns of each runner")
-    parser.add_argument("--turn", type=float, default=0.0, help="seconds of a turn")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    parser = new_parser(
+        __doc__, "separation.json", CASES, threads=0, turn="--turn",
+        cpu="CPU time of all threads, for a busy machine", quick="two short turns of each runner",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--variant", default="base", help="of the comparison (default base)")
+    add("--seconds", type=float, nargs="*", default=[1.0, 2.0, 4.0])
+    add("--backend", choices=BACKENDS, action="append", help="default: all")
+    add("--no-peers", action="store_true", help="without Conv-TasNet and DPTNet")
     options = parser.parse_args(arguments)
-    options.threads = options.threads or (1 if options.cpu else 2)
-    options.rounds = options.rounds or (2 if options.quick else 4)
-    options.turn = options.turn or (0.2 if options.quick else 3.0)
+    how = settings(options, rounds=(2, 4), seconds=(0.2, 3.0))
+    options.threads, options.rounds, options.turn = how.threads, how.rounds, how.seconds
     peers = () if options.no_peers or not importlib.util.find_spec("asteroid") else tuple(PEERS)
     options.peers, only = peers, options.only or CASES
-    begin = time.perf_counter()
     cases: dict[str, Callable[[], dict[str, Any]]] = {}
     if "live" in only:
         cases["nano live"] = lambda: live("nano", options)
@@ -327,14 +314,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             cases[f"{options.variant} {s:g} s"] = functools.partial(
                 measure, options.variant, s, options
             )
-    try:
+
+    def work() -> None:
         for name, case in cases.items():
             record(options.output, name, case(), options.threads)
-    except PrunusError as error:
-        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
-        return error.exit_code
-    print(f"wrote {options.output} after {time.perf_counter() - begin:.0f} s")
-    return 0
+
+    return finish(work, options.output)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,8 @@ least.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -29,10 +27,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 from cpu_time import cpu_times
-from record import write_record
+from record import MODELS, Settings, finish, new_parser, settings, show, take_turns, write_record
 
-from prunus.apps.bench.runs import run_in_turns, session_runner, torch_runner
-from prunus.apps.common.tables import plain_table
+from prunus.apps.bench.runs import session_runner, torch_runner
 from prunus.export import unitranspose as script
 from prunus.export.common.pipeline import write_model
 from prunus.export.graph.simplify import with_shapes
@@ -46,15 +43,11 @@ from prunus.models.pose.unitranspose.naive import NaiveUniTransPose
 from prunus.models.pose.unitranspose.unitranspose import VARIANTS, UniTransPose, unitranspose_config
 from prunus.runtime.card.artifact import sha256_of
 from prunus.runtime.card.card import ModelCard
-from prunus.runtime.errors import CheckFailedError, PrunusError
-from prunus.runtime.measure.compare import Comparison
+from prunus.runtime.errors import CheckFailedError
 from prunus.runtime.measure.latency import environment
 from prunus.runtime.progress import ConsoleProgress
 from prunus.runtime.session.base import open as open_session
 
-ROOT = Path(__file__).resolve().parents[1]
-MODELS = ROOT / ".cache" / "bench"
-RESULTS = Path(__file__).resolve().parent / "results" / "unitranspose.json"
 FORMS = ("usual", "usual-simplified", "operator", "prunus")
 TOLERANCE = 1e-4  # of the heatmaps' range
 
@@ -115,23 +108,16 @@ def _agree(paths: Sequence[Path]) -> None:
             )
 
 
-def _in_turns(variant: str, paths: dict[str, Path], options: argparse.Namespace) -> Comparison:
-    runners = [session_runner(paths[form], "onnxruntime", options.threads, form) for form in FORMS]
-    runners.append(torch_runner("torch-eager", paths["prunus"], options.threads))
-    with ConsoleProgress(f"unitranspose {variant}") as progress:
-        return run_in_turns(
-            runners, rounds=options.rounds, seconds=options.seconds, progress=progress
-        )
-
-
-def measure(variant: str, options: argparse.Namespace) -> dict[str, Any]:
+def measure(variant: str, how: Settings, calls: int) -> dict[str, Any]:
     """Measure one size and print its table."""
     paths = models(variant)
-    cpu = dict(zip(FORMS, cpu_times([paths[form] for form in FORMS], options.calls), strict=True))
+    cpu = dict(zip(FORMS, cpu_times([paths[form] for form in FORMS], calls), strict=True))
     found: dict[str, Any] = {"cpu": {form: times.to_dict() for form, times in cpu.items()}}
     cells = {form: [""] * 4 for form in FORMS}
-    if not options.cpu:
-        result = _in_turns(variant, paths, options)
+    if how.clock == "wall":
+        runners = [session_runner(paths[f], "onnxruntime", how.threads, f) for f in FORMS]
+        runners.append(torch_runner("torch-eager", paths["prunus"], how.threads))
+        result = take_turns(f"unitranspose {variant}", runners, how)
         for name, entry in zip((*FORMS, "PyTorch eager"), result.results, strict=True):
             low, high = (1 / r for r in reversed(entry.ratio_range))
             cells[name] = [
@@ -143,40 +129,28 @@ def measure(variant: str, options: argparse.Namespace) -> dict[str, Any]:
         [name, *row, f"{cpu[name].ratio:.2f}" if name in cpu else ""] for name, row in cells.items()
     ]
     heads = ("form", "p50 ms", "p90 ms", "ratio", "range", "CPU ratio")
-    title = f"## UniTransPose-{variant}, float32, {options.threads} threads"
-    print(plain_table(title, heads, rows) + "\n", flush=True)
+    show(f"## UniTransPose-{variant}, float32, {how.threads} threads", heads, rows)
     found["files"] = {path.name: sha256_of(path) for path in paths.values()}
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = new_parser(
+        __doc__, "unitranspose.json", cpu="CPU time alone: for a busy machine"
     )
-    parser.add_argument("--quick", action="store_true", help="short turns")
-    parser.add_argument(
-        "--variant", choices=VARIANTS, action="append", help="default: tiny and small"
-    )
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=0, help="turns of each runner")
-    parser.add_argument("--seconds", type=float, default=0.0, help="length of a turn")
-    parser.add_argument("--cpu", action="store_true", help="CPU time alone: for a busy machine")
-    parser.add_argument("--calls", type=int, default=30, help="calls whose CPU time is taken")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    add = parser.add_argument
+    add("--variant", choices=VARIANTS, action="append", help="default: tiny and small")
+    add("--calls", type=int, default=30, help="calls whose CPU time is taken")
     options = parser.parse_args(arguments)
-    options.rounds = options.rounds or (2 if options.quick else 6)
-    options.seconds = options.seconds or (0.5 if options.quick else 2.0)
-    begin = time.perf_counter()
-    try:
-        found = {v: measure(v, options) for v in options.variant or ("tiny", "small")}
-        body = {"environment": environment(options.threads), "cases": found}
-        write_record(options.output, body)
-    except PrunusError as error:
-        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
-        return error.exit_code
-    print(f"wrote {options.output} after {time.perf_counter() - begin:.0f} s")
-    return 0
+    how = settings(options, rounds=(2, 6), seconds=(0.5, 2.0))
+
+    def work() -> None:
+        variants = options.variant or ("tiny", "small")
+        found = {v: measure(v, how, options.calls) for v in variants}
+        write_record(options.output, {"environment": environment(how.threads), "cases": found})
+
+    return finish(work, options.output)
 
 
 if __name__ == "__main__":

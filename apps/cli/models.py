@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
 from prunus.apps.cli.options import Debug, Json, Output, Quiet, shown_progress
-from prunus.runtime.errors import UsageError, nearest
-
-_CODECS = ["wavtokenizer", "fusecodec", "freecodec"]
-_IMPORTED = ["vitpose", "edaformer", "dolphin", *_CODECS]
-_HEADS = ["classic", "simple", "subpixel", "token", "regression"]
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -73,94 +68,14 @@ def import_checkpoint(
       prunus models import vitpose-b.pth --variant base -o vitpose-b.safetensors
       prunus models import EDAFormer_T_ade20k.pth --model edaformer -o edaformer-t.safetensors
     """
-    if model not in _IMPORTED:
-        raise UsageError(
-            f"No checkpoints of '{model}' are imported{nearest(model, _IMPORTED)}.",
-            f"Use one of: {', '.join(_IMPORTED)}",
-        )
+    from prunus.models.checkpoints.registry import ImportOptions, import_model
+    from prunus.runtime.options import build
+
+    given = {"variant": variant, "classes": classes, "head": head, "expert": expert, "names": names}
     target = output or checkpoint.with_suffix(".prunus.safetensors")
-    if names is not None and model not in _CODECS:
-        raise UsageError("--names is for codecs.", "Leave it out.")
-    if model in _CODECS:
-        if variant is not None or head is not None or expert or classes is not None:
-            raise UsageError(
-                "--variant, --head, --expert and --classes are not for codecs.", "Leave them out."
-            )
-        lines = _import_codec(checkpoint, target, model, names)
-    elif model == "dolphin":
-        if head is not None or expert or classes is not None:
-            raise UsageError(
-                "--head, --expert and --classes are not for Dolphin.", "Leave them out."
-            )
-        lines = _import_dolphin(checkpoint, target, variant or "base")
-    elif model == "edaformer":
-        if head is not None or expert:
-            raise UsageError("--head and --expert are for ViTPose.", "Leave them out.")
-        lines = _import_edaformer(checkpoint, target, variant, classes)
-    else:
-        if classes is not None:
-            raise UsageError("--classes is for EDAFormer.", "Leave it out.")
-        lines = _import_vitpose(checkpoint, target, variant or "small", head, expert)
+    lines = import_model(model, checkpoint, target, build(ImportOptions, given))
     if not quiet:
         typer.echo("\n".join(lines))
-
-
-def _import_codec(checkpoint: Path, target: Path, model: str, names: Path | None) -> list[str]:
-    from prunus.models.checkpoints import codecs
-
-    rules = codecs.read_rules(names) if names is not None else ()
-    imported = codecs.import_codec(checkpoint, target, model=model, names=rules)
-    fresh = f", {len(imported.fresh)} parameters start fresh" if imported.fresh else ""
-    return [
-        f"read {model} {imported.variant}, weight normalisation folded{fresh}",
-        f"wrote {target}; use it with: prunus export {model} --checkpoint {target}",
-    ]
-
-
-def _import_dolphin(checkpoint: Path, target: Path, variant: str) -> list[str]:
-    from prunus.models.checkpoints import dolphin
-
-    imported = dolphin.import_checkpoint(checkpoint, target, variant=variant)
-    agreed = ", its config.json agrees" if imported.described else ""
-    return [
-        f"read Dolphin-{variant}{agreed}; {dolphin.LICENCE}",
-        f"wrote {target}; use it with: prunus export dolphin --variant {variant} "
-        f"--checkpoint {target}",
-    ]
-
-
-def _import_edaformer(
-    checkpoint: Path, target: Path, variant: str | None, classes: int | None
-) -> list[str]:
-    from prunus.models.checkpoints import edaformer
-
-    imported = edaformer.import_checkpoint(checkpoint, target, variant=variant, classes=classes)
-    config = imported.config
-    fresh = f", {len(imported.fresh)} parameters start fresh" if imported.fresh else ""
-    return [
-        f"read EDAFormer-{config.variant.upper()} with {config.classes} classes{fresh}",
-        f"wrote {target}; use it with: prunus export edaformer --checkpoint {target}",
-    ]
-
-
-def _import_vitpose(
-    checkpoint: Path, target: Path, variant: str, head: str | None, expert: int
-) -> list[str]:
-    if head is not None and head not in _HEADS:
-        raise UsageError(
-            f"Unknown head '{head}'{nearest(head, _HEADS)}.", f"Use one of: {', '.join(_HEADS)}"
-        )
-    from prunus.models.checkpoints import vitpose
-
-    imported = vitpose.import_checkpoint(
-        checkpoint, target, variant=variant, head=cast(Any, head), expert=expert
-    )
-    fresh = f", {len(imported.fresh)} parameters start fresh" if imported.fresh else ""
-    use = f"--variant {variant} --head {imported.config.head} --checkpoint {target}"
-    return [
-        f"read layout '{imported.layout}' with head {imported.config.head}{fresh}",
-        f"wrote {target}; use it with: prunus export evitpose {use}",
-    ]
 
 
 @app.command("fetch")

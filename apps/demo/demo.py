@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunus.apps.common.media import PEDESTRIANS
-from prunus.apps.demo.voices import hear_each
 from prunus.apps.common.opencv import load_cv2
+from prunus.apps.common.tables import plain_table
+from prunus.apps.demo.voices import hear_each
 from prunus.apps.pose.app import PoseOptions, RunSummary, run_pose
 from prunus.apps.segmentation.app import SegmentationOptions, run_segmentation
-from prunus.apps.common.tables import plain_table
 from prunus.runtime.errors import PrunusError, SourceError
 from prunus.runtime.progress import ConsoleProgress
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m prunus.apps.demo.demo", description=__doc__)
     parser.add_argument("--output", "-o", type=Path, default=Path("demo"), help="folder")
-    parser.add_argument("--source", default=str(PEDESTRIANS), help="video instead of the bundled clip")
+    parser.add_argument("--source", default=str(PEDESTRIANS), help="video, not the bundled clip")
     parser.add_argument("--checkpoint", default=None, help="weights, default: the shipped ones")
     parser.add_argument("--frames", type=int, default=None, help="stop after so many frames")
     parser.add_argument("--backend", default="auto", help="auto, onnxruntime or openvino")

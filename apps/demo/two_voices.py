@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from prunus.apps.io.sources.clip import load_av
 from prunus.apps.common.model_files import find_model
 from prunus.apps.io.sources.av_frames import open_moments
-from prunus.runtime.errors import SourceError
+from prunus.apps.io.sources.clip import load_av
 from prunus.runtime.audio.resample import resample
+from prunus.runtime.errors import SourceError
 
 if TYPE_CHECKING:
     from prunus.runtime.tasks.faces.finder import Face
@@ -81,8 +81,8 @@ def follow_faces(pictures: Sequence[Image], backend: str = "auto") -> list[list[
         The faces of each picture.
     """
     from prunus.runtime.tasks.faces.boxes import FaceFinder
-    from prunus.runtime.tasks.faces.mesh import FaceMesh
     from prunus.runtime.tasks.faces.finder import FaceOptions, FaceTracker
+    from prunus.runtime.tasks.faces.mesh import FaceMesh
 
     tracker = FaceTracker(FaceOptions(confirm_frames=3))
     with (
@@ -113,8 +113,8 @@ def mouth_crops(
         number: Of the face.
         drawing: ``picture`` or ``lips``, as the card of the separator says.
     """
-    from prunus.runtime.tasks.separation.card import MouthPreprocess
     from prunus.runtime.tasks.faces.mouth import MouthCropper
+    from prunus.runtime.tasks.separation.card import MouthPreprocess
 
     cropper = MouthCropper(MouthPreprocess(frames=1, drawing=drawing))
     crops: list[Image] = []

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from prunus.apps.common.media import TWO_VOICES
-from prunus.apps.separation.mixtures import read_sound
 from prunus.apps.common.model_files import DEFAULT_SEPARATOR, shipped_separator
-from prunus.apps.separation.app import SeparationOptions, run_separation
 from prunus.apps.common.tables import plain_table
 from prunus.apps.demo.two_voices import FPS, RATE_HZ, read_clean, read_moments
+from prunus.apps.separation.app import SeparationOptions, run_separation
+from prunus.apps.separation.mixtures import read_sound
 from prunus.runtime.audio.quality import si_sdr_db
 
 _SHORTEST = 1.0  # seconds: faces get their numbers in the first frames

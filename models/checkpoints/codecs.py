@@ -24,19 +24,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.models.checkpoints.fit import KEY, require_fit, save_imported
 from prunus.models.checkpoints.header import read_entry
 from prunus.models.checkpoints.read import read_checkpoint, unwrap
+from prunus.models.checkpoints.registry import Importer, ImportOptions, fresh_note
 from prunus.models.codec.freecodec.freecodec import FreeCodec
 from prunus.models.codec.fusecodec.speechtokenizer import SpeechTokenizer
 from prunus.models.codec.layers.weight_norm import fold_weight_norm
 from prunus.models.codec.wavtokenizer import CONFIGS, WavTokenizer
-from prunus.runtime.card.artifact import atomic_path, sha256_of
 from prunus.runtime.errors import ArtifactError, UsageError, nearest
 
 Rules = Sequence[tuple[str, str]]
 MODELS = ("wavtokenizer", "fusecodec", "freecodec")
-_LISTED = 12  # names shown per kind of difference
-_KEY = "prunus"
 # torch.nn.utils.parametrizations.weight_norm spells the two parameters so.
 _NEW_SPELLING = (
     ("parametrizations.weight.original0", "weight_g"),
@@ -112,7 +111,7 @@ def convert_codec(loaded: Any, model: str, *, names: Rules = (), seed: int = 0) 
         network = build_codec(model, variant)
     own = network.state_dict()
     fresh = sorted(own.keys() - state.keys()) if model == "freecodec" else []
-    _require_fit(own, state, fresh, f"{model} {variant}")
+    require_fit(own, state, f"{model} {variant}", fresh=fresh, advice=_advice)
     network.load_state_dict({name: state.get(name, own[name]) for name in own})
     folded = fold_weight_norm(network).state_dict()
     complete = {name: value.contiguous().clone() for name, value in folded.items()}
@@ -128,19 +127,23 @@ def import_codec(
         ArtifactError: the file cannot be read.
         UsageError: it does not fit the model.
     """
-    from safetensors.torch import save_file
-
     imported = convert_codec(read_checkpoint(source), model, names=names)
-    about = {
-        "fresh": imported.fresh,
-        "model": imported.model,
-        "source": Path(source).name,
-        "source_sha256": sha256_of(source),
-        "variant": imported.variant,
-    }
-    with atomic_path(target) as temporary:
-        save_file(imported.state, temporary, metadata={_KEY: json.dumps(about)})
+    about = {"fresh": imported.fresh, "model": imported.model, "variant": imported.variant}
+    save_imported(imported.state, Path(source), target, about)
     return imported
+
+
+def read_in(
+    checkpoint: Path, target: Path, importer: Importer, options: ImportOptions
+) -> tuple[str, str]:
+    """Import a file for `prunus.models.checkpoints.registry`."""
+    rules = read_rules(options.names) if options.names is not None else ()
+    imported = import_codec(checkpoint, target, model=importer.name, names=rules)
+    return (
+        f"{importer.name} {imported.variant}, weight normalisation folded"
+        f"{fresh_note(imported.fresh)}",
+        f"{importer.name} --checkpoint {target}",
+    )
 
 
 def load_codec(path: str | Path, model: str) -> tuple[nn.Module, str, dict[str, Any]]:
@@ -154,7 +157,7 @@ def load_codec(path: str | Path, model: str) -> tuple[nn.Module, str, dict[str, 
         UsageError: it holds another model.
     """
     state = read_checkpoint(path)
-    about = read_entry(path, _KEY)
+    about = read_entry(path, KEY)
     if "variant" not in about or "model" not in about:
         raise ArtifactError(
             f"{path} was not made by 'prunus models import'.",
@@ -164,7 +167,7 @@ def load_codec(path: str | Path, model: str) -> tuple[nn.Module, str, dict[str, 
         raise UsageError(f"{path} holds {about['model']}; expected {model}.")
     network = fold_weight_norm(build_codec(model, about["variant"]))
     own = network.state_dict()
-    _require_fit(own, state, [], f"{model} {about['variant']}")
+    require_fit(own, state, f"{model} {about['variant']}", advice=_advice)
     network.load_state_dict(state, assign=True)
     return network.eval(), about["variant"], about
 
@@ -246,26 +249,5 @@ def _freecodec(state: dict[str, Tensor]) -> tuple[str, dict[str, Tensor], list[s
     return "16k", state, []
 
 
-def _require_fit(
-    own: Mapping[str, Tensor], state: Mapping[str, Tensor], fresh: Sequence[str], title: str
-) -> None:
-    missing = [n for n in own if n not in state and n not in fresh]
-    unexpected = [n for n in state if n not in own]
-    wrong = [
-        f"{n} is {list(state[n].shape)}, expected {list(own[n].shape)}"
-        for n in own
-        if n in state and own[n].shape != state[n].shape
-    ]
-    nothing = bool(own) and not own.keys() & state.keys()
-    if missing or unexpected or wrong or nothing:
-        kinds = (("missing", missing), ("unexpected", unexpected), ("mismatched", wrong))
-        text = "; ".join(_list(*kind) for kind in kinds if kind[1])
-        raise UsageError(
-            f"The checkpoint does not fit {title}; {text}.",
-            "Choose the model that the file was trained as, or map its names with --names.",
-        )
-
-
-def _list(kind: str, names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"{kind}: {', '.join(names[:_LISTED])}{more}"
+def _advice(wrong: list[str]) -> str:
+    return "Choose the model that the file was trained as, or map its names with --names."

@@ -20,15 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunus.models.checkpoints.fit import listed, require_fit, save_imported
 from prunus.models.checkpoints.read import read_checkpoint
+from prunus.models.checkpoints.registry import Importer, ImportOptions
 from prunus.models.separation.config import DolphinConfig, dolphin_config
 from prunus.models.separation.dolphin import Dolphin
-from prunus.runtime.card.artifact import atomic_path, sha256_of
 from prunus.runtime.errors import ArtifactError, UsageError, nearest
 
 LICENCE = "weights: see their authors; not cleared for commercial use"
 _INITTED = "video_encoder.semantic_model.quantizer.layers.0._codebook.initted"
-_LISTED = 12  # names shown per kind of difference
 _TITLES = ("model_type", "task", "framework", "license", "tags", "architectures", "auto_map")
 # The released configuration, as dotted names; an Ellipsis marks what inference does not read.
 _RELEASED: Mapping[str, Any] = {
@@ -119,20 +119,13 @@ def convert_dolphin(state: Mapping[str, Tensor], config: DolphinConfig) -> dict[
     given = dict(state)
     if _INITTED in given and given[_INITTED].numel() == 1:
         given[_INITTED] = given[_INITTED].reshape(1).float()
-    missing = [n for n in own if n not in given and not n.endswith("num_batches_tracked")]
-    unexpected = [n for n in given if n not in own]
-    wrong = [
-        f"{n} is {list(given[n].shape)}, expected {list(own[n].shape)}"
-        for n in own
-        if n in given and given[n].shape != own[n].shape
-    ]
-    if missing or unexpected or wrong:
-        kinds = (("missing", missing), ("unexpected", unexpected), ("mismatched", wrong))
-        raise UsageError(
-            f"The checkpoint does not fit Dolphin-{config.variant}; "
-            f"{'; '.join(_list(kind, names) for kind, names in kinds if names)}.",
-            "Choose the variant that it was trained with (base is the released one).",
-        )
+    require_fit(
+        own,
+        given,
+        f"Dolphin-{config.variant}",
+        fresh=[n for n in own if n.endswith("num_batches_tracked")],
+        advice=lambda wrong: "Choose the variant that it was trained with (base is the released).",
+    )
     if not bool(given[_INITTED].item()):
         raise UsageError("The checkpoint's codebook was never initialised.", "Train it first.")
     counters = {n: torch.zeros(v.shape, dtype=v.dtype) for n, v in own.items() if n not in given}
@@ -204,7 +197,7 @@ def check_config(path: str | Path) -> None:
     lost = [n for n, v in _RELEASED.items() if v is not ... and n not in found]
     lost = [n for n in lost if n not in _OPTIONAL]
     if lost:
-        raise UsageError(f"{path} lacks {_list('settings', lost)}.", "Download it again.")
+        raise UsageError(f"{path} lacks {listed('settings', lost)}.", "Download it again.")
 
 
 def _flatten(raw: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -227,22 +220,20 @@ def import_checkpoint(
         ArtifactError: a file that cannot be read.
         UsageError: weights or a configuration that do not fit.
     """
-    from safetensors.torch import save_file
-
     imported = read_dolphin(source, variant)
-    weights = weights_file(source)
-    about = {
-        "licence": LICENCE,
-        "model": "dolphin",
-        "source": weights.name,
-        "source_sha256": sha256_of(weights),
-        "variant": variant,
-    }
-    with atomic_path(Path(target)) as temporary:
-        save_file(imported.state, temporary, metadata={"prunus": json.dumps(about)})
+    about = {"licence": LICENCE, "model": "dolphin", "variant": variant}
+    save_imported(imported.state, weights_file(source), target, about)
     return imported
 
 
-def _list(kind: str, names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"{kind}: {', '.join(names[:_LISTED])}{more}"
+def read_in(
+    checkpoint: Path, target: Path, importer: Importer, options: ImportOptions
+) -> tuple[str, str]:
+    """Import a file or folder for `prunus.models.checkpoints.registry`."""
+    variant = options.variant or "base"
+    imported = import_checkpoint(checkpoint, target, variant=variant)
+    agreed = ", its config.json agrees" if imported.described else ""
+    return (
+        f"Dolphin-{variant}{agreed}; {LICENCE}",
+        f"dolphin --variant {variant} --checkpoint {target}",
+    )

@@ -9,7 +9,6 @@ does not fit is refused, all of it in one message, and nothing is written.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from prunus.models.checkpoints.fit import require_fit, save_imported
 from prunus.models.checkpoints.read import load_raw, unwrap
+from prunus.models.checkpoints.registry import Importer, ImportOptions, fresh_note
 from prunus.models.segmentation.classes import Colour, class_names, palette
 from prunus.models.segmentation.edaformer import EDAFormer, EDAFormerConfig, edaformer_config
-from prunus.runtime.card.artifact import atomic_path, sha256_of
 from prunus.runtime.errors import UsageError
 
 _ENCODER, _DECODER = "backbone.", "decode_head."
@@ -28,7 +28,6 @@ _FIRST, _LAST = f"{_ENCODER}patch_embed1.proj.weight", f"{_DECODER}linear_pred.w
 _UNUSED = f"{_DECODER}conv_seg."
 _CLASSIFIER = ("head.", "fc.")  # of the ImageNet training
 _WIDTHS = {32: "t", 64: "b"}  # channels of the first stage
-_LISTED = 12  # names shown per kind of difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,8 @@ def convert_edaformer(
         own = EDAFormer(config).state_dict()
     headless = not any(name.startswith(_DECODER) for name in tensors)
     fresh = {n for n in own if n not in tensors and _may_be_fresh(n, headless)}
-    _require_fit(own, tensors, fresh, config)
+    title = f"EDAFormer-{config.variant.upper()} with {config.classes} classes"
+    require_fit(own, tensors, title, fresh=fresh, advice=lambda wrong: _advice(wrong, tensors))
     state = {n: tensors.get(n, v).to(v.dtype).contiguous() for n, v in own.items()}
     for name in fresh:
         if name.startswith(_UNUSED):
@@ -147,31 +147,6 @@ def _plays_no_part(name: str) -> bool:
     return name.startswith(_UNUSED) or name.endswith("num_batches_tracked")
 
 
-def _require_fit(
-    own: Mapping[str, Tensor],
-    tensors: Mapping[str, Tensor],
-    fresh: set[str],
-    config: EDAFormerConfig,
-) -> None:
-    missing = [n for n in own if n not in tensors and n not in fresh]
-    unexpected = [n for n in tensors if n not in own]
-    wrong = [n for n in own if n in tensors and own[n].shape != tensors[n].shape]
-    if not (missing or unexpected or wrong):
-        return
-    notes = [f"{n} is {list(tensors[n].shape)}, expected {list(own[n].shape)}" for n in wrong]
-    kinds = (("missing", missing), ("unexpected", unexpected), ("mismatched", notes))
-    raise UsageError(
-        f"The checkpoint does not fit EDAFormer-{config.variant.upper()} with {config.classes} "
-        f"classes; {'; '.join(_list(*kind) for kind in kinds if kind[1])}.",
-        _advice(wrong, tensors),
-    )
-
-
-def _list(kind: str, names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"{kind}: {', '.join(names[:_LISTED])}{more}"
-
-
 def _advice(wrong: list[str], tensors: Mapping[str, Tensor]) -> str:
     if _FIRST in wrong:
         return f"Its first layer has {tensors[_FIRST].shape[0]} channels: choose another variant."
@@ -206,17 +181,26 @@ def _colours(raw: object, count: int) -> tuple[Colour, ...]:
 
 
 def _save(imported: ImportedSegmentation, source: Path, target: Path) -> None:
-    from safetensors.torch import save_file
-
     about = {
         "classes": imported.classes,
         "fresh": imported.fresh,
         "model": "edaformer",
         "palette": imported.palette,
-        "source": source.name,
-        "source_sha256": sha256_of(source),
         "variant": imported.config.variant,
     }
-    # One key only: the writer orders several at random, and files should be reproducible.
-    with atomic_path(target) as temporary:
-        save_file(imported.state, temporary, metadata={"prunus": json.dumps(about)})
+    save_imported(imported.state, source, target, about)
+
+
+def read_in(
+    checkpoint: Path, target: Path, importer: Importer, options: ImportOptions
+) -> tuple[str, str]:
+    """Import a file for `prunus.models.checkpoints.registry`."""
+    imported = import_checkpoint(
+        checkpoint, target, variant=options.variant, classes=options.classes
+    )
+    config = imported.config
+    return (
+        f"EDAFormer-{config.variant.upper()} with {config.classes} classes"
+        f"{fresh_note(imported.fresh)}",
+        f"edaformer --checkpoint {target}",
+    )

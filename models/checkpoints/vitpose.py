@@ -13,7 +13,6 @@ reported. Anything else that does not fit is refused, all of it in one message.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,11 +22,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from prunus.models.checkpoints.fit import require_fit, save_imported
 from prunus.models.checkpoints.layouts import Layout, detect_layout, rename
 from prunus.models.checkpoints.read import read_checkpoint, unwrap
+from prunus.models.checkpoints.registry import Importer, ImportOptions, fresh_note
 from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig, evitpose_config
 from prunus.models.pose.heads import Head
-from prunus.runtime.card.artifact import atomic_path, sha256_of
 from prunus.runtime.errors import UsageError
 
 # Data sets of ViTPose++ in the order of its experts, with their joint counts.
@@ -35,7 +35,6 @@ DATASETS = (
     ("coco", 17), ("aic", 14), ("mpii", 16), ("ap10k", 17), ("apt36k", 17), ("wholebody", 133),
 )  # fmt: skip
 _HEAD = "keypoint_head."
-_LISTED = 12  # names shown per kind of difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,18 +227,11 @@ def _fill(
         torch.manual_seed(seed)
         own = EViTPose(config).state_dict()
     fresh = {name for name in own if name not in state and _may_be_fresh(name, state, config)}
-    missing = [name for name in own if name not in state and name not in fresh]
-    unexpected = [name for name in state if name not in own]
-    wrong = [n for n in own if n in state and own[n].shape != state[n].shape]
-    if missing or unexpected or wrong:
-        notes = [f"{n} is {list(state[n].shape)}, expected {list(own[n].shape)}" for n in wrong]
-        parts = [_list(*p) for p in (("missing", missing), ("unexpected", unexpected))]
-        parts.append(_list("mismatched", notes))
-        raise UsageError(
-            f"The {layout.name} checkpoint does not fit EViTPose-{config.variant} with the "
-            f"{config.head} head and {config.joints} joints; {'; '.join(filter(None, parts))}.",
-            _advice(wrong, own, state),
-        )
+    title = (
+        f"EViTPose-{config.variant} with the {config.head} head and {config.joints} joints, read "
+        f"as {layout.name}"
+    )
+    require_fit(own, state, title, fresh=fresh, advice=lambda wrong: _advice(wrong, state))
     complete = {n: state.get(n, v).to(v.dtype).contiguous() for n, v in own.items()}
     named = tuple(sorted(n for n in fresh if not n.endswith("num_batches_tracked")))
     return ImportedPose(config, complete, layout.name, named, dropped)
@@ -252,12 +244,7 @@ def _may_be_fresh(name: str, state: Mapping[str, Tensor], config: EViTPoseConfig
     return name.startswith(_HEAD) and headless
 
 
-def _list(kind: str, names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"{kind}: {', '.join(names[:_LISTED])}{more}" if names else ""
-
-
-def _advice(wrong: list[str], own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+def _advice(wrong: list[str], state: Mapping[str, Tensor]) -> str:
     final = f"{_HEAD}final_layer.bias"
     if final in wrong:
         return f"Its head has {len(state[final])} joints: ask for that many, or for another head."
@@ -267,18 +254,27 @@ def _advice(wrong: list[str], own: Mapping[str, Tensor], state: Mapping[str, Ten
 
 
 def _save(imported: ImportedPose, source: Path, target: Path, expert: int) -> None:
-    from safetensors.torch import save_file
-
     about = {
         "dataset": DATASETS[expert][0],
         "fresh": imported.fresh,
         "head": imported.config.head,
         "joints": imported.config.joints,
         "layout": imported.layout,
-        "source": source.name,
-        "source_sha256": sha256_of(source),
         "variant": imported.config.variant,
     }
-    # One key only: the writer orders several at random, and files should be reproducible.
-    with atomic_path(target) as temporary:
-        save_file(imported.state, temporary, metadata={"prunus": json.dumps(about)})
+    save_imported(imported.state, source, target, about)
+
+
+def read_in(
+    checkpoint: Path, target: Path, importer: Importer, options: ImportOptions
+) -> tuple[str, str]:
+    """Import a file for `prunus.models.checkpoints.registry`."""
+    variant = options.variant or "small"
+    imported = import_checkpoint(
+        checkpoint, target, variant=variant, head=options.head, expert=options.expert
+    )
+    head = imported.config.head
+    return (
+        f"layout '{imported.layout}' with head {head}{fresh_note(imported.fresh)}",
+        f"evitpose --variant {variant} --head {head} --checkpoint {target}",
+    )

@@ -2,21 +2,72 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import lzma
+import os
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from prunus.models.training.state import Clock
 from prunus.runtime.card.artifact import atomic_path, sha256_of
 
 
 def record_path(weights: Path) -> Path:
     """Return the path of the record beside a weights file: ``<name>.json``."""
     return weights.with_name(weights.name.partition(".safetensors")[0] + ".json")
+
+
+def run_facts(clock: Clock, device: str = "cpu", note: str = "no GPU") -> dict[str, Any]:
+    """Return what every record says of how weights were made, as plain data.
+
+    Args:
+        clock: Of the training.
+        device: Device of the training.
+        note: What to say of a CPU besides its cores.
+    """
+    cores = f"{os.cpu_count()}-core CPU ({platform.machine()}), {note}"
+    return {
+        "steps": clock.step,
+        "wall_minutes": round(clock.seconds / 60, 1),
+        "hardware": cores if device == "cpu" else device,
+        "torch": torch.__version__.split("+")[0],
+        "licence": "Apache-2.0",
+    }
+
+
+def used_sources(
+    sources: Mapping[str, Mapping[str, str]], pictures: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """Return the sources that pictures were taken from, with their number.
+
+    Args:
+        sources: What, labels and licence, by folder of the cache.
+        pictures: Pictures used, by folder.
+    """
+    return [
+        {**facts, "pictures": pictures[name]}
+        for name, facts in sources.items()
+        if pictures.get(name)
+    ]
+
+
+def ship_parser(doc: str | None, target: Path) -> argparse.ArgumentParser:
+    """Return the command line of a script that ships a run.
+
+    Args:
+        doc: The module's text, whose first line is shown.
+        target: Default file.
+    """
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--output", "-o", type=Path, default=target, help="the file to write")
+    return parser
 
 
 def write_weights(

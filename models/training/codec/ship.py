@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,10 @@ import torch
 
 from prunus.models.codec.nsfcodec.nsfcodec import NsfCodec, NsfCodecConfig
 from prunus.models.codec.nsfcodec.weights import rounded, save_nsf
-from prunus.models.training.codec.state import CodecCheckpoint, load_saved_codec
+from prunus.models.training.shipping import run_facts
 from prunus.models.training.speech.batches import SpeechAugment, SpeechBatches, read_recordings
 from prunus.models.training.speech.cache import MANIFEST
+from prunus.models.training.state import SavedRun, read_run
 from prunus.runtime.card.artifact import atomic_path, sha256_of
 
 _PIECE, _PIECES = 150, 32  # frames of 20 ms, and how many pieces the level is matched on
@@ -33,10 +32,9 @@ def data_record(cache: Path) -> list[dict[str, Any]]:
     ]
 
 
-def provenance(saved: CodecCheckpoint, cache: Path, device: str) -> dict[str, Any]:
+def provenance(saved: SavedRun, cache: Path, device: str) -> dict[str, Any]:
     """Return what weights were made of and how, as plain data."""
     data, clock = data_record(cache), saved.clock
-    hardware = f"{os.cpu_count()}-core CPU ({platform.machine()}), no GPU"
     return {
         "model": "nsfcodec",
         "what": "causal source-filter codec, 16 kHz, a pitch code and residual codes per 20 ms",
@@ -45,15 +43,11 @@ def provenance(saved: CodecCheckpoint, cache: Path, device: str) -> dict[str, An
         "data": [row for row in data if row["split"] == "train"],
         "held_out": [row for row in data if row["split"] != "train"],
         "parameters": sum(v.numel() for k, v in saved.network.items() if _trained(k)),
-        "steps": clock.step,
         "samples_seen": clock.samples,
-        "wall_minutes": round(clock.seconds / 60, 1),
-        "discriminators": bool(saved.judge),
-        "hardware": hardware if device == "cpu" else device,
+        "discriminators": "judge" in saved.parts,
         "precision": "bfloat16 autocast of the stacks, float32 weights; their exponential average, "
         "matrices and code vectors rounded to 8 bits with a scale per row",
-        "torch": torch.__version__.split("+")[0],
-        "licence": "Apache-2.0",
+        **run_facts(clock, device),
     }
 
 
@@ -69,8 +63,8 @@ def export_codec_weights(run: Path, cache: Path, target: Path, device: str = "cp
     Raises:
         ArtifactError: the run has no checkpoint.
     """
-    saved = load_saved_codec(run)
-    config = NsfCodecConfig(**saved.config)
+    saved = read_run(run)
+    config = NsfCodecConfig(**json.loads(saved.facts["config"]))
     record = provenance(saved, cache, device)
     state, decibels = level_matched(saved.average, config, cache)
     record["level_matched_db"] = round(decibels, 2)

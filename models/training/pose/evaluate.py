@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,10 @@ from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.tokens.plan import LEVELS, evitpose_plan
 from prunus.models.training.pose.augment import box_to_centre_size, udp_matrix
 from prunus.models.training.pose.evaluation_sets import HeldOut, held_out_sets
-from prunus.models.training.pose.oks import PoseScores, score_poses
-from prunus.models.training.pose.state import load_checkpoint
+from prunus.models.training.pose.scores import PoseScores, score_poses
+from prunus.models.training.pose.state import saved_config
 from prunus.models.training.shipping import record_path
+from prunus.models.training.state import read_run
 from prunus.models.training.teachers.movenet import SinglePose
 
 Reader = Callable[[HeldOut], np.ndarray]
@@ -109,9 +110,8 @@ def movenet_reader(path: Path) -> Reader:
 
 def averaged_network(run: Path) -> EViTPose:
     """Return the run's averaged weights as a network of the size it is being trained at."""
-    saved = load_checkpoint(run)
-    config = replace(evitpose_config(saved.variant), height=saved.size[0], width=saved.size[1])
-    network = EViTPose(config)
+    saved = read_run(run)
+    network = EViTPose(saved_config(saved))
     state = network.state_dict()
     network.load_state_dict({k: saved.average[k].to(v.dtype) for k, v in state.items()})
     return network.eval()

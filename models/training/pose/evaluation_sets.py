@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from prunus.models.training.pose.shards import decode_jpeg, read_shards
+from prunus.models.training.pictures import decode
+from prunus.models.training.pose.shards import read_shards
 from prunus.models.training.teachers.crops import box_of_joints
 
 # MoveNet Thunder's reading of scikit-image's astronaut (NASA, public domain), 512x512: x, y, score.
@@ -50,7 +51,7 @@ def read_held_out(
     return HeldOut(
         name,
         reference,
-        [decode_jpeg(shard.jpegs[i]) for i in chosen],
+        [decode(shard.jpegs[i]) for i in chosen],
         shard.boxes[chosen],
         joints[..., :2],
         joints[..., 2] > sure,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from prunus.runtime.errors import PrunusError
+from prunus.models.training.pictures import pack, shards_of, unpack, write_arrays
 
 
 @dataclass(frozen=True)
@@ -23,51 +22,22 @@ class PeopleShard:
         return len(self.jpegs)
 
 
-def encode_jpeg(image: np.ndarray, quality: int = 92) -> bytes:
-    """Encode an RGB uint8 (H,W,3) image.
-
-    Raises:
-        PrunusError: the encoder refused the array.
-    """
-    import cv2
-
-    done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise PrunusError(
-            f"cannot encode an array of shape {image.shape} as JPEG", "pass RGB uint8 (H,W,3)"
-        )
-    return bytes(data.tobytes())
-
-
-def decode_jpeg(data: bytes) -> np.ndarray:
-    """Decode JPEG bytes to RGB uint8 (H,W,3)."""
-    import cv2
-
-    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))[..., ::-1]
-
-
 def write_shard(path: Path, shard: PeopleShard) -> None:
     """Write a shard under its final name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lengths = np.array([len(j) for j in shard.jpegs], np.int64)
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as file:
-        np.savez(
-            file,
-            data=np.frombuffer(b"".join(shard.jpegs), np.uint8),
-            lengths=lengths,
-            keypoints=shard.keypoints.astype(np.float32),
-            boxes=shard.boxes.astype(np.float32),
-        )
-    os.replace(partial, path)
+    data, lengths = pack(shard.jpegs)
+    write_arrays(
+        path,
+        data=data,
+        lengths=lengths,
+        keypoints=shard.keypoints.astype(np.float32),
+        boxes=shard.boxes.astype(np.float32),
+    )
 
 
 def read_shard(path: Path) -> PeopleShard:
     """Read one shard."""
     with np.load(path) as content:
-        data, ends = content["data"].tobytes(), np.cumsum(content["lengths"])
-        starts = ends - content["lengths"]
-        jpegs = [data[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+        jpegs = unpack(content["data"], content["lengths"])
         return PeopleShard(jpegs, content["keypoints"], content["boxes"])
 
 
@@ -77,13 +47,8 @@ def read_shards(folder: Path, pattern: str = "*.npz") -> PeopleShard:
     Raises:
         PrunusError: the folder holds no shard.
     """
-    parts = [read_shard(path) for path in sorted(folder.glob(pattern))]
-    if not parts:
-        raise PrunusError(
-            f"no training shards found: got an empty or missing {folder}",
-            "create them with `python -m prunus.models.training.rendering.people` "
-            "and `python -m prunus.models.training.teachers.crops`",
-        )
+    makers = ("rendering.people", "teachers.crops")
+    parts = [read_shard(path) for path in shards_of(folder, makers, pattern)]
     return PeopleShard(
         [jpeg for part in parts for jpeg in part.jpegs],
         np.concatenate([part.keypoints for part in parts]),

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
-from prunus.models.training.pose.dataset import DATA_RECORD
-from prunus.models.training.pose.state import Checkpoint, load_checkpoint, resize_positions
-from prunus.models.training.schedule import STAGES
-from prunus.models.training.shipping import record_path, write_weights
+from prunus.models.training.pictures import DATA_RECORD
+from prunus.models.training.pose.dataset import STAGES
+from prunus.models.training.pose.state import resize_positions, saved_config
+from prunus.models.training.shipping import record_path, run_facts, used_sources, write_weights
+from prunus.models.training.state import SavedRun, read_run
 from prunus.models.zoo import WEIGHTS
 from prunus.runtime.card.artifact import sha256_of
 
@@ -50,10 +48,10 @@ def record_start(run: Path, weights: Path) -> None:
     (run / START_RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
-def shipped_state(saved: Checkpoint) -> dict[str, torch.Tensor]:
+def shipped_state(saved: SavedRun) -> dict[str, torch.Tensor]:
     """Return the averaged weights for 256x192 inputs, floating-point entries in float16."""
-    config = evitpose_config(saved.variant)
-    trained = replace(config, height=saved.size[0], width=saved.size[1])
+    trained = saved_config(saved)
+    config = evitpose_config(trained.variant)
     average = saved.average
     if trained.grid != config.grid:
         average = resize_positions(average, trained.grid, config.grid)
@@ -66,33 +64,25 @@ def shipped_state(saved: Checkpoint) -> dict[str, torch.Tensor]:
     return state
 
 
-def provenance(saved: Checkpoint, pictures: dict[str, int]) -> dict[str, object]:
+def provenance(saved: SavedRun, pictures: dict[str, int]) -> dict[str, object]:
     """Return what the weights were made of and how, as plain data.
 
     Args:
         saved: The run's checkpoint.
         pictures: Pictures used, by set (``synthetic``, ``street``).
     """
-    data = [
-        {**facts, "pictures": pictures[name]}
-        for name, facts in _SOURCES.items()
-        if pictures.get(name)
-    ]
     clock = saved.clock
     sizes = sorted({f"{s.size[0]}x{s.size[1]}" for s in STAGES[: clock.stage + 1]})
     return {
-        "model": f"EViTPose-{saved.variant.title()}, sub-pixel head, COCO-17, levels L0-L3",
+        "model": f"EViTPose-{saved.facts['variant'].title()}, sub-pixel head, COCO-17, "
+        "levels L0-L3",
         "trained_by": "prunus.models.training.pose.train, from random weights",
-        "data": data,
+        "data": used_sources(_SOURCES, pictures),
         "held_out": ["vtest.avi frames 650-794", "scikit-image astronaut", "renders of seed 900"],
-        "steps": clock.step,
         "samples_seen": clock.samples,
-        "wall_minutes": round(clock.seconds / 60, 1),
-        "hardware": f"{os.cpu_count()}-core CPU ({platform.machine()}), no GPU",
         "precision": "bfloat16 autocast, float32 weights; exponential average stored as float16",
         "input_sizes": sizes,
-        "torch": torch.__version__.split("+")[0],
-        "licence": "Apache-2.0",
+        **run_facts(clock),
     }
 
 
@@ -108,12 +98,12 @@ def export_weights(run: Path, target: Path = SHIPPED, device: str = "cpu") -> Pa
     Raises:
         ArtifactError: the run has no checkpoint.
     """
-    saved = load_checkpoint(run)
+    saved = read_run(run)
     record = provenance(saved, json.loads((run / DATA_RECORD).read_text()))
     if (run / START_RECORD).is_file():
         record |= {
             "trained_by": "prunus.models.training.pose.train --init",
-            "input_sizes": [f"{saved.size[0]}x{saved.size[1]}"],
+            "input_sizes": [f"{saved.facts['height']}x{saved.facts['width']}"],
             "continued_from": json.loads((run / START_RECORD).read_text()),
         }
     if device != "cpu":

@@ -1,34 +1,21 @@
-"""Hold, save and restore everything a pose training needs to go on."""
+"""The network of a pose training: how it begins, and how it moves to another size of input."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
 from prunus.models.checkpoints.read import read_checkpoint
-from prunus.models.pose.evitpose import EViTPose, evitpose_config
+from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig, evitpose_config
 from prunus.models.training.pose.init import cosine_filters, mimic_attention, sine_positions
-from prunus.models.training.saved_run import MEMORY, WEIGHTS, read_run
-from prunus.models.training.teachers.joint_readout import JointReadout
+from prunus.models.training.state import Optimisers, SavedRun, adam, muon
 from prunus.runtime.errors import ArtifactError
 
 _POSITIONS = "pos_embed"
-
-
-@dataclass
-class Clock:
-    """Count what a run has consumed, resumed parts included."""
-
-    step: int = 0
-    samples: int = 0
-    seconds: float = 0.0
-    stage: int = 0
 
 
 def build_network(variant: str, size: tuple[int, int], seed: int) -> EViTPose:
@@ -87,148 +74,43 @@ def moved_to_size(network: EViTPose, variant: str, size: tuple[int, int]) -> EVi
     return twin
 
 
-class Average:
-    """Keep an exponential moving average of a network's floating-point state."""
-
-    def __init__(self, network: nn.Module, longest: float) -> None:
-        self.longest = longest
-        self.state = {k: v.detach().clone().float() for k, v in network.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
-        """Blend in the current weights; early steps, still far from good, are soon forgotten."""
-        decay = min(self.longest, (1 + step) / (10 + step))
-        for name, value in network.state_dict().items():
-            self.state[name].lerp_(value.float(), 1 - decay)
-
-
-class Optimisers:
+def pose_optimisers(
+    network: EViTPose, readout: nn.Module, rate: float, decay: float, *, with_muon: bool
+) -> Optimisers:
     """Drive the matrices inside the blocks with Muon and all else with AdamW.
 
-    Muon (Jordan et al., 2024; scaled to AdamW's step as in "Muon is Scalable for LLM Training",
-    2025) needs fewer samples than AdamW for matrices. Vectors, position codes, tokens and
-    convolutions stay with AdamW; one-dimensional parameters, codes and tokens do not decay.
+    Vectors, position codes, tokens and convolutions stay with AdamW; one-dimensional parameters,
+    codes and tokens do not decay.
     """
-
-    def __init__(
-        self, network: nn.Module, readout: nn.Module, rate: float, decay: float, muon: bool
-    ) -> None:
-        matrices, kernels, vectors = [], [], []
-        for name, value in network.named_parameters():
-            if name.startswith("patch_embed."):
-                value.requires_grad_(False)  # see pose_init: frozen cosine filters
-                continue
-            if value.ndim == 2 and name.startswith("blocks."):
-                matrices.append(value)
-            elif value.ndim == 4:
-                kernels.append(value)
-            else:
-                vectors.append(value)
-        groups: list[dict[str, object]] = [
-            {"params": kernels, "weight_decay": decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        self.all: list[torch.optim.Optimizer] = []
-        if muon:
-            self.all.append(
-                torch.optim.Muon(
-                    matrices,
-                    lr=rate,
-                    weight_decay=decay,
-                    momentum=0.95,
-                    ns_steps=4,
-                    adjust_lr_fn="match_rms_adamw",
-                )
-            )
+    matrices, kernels, vectors = [], [], []
+    for name, value in network.named_parameters():
+        if name.startswith("patch_embed."):
+            value.requires_grad_(False)  # see `init`: frozen cosine filters
+        elif value.ndim == 2 and name.startswith("blocks."):
+            matrices.append(value)
+        elif value.ndim == 4:
+            kernels.append(value)
         else:
-            groups.append({"params": matrices, "weight_decay": decay})
-        self.all.append(torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), fused=True))
-        self.all.append(
-            torch.optim.AdamW(readout.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
-        )
-        self._rate = rate
-
-    def step(self, factor: float) -> None:
-        """Update the weights with the learning rate times ``factor`` and clear the gradients."""
-        for optimiser in self.all:
-            for group in optimiser.param_groups:
-                group["lr"] = self._rate * factor
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-
-    def state(self) -> list[dict[str, object]]:
-        """Return the state of every optimiser."""
-        return [optimiser.state_dict() for optimiser in self.all]
-
-    def restore(self, states: list[dict[str, object]]) -> None:
-        """Take over saved states; moments whose parameter changed size are dropped."""
-        for optimiser, state in zip(self.all, states, strict=False):
-            optimiser.load_state_dict(state)
-            for parameter, values in list(optimiser.state.items()):
-                moments = [v for v in values.values() if torch.is_tensor(v) and v.ndim > 0]
-                if any(m.shape != parameter.shape for m in moments):
-                    del optimiser.state[parameter]
+            vectors.append(value)
+    lines = torch.optim.AdamW(readout.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
+    if not with_muon:
+        return Optimisers([adam([*kernels, *matrices], vectors, rate, decay, 0.99), lines], rate)
+    rest = adam(kernels, vectors, rate, decay, 0.99)
+    return Optimisers([muon(matrices, rate, decay), rest, lines], rate)
 
 
-def save_checkpoint(
-    folder: Path,
-    network: EViTPose,
-    readout: JointReadout,
-    *,
-    average: Average,
-    optimisers: Optimisers,
-    clock: Clock,
-) -> None:
-    """Write weights, average, optimiser state and clock so that a kill never leaves half a file.
-
-    The optimiser file carries the step of its weights, and is renamed last.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "step": str(clock.step),
-        "samples": str(clock.samples),
-        "seconds": repr(clock.seconds),
-        "stage": str(clock.stage),
-        "height": str(network.config.height),
-        "width": str(network.config.width),
-        "variant": network.config.variant,
-    }
-    tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
-    tensors |= {f"readout.{k}": v.contiguous() for k, v in readout.state_dict().items()}
-    tensors |= {f"average.{k}": v.contiguous() for k, v in average.state.items()}
-    weights, memory = folder / WEIGHTS, folder / MEMORY
-    save_file(tensors, f"{weights}.part", metadata=facts)
-    torch.save({"step": clock.step, "states": optimisers.state()}, f"{memory}.part")
-    os.replace(f"{weights}.part", weights)
-    os.replace(f"{memory}.part", memory)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Hold what ``save_checkpoint`` wrote."""
-
-    network: dict[str, torch.Tensor]
-    readout: dict[str, torch.Tensor]
-    average: dict[str, torch.Tensor]
-    optimisers: list[dict[str, object]] | None
-    clock: Clock
-    size: tuple[int, int]
-    variant: str
-
-
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint; optimiser state of another step than the weights' is left out.
-
-    Raises:
-        ArtifactError: there is no checkpoint.
-    """
-    saved = read_run(folder, ("network.", "readout.", "average."))
+def saved_config(saved: SavedRun) -> EViTPoseConfig:
+    """Return the network that a run is training, at its size of input."""
     facts = saved.facts
-    clock = Clock(
-        int(facts["step"]), int(facts["samples"]), float(facts["seconds"]), int(facts["stage"])
-    )
-    pick, states = saved.tensors, saved.states_at(clock.step)
-    size = (int(facts["height"]), int(facts["width"]))
-    return Checkpoint(
-        pick["network."], pick["readout."], pick["average."], states, clock, size, facts["variant"]
-    )
+    config = evitpose_config(facts["variant"])
+    return replace(config, height=int(facts["height"]), width=int(facts["width"]))
+
+
+def facts_of(network: EViTPose) -> dict[str, str]:
+    """Return what `saved_config` reads."""
+    config = network.config
+    return {
+        "height": str(config.height),
+        "width": str(config.width),
+        "variant": config.variant,
+    }

@@ -8,11 +8,9 @@ ECCV 2024) does, so that one checkpoint serves every level L0-L3.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,68 +18,50 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prunus.models.pose.evitpose import EViTPose
 from prunus.models.tokens.plan import evitpose_plan
+from prunus.models.training.loop import FOREVER, Facts, RunConfig, Trainer, start, train_parser
+from prunus.models.training.pictures import DATA_RECORD, Pools, normalise
 from prunus.models.training.pose.dataset import (
-    DATA_RECORD,
-    BatchPlan,
-    PoseBatches,
-    PosePools,
-    batch_loader,
+    FINE_STAGES,
+    STAGES,
+    STREET,
+    PoseStage,
+    pose_batches,
 )
 from prunus.models.training.pose.init import level_patches
 from prunus.models.training.pose.losses import heatmap_loss
+from prunus.models.training.pose.shards import PeopleShard, read_shards
 from prunus.models.training.pose.ship import SHIPPED, export_weights, record_start
 from prunus.models.training.pose.state import (
-    Average,
-    Clock,
-    Optimisers,
     build_network,
-    load_checkpoint,
+    facts_of,
     moved_to_size,
+    pose_optimisers,
     resize_positions,
-    save_checkpoint,
+    saved_config,
     start_from,
 )
-from prunus.models.training.schedule import (
-    FINE_STAGES,
-    STAGES,
-    Stage,
-    locate_weight,
-    rate_factor,
-    stage_at,
-)
+from prunus.models.training.schedule import locate_weight, stage_at
+from prunus.models.training.state import Average, Optimisers, read_run, saved_in, write_run
 from prunus.models.training.teachers.joint_readout import JointReadout, readout_loss
-
-_MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None] * 255
-_STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None] * 255
-_FOREVER = 10_000_000
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Hold the settings of a run; ``minutes`` or ``steps`` ends it, whichever comes first."""
+class TrainConfig(RunConfig):
+    """Settings of a run.
 
-    out: Path
-    data: Path
-    minutes: float | None = None
-    steps: int | None = None
+    Attributes:
+        variant: Size of the network.
+        muon: Drive matrices with Muon.
+        workers: Processes that prepare batches.
+        stages: What changes on the way.
+        init: Weights to start from.
+    """
+
     variant: str = "tiny"
-    device: str = "cpu"
-    seed: int = 0
-    rate: float = 1.5e-3
-    decay: float = 0.05
     muon: bool = True
-    bf16: bool = True
-    warmup: int = 60
-    average: float = 0.998
-    save_minutes: float = 3.0
     workers: int = 1
-    stages: tuple[Stage, ...] = STAGES
+    stages: tuple[PoseStage, ...] = STAGES
     init: Path | None = None
-
-
-def normalise(images: torch.Tensor) -> torch.Tensor:
-    """Turn RGB uint8 (B,3,H,W) into the ImageNet-normalised float32 the network expects."""
-    return (images.float() - _MEAN.to(images.device)) / _STD.to(images.device)
 
 
 def _few_tokens(network: EViTPose) -> bool:
@@ -93,60 +73,41 @@ def _plain_attention() -> contextlib.AbstractContextManager[None]:
     return sdpa_kernel(SDPBackend.MATH)
 
 
-class PoseTrainer:
+class PoseTrainer(Trainer):
     """Run the training loop and keep its state."""
 
+    config: TrainConfig
+    network: EViTPose
+
     def __init__(self, config: TrainConfig, *, resume: bool) -> None:
-        self.config = config
-        self.clock = Clock()
-        self.device = torch.device(config.device)
-        if resume and (config.out / "weights.safetensors").is_file():
-            self._restore()
-        else:
-            network = build_network(config.variant, config.stages[0].size, config.seed)
-            if config.init is not None:
-                start_from(network, config.init)
-            self.network = network.to(self.device)
-            self.readout = self._new_readout()
-            self.optimisers = self._new_optimisers(self.network)
-            self.average = Average(self.network, config.average)
-        self._generator = torch.Generator().manual_seed(config.seed + self.clock.step)
-
-    def _restore(self) -> None:
-        config, saved = self.config, load_checkpoint(self.config.out)
-        network = build_network(saved.variant, saved.size, config.seed)
-        network.load_state_dict(saved.network)
+        super().__init__(config)
+        saved = read_run(config.out) if resume and saved_in(config.out) else None
+        variant, size = config.variant, config.stages[0].size
+        if saved is not None:
+            now = saved_config(saved)
+            variant, size = now.variant, (now.height, now.width)
+        network = build_network(variant, size, config.seed)
+        if saved is None and config.init is not None:
+            start_from(network, config.init)
         self.network = network.to(self.device)
-        self.readout = self._new_readout()
-        if saved.readout:
-            self.readout.load_state_dict(saved.readout)
+        own = self.network.config
+        self.readout = JointReadout(own.dim, own.joints).to(self.device)
         self.optimisers = self._new_optimisers(self.network)
-        if saved.optimisers is not None:
-            self.optimisers.restore(saved.optimisers)
         self.average = Average(self.network, config.average)
-        self.average.state = {k: v.to(self.device) for k, v in saved.average.items()}
-        self.clock = saved.clock
-
-    def _new_readout(self) -> JointReadout:
-        config = self.network.config
-        return JointReadout(config.dim, config.joints).to(self.device)
+        if saved is not None:
+            self.readout.load_state_dict(saved.parts.get("readout") or self.readout.state_dict())
+            self.restore(saved)
+        self._generator = torch.Generator().manual_seed(config.seed + self.clock.step)
 
     def _new_optimisers(self, network: EViTPose) -> Optimisers:
         config = self.config
-        return Optimisers(network, self.readout, config.rate, config.decay, config.muon)
-
-    def progress(self) -> float:
-        """Return how much of the run is done, 0..1."""
-        shares = [0.0]
-        if self.config.steps:
-            shares.append(self.clock.step / self.config.steps)
-        if self.config.minutes:
-            shares.append(self.clock.seconds / (60 * self.config.minutes))
-        return max(shares)
+        return pose_optimisers(
+            network, self.readout, config.rate, config.decay, with_muon=config.muon
+        )
 
     def run(self) -> None:
         """Train until the time or the steps are used up, then save."""
-        pools = PosePools.read(self.config.data)
+        pools = Pools.read(self.config.data, read_shards, STREET)
         self.config.out.mkdir(parents=True, exist_ok=True)
         (self.config.out / DATA_RECORD).write_text(json.dumps(pools.counts()) + "\n")
         if self.clock.step == 0 and self.config.init is not None:
@@ -160,15 +121,14 @@ class PoseTrainer:
             self._run_stage(pools, index)
         self.save()
 
-    def _level(self, pools: PosePools) -> None:
+    def _level(self, pools: Pools[PeopleShard]) -> None:
         """Scale the patch filters on one batch of the first stage."""
         stage, config = self.config.stages[0], self.config
-        plan = BatchPlan(stage.size, 64, stage.street, stage.augment, config.seed)
-        images, _ = PoseBatches(pools, plan)[_FOREVER]
+        images, _ = pose_batches(pools, stage, 64, config.seed)[FOREVER]
         level_patches(self.network.patch_embed, normalise(images.to(self.device)))
         self.average = Average(self.network, config.average)
 
-    def _enter(self, stage: Stage) -> None:
+    def _enter(self, stage: PoseStage) -> None:
         """Move weights, average and optimiser memory to the stage's input size."""
         network = self.network
         if (network.config.height, network.config.width) == stage.size:
@@ -181,32 +141,22 @@ class PoseTrainer:
         self.average.state = resize_positions(self.average.state, old, moved.config.grid)
         self.network = moved
 
-    def _run_stage(self, pools: PosePools, index: int) -> None:
+    def _run_stage(self, pools: Pools[PeopleShard], index: int) -> None:
         stage, config = self.config.stages[index], self.config
-        plan = BatchPlan(stage.size, stage.batch, stage.street, stage.augment, config.seed)
-        last = config.steps if config.steps is not None else _FOREVER
-        loader = batch_loader(pools, plan, self.clock.step, last, config.workers)
-        mark, saved = time.monotonic(), time.monotonic()
-        with (config.out / "log.jsonl").open("a") as log:
-            for images, joints in loader:
-                loss, read = self._step(stage, images, joints)
-                now = time.monotonic()
-                self.clock.seconds, mark = self.clock.seconds + now - mark, now
-                self.clock.step += 1
-                self.clock.samples += len(images)
-                if self.clock.step % 10 == 0:
-                    record = {"loss": round(loss, 4), "readout": round(read, 4)}
-                    record["progress"] = round(self.progress(), 4)
-                    log.write(json.dumps({**asdict(self.clock), **record}) + "\n")
-                    log.flush()
-                if now - saved > 60 * config.save_minutes:
-                    self.save()
-                    saved = now
-                if self.progress() >= 1 or stage_at(self.progress(), config.stages) != index:
-                    return
+
+        def step(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[int, Facts]:
+            loss, read = self._step(stage, *batch)
+            return len(batch[0]), {"loss": loss, "readout": read}
+
+        def over() -> bool:
+            return self.progress() >= 1 or stage_at(self.progress(), config.stages) != index
+
+        batches = pose_batches(pools, stage, stage.batch, config.seed)
+        last = config.steps if config.steps is not None else FOREVER
+        self.go_through(batches.loader(self.clock.step, last, config.workers), step, over)
 
     def _step(
-        self, stage: Stage, images: torch.Tensor, joints: torch.Tensor
+        self, stage: PoseStage, images: torch.Tensor, joints: torch.Tensor
     ) -> tuple[float, float]:
         config, network = self.config, self.network
         network.train()
@@ -232,37 +182,26 @@ class PoseTrainer:
             total += share * float(maps.detach())
             read += share * float(lines.detach())
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        self.optimisers.step(rate_factor(self.progress(), self.clock.step, config.warmup))
+        self.optimisers.step(self.factor())
         self.average.update(network, self.clock.step)
         return total, read
 
     def save(self) -> None:
         """Write the checkpoint."""
-        save_checkpoint(
-            self.config.out,
-            self.network,
-            self.readout,
-            average=self.average,
-            optimisers=self.optimisers,
-            clock=self.clock,
-        )
+        parts = {
+            "network": self.network.state_dict(),
+            "readout": self.readout.state_dict(),
+            "average": self.average.state,
+        }
+        write_run(self.config.out, parts, self.optimisers, self.clock, facts_of(self.network))
 
 
 def main() -> None:
     """Parse the command line and train."""
-    parser = argparse.ArgumentParser(description="Train EViTPose on cached people.")
-    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and log")
-    parser.add_argument("--data", type=Path, default=Path(".cache/training"))
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser = train_parser(__doc__, ".cache/training", 1.5e-3)
     parser.add_argument(
         "--init", type=Path, metavar="FILE", help="start from these weights, at full size at once"
     )
-    parser.add_argument("--resume", choices=("auto", "no"), default="auto")
     parser.add_argument(
         "--export-only",
         nargs="?",
@@ -275,18 +214,8 @@ def main() -> None:
     if args.export_only is not None:
         print(export_weights(args.out, args.export_only, args.device))
         return
-    torch.set_num_threads(args.threads)
-    config = TrainConfig(
-        args.out,
-        args.data,
-        args.minutes,
-        args.steps,
-        device=args.device,
-        seed=args.seed,
-        rate=args.rate,
-        stages=FINE_STAGES if args.init else STAGES,
-        init=args.init,
-    )
+    stages = FINE_STAGES if args.init else STAGES
+    config = TrainConfig(**start(args, "init"), stages=stages)
     PoseTrainer(config, resume=args.resume == "auto").run()
 
 

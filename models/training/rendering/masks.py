@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from prunus.models.training.pictures import fill
 from prunus.models.training.rendering.backgrounds import Backgrounds
 from prunus.models.training.rendering.mask_studio import MaskStudio
 from prunus.models.training.rendering.panoramas import read_panoramas
@@ -18,17 +19,13 @@ from prunus.models.training.segmentation.shards import pack, write_masks
 def render_masks(
     out: Path, count: int, seed: int, backgrounds: Backgrounds, shard: int = 250
 ) -> None:
-    """Render until the folder holds ``count`` pictures of this seed, shard by shard.
+    """Render until the folder holds ``count`` pictures of this seed, shard by shard."""
 
-    Each shard has its own seed, so that a run that was stopped goes on where it was.
-    """
-    for index in range((count + shard - 1) // shard):
-        path = out / f"masks-{seed:03d}-{index:04d}.npz"
-        if path.exists():
-            continue
-        studio = MaskStudio(seed * 100_003 + index, backgrounds)
-        images = [studio.shoot() for _ in range(min(shard, count - index * shard))]
-        write_masks(path, pack(images))
+    def write(path: Path, own_seed: int, number: int) -> None:
+        studio = MaskStudio(own_seed, backgrounds)
+        write_masks(path, pack([studio.shoot() for _ in range(number)]))
+
+    fill(out, "masks", write, count=count, seed=seed, shard=shard)
 
 
 def main() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from prunus.models.training.pose.shards import PeopleShard, encode_jpeg, write_shard
+from prunus.models.training.pictures import encode, fill
+from prunus.models.training.pose.shards import PeopleShard, write_shard
 from prunus.models.training.rendering.backgrounds import Backgrounds
 from prunus.models.training.rendering.synthetic_people import PeopleStudio
 
@@ -19,7 +20,7 @@ def render_shard(studio: PeopleStudio, count: int) -> PeopleShard:
     """Shoot ``count`` pictures."""
     shots = [studio.shoot() for _ in range(count)]
     return PeopleShard(
-        [encode_jpeg(shot.image) for shot in shots],
+        [encode(shot.image) for shot in shots],
         np.stack([shot.keypoints for shot in shots]),
         np.stack([shot.box for shot in shots]),
     )
@@ -28,17 +29,13 @@ def render_shard(studio: PeopleStudio, count: int) -> PeopleShard:
 def render_people(
     out: Path, count: int, seed: int, opencv_data: Path | None, shard: int = 500
 ) -> None:
-    """Render until the folder holds ``count`` pictures of this seed, shard by shard.
-
-    Each shard has its own seed, so that a run that was stopped goes on where it was.
-    """
+    """Render until the folder holds ``count`` pictures of this seed, shard by shard."""
     backgrounds = Backgrounds(opencv_data)
-    for index in range((count + shard - 1) // shard):
-        path = out / f"people-{seed:03d}-{index:04d}.npz"
-        if path.exists():
-            continue
-        studio = PeopleStudio(seed * 100_003 + index, backgrounds)
-        write_shard(path, render_shard(studio, min(shard, count - index * shard)))
+
+    def write(path: Path, own_seed: int, number: int) -> None:
+        write_shard(path, render_shard(PeopleStudio(own_seed, backgrounds), number))
+
+    fill(out, "people", write, count=count, seed=seed, shard=shard)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunus.models.training.pose.shards import decode_jpeg, encode_jpeg
+from prunus.models.training.pictures import decode, encode
 from prunus.models.training.rendering.backgrounds import Backgrounds
 from prunus.models.training.rendering.body_renderer import (
     HEIGHT,
@@ -253,7 +253,7 @@ def degrade(rng: np.random.Generator, image: np.ndarray, person_pixels: float) -
         noise = rng.normal(0, rng.uniform(0, 8), image.shape)
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
     if rng.random() < 0.6:
-        image = decode_jpeg(encode_jpeg(image, int(rng.integers(35, 95))))
+        image = decode(encode(image, quality=int(rng.integers(35, 95))))
     if image.shape[:2] != (height, width):
         mode = [cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LINEAR][rng.integers(3)]
         image = cv2.resize(image, (width, height), interpolation=mode)

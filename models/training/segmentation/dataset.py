@@ -1,103 +1,49 @@
-"""Serve batches of pictures and masks: seeded by step, so that a resumed run sees what it would."""
+"""Serve pictures and masks to the training: drawn, moved, recoloured, put into one another."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
 
+from prunus.models.training.pictures import Pools, StepBatches
 from prunus.models.training.pose.augment import recolour
-from prunus.models.training.segmentation.shards import (
-    IGNORE,
-    PERSON,
-    MaskImage,
-    MaskShard,
-    read_masks,
-)
+from prunus.models.training.schedule import Stage
+from prunus.models.training.segmentation.shards import IGNORE, PERSON, MaskImage, MaskShard
 
 _SEAM = 5  # side in pixels of the unknown border around somebody pasted from a real picture
 
 
-@dataclass(frozen=True)
-class MaskPlan:
-    """Say what a batch looks like.
+def mask_batches(
+    pools: Pools[MaskShard],
+    stage: Stage,
+    seed: int,
+    *,
+    paste_share: float = 0.4,
+    colour: float = 1.0,
+) -> StepBatches:
+    """Return batches of a stage: images uint8 (B,3,H,W) RGB and labels uint8 (B,H,W).
 
     Args:
-        size: Height and width of the inputs.
-        count: Samples in a batch.
-        real: Share of real, teacher-labelled pictures.
+        pools: Rendered people with exact masks, real people with teachers' masks.
+        stage: Size and number of the samples, share of real pictures.
         seed: Seed of the run.
-        paste: Probability that real people are put into another picture.
+        paste_share: Probability that real people are put into another picture.
         colour: Strength of the colour changes.
     """
 
-    size: tuple[int, int]
-    count: int
-    real: float
-    seed: int
-    paste: float = 0.4
-    colour: float = 1.0
-
-
-@dataclass(frozen=True)
-class MaskPools:
-    """Hold the two sources: rendered people with exact masks, real people with teachers' masks."""
-
-    synthetic: MaskShard
-    real: MaskShard | None
-
-    @classmethod
-    def read(cls, folder: Path) -> MaskPools:
-        """Read ``synthetic`` and, if it is there, ``real`` below a cache folder."""
-        real = folder / "real"
-        has_real = real.is_dir() and any(real.glob("*.npz"))
-        return cls(read_masks(folder / "synthetic"), read_masks(real) if has_real else None)
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of pictures of each set."""
-        return {
-            "synthetic": len(self.synthetic),
-            "real": 0 if self.real is None else len(self.real),
-        }
-
-
-class MaskBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Map a step number to a batch: images uint8 (B,3,H,W) RGB and labels uint8 (B,H,W)."""
-
-    def __init__(self, pools: MaskPools, plan: MaskPlan) -> None:
-        self._pools = pools
-        self._plan = plan
-
-    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the batch of a step."""
-        import cv2
-
-        cv2.setNumThreads(1)
-        plan = self._plan
-        rng = np.random.default_rng([plan.seed, step])
-        images = np.empty((plan.count, *plan.size, 3), np.uint8)
-        labels = np.empty((plan.count, *plan.size), np.uint8)
-        for i in range(plan.count):
-            shot = self._sample(rng)
-            images[i], labels[i] = shot.image, shot.labels
-        return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
-
-    def _sample(self, rng: np.random.Generator) -> MaskImage:
-        plan, pools = self._plan, self._pools
-        if pools.real is not None and rng.random() < plan.real:
-            shot = move(rng, _any(rng, pools.real), plan.size)
-            if rng.random() < plan.paste:
+    def sample(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if pools.real is not None and rng.random() < stage.real:
+            shot = move(rng, _any(rng, pools.real), stage.size)
+            if rng.random() < paste_share:
                 pool = pools.synthetic if rng.random() < 0.7 else pools.real
-                shot = paste(shot, move(rng, _any(rng, pool), plan.size))
+                shot = paste(shot, move(rng, _any(rng, pool), stage.size))
         else:
-            shot = move(rng, _any(rng, pools.synthetic), plan.size)
-        image = recolour(shot.image, plan.colour, rng)
-        if rng.random() < 0.08 * plan.colour:
+            shot = move(rng, _any(rng, pools.synthetic), stage.size)
+        image = recolour(shot.image, colour, rng)
+        if rng.random() < 0.08 * colour:
             image = image.mean(2, keepdims=True).astype(np.uint8).repeat(3, 2)
-        return MaskImage(image, shot.labels)
+        return image, shot.labels
+
+    return StepBatches(sample, stage.batch, seed)
 
 
 def _any(rng: np.random.Generator, pool: MaskShard) -> MaskImage:
@@ -146,16 +92,3 @@ def paste(person: MaskImage, scene: MaskImage) -> MaskImage:
     labels[near & (person.labels == IGNORE)] = IGNORE
     labels[sure > 0] = PERSON
     return MaskImage(image.astype(np.uint8), labels)
-
-
-def mask_loader(
-    pools: MaskPools, plan: MaskPlan, first: int, last: int, workers: int = 1
-) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
-    """Return a loader of the batches of steps ``first`` .. ``last - 1``, prepared ahead."""
-    return DataLoader(
-        MaskBatches(pools, plan),
-        batch_size=None,
-        sampler=range(first, last),
-        num_workers=workers,
-        prefetch_factor=3 if workers else None,
-    )

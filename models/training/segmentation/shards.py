@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from prunus.models.training.pose.shards import decode_jpeg, encode_jpeg
-from prunus.runtime.errors import PrunusError
+from prunus.models.training import pictures
 
 BACKGROUND, PERSON, IGNORE = 0, 1, 255
 
@@ -34,48 +32,28 @@ class MaskShard:
 
     def __getitem__(self, index: int) -> MaskImage:
         """Decode one picture and its labels."""
-        return MaskImage(decode_jpeg(self.jpegs[index]), decode_labels(self.pngs[index]))
+        return MaskImage(pictures.decode(self.jpegs[index]), pictures.decode(self.pngs[index]))
 
 
 def pack(images: list[MaskImage], quality: int = 93) -> MaskShard:
     """Compress pictures; label maps are kept exactly."""
     return MaskShard(
-        [encode_jpeg(m.image, quality) for m in images], [encode_labels(m.labels) for m in images]
+        [pictures.encode(m.image, quality=quality) for m in images],
+        [pictures.encode(m.labels, ".png") for m in images],
     )
-
-
-def encode_labels(labels: np.ndarray) -> bytes:
-    """Encode a label map uint8 (H,W) as PNG."""
-    import cv2
-
-    done, data = cv2.imencode(".png", labels)
-    if not done:
-        raise PrunusError(
-            f"cannot encode labels of shape {labels.shape} as PNG", "pass uint8 (H,W)"
-        )
-    return bytes(data.tobytes())
-
-
-def decode_labels(data: bytes) -> np.ndarray:
-    """Decode a label map."""
-    import cv2
-
-    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED))
 
 
 def write_masks(path: Path, shard: MaskShard) -> None:
     """Write a shard under its final name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as file:
-        np.savez(
-            file,
-            images=np.frombuffer(b"".join(shard.jpegs), np.uint8),
-            image_lengths=np.array([len(j) for j in shard.jpegs], np.int64),
-            labels=np.frombuffer(b"".join(shard.pngs), np.uint8),
-            label_lengths=np.array([len(p) for p in shard.pngs], np.int64),
-        )
-    os.replace(partial, path)
+    images, image_lengths = pictures.pack(shard.jpegs)
+    labels, label_lengths = pictures.pack(shard.pngs)
+    pictures.write_arrays(
+        path,
+        images=images,
+        image_lengths=image_lengths,
+        labels=labels,
+        label_lengths=label_lengths,
+    )
 
 
 def read_masks(folder: Path, pattern: str = "*.npz") -> MaskShard:
@@ -84,23 +62,10 @@ def read_masks(folder: Path, pattern: str = "*.npz") -> MaskShard:
     Raises:
         PrunusError: the folder holds no shard.
     """
-    paths = sorted(folder.glob(pattern))
-    if not paths:
-        raise PrunusError(
-            f"no training shards found: got an empty or missing {folder}",
-            "create them with `python -m prunus.models.training.rendering.masks` "
-            "and `python -m prunus.models.training.teachers.masks`",
-        )
     jpegs: list[bytes] = []
     pngs: list[bytes] = []
-    for path in paths:
+    for path in pictures.shards_of(folder, ("rendering.masks", "teachers.masks"), pattern):
         with np.load(path) as content:
-            jpegs += _split(content["images"], content["image_lengths"])
-            pngs += _split(content["labels"], content["label_lengths"])
+            jpegs += pictures.unpack(content["images"], content["image_lengths"])
+            pngs += pictures.unpack(content["labels"], content["label_lengths"])
     return MaskShard(jpegs, pngs)
-
-
-def _split(data: np.ndarray, lengths: np.ndarray) -> list[bytes]:
-    raw, ends = data.tobytes(), np.cumsum(lengths)
-    starts = ends - lengths
-    return [raw[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]

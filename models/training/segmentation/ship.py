@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 from pathlib import Path
 
 import torch
@@ -16,9 +13,16 @@ import torch
 from prunus.models.checkpoints.compact import STORAGE, compress
 from prunus.models.segmentation.classes import PERSON
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
-from prunus.models.training.segmentation import state as segmentation_state
-from prunus.models.training.segmentation.train import DATA_RECORD, STAGES
-from prunus.models.training.shipping import write_weights
+from prunus.models.training.pictures import DATA_RECORD
+from prunus.models.training.segmentation.state import CLASSES
+from prunus.models.training.segmentation.train import STAGES
+from prunus.models.training.shipping import (
+    run_facts,
+    ship_parser,
+    used_sources,
+    write_weights,
+)
+from prunus.models.training.state import SavedRun, read_run
 from prunus.models.zoo import WEIGHTS
 
 SHIPPED = WEIGHTS / "edaformer_t_person.safetensors.xz"
@@ -39,9 +43,9 @@ _SOURCES = {
 }
 
 
-def shipped_state(saved: segmentation_state.Checkpoint) -> dict[str, torch.Tensor]:
+def shipped_state(saved: SavedRun) -> dict[str, torch.Tensor]:
     """Return the averaged weights in compact storage, without the classifier never called."""
-    config = edaformer_config(saved.variant, classes=segmentation_state.CLASSES)
+    config = edaformer_config(saved.facts["variant"], classes=CLASSES)
     state = {}
     for name, like in EDAFormer(config).state_dict().items():
         if "conv_seg" not in name:
@@ -50,29 +54,23 @@ def shipped_state(saved: segmentation_state.Checkpoint) -> dict[str, torch.Tenso
     return compress(state)
 
 
-def provenance(saved: segmentation_state.Checkpoint, pictures: dict[str, int]) -> dict[str, object]:
+def provenance(saved: SavedRun, pictures: dict[str, int]) -> dict[str, object]:
     """Return what the weights were made of and how, as plain data.
 
     Args:
         saved: The run's checkpoint.
         pictures: Pictures used, by set (``synthetic``, ``real``).
     """
-    data = [{**facts, "pictures": pictures[n]} for n, facts in _SOURCES.items() if pictures.get(n)]
-    sizes = [f"{s.size[0]}x{s.size[1]}" for s in STAGES[: saved.clock.stage + 1]]
+    variant, clock = saved.facts["variant"], saved.clock
     return {
-        "model": f"EDAFormer-{saved.variant.upper()}, classes {' / '.join(PERSON.names)}",
+        "model": f"EDAFormer-{variant.upper()}, classes {' / '.join(PERSON.names)}",
         "trained_by": "prunus.models.training.segmentation.train, from random weights",
-        "data": data,
+        "data": used_sources(_SOURCES, pictures),
         "held_out": ["vtest.avi frames 650-794", "outlined pictures", "renders of seed 900"],
-        "steps": saved.clock.step,
-        "samples_seen": saved.clock.samples,
-        "wall_minutes": round(saved.clock.seconds / 60, 1),
-        "hardware": f"{os.cpu_count()}-core CPU ({platform.machine()}), shared with other work, "
-        "no GPU",
+        "samples_seen": clock.samples,
         "precision": f"bfloat16 autocast, float32 weights; exponential average {STORAGE}",
-        "input_sizes": sizes,
-        "torch": torch.__version__.split("+")[0],
-        "licence": "Apache-2.0",
+        "input_sizes": [f"{s.size[0]}x{s.size[1]}" for s in STAGES[: clock.stage + 1]],
+        **run_facts(clock, note="shared with other work, no GPU"),
     }
 
 
@@ -87,18 +85,17 @@ def export_weights(run: Path, target: Path = SHIPPED) -> Path:
     Raises:
         ArtifactError: the run has no checkpoint.
     """
-    saved = segmentation_state.load(run)
+    saved = read_run(run)
     about = {"classes": PERSON.names, "model": "edaformer", "palette": PERSON.palette,
-             "variant": saved.variant, "fresh": []}  # fmt: skip
+             "variant": saved.facts["variant"], "fresh": []}  # fmt: skip
     record = provenance(saved, json.loads((run / DATA_RECORD).read_text(encoding="utf-8")))
     return write_weights(target, shipped_state(saved), {"prunus": json.dumps(about)}, record)
 
 
 def main() -> None:
     """Parse the command line and write the files."""
-    parser = argparse.ArgumentParser(description="Write a run's averaged weights for shipping.")
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--output", "-o", type=Path, default=SHIPPED)
+    parser = ship_parser(__doc__, SHIPPED)
+    parser.add_argument("--run", type=Path, required=True, help="folder of a training run")
     args = parser.parse_args()
     print(export_weights(args.run, args.output))
 

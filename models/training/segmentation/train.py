@@ -8,11 +8,9 @@ serves both settings (the paper trains without it; on so little data the habit c
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,34 +18,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
 from prunus.models.segmentation.isr import IsrSetting, parse_isr
-from prunus.models.training.pose.state import Average, Clock
-from prunus.models.training.schedule import rate_factor
-from prunus.models.training.segmentation import state
-from prunus.models.training.segmentation.dataset import MaskPlan, MaskPools, mask_loader
+from prunus.models.training.loop import FOREVER, Facts, RunConfig, Trainer, start, train_parser
+from prunus.models.training.pictures import DATA_RECORD, Pools, normalise
+from prunus.models.training.schedule import Stage, stage_at
+from prunus.models.training.segmentation.dataset import mask_batches
 from prunus.models.training.segmentation.losses import mask_loss
-
-DATA_RECORD = "data.json"  # in a run's folder: how many pictures of each set it used
-_MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None] * 255
-_STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None] * 255
-_FOREVER = 10_000_000
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Hold what stays constant during a part of the training.
-
-    Args:
-        until: Progress (0..1) at which the stage ends.
-        size: Height and width of the inputs.
-        batch: Samples in a step.
-        real: Share of real pictures.
-    """
-
-    until: float
-    size: tuple[int, int]
-    batch: int
-    real: float
-
+from prunus.models.training.segmentation.shards import MaskShard, read_masks
+from prunus.models.training.segmentation.state import CLASSES, fresh_network, mask_optimisers
+from prunus.models.training.state import Average, read_run, saved_in, write_run
 
 # Small inputs are cheap: they teach what people look like, large ones where exactly they end.
 STAGES = (
@@ -58,30 +36,22 @@ STAGES = (
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Hold the settings of a run; ``minutes`` or ``steps`` ends it, whichever comes first."""
+class TrainConfig(RunConfig):
+    """Settings of a run.
 
-    out: Path
-    data: Path
-    minutes: float | None = None
-    steps: int | None = None
-    variant: str = "t"
-    device: str = "cpu"
-    seed: int = 0
-    rate: float = 1.5e-3
-    decay: float = 0.05
-    bf16: bool = True
-    warmup: int = 60
+    Attributes:
+        average: Decay of the averaged weights.
+        variant: Size of the network.
+        reduced: Share of the steps that run with reduced keys and values.
+        workers: Processes that prepare batches.
+        stages: What changes on the way.
+    """
+
     average: float = 0.995
+    variant: str = "t"
     reduced: float = 0.3
-    save_minutes: float = 3.0
     workers: int = 1
     stages: tuple[Stage, ...] = STAGES
-
-
-def normalise(images: torch.Tensor) -> torch.Tensor:
-    """Turn RGB uint8 (B,3,H,W) into the ImageNet-normalised float32 the network expects."""
-    return (images.float() - _MEAN.to(images.device)) / _STD.to(images.device)
 
 
 def attention_kernel(device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -89,76 +59,46 @@ def attention_kernel(device: torch.device) -> contextlib.AbstractContextManager[
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
 
 
-class SegmentationTrainer:
+class SegmentationTrainer(Trainer):
     """Run the training loop and keep its state."""
 
+    config: TrainConfig
+    network: EDAFormer
+
     def __init__(self, config: TrainConfig, *, resume: bool) -> None:
-        self.config = config
-        self.device = torch.device(config.device)
-        self.clock = Clock()
-        saved = state.load(config.out) if resume and state.saved_in(config.out) else None
-        if saved is None:
-            network = state.fresh_network(config.variant, config.seed)
-        else:
-            network = EDAFormer(edaformer_config(saved.variant, classes=state.CLASSES))
-            network.load_state_dict(saved.network)
-        self.network = network.to(self.device)
-        self.optimisers = state.Optimisers(self.network, config.rate, config.decay)
+        super().__init__(config)
+        saved = read_run(config.out) if resume and saved_in(config.out) else None
+        variant = config.variant if saved is None else saved.facts["variant"]
+        self.network = fresh_network(variant, config.seed).to(self.device)
+        self.optimisers = mask_optimisers(self.network, config.rate, config.decay)
         self.average = Average(self.network, config.average)
         if saved is not None:
-            self.clock = saved.clock
-            self.average.state = {k: v.to(self.device) for k, v in saved.average.items()}
-            if saved.optimisers is not None:
-                self.optimisers.restore(saved.optimisers)
+            self.restore(saved)
         self.reduced = self.network.with_isr(parse_isr("published"))
         self._generator = torch.Generator().manual_seed(config.seed + self.clock.step)
 
-    def progress(self) -> float:
-        """Return how much of the run is done, 0..1."""
-        shares = [0.0]
-        if self.config.steps:
-            shares.append(self.clock.step / self.config.steps)
-        if self.config.minutes:
-            shares.append(self.clock.seconds / (60 * self.config.minutes))
-        return max(shares)
-
     def run(self) -> None:
         """Train until the time or the steps are used up, then save."""
-        pools = MaskPools.read(self.config.data)
+        pools = Pools.read(self.config.data, read_masks)
         self.config.out.mkdir(parents=True, exist_ok=True)
         (self.config.out / DATA_RECORD).write_text(json.dumps(pools.counts()) + "\n")
         while self.progress() < 1:
-            self.clock.stage = self._stage()
+            self.clock.stage = stage_at(self.progress(), self.config.stages)
             self._run_stage(pools, self.clock.stage)
         self.save()
 
-    def _stage(self) -> int:
-        stages = self.config.stages
-        later = [i for i, stage in enumerate(stages) if self.progress() < stage.until]
-        return later[0] if later else len(stages) - 1
-
-    def _run_stage(self, pools: MaskPools, index: int) -> None:
+    def _run_stage(self, pools: Pools[MaskShard], index: int) -> None:
         stage, config = self.config.stages[index], self.config
-        plan = MaskPlan(stage.size, stage.batch, stage.real, config.seed)
-        last = config.steps if config.steps is not None else _FOREVER
-        loader = mask_loader(pools, plan, self.clock.step, last, config.workers)
-        mark = saved = time.monotonic()
-        with (config.out / "log.jsonl").open("a") as log:
-            for images, labels in loader:
-                loss = self._step(images, labels)
-                now = time.monotonic()
-                self.clock.seconds, mark = self.clock.seconds + now - mark, now
-                self.clock.step += 1
-                self.clock.samples += len(images)
-                if self.clock.step % 10 == 0:
-                    record = {"loss": round(loss, 4), "progress": round(self.progress(), 4)}
-                    log.write(json.dumps({**asdict(self.clock), **record}) + "\n")
-                    log.flush()
-                if now - saved > 60 * config.save_minutes:
-                    self.save()
-                    saved = now
-                if self.progress() >= 1 or self._stage() != index:
-                    return
+
+        def step(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[int, Facts]:
+            return len(batch[0]), {"loss": self._step(*batch)}
+
+        def over() -> bool:
+            return self.progress() >= 1 or stage_at(self.progress(), config.stages) != index
+
+        batches = mask_batches(pools, stage, config.seed)
+        last = config.steps if config.steps is not None else FOREVER
+        self.go_through(batches.loader(self.clock.step, last, config.workers), step, over)
 
     def _step(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         config = self.config
@@ -174,19 +114,21 @@ class SegmentationTrainer:
         loss = mask_loss(logits, target)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimisers.step(rate_factor(self.progress(), self.clock.step, config.warmup))
+        self.optimisers.step(self.factor())
         self.average.update(self.network, self.clock.step)
         return float(loss.detach())
 
     def save(self) -> None:
         """Write the checkpoint."""
-        state.save(self.config.out, self.network, self.average, self.optimisers, self.clock)
+        parts = {"network": self.network.state_dict(), "average": self.average.state}
+        facts = {"variant": self.network.config.variant}
+        write_run(self.config.out, parts, self.optimisers, self.clock, facts)
 
 
 def averaged_network(folder: Path, isr: IsrSetting | None = None) -> EDAFormer:
     """Return the averaged weights of a run as a network in evaluation mode."""
-    saved = state.load(folder)
-    network = EDAFormer(edaformer_config(saved.variant, classes=state.CLASSES, isr=isr))
+    saved = read_run(folder)
+    network = EDAFormer(edaformer_config(saved.facts["variant"], classes=CLASSES, isr=isr))
     own = network.state_dict()
     network.load_state_dict({k: v.to(own[k].dtype) for k, v in saved.average.items()})
     return network.eval()
@@ -194,29 +136,10 @@ def averaged_network(folder: Path, isr: IsrSetting | None = None) -> EDAFormer:
 
 def main() -> None:
     """Parse the command line and train."""
-    parser = argparse.ArgumentParser(description="Train EDAFormer on cached people and masks.")
-    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and log")
-    parser.add_argument("--data", type=Path, default=Path(".cache/segmentation"))
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--variant", default="t")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--resume", choices=("auto", "no"), default="auto")
+    parser = train_parser(__doc__, ".cache/segmentation", 1.5e-3)
+    parser.add_argument("--variant", default="t", help="size of the network")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    config = TrainConfig(
-        args.out,
-        args.data,
-        args.minutes,
-        args.steps,
-        variant=args.variant,
-        device=args.device,
-        seed=args.seed,
-        rate=args.rate,
-    )
+    config = TrainConfig(**start(args, "variant"))
     SegmentationTrainer(config, resume=args.resume == "auto").run()
 
 

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from prunus.models.separation.config import dolphin_config
 from prunus.models.separation.dolphin import Dolphin
-from prunus.models.training.codec.state import load_saved_codec
 from prunus.models.training.separation.mixtures import (
     MixtureBatches,
     MixtureRules,
@@ -35,6 +34,7 @@ from prunus.models.training.separation.mixtures import (
 )
 from prunus.models.training.separation.scores import si_sdr
 from prunus.models.training.separation.train import normalised
+from prunus.models.training.state import read_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def load_trained(folder: Path, variant: str, *, average: bool = True) -> Dolphin
     Raises:
         ArtifactError: there is no checkpoint in the folder.
     """
-    saved = load_saved_codec(folder)
+    saved = read_run(folder)
     network = Dolphin(dolphin_config(variant))
     network.load_state_dict(saved.average if average else saved.network)
     return network.eval()

@@ -5,22 +5,17 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from prunus.models.checkpoints.compact import compress, on_grid
 from prunus.models.checkpoints.dolphin_nano import OwnDolphin
 from prunus.models.training.codec.ship import data_record
-from prunus.models.training.codec.state import load_saved_codec
-from prunus.models.training.pose.state import Clock
-from prunus.models.training.shipping import write_weights
+from prunus.models.training.shipping import run_facts, ship_parser, write_weights
+from prunus.models.training.state import Clock, read_run
 from prunus.models.zoo import WEIGHTS
 
 SHIPPED = WEIGHTS / "dolphin_nano.safetensors.xz"
@@ -45,19 +40,15 @@ def provenance(clock: Clock, data: Path | None, device: str) -> dict[str, Any]:
         device: Device of the training.
     """
     rows = [] if data is None else data_record(data)
-    hardware = f"{os.cpu_count()}-core CPU ({platform.machine()}), no GPU"
     return {
         "model": "dolphin-nano",
         "trained_by": "prunus.models.training.separation.train, from random weights",
         "lips": "drawn from the voice, see docs/training-separation.md; no face was ever shown",
         "data": [row for row in rows if row["split"] == "train"],
         "held_out": [row for row in rows if row["split"] != "train"],
-        "steps": clock.step,
         "mixtures_seen": clock.samples // 2,
-        "wall_minutes": round(clock.seconds / 60, 1),
-        "hardware": hardware if device == "cpu" else device,
         "precision": "float32; exponential average, matrices in 8 bits with a scale per row",
-        "torch": torch.__version__.split("+")[0],
+        **run_facts(clock, device),
         "licence": LICENCE,
     }
 
@@ -82,7 +73,7 @@ def export_weights(
         ArtifactError: there is no checkpoint in the folder.
         SourceError: the file cannot be written.
     """
-    saved = load_saved_codec(run)
+    saved = read_run(run)
     clock = saved.clock
     origin = (
         f"trained by prunus: {clock.step} steps, {clock.samples // 2} mixtures of studio speech "
@@ -96,12 +87,12 @@ def export_weights(
 
 def main() -> None:
     """Parse the command line and write the files."""
-    parser = argparse.ArgumentParser(description="Make a weights file of a separation training.")
-    parser.add_argument("run", type=Path, help="folder of a training run")
-    parser.add_argument("-o", "--output", type=Path, default=SHIPPED)
-    parser.add_argument("--variant", default="nano")
-    parser.add_argument("--data", type=Path, help="the speech cache, for the record")
-    parser.add_argument("--device", default="cpu", help="what it was trained on, for the record")
+    parser = ship_parser(__doc__, SHIPPED)
+    add = parser.add_argument
+    add("run", type=Path, help="folder of a training run")
+    add("--variant", default="nano", help="nano or base")
+    add("--data", type=Path, help="the speech cache, for the record")
+    add("--device", default="cpu", help="what it was trained on, for the record")
     args = parser.parse_args()
     about = export_weights(args.run, args.output, args.variant, args.data, args.device)
     print(f"{args.output}: {about.origin}")

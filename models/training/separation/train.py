@@ -10,12 +10,8 @@ for comparison: it may give either voice.
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import cast
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -26,10 +22,7 @@ from prunus.models.separation.deployed import MOUTH_MEAN, MOUTH_STD
 from prunus.models.separation.dolphin import Dolphin
 from prunus.models.separation.lips.coder import LipQuantizer
 from prunus.models.training.codec.quantizer import CodebookTrainer
-from prunus.models.training.codec.state import load_saved_codec, save_codec
-from prunus.models.training.pose.state import Average, Clock
-from prunus.models.training.saved_run import WEIGHTS
-from prunus.models.training.schedule import rate_factor
+from prunus.models.training.loop import FOREVER, Facts, RunConfig, Trainer, start, train_parser
 from prunus.models.training.separation.mixtures import (
     MixtureBatches,
     MixtureRules,
@@ -37,7 +30,14 @@ from prunus.models.training.separation.mixtures import (
     read_speakers,
 )
 from prunus.models.training.separation.scores import limited_snr, si_sdr
-from prunus.runtime.errors import UsageError
+from prunus.models.training.state import (
+    Average,
+    Optimisers,
+    adam_of,
+    read_run,
+    saved_in,
+    write_run,
+)
 
 _COMMITMENT = 0.1
 _SCALE = 0.1  # of the layers' branches at the start, published: 1e-5
@@ -48,51 +48,31 @@ _PLAIN = round(255 * MOUTH_MEAN)  # grey crop that says nothing
 
 
 @dataclass(frozen=True)
-class SeparationTrainConfig:
-    """Settings of a run; `minutes` or `steps` ends it, whichever comes first.
+class SeparationTrainConfig(RunConfig):
+    """Settings of a run.
 
     Attributes:
-        out: Folder of checkpoint and log.
-        data: Folder of the speech cache.
-        minutes: Length of the run by the clock.
-        steps: Length of the run in steps.
-        variant: ``nano`` or ``base``.
-        device: ``cpu``, ``cuda`` ...
-        seed: Of weights and batches.
-        batch: Mixtures per step; each counts twice.
         rate: Learning rate.
         decay: Weight decay of matrices.
-        warmup: Steps of rising rate.
-        average: Decay of the averaged weights.
-        save_minutes: Time between checkpoints.
-        control: Train without lips; either voice is right.
         bf16: Compute in bfloat16 where the device gains by it.
+        warmup: Steps of rising rate.
+        variant: ``nano`` or ``base``.
+        batch: Mixtures per step; each counts twice.
+        control: Train without lips; either voice is right.
         rules: How mixtures are made.
         late_frames: Frames per mixture in the last part of the run, None for those of `rules`:
             short mixtures teach more per second of the machine, long ones are what is deployed.
     """
 
-    out: Path
-    data: Path
-    minutes: float | None = None
-    steps: int | None = None
-    variant: str = "nano"
-    device: str = "cpu"
-    seed: int = 0
-    batch: int = 2
     rate: float = 2e-3
     decay: float = 0.01
-    warmup: int = 50
-    average: float = 0.998
-    save_minutes: float = 3.0
-    control: bool = False
     bf16: bool = False
+    warmup: int = 50
+    variant: str = "nano"
+    batch: int = 2
+    control: bool = False
     rules: MixtureRules = field(default_factory=MixtureRules)
     late_frames: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.minutes is None and self.steps is None:
-            raise UsageError("Got no length of the run.", "Give --minutes or --steps.")
 
 
 class _Book:
@@ -111,7 +91,7 @@ class _Books:
     codebooks: list[_Book]
 
 
-class SeparationTrainer:
+class SeparationTrainer(Trainer):
     """Run the training loop and keep its state.
 
     Args:
@@ -119,15 +99,20 @@ class SeparationTrainer:
         resume: Go on from the checkpoint in `config.out`, if there is one.
     """
 
+    config: SeparationTrainConfig
+    network: Dolphin
+    every = 5
+
     def __init__(self, config: SeparationTrainConfig, *, resume: bool) -> None:
-        self.config, self.clock = config, Clock()
-        self.device = torch.device(config.device)
+        super().__init__(config)
         torch.manual_seed(config.seed)
         self.network = start_network(dolphin_config(config.variant)).to(self.device)
         self.average = Average(self.network, config.average)
-        self.optimiser = self._optimiser()
-        if resume and (config.out / WEIGHTS).is_file():
-            self._restore()
+        self.optimisers = Optimisers(
+            [adam_of(self.network, config.rate, config.decay)], config.rate
+        )
+        if resume and saved_in(config.out):
+            self.restore(read_run(config.out))
         books = _Books([_Book(self._quantizer)])
         self.codebooks = CodebookTrainer(cast(ResidualQuantizer, books), seed=config.seed)
 
@@ -135,44 +120,27 @@ class SeparationTrainer:
     def _quantizer(self) -> LipQuantizer:
         return self.network.video_encoder.semantic_model.quantizer
 
-    def progress(self) -> float:
-        """Return how much of the run is done, 0..1."""
-        shares = [0.0]
-        if self.config.steps:
-            shares.append(self.clock.step / self.config.steps)
-        if self.config.minutes:
-            shares.append(self.clock.seconds / (60 * self.config.minutes))
-        return max(shares)
-
     def run(self) -> None:
         """Train until the time or the steps are used up, then save."""
         config = self.config
         speakers = read_speakers(config.data, "train")
         late = replace(config.rules, frames=config.late_frames or config.rules.frames)
-        early_batches, late_batches = (
+        early, late_ones = (
             MixtureBatches(speakers, config.batch, config.seed, rules)
             for rules in (config.rules, late)
         )
         config.out.mkdir(parents=True, exist_ok=True)
-        mark = saved = time.monotonic()
-        with (config.out / "log.jsonl").open("a") as log:
-            while self.progress() < 1:
-                batches = early_batches if self.progress() < _LATE else late_batches
-                facts = self.step(batches[self.clock.step])
-                now = time.monotonic()
-                self.clock.seconds, mark = self.clock.seconds + now - mark, now
-                self.clock.step += 1
-                self.clock.samples += 2 * config.batch
-                if self.clock.step % 5 == 0:
-                    record = {k: round(v, 4) for k, v in facts.items()}
-                    record["progress"] = round(self.progress(), 4)
-                    use = {"codes_in_use": self.codebooks.use()[0]}
-                    log.write(json.dumps({**asdict(self.clock), **record, **use}) + "\n")
-                    log.flush()
-                if now - saved > 60 * config.save_minutes:
-                    self.save()
-                    saved = now
+
+        def step(number: int) -> tuple[int, Facts]:
+            batches = early if self.progress() < _LATE else late_ones
+            return 2 * config.batch, self.step(batches[number])
+
+        self.go_through(self.until_done(range(FOREVER)), step)
         self.save()
+
+    def details(self) -> dict[str, Any]:
+        """Return how many codes are in use."""
+        return {"codes_in_use": self.codebooks.use()[0]}
 
     def step(self, batch: Mixtures) -> dict[str, float]:
         """Take one step; return what was measured."""
@@ -194,11 +162,7 @@ class SeparationTrainer:
         total = _COMMITMENT * commitment - score.mean()
         total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        factor = rate_factor(self.progress(), self.clock.step, self.config.warmup)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.config.rate * factor
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimisers.step(self.factor())
         self.average.update(self.network, self.clock.step)
         with torch.no_grad():
             gain = si_sdr(got, voice) - si_sdr(mixture, voice)
@@ -223,27 +187,8 @@ class SeparationTrainer:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        save_codec(
-            self.config.out, self.network, None, average=self.average,
-            optimisers=[self.optimiser], clock=self.clock, config={},
-        )  # fmt: skip
-
-    def _restore(self) -> None:
-        saved = load_saved_codec(self.config.out)
-        self.network.load_state_dict(saved.network)
-        self.average.state = {k: v.to(self.device) for k, v in saved.average.items()}
-        if saved.optimisers is not None:
-            self.optimiser.load_state_dict(saved.optimisers[0])
-        self.clock = saved.clock
-
-    def _optimiser(self) -> torch.optim.Optimizer:
-        matrices = [p for p in self.network.parameters() if p.ndim > 1]
-        vectors = [p for p in self.network.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": self.config.decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr=self.config.rate, betas=(0.9, 0.98), fused=True)
+        parts = {"network": self.network.state_dict(), "average": self.average.state}
+        write_run(self.config.out, parts, self.optimisers, self.clock, {})
 
 
 def start_network(config: DolphinConfig) -> Dolphin:
@@ -274,29 +219,17 @@ def _as_long(got: Tensor, samples: int) -> Tensor:
 
 def main() -> None:
     """Parse the command line and train."""
-    parser = argparse.ArgumentParser(description="Train Dolphin on voices with drawn lips.")
-    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and log")
-    parser.add_argument("--data", type=Path, default=Path(".cache/speech"))
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--variant", default="nano")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=2, help="mixtures per step")
-    parser.add_argument("--frames", type=int, default=50, help="video frames per mixture")
-    parser.add_argument("--late-frames", type=int, help="the same, after 60 %% of the run")
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16 (for a GPU)")
-    parser.add_argument("--control", action="store_true", help="without lips, for comparison")
-    parser.add_argument("--resume", choices=("auto", "no"), default="auto")
+    parser = train_parser(__doc__, ".cache/speech", 2e-3)
+    add = parser.add_argument
+    add("--variant", default="nano", help="nano or base")
+    add("--batch", type=int, default=2, help="mixtures per step")
+    add("--frames", type=int, default=50, help="video frames per mixture")
+    add("--late-frames", type=int, help="the same, after 60 %% of the run")
+    add("--bf16", action="store_true", help="compute in bfloat16 (for a GPU)")
+    add("--control", action="store_true", help="without lips, for comparison")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    config = SeparationTrainConfig(
-        args.out, args.data, args.minutes, args.steps, variant=args.variant, device=args.device,
-        seed=args.seed, batch=args.batch, rate=args.rate, bf16=args.bf16, control=args.control,
-        rules=MixtureRules(frames=args.frames), late_frames=args.late_frames,
-    )  # fmt: skip
+    settings = start(args, "variant", "batch", "bf16", "control", "late_frames")
+    config = SeparationTrainConfig(**settings, rules=MixtureRules(frames=args.frames))
     SeparationTrainer(config, resume=args.resume == "auto").run()
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from prunus.models.training.pose.shards import PeopleShard, encode_jpeg, write_shard
+from prunus.models.training.pictures import encode
+from prunus.models.training.pose.shards import PeopleShard, write_shard
 from prunus.models.training.rendering.body_renderer import HEIGHT, WIDTH
 from prunus.models.training.teachers.movenet import MultiPose, SinglePose
 from prunus.runtime.errors import SourceError
@@ -108,7 +109,7 @@ def label_clip(
     for image in read_frames(video, *frames, step):
         for person in label_frame(image, finder, teacher):
             canvas, moved, box = cut_person(image, person)
-            jpegs.append(encode_jpeg(canvas, 95))
+            jpegs.append(encode(canvas, quality=95))
             joints.append(moved)
             boxes.append(box)
     return PeopleShard(

@@ -7,9 +7,9 @@ import argparse
 import cv2
 import pytest
 
+from prunus.apps.common.model_files import segmentation_model, shipped_separator
 from prunus.apps.demo import demo
 from prunus.apps.demo import voices as demo_voices
-from prunus.apps.common.model_files import segmentation_model, shipped_separator
 from prunus.apps.io.sources.registry import open_source
 from prunus.models import zoo
 from prunus.runtime.errors import SourceError

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from prunus.apps.common.media import TWO_VOICES
-from prunus.apps.io.sources.clip import Clip
-from prunus.apps.separation.mixtures import find_mixtures, read_mouths, read_sound
 from prunus.apps.demo.two_voices import (
     FPS,
     RATE_HZ,
@@ -17,6 +15,8 @@ from prunus.apps.demo.two_voices import (
     read_moments,
     write_mixture,
 )
+from prunus.apps.io.sources.clip import Clip
+from prunus.apps.separation.mixtures import find_mixtures, read_mouths, read_sound
 from prunus.models.training.rendering.drawn_lips import speech_shape
 from prunus.runtime.audio.quality import si_sdr_db
 from prunus.runtime.errors import SourceError

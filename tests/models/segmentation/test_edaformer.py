@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from prunus.models.blocks.segmentation.sliding import sliding_logits
 from prunus.models.macs import count_macs
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config, resize_logits
 from prunus.models.segmentation.isr import parse_isr
-from prunus.models.segmentation.sliding import sliding_logits
 from prunus.runtime.errors import UsageError
 
 BOUND = 1e-5  # separates every known deviation (an epsilon, tanh GELU, a head count) from rounding

@@ -4,9 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from prunus.models.pose.skeleton import COCO17
-from prunus.models.training.pose.shards import PeopleShard, encode_jpeg, write_shard
+from prunus.models.training.pictures import encode
+from prunus.models.training.pose.shards import PeopleShard, write_shard
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 STANDING = np.array(
     [
@@ -36,7 +47,7 @@ def figure_shard(count, seed):
     rng = np.random.default_rng(seed)
     figures = [draw_figure(rng) for _ in range(count)]
     return PeopleShard(
-        [encode_jpeg(f[0]) for f in figures],
+        [encode(f[0]) for f in figures],
         np.stack([f[1] for f in figures]),
         np.stack([f[2] for f in figures]),
     )

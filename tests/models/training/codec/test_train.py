@@ -14,9 +14,9 @@ from prunus.models.training.codec.discriminator import SpectrumDiscriminator
 from prunus.models.training.codec.losses import SpectralLoss, pitch_agreement, pitch_loss
 from prunus.models.training.codec.quantizer import CodebookTrainer
 from prunus.models.training.codec.ship import export_codec_weights
-from prunus.models.training.codec.state import load_saved_codec
 from prunus.models.training.codec.train import CodecTrainConfig, CodecTrainer
 from prunus.models.training.speech.pitch import track_pitch
+from prunus.models.training.state import read_run
 from prunus.runtime.errors import ArtifactError
 
 RATE = 16000
@@ -65,14 +65,6 @@ def _config(out, cache, **changes):
     return dataclasses.replace(base, **changes)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.slow
 def test_fifty_steps_make_every_loss_fall_and_the_weights_are_handed_over(tmp_path, cache):
     CodecTrainer(_config(tmp_path / "run", cache), resume=False).run()
@@ -110,7 +102,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(tmp_path, cache):
     second = CodecTrainer(parts, resume=True)
     assert second.clock.step == 3
     second.run()
-    one, two = load_saved_codec(whole.out), load_saved_codec(parts.out)
+    one, two = read_run(whole.out), read_run(parts.out)
     assert one.clock.step == two.clock.step == 6
     for name, value in one.network.items():
         torch.testing.assert_close(two.network[name], value, atol=2e-3, rtol=2e-2, msg=name)
@@ -120,10 +112,10 @@ def test_a_resumed_run_goes_on_where_it_stopped(tmp_path, cache):
 def test_discriminators_join_when_told(tmp_path, cache):
     config = _config(tmp_path, cache, steps=3, adversarial=0.3, bf16=True)
     CodecTrainer(config, resume=False).run()
-    saved = load_saved_codec(tmp_path)
-    assert saved.judge and saved.optimisers is not None and len(saved.optimisers) == 2
+    saved = read_run(tmp_path)
+    assert saved.parts["judge"] and saved.optimisers is not None and len(saved.optimisers) == 2
     CodecTrainer(dataclasses.replace(config, steps=4), resume=True).run()
-    assert load_saved_codec(tmp_path).clock.step == 4
+    assert read_run(tmp_path).clock.step == 4
 
 
 def test_the_spectral_loss_ignores_phase_and_hears_level_and_colour():
@@ -199,4 +191,4 @@ def test_judges_tell_and_are_told():
 
 def test_a_missing_run_is_explained(tmp_path):
     with pytest.raises(ArtifactError, match="no checkpoint"):
-        load_saved_codec(tmp_path)
+        read_run(tmp_path)

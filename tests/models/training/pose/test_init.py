@@ -12,12 +12,12 @@ from prunus.models.training.pose.init import (
     sine_positions,
 )
 from prunus.models.training.pose.state import (
-    Average,
-    Optimisers,
     build_network,
     moved_to_size,
+    pose_optimisers,
     resize_positions,
 )
+from prunus.models.training.state import Average
 
 
 def test_cosine_filters_are_orthogonal_so_that_no_channel_repeats_another():
@@ -80,7 +80,7 @@ def test_positions_survive_a_change_of_size():
 def test_patch_filters_stay_frozen_and_the_average_follows():
     network = build_network("tiny", (64, 48), seed=0)
     before = network.patch_embed.weight.detach().clone()
-    optimisers = Optimisers(network, nn.Linear(2, 2), 1e-2, 0.1, muon=False)
+    optimisers = pose_optimisers(network, nn.Linear(2, 2), 1e-2, 0.1, with_muon=False)
     average = Average(network, 0.9)
     network(torch.randn(2, 3, 64, 48)).square().sum().backward()
     old = network.blocks[0].mlp.fc1.weight.detach().clone()

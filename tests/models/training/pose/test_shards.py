@@ -1,27 +1,22 @@
 import numpy as np
 import pytest
 
-from prunus.models.training.pose.shards import (
-    PeopleShard,
-    decode_jpeg,
-    encode_jpeg,
-    read_shards,
-    write_shard,
-)
+from prunus.models.training.pictures import decode, encode
+from prunus.models.training.pose.shards import PeopleShard, read_shards, write_shard
 from prunus.runtime.errors import PrunusError
 
 
 def _shard(values):
     images = [np.full((16, 24, 3), v, np.uint8) for v in values]
     joints = np.arange(len(values) * 51, dtype=np.float32).reshape(-1, 17, 3)
-    return PeopleShard([encode_jpeg(i) for i in images], joints, np.zeros((len(values), 4)))
+    return PeopleShard([encode(i) for i in images], joints, np.zeros((len(values), 4)))
 
 
 def test_what_is_written_is_read_in_name_order(tmp_path):
     write_shard(tmp_path / "b.npz", _shard([200]))
     write_shard(tmp_path / "a.npz", _shard([10, 60]))
     both = read_shards(tmp_path)
-    means = [decode_jpeg(j).mean() for j in both.jpegs]
+    means = [decode(j).mean() for j in both.jpegs]
     np.testing.assert_allclose(means, [10, 60, 200], atol=2)
     assert both.keypoints.shape == (3, 17, 3)
     assert both.keypoints[1, 0, 0] == 51
@@ -31,9 +26,9 @@ def test_what_is_written_is_read_in_name_order(tmp_path):
 def test_colours_keep_their_order():
     image = np.zeros((16, 16, 3), np.uint8)
     image[..., 0] = 220  # red first
-    assert decode_jpeg(encode_jpeg(image)).mean((0, 1))[0] > 180
+    assert decode(encode(image)).mean((0, 1))[0] > 180
 
 
 def test_an_empty_folder_says_how_to_fill_it(tmp_path):
-    with pytest.raises(PrunusError, match="render_people"):
+    with pytest.raises(PrunusError, match=r"rendering\.people"):
         read_shards(tmp_path)

@@ -8,25 +8,21 @@ from safetensors.torch import save_file
 
 from prunus.models.checkpoints.read import read_checkpoint
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
+from prunus.models.training.pictures import Pools
 from prunus.models.training.pose import evaluate as evaluate_pose
 from prunus.models.training.pose.augment import NONE, AugmentConfig
-from prunus.models.training.pose.dataset import BatchPlan, PoseBatches, PosePools
+from prunus.models.training.pose.dataset import STAGES, STREET, PoseStage, pose_batches
 from prunus.models.training.pose.evaluation_sets import held_out_sets
+from prunus.models.training.pose.shards import read_shards
 from prunus.models.training.pose.ship import export_weights
-from prunus.models.training.pose.state import load_checkpoint
 from prunus.models.training.pose.train import PoseTrainer, TrainConfig
-from prunus.models.training.schedule import (
-    STAGES,
-    Stage,
-    locate_weight,
-    rate_factor,
-    stage_at,
-)
+from prunus.models.training.schedule import locate_weight, rate_factor, stage_at
+from prunus.models.training.state import read_run
 from prunus.runtime.card.artifact import sha256_of
 from prunus.runtime.errors import ArtifactError
 
 MILD = AugmentConfig(5.0, 0.05, 0.02, 0.0, 0.5, 0.2, 0.0, 0.0)
-SMALL = (Stage(1.0, (64, 48), 4, 0.0, 0.3, MILD),)
+SMALL = (PoseStage(1.0, (64, 48), 4, 0.3, augment=MILD),)
 
 
 def _config(out, data, **changes):
@@ -36,14 +32,6 @@ def _config(out, data, **changes):
 
 def _losses(folder):
     return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +46,7 @@ def test_fifty_steps_make_the_loss_fall(short_run):
     losses = _losses(short_run)
     assert len(losses) == 5
     assert losses[-1] < 0.8 * losses[0]
-    assert load_checkpoint(short_run).clock.samples == 200
+    assert read_run(short_run).clock.samples == 200
 
 
 def test_a_resumed_run_goes_on_where_it_stopped(tmp_path, figure_cache):
@@ -73,7 +61,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(tmp_path, figure_cache):
     second = PoseTrainer(parts, resume=True)
     assert second.clock.step == 2
     second.run()
-    one, two = load_checkpoint(whole.out), load_checkpoint(parts.out)
+    one, two = read_run(whole.out), read_run(parts.out)
     assert (two.clock.step, two.clock.samples) == (one.clock.step, one.clock.samples) == (4, 16)
     for name, value in one.network.items():
         torch.testing.assert_close(two.network[name], value, atol=2e-3, rtol=2e-2, msg=name)
@@ -82,17 +70,17 @@ def test_a_resumed_run_goes_on_where_it_stopped(tmp_path, figure_cache):
 @pytest.mark.slow
 def test_a_run_grows_its_inputs_and_trains_pruned_levels(tmp_path, figure_cache):
     stages = (
-        Stage(0.5, (64, 48), 2, 0.0, 0.0, NONE),
-        Stage(1.0, (256, 192), 2, 0.5, 0.5, NONE),
+        PoseStage(0.5, (64, 48), 2, 0.0, augment=NONE),
+        PoseStage(1.0, (256, 192), 2, 0.5, pruned=0.5, augment=NONE),
     )
     config = _config(tmp_path, figure_cache, steps=2, stages=stages)
     PoseTrainer(config, resume=False).run()
-    saved = load_checkpoint(tmp_path)
-    assert saved.size == (256, 192)
+    saved = read_run(tmp_path)
+    assert (saved.facts["height"], saved.facts["width"]) == ("256", "192")
     assert saved.network["pos_embed"].shape == (1, 192, 192)
     assert saved.optimisers is not None
     PoseTrainer(dataclasses.replace(config, steps=3), resume=True).run()
-    assert load_checkpoint(tmp_path).clock.step == 3
+    assert read_run(tmp_path).clock.step == 3
 
 
 def test_exported_weights_fit_the_network_and_the_size_limit(short_run, tmp_path):
@@ -108,12 +96,12 @@ def test_exported_weights_fit_the_network_and_the_size_limit(short_run, tmp_path
 
 def test_a_run_starts_from_weights_and_says_so(short_run, figure_cache, tmp_path):
     weights = export_weights(short_run, tmp_path / "first.safetensors")
-    tiny = (Stage(1.0, (256, 192), 2, 0.5, 0.5, NONE),)
+    tiny = (PoseStage(1.0, (256, 192), 2, 0.5, pruned=0.5, augment=NONE),)
     config = _config(tmp_path / "run", figure_cache, steps=1, stages=tiny, init=weights, rate=1e-9)
     PoseTrainer(config, resume=True).run()
     begun = read_checkpoint(weights)["blocks.0.attn.qkv.weight"]
     torch.testing.assert_close(
-        load_checkpoint(config.out).network["blocks.0.attn.qkv.weight"], begun, atol=1e-5, rtol=0
+        read_run(config.out).network["blocks.0.attn.qkv.weight"], begun, atol=1e-5, rtol=0
     )
     second = export_weights(config.out, tmp_path / "second.safetensors")
     before = json.loads(second.with_suffix(".json").read_text())["continued_from"]
@@ -123,7 +111,7 @@ def test_a_run_starts_from_weights_and_says_so(short_run, figure_cache, tmp_path
 
 def test_weights_of_another_network_are_refused(figure_cache, tmp_path):
     save_file({"pos_embed": torch.zeros(1, 2, 3)}, str(tmp_path / "other.safetensors"))
-    full = (Stage(1.0, (256, 192), 2, 0.5, 0.5, NONE),)
+    full = (PoseStage(1.0, (256, 192), 2, 0.5, pruned=0.5, augment=NONE),)
     for name, reason in (("other", "does not fit"), ("none", "Checkpoint not found")):
         init = tmp_path / f"{name}.safetensors"
         config = _config(tmp_path / "run", figure_cache, steps=1, stages=full, init=init)
@@ -166,13 +154,13 @@ def test_levels_are_measured_only_at_the_size_they_are_defined_for():
 
 def test_a_missing_checkpoint_is_explained(tmp_path):
     with pytest.raises(ArtifactError, match="no checkpoint"):
-        load_checkpoint(tmp_path)
+        read_run(tmp_path)
 
 
 def test_batches_depend_on_the_step_alone(figure_cache):
-    plan = BatchPlan((64, 48), 4, 0.5, AugmentConfig(), 7)
-    pools = PosePools.read(figure_cache)
-    one, two = PoseBatches(pools, plan), PoseBatches(pools, plan)
+    pools = Pools.read(figure_cache, read_shards, STREET)
+    stage = PoseStage(1.0, (64, 48), 4, 0.5, augment=AugmentConfig())
+    one, two = (pose_batches(pools, stage, stage.batch, 7) for _ in range(2))
     one[0]
     for a, b in zip(one[5], two[5], strict=True):
         assert torch.equal(a, b)
@@ -187,4 +175,4 @@ def test_the_schedule_warms_up_decays_and_ends_with_the_place_loss_off():
     assert factors == sorted(factors, reverse=True)
     assert locate_weight(0.0) > 0 == locate_weight(0.7)
     last = len(STAGES) - 1
-    assert [stage_at(p) for p in (0.0, STAGES[0].until, 1.0, 2.0)] == [0, 1, last, last]
+    assert [stage_at(p, STAGES) for p in (0.0, STAGES[0].until, 1.0, 2.0)] == [0, 1, last, last]

@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from prunus.models.training.pictures import Pools
 from prunus.models.training.rendering.panoramas import read_panoramas
-from prunus.models.training.segmentation.dataset import (
-    MaskBatches,
-    MaskPlan,
-    MaskPools,
-    move,
-    paste,
-)
+from prunus.models.training.schedule import Stage
+from prunus.models.training.segmentation.dataset import mask_batches, move, paste
 from prunus.models.training.segmentation.evaluate import score_masks
 from prunus.models.training.segmentation.hand_masks import draw, hand_masks
 from prunus.models.training.segmentation.losses import mask_loss
@@ -57,12 +53,12 @@ def test_labels_survive_storage_exactly(tmp_path):
     for k, shot in enumerate(shots):
         assert np.array_equal(shard[k].labels, shot.labels)
         assert np.abs(shard[k].image.astype(int) - shot.image).mean() < 6  # JPEG
-    with pytest.raises(PrunusError, match="render_masks"):
+    with pytest.raises(PrunusError, match=r"rendering\.masks"):
         read_masks(tmp_path / "nothing")
 
 
 def test_a_step_is_the_same_batch_every_time(disc_cache):
-    batches = MaskBatches(MaskPools.read(disc_cache), MaskPlan((48, 64), 5, 0.5, seed=3))
+    batches = mask_batches(Pools.read(disc_cache, read_masks), Stage(1.0, (48, 64), 5, 0.5), seed=3)
     images, labels = batches[7]
     again, same = batches[7]
     assert torch.equal(images, again) and torch.equal(labels, same)

@@ -9,16 +9,16 @@ import torch
 
 from prunus.export.segmentation.weights import find_weights
 from prunus.models.segmentation.isr import IsrSetting, parse_isr
+from prunus.models.training.pictures import normalise
+from prunus.models.training.schedule import Stage
 from prunus.models.training.segmentation.shards import MaskImage, pack, write_masks
 from prunus.models.training.segmentation.ship import export_weights
-from prunus.models.training.segmentation.state import load
 from prunus.models.training.segmentation.train import (
     SegmentationTrainer,
-    Stage,
     TrainConfig,
     averaged_network,
-    normalise,
 )
+from prunus.models.training.state import read_run
 from prunus.runtime.errors import ArtifactError
 
 SMALL = (Stage(0.5, (64, 64), 4, 0.0), Stage(1.0, (96, 64), 4, 0.0))
@@ -31,14 +31,6 @@ def _disc(rng):
     image = np.full((96, 96, 3), rng.integers(0, 60, 3), np.uint8)
     image[labels > 0] = rng.integers(190, 255, 3)
     return MaskImage(image, labels)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +56,7 @@ def test_twenty_steps_make_the_loss_fall(short_run):
     log = (short_run / "log.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in log]
     assert losses[-1] < 0.85 * losses[0]
-    saved = load(short_run)
+    saved = read_run(short_run)
     assert (saved.clock.step, saved.clock.samples, saved.clock.stage) == (20, 80, 1)
     assert json.loads((short_run / "data.json").read_text()) == {"synthetic": 12, "real": 0}
 
@@ -89,9 +81,9 @@ def test_a_stopped_run_goes_on_where_it_was(short_run, discs, tmp_path):
     real = trainer.progress
     trainer.progress = lambda: 1.0 if trainer.clock.step >= 3 else real()
     trainer.run()
-    assert load(half).clock.step == 3
+    assert read_run(half).clock.step == 3
     SegmentationTrainer(dataclasses.replace(config, out=half), resume=True).run()
-    first, second = load(whole), load(half)
+    first, second = read_run(whole), read_run(half)
     assert second.clock.step == 6
     for name, value in first.network.items():
         torch.testing.assert_close(second.network[name], value, rtol=1e-4, atol=1e-5)

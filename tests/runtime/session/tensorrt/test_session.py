@@ -109,8 +109,9 @@ def test_results_and_buffers(engine, driver, graph) -> None:
     session.close()
 
 
-def test_the_runtime_opens_engines_here(engine) -> None:
+def test_the_runtime_opens_engines_here(engine, trt, monkeypatch) -> None:
     """The way of users: `open` knows an engine by its suffix, whatever the device is called."""
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)  # so that it counts as installed
     with open_model(engine, options=BackendOptions(cuda_graph=False)) as session:
         assert (session.backend, session.card) == ("tensorrt", CARD)
         assert session.choice and "graph off" in session.description

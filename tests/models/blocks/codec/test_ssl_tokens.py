@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from prunus.models.codec.freecodec.ssl_tokens import (
+from prunus.models.blocks.codec.ssl_tokens import (
     FIELD,
     HOP,
     KERNELS,

@@ -1,16 +1,17 @@
 import numpy as np
 import pytest
 
-from prunus.models.pose.skeleton import COCO17
-from prunus.models.training.pose.oks import COCO_SIGMAS, MASK_SHARE, oks, score_poses
+from prunus.models.training.pose.scores import COCO_SIGMAS, MASK_SHARE, score_poses
+from prunus.runtime.tasks.pose.accuracy import oks
 
 
 def _person(rng):
     return rng.uniform(20, 180, (1, 17, 2)), np.ones((1, 17), bool), np.array([[0, 0, 200, 200.0]])
 
 
-def test_constants_are_the_skeletons():
-    np.testing.assert_allclose(COCO_SIGMAS, COCO17.sigmas)
+def test_constants_are_those_of_the_evaluation_of_coco():
+    published = (26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89)
+    np.testing.assert_allclose(COCO_SIGMAS * 1000, published)
 
 
 def test_a_planted_error_gives_the_published_value():
@@ -21,7 +22,7 @@ def test_a_planted_error_gives_the_published_value():
     # One joint displaced by exactly k * s must score exp(-1/2).
     found[0, 9, 0] += 2 * COCO_SIGMAS[9] * 100
     expected = (16 + np.exp(-0.5)) / 17
-    assert oks(found, wanted, labelled, area)[0] == pytest.approx(expected, rel=1e-12)
+    assert oks(found, wanted, labelled, area, COCO_SIGMAS)[0] == pytest.approx(expected, rel=1e-12)
 
 
 def test_unlabelled_joints_and_people_do_not_count():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from prunus.models.codec.fusecodec.fusecodec import (
+from prunus.models.blocks.codec.fusecodec import (
     FuseCodec,
     FusionLayer,
     align_context,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from prunus.models.codec.freecodec.style_tokens import (
+from prunus.models.blocks.codec.style_tokens import (
     StyleConfig,
     StyleGraph,
     StyleTokens,

@@ -1,4 +1,4 @@
-"""Compare joints with reference joints: object keypoint similarity, PCK, mean distance."""
+"""Average what the runtime's measures say of people: similarity, PCK, mean distance."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Spread of human annotation per COCO joint (sigma; COCO's evaluation uses k = 2 sigma).
-COCO_SIGMAS = (
-    np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89], np.float64)
-    / 1000
-)
+from prunus.models.pose.skeleton import COCO17
+from prunus.runtime.tasks.pose.accuracy import oks
+
+COCO_SIGMAS = np.array(COCO17.sigmas)  # spread of human annotation per joint
 # COCO takes the area of the person's mask; a mask fills about this share of its box.
 MASK_SHARE = 0.53
 
@@ -39,28 +38,6 @@ class PoseScores:
     joints: int
 
 
-def oks(
-    found: np.ndarray, wanted: np.ndarray, labelled: np.ndarray, area: np.ndarray
-) -> np.ndarray:
-    """Return the object keypoint similarity of each person, NaN where no joint is labelled.
-
-    Args:
-        found: float (N,17,2) x, y.
-        wanted: float (N,17,2) x, y.
-        labelled: bool (N,17).
-        area: float (N,) mask areas in the same pixels squared.
-
-    Returns:
-        float64 (N,), as defined by COCO's keypoint evaluation.
-    """
-    squared = ((found.astype(np.float64) - wanted) ** 2).sum(2)
-    spread = 2 * area[:, None] * (2 * COCO_SIGMAS) ** 2
-    similarity = np.exp(-squared / np.maximum(spread, np.finfo(np.float64).tiny))
-    count = labelled.sum(1)
-    total = (similarity * labelled).sum(1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
 def torso_length(wanted: np.ndarray, labelled: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Return (N,) the longer torso diagonal (shoulder to opposite hip), or a third of the box.
 
@@ -86,7 +63,7 @@ def score_poses(
         boxes: float (N,4) xyxy of the people, in the same pixels.
     """
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) * MASK_SHARE
-    each = oks(found[..., :2], wanted, labelled, area)
+    each = oks(found[..., :2], wanted, labelled, area, COCO_SIGMAS)
     each = each[~np.isnan(each)]
     distance = np.linalg.norm(found[..., :2] - wanted, axis=2)
     limit = 0.2 * torso_length(wanted, labelled, boxes)[:, None]

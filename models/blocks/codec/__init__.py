@@ -1,0 +1,1 @@
+"""Blocks of the codec papers that no shipped or exported model uses."""

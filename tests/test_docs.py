@@ -1,0 +1,89 @@
+"""The pages name what exists: paths, modules, their attributes, verbs and links."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docker/*.md")])
+TOPS = "apps|benchmarks|docker|docs|export|models|runtime|tests|.ci"
+# Paths end like files or folders; the folder of a program that is unpacked from elsewhere does not
+# begin with one of ours.
+PATH = re.compile(rf"(?<![\w/.-])((?:{TOPS})/[\w./-]*\w/?)(?![\w*-])")
+MODULE = re.compile(r"\bprunus\.((?:apps|export|models|runtime)(?:\.\w+)*)")
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#([\w-]+))?\)")
+
+
+def _at(page: Path, text: str, start: int) -> str:
+    return f"{page.relative_to(ROOT)}:{text.count(chr(10), 0, start) + 1}"
+
+
+def _parts_of(name: str) -> bool:
+    """Tell whether a dotted name is a module, or an attribute that its source spells."""
+    words = name.split(".")
+    for count in range(len(words), 0, -1):
+        base = ROOT.joinpath(*words[:count])
+        path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+        if path.is_file():
+            rest = words[count:]
+            return not rest or re.search(rf"\b{rest[0]}\b", path.read_text()) is not None
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_paths_and_modules_of_a_page_exist(page) -> None:
+    text, wrong = page.read_text(), []
+    for found in PATH.finditer(text):
+        name = found[1]
+        if not (ROOT / name).exists() and not any(ROOT.glob(f"{name}*")):
+            wrong.append(f"{_at(page, text, found.start())}: no {name}")
+    for found in MODULE.finditer(text):
+        if not _parts_of(found[1]):
+            wrong.append(f"{_at(page, text, found.start())}: no prunus.{found[1]}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_of_a_page_lead_somewhere(page) -> None:
+    text, wrong = page.read_text(), []
+    for found in LINK.finditer(text):
+        target, anchor = found.groups()
+        if "://" in target:
+            continue
+        path = page.parent / target
+        if not path.exists():
+            wrong.append(f"{_at(page, text, found.start())}: no {target}")
+        elif anchor:
+            heads = re.findall(r"^#+ (.+)$", path.read_text(), re.M)
+            slugs = {re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in heads}
+            if anchor not in slugs:
+                wrong.append(f"{_at(page, text, found.start())}: no heading {anchor}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_imports_in_examples_find_their_names(page) -> None:
+    wrong = []
+    lines = re.findall(r"^from (prunus[\w.]+) import ([\w, ]+)$", page.read_text(), re.M)
+    for module, names in lines:
+        spec = importlib.util.find_spec(module)
+        source = Path(spec.origin).read_text() if spec and spec.origin else ""
+        wrong += [f"{module}: no {n.strip()}" for n in names.split(",")
+                  if not re.search(rf"\b{n.strip()}\b", source)]  # fmt: skip
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_search_finds_what_is_missing() -> None:
+    assert PATH.search("see `models/gone.py`.")[1] == "models/gone.py"
+    assert PATH.search("face_recognition-1.3.0/tests/test_images") is None
+    assert not _parts_of("runtime.gone") and not _parts_of("runtime.errors.Gone")
+    assert _parts_of("runtime.errors.PrunusError") and _parts_of("runtime.errors")
+
+
+def test_targets_named_in_pages_are_in_the_makefile() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for page in PAGES:
+        for name in re.findall(r"(?:^ +|`)make ([a-z-]+)", page.read_text(), re.M):
+            assert name in targets, f"{page.name}: make {name}"
