@@ -35,6 +35,7 @@ from prunus.apps.codec.app import open_codec
 from prunus.apps.codec.evaluate import CodecEvaluation, Recording, Row, evaluate_codec
 from prunus.apps.codec.peers import opus
 from prunus.apps.common.model_files import DEFAULT_CODEC
+from prunus.apps.common.options import BackendChoice
 from prunus.apps.common.speech_metrics import Heard, Judge, normalised, open_judges
 from prunus.runtime.audio.files import SoundReader
 from prunus.runtime.audio.quality import mel_distance_db
@@ -50,6 +51,7 @@ RATE_HZ = 16000
 OPUS_KBPS = (6.0, 9.5)
 _OPUS_FRAME_MS, _OPUS_AHEAD_MS = 20.0, 6.5  # RFC 6716, section 2
 SECONDS, COUNT = 10.0, 3
+ORT = BackendChoice("onnxruntime", threads=1)
 _FINE = 16  # samples: 1 ms, the grid on which a peer's delay is looked for
 _MOST_LAG = 150  # of these
 VOLUNTEERS = ("el", "be", "ro", "da", "ca", "bg")
@@ -305,7 +307,7 @@ def main() -> None:
     )
     lags: dict[str, list[float]] = {p.name: [] for p in peers}
     record: dict[str, Any] = {"environment": environment(1), "missing": missing, "groups": {}}
-    with open_codec(args.model, ("encoder", "decoder", "speaker"), "onnxruntime", 1) as codec:
+    with open_codec(args.model, ("encoder", "decoder", "speaker"), ORT) as codec:
         record["identity"] = codec.format.identity
         for title, recordings in groups.items():
             texts = [r.text for r in recordings if r.text is not None]

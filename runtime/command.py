@@ -17,6 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,6 +58,7 @@ class Console:
 
 
 Call = Callable[[Any, Console], "int | None"]
+_METAVARS = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
 
 
 def command(options: type[Any], call: Call, *, name: str, help: str) -> Callable[..., int | None]:
@@ -96,8 +98,8 @@ def _signature(parameter: Parameter) -> list[inspect.Parameter]:
         hint = hint | None
     choices = f" One of: {', '.join(told.choices)}." if told.choices else ""
     details: dict[str, Any] = {"help": told.help + choices}
-    if told.metavar is not None:
-        details["metavar"] = told.metavar
+    if told.metavar is not None or not (told.positional or parameter.type is bool):
+        details["metavar"] = told.metavar or _METAVARS[parameter.type]
     default: Any = inspect.Parameter.empty if needed else parameter.default
     if default is MISSING:
         default = None

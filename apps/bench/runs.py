@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from prunus.apps.bench.targets import real_inputs
 from prunus.apps.common.model_files import find_model
+from prunus.apps.registry import APPS
 from prunus.runtime.card.artifact import read_card
 from prunus.runtime.errors import UsageError, nearest
+from prunus.runtime.references import load
 
 if TYPE_CHECKING:
     from prunus.runtime.measure.compare import Comparison
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from prunus.runtime.progress import Progress
 
 _AGAINST = {"torch-eager": "eager", "torch-compile": "compile"}
-BOUNDARIES = ("engine", "pipeline")
 _TARGETS = "prunus.apps.bench.targets"
 
 
@@ -29,6 +29,8 @@ def runners_for(
     against: Sequence[str],
     threads: int | None,
     boundary: str = "engine",
+    *,
+    device: str = "cpu",
 ) -> list[RunnerSpec]:
     """Return one runner per model and back end, those of PyTorch first.
 
@@ -38,44 +40,51 @@ def runners_for(
         against: ``torch-eager`` or ``torch-compile``, on the network of the first model.
         threads: CPU threads.
         boundary: ``engine``, or ``pipeline``: boxes to joints, or video to drawn mask.
+        device: Of one call; whole pipelines run on the CPU.
 
     Raises:
-        UsageError: an unknown name.
+        UsageError: an unknown name, a device for whole pipelines, or a task without one.
         ArtifactError: no such model.
     """
-    if boundary not in BOUNDARIES:
+    if boundary == "pipeline" and device != "cpu":
         raise UsageError(
-            f"Unknown boundary '{boundary}'{nearest(boundary, list(BOUNDARIES))}.",
-            f"Use one of: {', '.join(BOUNDARIES)}",
+            f"Got --device {device}; whole pipelines are measured on the CPU.",
+            "Leave it out, or measure with: --boundary engine",
         )
     paths = [find_model(name) for name in models]
     runners = [torch_runner(word, paths[0], threads) for word in against]
     for path in paths:
         for backend in backends:
-            runners.append(_maker(path, boundary)(path, backend, threads))
+            if boundary == "engine":
+                runners.append(session_runner(path, backend, threads, device=device))
+            else:
+                runners.append(_pipeline_runner(path, backend, threads))
     return runners
 
 
-def _maker(path: Path, boundary: str) -> Callable[[Path, str, int | None], RunnerSpec]:
-    if boundary == "engine":
-        return session_runner
+def _pipeline_runner(path: Path, backend: str, threads: int | None) -> RunnerSpec:
     task = read_card(path).task
-    if task not in _PIPELINES:
+    rows = {app.task: app.runner for app in APPS if app.runner}
+    if task not in rows:
         raise UsageError(
-            f"Nothing measures the whole pipeline of {path.name}, a model for {task}.",
-            f"Use --boundary engine; pipelines: {', '.join(_PIPELINES)}.",
+            f"{path} is of the task '{task}', whose pipeline is not measured.",
+            f"Tasks with one: {', '.join(rows)}; or measure with: --boundary engine",
         )
-    return _PIPELINES[task]
+    runner: RunnerSpec = load(rows[task])(path, backend, threads)
+    return runner
 
 
-def session_runner(path: Path, backend: str, threads: int | None, name: str = "") -> RunnerSpec:
+def session_runner(
+    path: Path, backend: str, threads: int | None, name: str = "", *, device: str = "cpu"
+) -> RunnerSpec:
     """Return a runner of one call of the session.
 
     Args:
         path: Model file.
-        backend: A back end; ``openvino-f32`` and ``openvino-bf16`` fix its arithmetic.
+        backend: See `prunus.runtime.measure.runner.benchmarked`.
         threads: CPU threads.
         name: Name in tables, default: file and back end.
+        device: See `prunus.runtime.open`.
     """
     from prunus.runtime.measure.runner import RunnerSpec, benchmarked
 
@@ -84,6 +93,7 @@ def session_runner(path: Path, backend: str, threads: int | None, name: str = ""
         name or f"{path.stem} {backend}",
         path=str(path),
         backend=plain,
+        device=device,
         options=options,
         threads=threads,
     )
@@ -116,11 +126,6 @@ def scene_runner(path: Path, backend: str, threads: int | None, name: str = "") 
         threads=threads,
         boundary="pipeline",
     )
-
-
-_PIPELINES: Mapping[str, Callable[[Path, str, int | None], RunnerSpec]] = MappingProxyType(
-    {"pose": people_runner, "segmentation": scene_runner}
-)
 
 
 def torch_runner(word: str, path: Path, threads: int | None) -> RunnerSpec:
@@ -164,4 +169,6 @@ def run_in_turns(
             "Compare them from box to joints with: --boundary pipeline",
         )
     inputs = real_inputs(cards[0]) if cards else None
-    return compare(runners, inputs, rounds=rounds, seconds=seconds, clock=clock, progress=progress)
+    return compare(
+        runners, inputs, rounds=rounds, seconds=seconds, clock=clock, progress=progress
+    )

@@ -20,7 +20,9 @@ Inputs = Mapping[str, npt.NDArray[Any]]
 PEERS = {"Conv-TasNet": "ConvTasNet", "DPTNet": "DPTNet"}  # name -> class of Asteroid
 
 
-def published(inputs: Inputs, threads: int | None, variant: str, heat: str) -> Callable[[], object]:
+def published(
+    inputs: Inputs, threads: int | None, variant: str, heat: str
+) -> Callable[[], object]:
     """Run the network in PyTorch eager with untrained weights.
 
     Args:
@@ -42,7 +44,9 @@ def published(inputs: Inputs, threads: int | None, variant: str, heat: str) -> C
 
     if threads is not None:
         torch.set_num_threads(threads)
-    config = dataclasses.replace(dolphin_config(variant), heat=cast(Any, heat), positions="table")
+    config = dataclasses.replace(
+        dolphin_config(variant), heat=cast(Any, heat), positions="table"
+    )
     network = build_network(config, find_weights(config)).eval()
     if heat == "dense":
         shared: dict[int, torch.Tensor] = {}
@@ -59,13 +63,15 @@ def published(inputs: Inputs, threads: int | None, variant: str, heat: str) -> C
     return call
 
 
-def graphs(inputs: Inputs, threads: int | None, backend: str, name: str) -> Callable[[], object]:
+def graphs(
+    inputs: Inputs, threads: int | None, backend: str, name: str
+) -> Callable[[], object]:
     """Run the lip graph and the voice graph on a clip of their length.
 
     Args:
         inputs: As for `published`.
         threads: CPU threads.
-        backend: A back end; ``openvino-f32`` and ``openvino-bf16`` fix its arithmetic.
+        backend: See `prunus.runtime.measure.runner.benchmarked`.
         name: NAME of ``NAME-lips.onnx`` and ``NAME-voice.onnx``.
     """
     separator = _open(name, backend, threads)
@@ -73,7 +79,7 @@ def graphs(inputs: Inputs, threads: int | None, backend: str, name: str) -> Call
 
     def call() -> object:
         mixture, mouth = next(turns)
-        features = separator.lips.run({"mouth": mouth})["lips"]
+        features = np.array(separator.lips.run({"mouth": mouth})["lips"])
         return separator.voice.run({"mixture": mixture, "lips": features})
 
     return call

@@ -2,54 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Literal
 
-import typer
+from prunus.apps.common import options as shared
+from prunus.runtime.command import Console
+from prunus.runtime.options import argument, option
 
-from prunus.apps.cli.options import Debug, Json, Output, Quiet, Threads, shown_progress
 
-
-def bench(
-    model: Annotated[list[str], typer.Argument(help="Model files or shipped names.")],
-    *,
-    backend: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--backend",
-            help="onnxruntime, openvino[-f32|-bf16], tensorrt; repeatable.",
-            metavar="NAME",
-        ),
-    ] = None,
-    against: Annotated[
-        list[str] | None,
-        typer.Option(help="Also measure torch-eager or torch-compile on the same network."),
-    ] = None,
-    boundary: Annotated[
-        str, typer.Option(help="engine: one call; pipeline: boxes to joints, video to mask.")
-    ] = "engine",
-    rounds: Annotated[int, typer.Option(help="Turns of each runner (A B A B is 2).", min=1)] = 3,
-    seconds: Annotated[float, typer.Option(help="Length of one turn.", min=0.1)] = 2.0,
-    threads: Threads = None,
-    output: Output = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Measure latency of models and back ends side by side and print the ratios.
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What `prunus bench` does.
 
     \b
     Examples:
       prunus bench dense.onnx pruned.onnx --backend onnxruntime --backend openvino
       prunus bench evitpose-tiny-L0.onnx --against torch-eager -o results.json
     """
+
+    model: tuple[str, ...] = argument("Model files or listed names.")
+    backend: tuple[str, ...] = option(
+        "onnxruntime, openvino[-f32|-bf16], tensorrt; repeatable.",
+        default=("auto",), metavar="NAME",
+    )  # fmt: skip
+    device: str = shared.device()
+    arithmetic: shared.Arithmetic = shared.arithmetic()
+    against: tuple[str, ...] = option(
+        "Also measure torch-eager or torch-compile on the same network.", default=()
+    )
+    boundary: Literal["engine", "pipeline"] = option(
+        "engine: one call; pipeline: boxes to joints, video to mask.", default="engine"
+    )
+    rounds: int = option("Turns of each runner (A B A B is 2).", default=3, minimum=1)
+    seconds: float = option("Length of one turn.", default=2.0, minimum=0.1)
+    threads: int | None = shared.threads()
+    output: Path | None = shared.output("The raw samples, as JSON.")
+
+
+def bench(options: BenchOptions, console: Console) -> None:
+    """Measure models and back ends in turns and print the ratios."""
     from prunus.apps.bench.runs import run_in_turns, runners_for
 
     runners = runners_for(
-        model, tuple(backend or ("auto",)), tuple(against or ()), threads, boundary
+        options.model,
+        shared.with_arithmetic(options.backend, options.arithmetic),
+        options.against,
+        options.threads,
+        options.boundary,
+        device=options.device,
     )
-    with shown_progress("bench", quiet) as progress:
-        result = run_in_turns(runners, rounds=rounds, seconds=seconds, progress=progress)
-    if output is not None:
-        result.write(Path(output))
-    typer.echo(result.to_json() if as_json else result.to_text())
+    with console.progress("bench") as progress:
+        result = run_in_turns(
+            runners, rounds=options.rounds, seconds=options.seconds, progress=progress
+        )
+    if options.output is not None:
+        result.write(options.output)
+    console.say(result.to_text(), result.to_json())

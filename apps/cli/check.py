@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from prunus.apps.cli.options import Debug, Json, Output, Quiet, Threads, shown_progress
-from prunus.apps.common.model_files import find_model
+from prunus.apps.common import options as shared
+from prunus.runtime.command import Console
 from prunus.runtime.errors import UsageError
+from prunus.runtime.options import argument, option
 
 
-def check(
-    model: Annotated[
-        Path,
-        typer.Argument(help="ONNX file, a model that ships, or saved runs (.npz) to judge again."),
-    ],
-    *,
-    backend: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--backend",
-            help="onnxruntime, openvino, openvino-bf16, tensorrt, tensorrt_rtx; repeatable.",
-            metavar="NAME",
-        ),
-    ] = None,
-    samples: Annotated[int, typer.Option(help="Real inputs to compare.", min=1)] = 64,
-    images: Annotated[
-        Path | None, typer.Option(help="Files to take inputs from; default: bundled media.")
-    ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights that were exported; default: shipped ones.")
-    ] = None,
-    bisect: Annotated[
-        bool, typer.Option("--bisect", help="Name the first block and node that differ.")
-    ] = False,
-    save: Annotated[
-        Path | None, typer.Option(help="Keep the runs (.npz) to judge them again.")
-    ] = None,
-    budget: Annotated[
-        list[str] | None, typer.Option(help="Own limit, e.g. mean_px=0.2; repeat for more.")
-    ] = None,
-    output: Output = None,
-    threads: Threads = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Compare an exported model with its PyTorch network on real inputs, in units of the task.
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """What `prunus check` does.
 
     \b
     Examples:
@@ -56,37 +22,59 @@ def check(
       prunus check evitpose-tiny-int8.onnx --bisect --save runs.npz
       prunus check nsfcodec_16k_encoder
     """
-    limits = parse_budgets(budget or [])
-    if model.suffix == ".npz":
+
+    model: str = argument("ONNX file, a listed name, or saved runs (.npz) to judge again.")
+    backend: tuple[str, ...] = option(
+        "onnxruntime, openvino, openvino-bf16, tensorrt, tensorrt_rtx; repeatable.",
+        default=("onnxruntime",), metavar="NAME",
+    )  # fmt: skip
+    arithmetic: shared.Arithmetic = shared.arithmetic()
+    samples: int = option("Real inputs to compare.", default=64, minimum=1)
+    images: Path | None = option("Files to take inputs from; default: bundled media.", default=None)
+    checkpoint: Path | None = option(
+        "Weights that were exported; default: shipped ones.", default=None
+    )
+    bisect: bool = option("Name the first block and node that differ.", default=False)
+    save: Path | None = option("Keep the runs (.npz) to judge them again.", default=None)
+    budget: tuple[str, ...] = option("Own limit, e.g. mean_px=0.2; repeat for more.", default=())
+    output: Path | None = shared.output("The report, as JSON.")
+    threads: int | None = shared.threads()
+
+
+def check(options: CheckOptions, console: Console) -> None:
+    """Compare an exported model with its PyTorch network on real inputs."""
+    limits = parse_budgets(options.budget)
+    if Path(options.model).suffix == ".npz":
         from prunus.export.verify.saved import rejudge
 
-        report = rejudge(model, limits)
+        report = rejudge(Path(options.model), limits)
     else:
+        from prunus.apps.common.model_files import find_model
         from prunus.export.verify.check import check_artifact
 
-        with shown_progress("check", quiet) as progress:
+        with console.progress("check") as progress:
             report = check_artifact(
-                find_model(str(model)),
-                backends=tuple(backend or ("onnxruntime",)),
-                checkpoint=checkpoint,
-                limit=samples,
-                source=images,
-                bisect=bisect,
-                save=save,
+                find_model(options.model),
+                backends=shared.with_arithmetic(options.backend, options.arithmetic, plain="f32"),
+                checkpoint=options.checkpoint,
+                limit=options.samples,
+                source=options.images,
+                bisect=options.bisect,
+                save=options.save,
                 budgets=limits,
-                threads=threads,
+                threads=options.threads,
                 progress=progress,
             )
-    if output is not None:
+    if options.output is not None:
         from prunus.runtime.card.artifact import atomic_path
 
-        with atomic_path(output) as temporary:
+        with atomic_path(options.output) as temporary:
             temporary.write_text(report.to_json())
-    typer.echo(report.to_json() if as_json else report.to_text())
+    console.say(report.to_text(), report.to_json())
     report.raise_if_failed()
 
 
-def parse_budgets(words: list[str]) -> dict[str, float]:
+def parse_budgets(words: Sequence[str]) -> dict[str, float]:
     """Read ``quantity=bound`` words.
 
     Raises:

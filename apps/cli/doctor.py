@@ -6,13 +6,12 @@ import json
 import os
 import platform
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from prunus.apps.cli.options import Debug, Json
 from prunus.runtime import host
+from prunus.runtime.command import Console
 from prunus.runtime.errors import HostError
 from prunus.runtime.session.registry import distributions, probe
 
@@ -22,19 +21,21 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def doctor(as_json: Json = False, debug: Debug = False) -> None:
-    """Report versions, processor, GPU, cameras, disk and usable back ends.
+@dataclass(frozen=True, slots=True)
+class DoctorOptions:
+    """What `prunus doctor` does.
 
     \b
     Examples:
       prunus doctor
       prunus doctor --json
     """
+
+
+def doctor(options: DoctorOptions, console: Console) -> None:
+    """Report what is usable; raises HostError when nothing is."""
     facts = examine()
-    if as_json:
-        typer.echo(json.dumps(facts, indent=1, sort_keys=True))
-    else:
-        typer.echo("\n".join(_report(facts)))
+    console.say("\n".join(_report(facts)), json.dumps(facts, indent=1, sort_keys=True))
     if not any(b["usable"] for b in facts["backends"]):
         raise HostError(
             "No back end is usable on this machine, so nothing can run.",

@@ -1,4 +1,4 @@
-"""`prunus inspect`: what a model file is, from its card; numpy is all it needs."""
+"""`prunus inspect`: what a model file says about itself."""
 
 from __future__ import annotations
 
@@ -6,52 +6,59 @@ import collections
 import dataclasses
 import importlib.util
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from prunus.apps.cli.options import Debug, Json
-from prunus.runtime.card.card import ModelCard
-from prunus.runtime.card.tensors import TensorSpec
+from prunus.runtime.command import Console
 from prunus.runtime.errors import CheckFailedError
+from prunus.runtime.options import argument
+
+if TYPE_CHECKING:
+    from prunus.runtime.card.card import ModelCard
+    from prunus.runtime.card.tensors import TensorSpec
 
 
-def inspect(
-    model: Annotated[str, typer.Argument(help="ONNX file, engine, or shipped name.")],
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Show the card, the tensors, the token plan and the operators of a model file.
+@dataclass(frozen=True, slots=True)
+class InspectOptions:
+    """What `prunus inspect` does.
 
     \b
     Examples:
       prunus inspect evitpose-tiny-L2.onnx
       prunus inspect movenet_multipose --json
     """
+
+    model: str = argument("ONNX file, engine, or listed name.")
+
+
+def inspect(options: InspectOptions, console: Console) -> None:
+    """Show the card, the tensors, the token plan and the operators of a model file.
+
+    Raises:
+        CheckFailedError: the file is an engine, and not the one of its sidecar.
+    """
     from prunus.apps.common.model_files import find_model
     from prunus.runtime.card.artifact import EngineSidecar, read_card, sha256_of
 
-    path = find_model(model)
+    path = find_model(options.model)
     engine = path.suffix in (".engine", ".plan")
     sidecar = EngineSidecar.read(path) if engine else None
     card = read_card(path) if sidecar is None else sidecar.card
     other = sidecar is not None and not sidecar.describes(path)
     operators = operator_counts(path)
-    if as_json:
-        body: dict[str, Any] = {
-            "file": path.name,
-            "bytes": path.stat().st_size,
-            "sha256": sha256_of(path),
-            "card": json.loads(card.to_json()),
-            "operators": operators,
-        }
-        if sidecar is not None:
-            body["sidecar"] = {k: v for k, v in dataclasses.asdict(sidecar).items() if k != "card"}
-            body["sidecar_describes_engine"] = not other
-        typer.echo(json.dumps(body, indent=1, sort_keys=True))
-    else:
-        typer.echo("\n".join(describe(path, card, operators)))
+    body: dict[str, Any] = {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "sha256": sha256_of(path),
+        "card": json.loads(card.to_json()),
+        "operators": operators,
+    }
+    if sidecar is not None:
+        body["sidecar"] = {k: v for k, v in dataclasses.asdict(sidecar).items() if k != "card"}
+        body["sidecar_describes_engine"] = not other
+    text = "\n".join(describe(path, card, operators))
+    console.say(text, json.dumps(body, indent=1, sort_keys=True))
     if sidecar is not None and other:
         raise CheckFailedError(
             f"{path} is not the engine of its sidecar, which says sha256 "

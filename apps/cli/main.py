@@ -1,4 +1,4 @@
-"""The `prunus` command: assembles the verbs and turns every error into two lines and an exit code.
+"""The `prunus` command: its verbs as rows, and every error as two lines and an exit code.
 
 Exit codes: 0 ok, 1 a check failed (or an unexpected error), 2 wrong usage or input, 3 this machine
 lacks something, 130 stopped with Ctrl-C or SIGTERM (whatever was finished by then is kept).
@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
-from prunus.runtime.command import new_app, run_typer
+from prunus.runtime.command import run_typer
 
-if TYPE_CHECKING:
-    import typer
+_APPS, _CLI = "prunus.apps.cli.apps", "prunus.apps.cli"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,43 +28,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_typer(build_app, sys.argv[1:] if arguments is None else arguments, "prunus")
 
 
-def build_app() -> typer.Typer:
-    """Return the command-line application; imports no back end, no OpenCV and no PyTorch.
+def build_app() -> Any:
+    """Return the command line; a verb is imported when it is called."""
+    from prunus.apps.cli.verbs import Verb, group, root_options
 
-    Raises:
-        MissingDependencyError: typer is not installed.
-    """
-    app = new_app("prunus", _HELP)
-    from prunus.apps.cli import bench as bench_cmd
-    from prunus.apps.cli import build as build_cmd
-    from prunus.apps.cli import check as check_cmd
-    from prunus.apps.cli import doctor as doctor_cmd
-    from prunus.apps.cli import eval as eval_cmd
-    from prunus.apps.cli import export as export_cmd
-    from prunus.apps.cli import inspect as inspect_cmd
-    from prunus.apps.cli import models as models_cmd
-    from prunus.apps.cli import plugin as plugin_cmd
-    from prunus.apps.cli import run as run_cmd
-    from prunus.apps.codec import encode_cli as codec_cmd
+    def verb(name: str, help: str, module: str = "") -> Verb:
+        where = f"{_CLI}.{module or name}"
+        return Verb(name, help, f"{where}:{name.title()}Options", f"{where}:{name}")
 
-    app.add_typer(models_cmd.app, name="models")
-    app.add_typer(export_cmd.app, name="export")
-    app.command("inspect")(inspect_cmd.inspect)
-    app.command("check")(check_cmd.check)
-    app.command("build")(build_cmd.build)
-    app.add_typer(plugin_cmd.app, name="plugin")
-    app.command("bench")(bench_cmd.bench)
-    app.command("encode")(codec_cmd.encode)
-    app.command("decode")(codec_cmd.decode)
-    app.add_typer(run_cmd.app, name="run")
-    app.add_typer(eval_cmd.app, name="eval")
-    app.command("doctor")(doctor_cmd.doctor)
-    return app
+    rows = (
+        Verb("models", "List the models that come with prunus, and import official checkpoints.",
+             verbs=f"{_CLI}.models:VERBS", default="list", more=_MODELS),
+        Verb("export", "Export a model as one static ONNX file that carries its own card.",
+             verbs=f"{_CLI}.export:app"),
+        verb("inspect", "Show the card, the tensors, the token plan and the operators of a model "
+             "file."),
+        verb("check", "Compare an exported model with its PyTorch network on real inputs, in units "
+             "of the task."),
+        verb("build", "Build a TensorRT engine, in a child process, with a sidecar that describes "
+             "it."),
+        Verb("plugin", "Build the TensorRT plugin library for local-global attention, or say what "
+             "one is.", verbs=f"{_CLI}.plugin:VERBS", more=_PLUGIN),
+        verb("bench", "Measure latency of models and back ends side by side and print the ratios."),
+        Verb("encode", "Encode speech with a neural codec.",
+             "prunus.apps.codec.options:EncodeOptions", f"{_CLI}.codec:encode"),
+        Verb("decode", "Decode a .pcodec file to 16-bit WAV.",
+             "prunus.apps.codec.options:DecodeOptions", f"{_CLI}.codec:decode"),
+        Verb("run", "Run a model on a camera, a file or a stream, without PyTorch.",
+             verbs=f"{_APPS}:run_verbs", more=_RUN),
+        Verb("eval", "Measure accuracy on labelled data.", verbs=f"{_APPS}:eval_verbs", more=_EVAL),
+        verb("doctor", "Report versions, processor, GPU, cameras, disk and usable back ends."),
+    )  # fmt: skip
+    return group(Verb("prunus", _HELP, verbs=rows, more=_MORE), root_options())
 
 
-_HELP = """Prune tokens of camera models, export them, check them, run them without PyTorch.
-
-\b
+_HELP = "Prune tokens of camera models, export them, check them, run them without PyTorch."
+_MORE = """\b
 Examples:
   prunus run pose --source 0 --sink web:8080
   prunus export evitpose --variant tiny --level L2 -o evitpose-tiny-L2.onnx
@@ -73,6 +71,28 @@ Examples:
 \b
 Exit codes: 0 ok, 1 a check failed, 2 wrong usage or input, 3 this machine lacks something,
 130 stopped with Ctrl-C. Every verb explains itself with --help.
+"""
+_MODELS = """\b
+Examples:
+  prunus models
+  prunus models import vitpose-small.pth --variant small -o vitpose-small.safetensors
+"""
+_PLUGIN = """\b
+Examples:
+  prunus plugin build
+  prunus plugin info libprunus_local_global_attention.so
+"""
+_RUN = """\b
+Examples:
+  prunus run pose --source 0 --sink web:8080
+  prunus run pose --source street.mp4 --sink street-pose.mp4 --json-out street.json
+  prunus run segmentation --source 0 --sink window: --mode blur
+"""
+_EVAL = """\b
+Examples:
+  prunus eval pose coco/val2017 --annotations coco/person_keypoints_val2017.json
+  prunus eval segmentation ADE/images/validation --masks ADE/annotations/validation \\
+    --layout ade20k --model edaformer-t.onnx
 """
 
 

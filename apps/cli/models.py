@@ -3,106 +3,90 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+from prunus.apps.cli.verbs import Verb
+from prunus.apps.common import options as shared
+from prunus.runtime.command import Console
+from prunus.runtime.options import argument, option
 
-from prunus.apps.cli.options import Debug, Json, Output, Quiet, shown_progress
+if TYPE_CHECKING:
+    from prunus.models.checkpoints.registry import ImportCommand
 
-app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+VERBS = (
+    Verb("list", "List the models that come with prunus.",
+         f"{__name__}:ListOptions", f"{__name__}:list_models"),
+    Verb("import", "Turn an official checkpoint into a safetensors file that prunus exports.",
+         "prunus.models.checkpoints.registry:ImportCommand", f"{__name__}:import_checkpoint"),
+    Verb("fetch", "Download a checkpoint whose hash is known, from where an earlier try stopped.",
+         f"{__name__}:FetchOptions", f"{__name__}:fetch_file"),
+)  # fmt: skip
 
 
-@app.callback()
-def models(context: typer.Context, as_json: Json = False, debug: Debug = False) -> None:
-    """List the models that come with prunus, and import official checkpoints.
+@dataclass(frozen=True, slots=True)
+class ListOptions:
+    """What `prunus models list` does.
 
     \b
     Examples:
       prunus models
-      prunus models import vitpose-small.pth --variant small -o vitpose-small.safetensors
+      prunus models --json
     """
-    if context.invoked_subcommand is not None:
-        return
-    rows = [_row(entry) for entry in _entries()]
-    if as_json:
-        typer.echo(json.dumps(rows, indent=1, sort_keys=True))
-        return
-    _print_table(rows)
 
 
-@app.command("import")
-def import_checkpoint(
-    checkpoint: Annotated[Path, typer.Argument(help="Official file: .pth, .pt or .safetensors.")],
-    *,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="Whose checkpoint it is: vitpose, edaformer, dolphin, wavtokenizer, fusecodec "
-            "(SpeechTokenizer, DM-Codec) or freecodec (or parts of it: SuperCodec, ECAPA-TDNN)."
-        ),
-    ] = "vitpose",
-    variant: Annotated[
-        str | None,
-        typer.Option(help="Size: small or base; t or b (default: small, or what the file is)."),
-    ] = None,
-    classes: Annotated[
-        int | None, typer.Option(help="EDAFormer: number of classes; default: the file's.", min=1)
-    ] = None,
-    head: Annotated[
-        str | None, typer.Option(help="Head of the checkpoint; default: what the file has.")
-    ] = None,
-    expert: Annotated[int, typer.Option(help="Data set of a ++ checkpoint: 0 is COCO.")] = 0,
-    names: Annotated[
-        Path | None,
-        typer.Option(help="Codecs: JSON of pattern -> replacement for files with other names."),
-    ] = None,
-    output: Output = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Turn an official checkpoint into a safetensors file that prunus exports.
-
-    \b
-    Examples:
-      prunus models import vitpose-b.pth --variant base -o vitpose-b.safetensors
-      prunus models import EDAFormer_T_ade20k.pth --model edaformer -o edaformer-t.safetensors
-    """
-    from prunus.models.checkpoints.registry import ImportOptions, import_model
-    from prunus.runtime.options import build
-
-    given = {"variant": variant, "classes": classes, "head": head, "expert": expert, "names": names}
-    target = output or checkpoint.with_suffix(".prunus.safetensors")
-    lines = import_model(model, checkpoint, target, build(ImportOptions, given))
-    if not quiet:
-        typer.echo("\n".join(lines))
-
-
-@app.command("fetch")
-def fetch_file(
-    url: Annotated[str, typer.Argument(help="Address of a checkpoint.")],
-    *,
-    sha256: Annotated[str, typer.Option(help="Its hash, 64 hexadecimal digits.")],
-    output: Output = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Download a checkpoint whose hash is known; goes on where an earlier try stopped.
+@dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """What `prunus models fetch` does.
 
     \b
     Examples:
       prunus models fetch https://example.org/vitpose-b.pth --sha256 0123...cdef
       prunus models fetch URL --sha256 HASH -o weights/vitpose-b.pth
     """
+
+    url: str = argument("Address of a checkpoint.")
+    sha256: str = option("Its hash, 64 hexadecimal digits.")
+    output: Path | None = shared.output()
+
+
+def list_models(options: ListOptions, console: Console) -> None:
+    """List the models that come with prunus."""
+    rows = [_row(entry) for entry in _entries()]
+    if console.json:
+        console.say("", json.dumps(rows, indent=1, sort_keys=True))
+    else:
+        _print_table(rows)
+
+
+def import_checkpoint(options: ImportCommand, console: Console) -> None:
+    """Turn an official checkpoint into a safetensors file that prunus exports.
+
+    Raises:
+        UsageError: an option that does not concern this model.
+    """
+    from prunus.models.checkpoints.registry import import_model
+
+    target = options.output or options.checkpoint.with_suffix(".prunus.safetensors")
+    lines = import_model(options.model, options.checkpoint, target, options.about)
+    if not console.quiet:
+        console.say("\n".join(lines))
+
+
+def fetch_file(options: FetchOptions, console: Console) -> None:
+    """Download a checkpoint whose hash is known."""
     from urllib.parse import unquote, urlparse
 
     from prunus.models.checkpoints.fetch import fetch
 
-    target = output or Path(Path(unquote(urlparse(url).path)).name or "checkpoint")
-    with shown_progress("fetch", quiet) as progress:
-        path = fetch(url, sha256, target, progress=progress)
-    if not quiet:
-        typer.echo(f"wrote {path}; read it with: prunus models import {path}")
+    name = Path(unquote(urlparse(options.url).path)).name
+
+    target = options.output or Path(name or "checkpoint")
+    with console.progress("fetch") as progress:
+        path = fetch(options.url, options.sha256, target, progress=progress)
+    if not console.quiet:
+        console.say(f"wrote {path}; read it with: prunus models import {path}")
 
 
 def _entries() -> tuple[Any, ...]:

@@ -4,44 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from prunus.apps.cli.options import Debug, Json, Output, Quiet, shown_progress
+from prunus.apps.cli.verbs import Verb
+from prunus.apps.common import options as shared
+from prunus.runtime.command import Console
+from prunus.runtime.options import argument, option
 from prunus.runtime.plugins.library import PluginLibrary, check_usable, default_path, describe
 from prunus.runtime.plugins.local_global_attention.tiles import ARCHITECTURES
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="""Build the TensorRT plugin library for local-global attention, or say what one is.
-
-\b
-Examples:
-  prunus plugin build
-  prunus plugin info libprunus_local_global_attention.so
-""",
+VERBS = (
+    Verb(
+        "build",
+        "Compile the kernels and the library; needs g++ and triton, no GPU and no CUDA toolkit.",
+        f"{__name__}:BuildOptions",
+        f"{__name__}:build",
+    ),
+    Verb(
+        "info",
+        "Say which version a library is and which GPUs it serves; its code is not run.",
+        f"{__name__}:InfoOptions",
+        f"{__name__}:info",
+    ),
 )
 
 
-@app.command("build")
-def build(
-    *,
-    output: Output = None,
-    arch: Annotated[
-        list[int] | None,
-        typer.Option(
-            help=f"Compute capability times ten, once per GPU ({', '.join(map(str, ARCHITECTURES))}"
-            "); default: all."
-        ),
-    ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Compile the kernels and the library; needs g++ and triton, no GPU and no CUDA toolkit.
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What `prunus plugin build` does.
 
     Without -o it goes where `prunus build` and the runtime look for it.
 
@@ -50,43 +41,53 @@ def build(
       prunus plugin build
       prunus plugin build --arch 87 -o libprunus_local_global_attention.so
     """
-    from prunus.runtime.plugins.local_global_attention.build import build_library
 
-    target = output or default_path()
-    if output is None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    with shown_progress("plugin build", quiet) as progress:
-        library = build_library(target, tuple(arch or ARCHITECTURES), progress=progress)
-    _tell(library, as_json, "wrote ")
+    output: Path | None = shared.output("The library.")
+    arch: tuple[int, ...] = option(
+        f"Compute capability times ten, once per GPU ({', '.join(map(str, ARCHITECTURES))}); "
+        "default: all.",
+        default=(),
+    )
 
 
-@app.command("info")
-def info(
-    library: Annotated[Path | None, typer.Argument(help="Library; default: the built one.")] = None,
-    *,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Say which version a library is and which GPUs it serves; its code is not run.
+@dataclass(frozen=True, slots=True)
+class InfoOptions:
+    """What `prunus plugin info` does.
 
     \b
     Examples:
       prunus plugin info
       prunus plugin info libprunus_local_global_attention.so --json
     """
-    found = describe(library or default_path())
+
+    library: Path | None = argument("Library; default: the built one.", default=None)
+
+
+def build(options: BuildOptions, console: Console) -> None:
+    """Compile the library."""
+    from prunus.runtime.plugins.local_global_attention.build import build_library
+
+    target = options.output or default_path()
+    if options.output is None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with console.progress("plugin build") as progress:
+        library = build_library(target, options.arch or ARCHITECTURES, progress=progress)
+    _tell(library, console, "wrote ")
+
+
+def info(options: InfoOptions, console: Console) -> None:
+    """Describe a library."""
+    found = describe(options.library or default_path())
     check_usable(found)
-    _tell(found, as_json)
+    _tell(found, console)
 
 
-def _tell(library: PluginLibrary, as_json: bool, verb: str = "") -> None:
-    if as_json:
-        facts = dataclasses.asdict(library) | {"path": str(library.path)}
-        typer.echo(json.dumps(facts, indent=1, sort_keys=True))
-        return
+def _tell(library: PluginLibrary, console: Console, verb: str = "") -> None:
+    facts = dataclasses.asdict(library) | {"path": str(library.path)}
     held = ", ".join(f"{a // 10}.{a % 10}" for a in library.architectures)
     size = library.path.stat().st_size / 1e6
-    typer.echo(
+    console.say(
         f"{verb}{library.path}  {library.name} {library.identity}, {size:.1f} MB, "
-        f"compute capability {held}"
+        f"compute capability {held}",
+        json.dumps(facts, indent=1, sort_keys=True),
     )

@@ -5,36 +5,33 @@ Memory does not grow with the length of the file: sound goes through in blocks.
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from prunus.apps.codec.encode import Encoding
 from prunus.apps.common.model_files import codec_name
+from prunus.apps.common.options import BackendChoice
 from prunus.apps.io.sinks.sound import Trimmer
 from prunus.runtime.audio.files import STDIO, SoundReader, write_wav, write_wav_stream
-from prunus.runtime.audio.pcodec import PcodecReader, PcodecWriter
-from prunus.runtime.audio.resample import Formula, Resampler
+from prunus.runtime.audio.packets import Group
+from prunus.runtime.audio.pcodec import Codes, PcodecReader, PcodecWriter
 from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.errors import SourceError, UsageError
 from prunus.runtime.progress import Progress, Silent
 from prunus.runtime.tasks.codec.codec import CodecFormat, SpeechCodec, decode_blocks
 
 if TYPE_CHECKING:
-    from prunus.apps.codec.endpoints import SoundSource
     from prunus.runtime.tasks.codec.card import Part
 
 Audio = npt.NDArray[np.float32]
-_FULL_SCALE = 0.9999  # what a converter that was driven too hard gives, rounding included
-_ABOVE = 1.0001  # float files go further: what lies above was not clipped
-_CLIPPED_RUN = 3  # so many such samples in a row are clipping, not a peak
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,102 +71,6 @@ class CodecSummary:
         return "\n".join((line, *(f"note: {note}" for note in self.notes)))
 
 
-class Listener:
-    """Brings sound to a codec's rate and remembers what was done to it.
-
-    Args:
-        source: What comes in.
-        to_hz: Rate of the codec.
-        strict: Refuse what would otherwise be changed with a notice.
-        formula: Of the resampler.
-
-    Raises:
-        UsageError: the source is not what the codec takes, and `strict` is set.
-    """
-
-    def __init__(
-        self, source: SoundSource, to_hz: int, *, strict: bool, formula: Formula = "soxr"
-    ) -> None:
-        self.strict = strict
-        self._notes: list[str] = []
-        self._bad = self._clipped = self._run = 0
-        self._peak, self._cut = 0.0, False
-        from_hz = self._from_hz = source.sample_rate_hz
-        if from_hz != to_hz:
-            self.note(f"resampled from {from_hz} to {to_hz} Hz")
-        if source.channels > 1:
-            self.note(f"averaged over {source.channels} channels")
-        if source.disguised:
-            self.note(f"read as {source.disguised}, which it is, not WAV")
-        self._source = source
-        self._note_end()
-        self._resampler = Resampler(from_hz, to_hz, formula)
-
-    def note(self, text: str) -> None:
-        """Remember a change; with `strict`, refuse it."""
-        if self.strict:
-            raise UsageError(
-                f"The sound would have to be {text}.", "Leave out --strict, or convert it first."
-            )
-        self._notes.append(text)
-
-    @property
-    def delay(self) -> float:
-        """Seconds of sound that the resampler holds back."""
-        return self._resampler.delay / self._from_hz
-
-    def take(self, block: Audio) -> Audio:
-        """Return the block as the codec takes it; raises UsageError for NaN under `strict`."""
-        finite = np.isfinite(block)
-        if not finite.all():
-            if self.strict:
-                raise UsageError("The sound holds NaN or infinity.", "Leave out --strict.")
-            self._bad += int((~finite).sum())
-            block = np.where(finite, block, np.float32(0.0))
-        self._judge_peaks(np.abs(block))
-        return self._resampler.push(block)
-
-    def rest(self) -> Audio:
-        """Return what the resampler still holds; raises UsageError for a cut end under `strict`."""
-        self._note_end()
-        if self._source.cancels:
-            self.note("averaged to silence: each channel is the other one negated")
-        return self._resampler.flush()
-
-    def notes(self) -> tuple[str, ...]:
-        """Return all notices."""
-        found = list(self._notes)
-        if self._bad:
-            found.append(f"replaced {self._bad} samples that were not finite by silence")
-        if self._peak > _ABOVE:
-            decibels = 20.0 * math.log10(self._peak)
-            found.append(
-                f"peaks are up to {decibels:.1f} dB above full scale, not clipped; coded as is"
-            )
-        if self._clipped:
-            found.append(f"{self._clipped} samples are clipped at full scale; coded as they are")
-        return tuple(found)
-
-    def _note_end(self) -> None:
-        """Say once that the end is missing: many formats show it at the end only."""
-        if self._source.ends_early and not self._cut:
-            self._cut = True
-            self.note(f"taken without its end: {self._source.ends_early}")
-
-    def _judge_peaks(self, level: Audio) -> None:
-        self._peak = max(self._peak, float(level.max(initial=0.0)))
-        full = (level >= _FULL_SCALE) & (level <= _ABOVE)
-        if not full.any():
-            self._run = 0
-            return
-        edges = np.flatnonzero(np.diff(np.concatenate(([False], full, [False])).astype(np.int8)))
-        for first, last in edges.reshape(-1, 2):
-            length = int(last - first) + (self._run if first == 0 else 0)
-            if length >= _CLIPPED_RUN:
-                self._clipped += int(last - first)
-            self._run = length if last == len(full) else 0
-
-
 def encode_file(
     codec: SpeechCodec,
     source: str,
@@ -197,23 +98,20 @@ def encode_file(
     started, steps = time.perf_counter(), progress or Silent()
     with ExitStack() as stack:
         reader = stack.enter_context(SoundReader(source))
-        rate = codec.format.sample_rate_hz
-        listener = Listener(reader, rate, strict=strict, formula=codec.format.resampler)
-        done = _Counter(reader, steps)
-        blocks = _prepared(done.blocks(), listener)
-        beginning, voice = _voice(codec, blocks)
+        encoding = Encoding(codec, reader, strict=strict)
         file = _binary_target(target, stack)
-        writer = PcodecWriter(file, codec.format, voice=voice)
-        stream = codec.encoder()
-        for block in _chain(beginning, blocks):
-            writer.add(stream.push(block))
-        if not stream.samples:
+        writer: PcodecWriter | None = None
+        for groups in _groups(encoding, reader, steps):
+            # A voice is known once enough of the beginning has come, and stands in the header.
+            writer = writer or PcodecWriter(file, codec.format, voice=encoding.voice)
+            for group in groups:
+                writer.add(cast(Codes, group.codes))
+        if writer is None:
             raise SourceError(f"{source} holds no samples.", "Give a recording.")
-        writer.add(stream.finish())
-        writer.finish(stream.samples)
+        writer.finish(encoding.samples)
         file.flush()
-    notes = (*listener.notes(), *untrained_note(codec.format))
-    seconds = stream.samples / rate
+    notes = (*encoding.notes(), *untrained_note(codec.format))
+    seconds = encoding.samples / codec.format.sample_rate_hz
     taken = time.perf_counter() - started
     size = writer.bytes
     return CodecSummary(source, target, seconds, size, _rate(size, seconds), taken / seconds, notes)
@@ -275,10 +173,11 @@ def decode_file(
 
 
 def open_codec(
-    model: str, parts: tuple[Part, ...], backend: str = "auto", threads: int | None = None
+    model: str | None, parts: tuple[Part, ...], compute: BackendChoice | None = None
 ) -> SpeechCodec:
     """Open the files of a codec, or of one that ships, see `SpeechCodec.open`."""
-    return SpeechCodec.open(codec_name(model), backend, parts=parts, threads=threads)
+    compute = compute or BackendChoice()
+    return SpeechCodec.open(codec_name(model), parts=parts, **compute.keywords())
 
 
 def check_target(target: str, ending: str, example: str) -> None:
@@ -305,53 +204,21 @@ def untrained_note(form: CodecFormat) -> tuple[str, ...]:
     return ("the codec is UNTRAINED: what it decodes is noise, only timing and sizes mean much",)
 
 
-def _prepared(blocks: Iterator[Audio], listener: Listener) -> Iterator[Audio]:
-    for block in blocks:
-        yield listener.take(block)
-    yield listener.rest()
-
-
-def _voice(
-    codec: SpeechCodec, blocks: Iterator[Audio]
-) -> tuple[list[Audio], npt.NDArray[np.float32] | None]:
-    """Take as much of the beginning as the voice needs; return it for encoding, and the voice."""
-    if not codec.format.voice:
-        return [], None
-    if "speaker" not in codec.sessions:
-        raise UsageError(
-            f"{codec.format.name} needs its speaker encoder.", "Keep its files together."
-        )
-    wanted = codec.sessions["speaker"].card.inputs[0].shape[1]
-    taken: list[Audio] = []
-    have = 0
-    for block in blocks:
-        taken.append(block)
-        have += len(block)
-        if have >= wanted:
-            break
-    beginning = np.concatenate(taken) if taken else np.zeros(0, np.float32)
-    return [beginning], codec.voice_of(beginning[:wanted])
-
-
-def _chain(beginning: list[Audio], blocks: Iterator[Audio]) -> Iterator[Audio]:
-    yield from beginning
-    yield from blocks
-
-
-class _Counter:
-    """Passes blocks on and reports how far the file is read."""
-
-    def __init__(self, reader: SoundReader, progress: Progress) -> None:
-        self.reader, self.progress = reader, progress
-
-    def blocks(self) -> Iterator[Audio]:
-        # What a pipe's header says of its length is seldom true.
-        done, total = 0, 0 if self.reader.piped else max(self.reader.samples, 0)
-        for block in self.reader.blocks():
-            yield block
-            done += len(block)
-            note = f"{done / self.reader.sample_rate_hz:.1f} s"
-            self.progress.update(min(done, total) if total else done, total, note)
+def _groups(
+    encoding: Encoding, reader: SoundReader, progress: Progress
+) -> Iterator[list[Group]]:
+    """Yield the codes of a file as they come, none for one without samples; report the place."""
+    # What a pipe's header says of its length is seldom true.
+    done, total = 0, 0 if reader.piped else max(reader.samples, 0)
+    for block in reader.blocks():
+        _, groups = encoding.push(block)
+        if groups:
+            yield groups
+        done += len(block)
+        note = f"{done / reader.sample_rate_hz:.1f} s"
+        progress.update(min(done, total) if total else done, total, note)
+    if done:
+        yield encoding.finish()[1]
 
 
 def _counted(

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from prunus.apps.codec.app import Listener
 from prunus.apps.codec.endpoints import SoundSource
+from prunus.apps.codec.listener import Listener
 from prunus.runtime.audio.packets import Group
 from prunus.runtime.errors import UsageError
 from prunus.runtime.tasks.codec.codec import SpeechCodec, StreamEncoder

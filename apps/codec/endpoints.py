@@ -32,7 +32,7 @@ from prunus.runtime.errors import SourceError, UsageError, nearest
 from prunus.runtime.tasks.codec.codec import CodecFormat
 
 if TYPE_CHECKING:
-    from prunus.apps.codec.live import CodecOptions
+    from prunus.apps.codec.options import CodecOptions
 
 Audio = npt.NDArray[np.float32]
 Voice = npt.NDArray[np.float32] | None
@@ -243,8 +243,8 @@ class _UdpSource:
         place = parse_address(address, listen=True)
         self._receiver = Receiver(form, options.jitter, packet_key(options.key, place[0]))
         self._udp = UdpReceiver(
-            place, self._receiver, loss=options.loss_percent / 100.0, seed=options.seed,
-            idle_seconds=options.idle_seconds, wait_seconds=options.wait_seconds,
+            place, self._receiver, loss=options.loss / 100.0, seed=options.seed,
+            idle_seconds=options.idle, wait_seconds=options.wait,
         )  # fmt: skip
         self._form, self._packet = form, 0
         self.title, self.delay = self._udp.title, 0

@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunus.apps.codec.peers import opus
-from prunus.apps.common.speech_metrics import RATE_HZ, Heard, Judge
+from prunus.apps.codec.app import open_codec
+from prunus.apps.codec.options import CodecEvalOptions
+from prunus.apps.codec.peers import opus, parse_peer
+from prunus.apps.common.scores import save
+from prunus.apps.common.speech_metrics import RATE_HZ, Heard, Judge, open_judges
 from prunus.apps.common.tables import plain_table
 from prunus.apps.io.sound.udp import losing
 from prunus.runtime.audio.files import SoundReader
@@ -192,6 +195,20 @@ def read_recordings(paths: Sequence[Path], seconds: float | None = None) -> list
         text = beside.read_text(encoding="utf-8") if beside.is_file() else None
         found.append(Recording(file.name, sound, reader.sample_rate_hz, text))
     return found
+
+
+def evaluate(options: CodecEvalOptions, progress: Progress) -> CodecEvaluation:
+    """Judge a codec on recordings; raises PrunusError."""
+    losses, peers = parse_losses(options.loss), [parse_peer(text) for text in options.peer]
+    judges, missing = open_judges((options.judge or None) if options.judges else ())
+    found = read_recordings(options.recordings, options.seconds)
+    with open_codec(options.model, ("encoder", "decoder", "speaker"), options.compute) as opened:
+        result = evaluate_codec(
+            opened, found, judges, losses_percent=losses, peers=peers, missing=missing,
+            progress=progress,
+        )  # fmt: skip
+    save(result, options.output)
+    return result
 
 
 def evaluate_codec(

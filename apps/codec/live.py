@@ -7,14 +7,12 @@ loses nothing; a microphone that is not read in time counts what it lost. Whatev
 
 from __future__ import annotations
 
-import contextlib
-import json
+import dataclasses
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -33,13 +31,16 @@ from prunus.apps.codec.endpoints import (
     open_sound_source,
     takes_codes,
 )
+from prunus.apps.codec.options import CodecOptions
 from prunus.apps.codec.spectrogram import Spectrogram, draw
+from prunus.apps.io.sinks.registry import Stop
 from prunus.apps.io.sinks.sound import SoundSink, open_sound_sink
 from prunus.apps.io.sound.live import SteadySpeaker
+from prunus.apps.live.loop import Loop
+from prunus.apps.live.summary import Summary
 from prunus.runtime.audio.packets import Group
-from prunus.runtime.errors import SourceError, UsageError
-from prunus.runtime.pipeline.pipeline import Pipeline, Stage
-from prunus.runtime.progress import ConsoleProgress, Silent
+from prunus.runtime.errors import CheckFailedError, PrunusError, SourceError, UsageError
+from prunus.runtime.pipeline.pipeline import CAPTURE, Stage
 from prunus.runtime.tasks.codec.codec import SpeechCodec
 from prunus.runtime.tasks.codec.concealment import LossyDecoder
 
@@ -48,38 +49,12 @@ _NOTHING = np.zeros(0, np.float32)
 _PACKET_SECONDS = 0.06
 
 
-@dataclass(frozen=True, slots=True)
-class CodecOptions:
-    """What to run; see ``prunus run codec --help`` for each."""
-
-    source: str
-    sinks: tuple[str, ...]
-    model: str
-    strict: bool = False
-    seconds: float | None = None
-    plot: Path | None = None
-    packet_frames: int | None = None
-    redundancy: int = 1
-    jitter: int = 2
-    loss_percent: float = 0.0
-    seed: int = 0
-    speed: float = 1.0
-    idle_seconds: float = 3.0
-    wait_seconds: float = 60.0
-    key: str | None = None
-    backend: str = "auto"
-    threads: int | None = None
-    quiet: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CodecRun:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecRun(Summary):
     """What a run did.
 
     Attributes:
-        model: Name of the codec.
         source: Where it came from.
-        sinks: Where it went.
         seconds: Length of the sound.
         kilobits_per_second: Rate of the codes alone.
         delay_ms: Algorithmic delay from microphone to speaker: block, look-ahead, both graphs.
@@ -93,12 +68,9 @@ class CodecRun:
         network: Packets, loss and rate of UDP ends.
         notes: What was changed on the way.
         damage: Why the source ended early, empty when it did not.
-        interrupted: Whether Ctrl-C ended it.
     """
 
-    model: str
     source: str
-    sinks: tuple[str, ...]
     seconds: float
     kilobits_per_second: float
     delay_ms: float
@@ -111,16 +83,20 @@ class CodecRun:
     network: dict[str, float]
     notes: tuple[str, ...]
     damage: str
-    interrupted: bool
 
-    def to_json(self) -> str:
-        """Return sorted, indented JSON."""
-        return json.dumps(asdict(self), sort_keys=True, indent=1)
+    def error(self) -> PrunusError | None:
+        """Return what the source broke off with."""
+        if not self.damage:
+            return None
+        kept = f"What came before is complete in {', '.join(self.outputs)}."
+        if self.source.endswith(".pcodec"):
+            return CheckFailedError(f"{self.source}: {self.damage}.", kept)
+        return SourceError(self.damage, kept)
 
-    def to_text(self) -> str:
-        """Return a few lines for people."""
+    def lines(self) -> list[str]:
+        """Return rate, times, devices and notes."""
         lines = [
-            f"{self.source} -> {', '.join(self.sinks)}: {self.seconds:.2f} s at "
+            f"{self.source} -> {', '.join(self.outputs)}: {self.seconds:.2f} s at "
             f"{self.kilobits_per_second:.2f} kbit/s, delay {self.delay_ms:.0f} ms by algorithm",
             f"step p50/p99 {self.step_ms:.1f}/{self.step_p99_ms:.1f} ms of {self.block_ms:.0f} ms, "
             + (f"{self.missed} missed, " if self.devices or self.network else "")
@@ -129,10 +105,7 @@ class CodecRun:
         for title, values in (("devices", self.devices), ("network", self.network)):
             if values:
                 lines.append(f"{title}: " + ", ".join(f"{k} {v:g}" for k, v in values.items()))
-        lines += [f"note: {note}" for note in self.notes]
-        if self.interrupted:
-            lines.append("stopped with Ctrl-C; everything above is complete")
-        return "\n".join(lines)
+        return lines + [f"note: {note}" for note in self.notes]
 
 
 @dataclass(slots=True)
@@ -145,17 +118,22 @@ class _Piece:
     after: Audio = field(default_factory=lambda: _NOTHING)
 
 
-def run_codec(options: CodecOptions) -> CodecRun:
+def run_codec(options: CodecOptions, *, quiet: bool = False) -> CodecRun:
     """Run until the source ends, the user stops, or `seconds` are done.
+
+    Args:
+        options: What to run.
+        quiet: No progress.
 
     Raises:
         SourceError: the source broke off; what came before is complete in the sinks.
         PrunusError: source, sink, model or options cannot be used.
     """
+    options = dataclasses.replace(options, sinks=options.sinks or ("speaker:",))
     check_uris(options.source, options.sinks)
     with ExitStack() as stack:
         run = _Run(options, stack)
-        result = run.loop()
+        result = run.loop(quiet)
     if options.plot is not None and run.before and run.after:
         title = f"decoded at {result.kilobits_per_second:.2f} kbit/s"
         draw(options.plot, run.before, run.after, ("original", f"{title} by {result.model}"))
@@ -174,7 +152,7 @@ class _Run:
                              "Give it where the sound is encoded.")  # fmt: skip
         parts = (("encoder", "speaker") if encodes else ()) + (("decoder",) if decodes else ())
         self.codec = stack.enter_context(
-            open_codec(options.model, cast(Any, parts), options.backend, options.threads)
+            open_codec(options.model, cast(Any, parts), options.compute)
         )
         form = self.codec.format
         self.block = _block_frames(self.codec) * form.hop / form.sample_rate_hz
@@ -201,39 +179,44 @@ class _Run:
         self.steps: list[float] = []
         self.lasts: list[float] = []  # milliseconds of sound per step
         self.frames = 0
-        self._progress: Any = Silent()
         self._blocks = 0
         self._fault: SourceError | None = None
 
-    def loop(self) -> CodecRun:
+    def loop(self, quiet: bool) -> CodecRun:
+        """Run the pipeline to its end, end the streams, and count."""
         interrupted = False
         stages = [Stage("encode", self._encode)] if self.encoding else []
         stages += [Stage("decode", self._decode)] if self.lossy else []
         stages = stages or [Stage("pass", lambda piece: piece)]
-        pipeline = Pipeline(self._pieces(), stages, live=False, depth=4)
-        progress: Any = ConsoleProgress("codec")
         if self.codes_in is not None and self.codes_in.live:
             # Told even with --quiet: whoever sends must know when to begin.
             print(f"listening on {self.codes_in.title}", file=sys.stderr, flush=True)
-        if self.options.quiet:
-            progress = contextlib.nullcontext(Silent())
-        with progress as self._progress:
-            try:
-                with pipeline:
-                    for item in pipeline:
-                        self.steps.append(sum(item.stage_ms.get(s.name, 0.0) for s in stages))
-                        self.lasts.append(self._lasts(item.payload))
-                        self._write(item.payload)
-                        if self._fault is not None:
-                            break
-            except KeyboardInterrupt:
-                interrupted = True
-            except SourceError as error:
-                if not self._blocks:
-                    raise
-                self._fault = error
-            self._finish()
+        loop = Loop(
+            title="codec",
+            items=self._pieces(),
+            live=False,  # sound is never dropped for a newer piece
+            stages=lambda dropped: stages,
+            write=self._step,
+            note=self._note,
+            expected=self._expected(),
+            depth=4,
+            quiet=quiet,
+        )
+        try:
+            interrupted = loop.run().interrupted
+        except SourceError as error:
+            if not self._blocks:
+                raise
+            self._fault = error
+        self._finish()
         return self._result(interrupted, self._fault.message if self._fault else self._silent())
+
+    def _step(self, piece: _Piece, stage_ms: Mapping[str, float]) -> None:
+        self.steps.append(sum(v for name, v in stage_ms.items() if name != CAPTURE))
+        self.lasts.append(self._lasts(piece))
+        self._write(piece)
+        if self._fault is not None:
+            raise Stop
 
     def _open_sinks(self, stack: ExitStack) -> None:
         form = self.codec.format
@@ -315,7 +298,6 @@ class _Run:
             self.before.push(piece.before)
             self.after.push(piece.after)
         self._blocks += 1
-        self._tell(piece)
 
     def _finish(self) -> None:
         """End the streams in order, whatever ended the source."""
@@ -354,19 +336,22 @@ class _Run:
     def _silent(self) -> str:
         return self.codes_in.damage if self.codes_in is not None else ""
 
-    def _tell(self, piece: _Piece) -> None:
-        source, form = self.sound_in, self.codec.format
-        known = source is not None and source.samples > 0
-        total = 0
-        if known and source is not None:
-            total = math.ceil(source.samples / source.sample_rate_hz / self.block)
+    def _expected(self) -> int:
+        """Return how many blocks a file holds, 0 when that is not known."""
+        source = self.sound_in
+        if source is None or source.samples <= 0:
+            return 0
+        return math.ceil(source.samples / source.sample_rate_hz / self.block)
+
+    def _note(self, piece: _Piece, _: float) -> str:
+        form = self.codec.format
         note = f"{self.frames * form.hop / form.sample_rate_hz:.1f} s"
         if self.live and len(piece.sound):
             peak = max(float(np.abs(piece.sound).max()), 1e-5)
             note += f", peak {20 * math.log10(peak):.0f} dB"
         if self.codes_in is not None and (lost := self.lossy.lost if self.lossy else 0):
             note += f", {lost} frames concealed"
-        self._progress.update(min(self._blocks, total) if total else self._blocks, total, note)
+        return note
 
     def _result(self, interrupted: bool, damage: str) -> CodecRun:
         form = self.codec.format
@@ -383,7 +368,7 @@ class _Run:
         return CodecRun(
             model=form.name,
             source=self.options.source,
-            sinks=self.options.sinks,
+            outputs=self.options.sinks,
             seconds=seconds,
             kilobits_per_second=form.bits_per_second / 1000.0,
             delay_ms=1000.0 * self._delay(),

@@ -6,33 +6,38 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+from prunus.apps.common.options import LEVELS
 from prunus.runtime.errors import ArtifactError, UsageError, nearest
 
 _SUFFIXES = (".onnx", ".engine", ".plan")
 _FOLDERS = (Path(), Path("demo"))  # where `prunus export` and `make demo` leave their files
 DEFAULT_MODEL = "evitpose-tiny"
-DEFAULT_LEVEL = "L2"
-FALLBACK = "movenet_lightning"
+BEST_POSE = "movenet_lightning"  # of the shipped pose models, the one with the highest AP
 DEFAULT_CODEC = "nsfcodec"
 DEFAULT_SEPARATOR = "dolphin-nano"
-LEVELS = ("L0", "L1", "L2", "L3")
 
 
 def find_model(name: str) -> Path:
-    """Return the file of a model given by path or by its name in the zoo.
+    """Return the file of a model given by path or by its name in `prunus models`.
 
     Raises:
         ArtifactError: there is no such file and no such name.
+        MissingDependencyError: the name is a checkpoint's, and PyTorch is not installed.
     """
     path = Path(name)
     if path.is_file():
         return path
     from prunus.models import zoo
 
-    known = sorted(shipped_graphs())
+    listed = {entry.name: entry for entry in zoo.entries()}
     plain = name.removesuffix(".onnx").replace("-", "_")
-    if plain in known:
+    if plain in listed and listed[plain].kind == "artifact":
         return zoo.model_path(plain)
+    if plain in listed:
+        from prunus.apps.common.exported import exported
+
+        return exported(listed[plain])
+    known = sorted(listed)
     if path.suffix in _SUFFIXES or len(path.parts) > 1:
         raise ArtifactError(
             f"Model file not found: {name}.",
@@ -59,7 +64,7 @@ def pose_models(names: Sequence[str], level: str | None) -> list[Path]:
         level: Pruning level, which picks the default file.
 
     Returns:
-        Files of one network; the shipped MoveNet Lightning when nothing is named or exported.
+        Files of one network; the best one that ships when nothing is named.
 
     Raises:
         ArtifactError: nothing fits.
@@ -108,42 +113,47 @@ def segmentation_model(name: str | None) -> Path:
     return zoo.model_path(shipped[0].name)
 
 
-def codec_name(name: str) -> str:
+def codec_name(name: str | None) -> str:
     """Return NAME of a codec's files: what was named, or the files of one that ships.
+
+    Args:
+        name: NAME, or the listed name of a codec or of one of its graphs; None: the one that ships.
 
     Raises:
         ArtifactError: a shipped file is missing or damaged.
     """
-    if Path(f"{name}-encoder.onnx").is_file() or Path(f"{name}-decoder.onnx").is_file():
+    own = (Path(f"{name}-{part}.onnx") for part in ("encoder", "decoder"))
+    if name is not None and any(path.is_file() for path in own):
         return name
     from prunus.models import zoo
 
-    plain = name.replace("-", "_")
+    plain = (name or DEFAULT_CODEC).replace("-", "_")
+    plain = plain.removesuffix("_encoder").removesuffix("_decoder")
     for entry in zoo.entries():
         stem = entry.name.removesuffix("_encoder")
         if entry.task == "codec" and stem != entry.name and stem.startswith(plain):
             encoder = zoo.model_path(entry.name)
             zoo.model_path(f"{stem}_decoder")  # compared with its hash
             return str(encoder).removesuffix("-encoder.onnx")
-    return name
+    return name or DEFAULT_CODEC
 
 
 def separation_models(name: str | None) -> tuple[Path, Path]:
     """Return the two graphs of a separator, lips and voice.
 
     Args:
-        name: NAME of NAME-lips.onnx and NAME-voice.onnx, either file, or the name of a shipped
-            pair; None: the newest pair here or in demo/, else the shipped one.
+        name: NAME of NAME-lips.onnx and NAME-voice.onnx, either file, or the listed name of a
+            shipped pair or of either graph; None: the shipped pair, else the newest here or in
+            demo/.
 
     Raises:
         ArtifactError: one or both are missing or damaged.
     """
     if name is None:
+        if (shipped := shipped_separator()) is not None:
+            return shipped
         found = [p for folder in _FOLDERS for p in folder.glob("dolphin-*-voice.onnx")]
         if not found:
-            shipped = shipped_separator()
-            if shipped is not None:
-                return shipped
             raise ArtifactError(
                 "No --model was given, and there is no dolphin-*-voice.onnx here or in demo/.",
                 "Make both graphs with: prunus export dolphin --variant nano --seconds 2",
@@ -172,41 +182,38 @@ def shipped_separator(name: str = DEFAULT_SEPARATOR) -> tuple[Path, Path] | None
     """
     from prunus.models import zoo
 
-    plain = name.replace("-", "_")
+    plain = name.replace("-", "_").removesuffix("_lips").removesuffix("_voice")
     if {f"{plain}_lips", f"{plain}_voice"} <= set(shipped_graphs()):
         return zoo.model_path(f"{plain}_lips"), zoo.model_path(f"{plain}_voice")
     return None
 
 
-def no_export_found(level: str | None) -> str:
-    """Return the clause that says which file was looked for, and how it is made."""
-    stem = f"{DEFAULT_MODEL}-{level or DEFAULT_LEVEL}"
+def why_default() -> str:
+    """Return the clause that says which pose model runs when none is named, and how to choose."""
     return (
-        f"there is no {stem}.onnx here or in demo/ (make it, once, with: "
-        f"prunus export evitpose --level {level or DEFAULT_LEVEL} -o {stem}.onnx)"
+        f"{BEST_POSE}, the best that ships by measured accuracy; --level L0 to L3 takes the pruned "
+        f"network that prunus export {DEFAULT_MODEL.partition('-')[0]} makes"
     )
 
 
 def _default_models(wanted: str | None) -> list[Path]:
-    """Return the exported network of this level, else the graph that ships.
+    """Return the best graph that ships, or the exported network of a level that was asked for.
 
-    An export needs PyTorch, which a device may not have: without one, and when no level is asked
-    for, MoveNet Lightning runs. The caller says so.
+    A file that lies in the folder is never a reason to leave the better model.
     """
-    level = wanted or DEFAULT_LEVEL
-    stem = f"{DEFAULT_MODEL}-{level}"
+    if wanted is None:
+        return [find_model(BEST_POSE)]
+    stem = f"{DEFAULT_MODEL}-{wanted}"
     # The name in our hints, and the one that the exporter gives when it gets none.
-    names = (stem, f"{DEFAULT_MODEL}-subpixel-{level}-fp32")
+    names = (stem, f"{DEFAULT_MODEL}-subpixel-{wanted}-fp32")
     for folder, name in itertools.product(_FOLDERS, names):
         first = folder / f"{name}.onnx"
         if first.is_file():
             more = [
-                first.with_name(f"{name.replace(level, f'{level}-B{n}')}.onnx") for n in (2, 4, 8)
+                first.with_name(f"{name.replace(wanted, f'{wanted}-B{n}')}.onnx") for n in (2, 4, 8)
             ]
             return [first, *(path for path in more if path.is_file())]
-    if wanted is None:
-        return [find_model(FALLBACK)]
     raise ArtifactError(
         f"No --model was given and there is no {stem}.onnx here or in demo/.",
-        f"Make it (once) with: prunus export evitpose --level {level} -o {stem}.onnx",
+        f"Make it (once) with: prunus export evitpose --level {wanted} -o {stem}.onnx",
     )

@@ -19,10 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from prunus.apps.common.media import PEDESTRIANS
 from prunus.apps.common.opencv import load_cv2
+from prunus.apps.common.options import BackendChoice
 from prunus.apps.common.tables import plain_table
 from prunus.apps.demo.voices import hear_each
-from prunus.apps.pose.app import PoseOptions, RunSummary, run_pose
-from prunus.apps.segmentation.app import SegmentationOptions, run_segmentation
+from prunus.apps.pose.app import RunSummary, run_pose
+from prunus.apps.pose.options import PoseOptions
+from prunus.apps.segmentation.app import run_segmentation
+from prunus.apps.segmentation.options import SegmentationOptions
 from prunus.runtime.errors import PrunusError, SourceError
 from prunus.runtime.progress import ConsoleProgress
 
@@ -131,8 +134,7 @@ def _run(options: argparse.Namespace, model: Path, sinks: tuple[str, ...]) -> Ru
             sinks=sinks,
             models=(str(model),),
             max_frames=options.frames,
-            backend=options.backend,
-            switches=_same_arithmetic(),
+            compute=BackendChoice(options.backend, arithmetic="f32"),
         )
     )
     if summary.interrupted:
@@ -147,7 +149,7 @@ def _blur(options: argparse.Namespace, folder: Path) -> Path:
     summary = run_segmentation(
         SegmentationOptions(
             source=PORTRAIT.format(frames), sinks=(str(video),), mode="blur",
-            backend=options.backend,
+            compute=BackendChoice(options.backend),
         )
     )  # fmt: skip
     if summary.interrupted:

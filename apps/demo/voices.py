@@ -12,10 +12,12 @@ import numpy as np
 
 from prunus.apps.common.media import TWO_VOICES
 from prunus.apps.common.model_files import DEFAULT_SEPARATOR, shipped_separator
+from prunus.apps.common.options import BackendChoice
 from prunus.apps.common.tables import plain_table
 from prunus.apps.demo.two_voices import FPS, RATE_HZ, read_clean, read_moments
-from prunus.apps.separation.app import SeparationOptions, run_separation
+from prunus.apps.separation.app import run_separation
 from prunus.apps.separation.mixtures import read_sound
+from prunus.apps.separation.options import SeparationOptions
 from prunus.runtime.audio.quality import si_sdr_db
 
 _SHORTEST = 1.0  # seconds: faces get their numbers in the first frames
@@ -48,8 +50,9 @@ def hear_each(folder: Path, backend: str = "auto", frames: int | None = None) ->
         summary = run_separation(
             SeparationOptions(
                 str(TWO_VOICES), tuple(map(str, made)), str(pair[1]), face,
-                max_seconds=seconds, backend=backend, quiet=True,
-            )
+                seconds=seconds, compute=BackendChoice(backend),
+            ),
+            quiet=True,
         )  # fmt: skip
         if summary.interrupted:
             raise KeyboardInterrupt

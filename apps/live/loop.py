@@ -6,36 +6,31 @@ counts are the same for all.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from prunus.apps.io.sinks.registry import Sink, Stop, open_sink
 from prunus.apps.io.sources.registry import PICTURES, Frame, Source, SourceInfo
+from prunus.runtime.command import Console
 from prunus.runtime.errors import UsageError
-from prunus.runtime.progress import ConsoleProgress, Silent
 from prunus.runtime.references import load
 from prunus.runtime.tasks.registry import task_named
 
 if TYPE_CHECKING:
+    from prunus.apps.common.options import BackendChoice
     from prunus.runtime.card.card import ModelCard
     from prunus.runtime.pipeline.pipeline import Pipeline, Stage
+    from prunus.runtime.session.base import Session
 
 _STEADY = 0.9  # share of the old value in the numbers on screen, so that they can be read
 _TIMELESS = ("picture", "folder")
-
-
-class Work(Protocol):
-    """One frame on its way through the stages."""
-
-    frame: Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,69 +53,57 @@ class Counts:
     stages: tuple[tuple[str, float, float], ...]
     interrupted: bool
 
-    def lines(self, found: str, outputs: Sequence[str], warnings: Sequence[str]) -> list[str]:
-        """Return the summary for people; `found` says what was seen, e.g. ``, 3 people``."""
-        rate = self.frames / self.seconds if self.seconds else 0.0
-        times = "  ".join(f"{name} {p50:.1f}/{p90:.1f}" for name, p50, p90 in self.stages)
-        lines = [
-            f"{self.frames} frames{found}, {rate:.1f} frames/s, "
-            f"{self.dropped} dropped, first frame after {self.first_ms / 1000:.2f} s",
-            f"p50/p90 ms: {times}",
-            *(f"wrote {name}" for name in outputs),
-            *(f"warning: {line}" for line in warnings),
-        ]
-        if self.interrupted:
-            lines.append("stopped with Ctrl-C; everything above is complete")
-        return lines
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Loop:
-    """A loop over the frames of a source.
+    """A loop over what a source gives: frames, moments of sound and picture, blocks of sound.
 
     Attributes:
         title: Name of the app, for the progress line.
-        source: Where frames come from.
-        begin: Wraps a frame for the stages.
-        stages: Returns the stages; gets a function that tells how many frames were dropped.
-        write: Takes each frame that comes out.
-        note: What the progress line says besides the rate.
-        max_frames: Stop after so many.
+        items: What goes through the stages.
+        live: Items come in their own time, so that a newer one replaces one that is late.
+        stages: Returns the stages; gets a function that tells how many items were dropped.
+        write: Takes each item that comes out, and the milliseconds of each stage by name.
+        note: What the progress line says, by item and items per second.
+        expected: How many items to expect, 0 when unknown.
+        limit: Stop after so many.
+        depth: Items that may wait between two stages of a source that waits.
         quiet: No progress.
         started: `time.perf_counter` when the app began.
     """
 
     title: str
-    source: Source
-    begin: Callable[[Frame], Any]
+    items: Iterable[Any]
+    live: bool
     stages: Callable[[Callable[[], int]], Sequence[Stage]]
-    write: Callable[[Any], None]
-    note: Callable[[Any], str]
-    max_frames: int | None
-    quiet: bool
-    started: float
+    write: Callable[[Any, Mapping[str, float]], None]
+    note: Callable[[Any, float], str]
+    expected: int = 0
+    limit: int | None = None
+    depth: int = 2
+    quiet: bool = False
+    started: float = 0.0
 
     def run(self) -> Counts:
-        """Run until the source ends, the user stops, or `max_frames` are done."""
+        """Run until the source ends, the user stops, or `limit` items are done."""
         from prunus.runtime.pipeline.pipeline import Pipeline
 
-        frames, first_ms, interrupted, begin = 0, 0.0, False, time.perf_counter()
+        done, first_ms, interrupted, begin = 0, 0.0, False, time.perf_counter()
+        total = min((n for n in (self.expected, self.limit) if n), default=0)
         pipeline: Pipeline
         stages = self.stages(lambda: pipeline.dropped)
-        pipeline = Pipeline(self._input(), stages, live=self.source.info.live)
-        progress: Any = ConsoleProgress(self.title)
-        if self.quiet:
-            progress = contextlib.nullcontext(Silent())
-        with progress as shown, pipeline:
+        items = itertools.islice(self.items, None if self.live else self.limit)
+        pipeline = Pipeline(items, stages, live=self.live, depth=self.depth)
+        with Console(quiet=self.quiet).progress(self.title) as shown, pipeline:
             try:
                 for item in pipeline:
-                    self.write(item.payload)
-                    frames += 1
+                    self.write(item.payload, item.stage_ms)
+                    done += 1
                     first_ms = first_ms or (time.perf_counter() - self.started) * 1000
-                    rate = frames / max(time.perf_counter() - begin, 1e-6)
-                    note = f"{rate:.1f} frames/s{self.note(item.payload)}"
-                    shown.update(frames, self._total(), note)
-                    if frames == self.max_frames:
+                    rate = done / max(time.perf_counter() - begin, 1e-6)
+                    # A container may hold more than it says.
+                    shown.update(min(done, total or done), total, self.note(item.payload, rate))
+                    if done == self.limit:
                         break
             except Stop:
                 pass
@@ -128,15 +111,13 @@ class Loop:
                 interrupted = True
         times = tuple((t.name, t.p50_ms, t.p90_ms) for t in pipeline.times())
         seconds = time.perf_counter() - begin
-        return Counts(frames, pipeline.dropped, seconds, first_ms, times, interrupted)
+        return Counts(done, pipeline.dropped, seconds, first_ms, times, interrupted)
 
-    def _input(self) -> Iterator[Any]:
-        limit = None if self.source.info.live else self.max_frames
-        return (self.begin(frame) for frame in itertools.islice(self.source, limit))
 
-    def _total(self) -> int:
-        known = [n for n in (self.source.info.frames, self.max_frames) if n]
-        return min(known, default=0)
+def frames_loop(source: Source, begin: Callable[[Frame], Any], **details: Any) -> Loop:
+    """Return a loop over the frames of a source; `begin` wraps a frame for the stages."""
+    info = source.info
+    return Loop(items=map(begin, source), live=info.live, expected=info.frames, **details)
 
 
 class Panel:
@@ -173,9 +154,8 @@ class Panel:
         times = "  ".join(f"{name} {shown[name]:.1f}" for name in stage_ms if name in shown)
         lines = [f"{card.model} {card.variant}  {card.precision.precision}"]
         if card.tokens is not None:
-            plan = card.tokens
-            lines[0] = f"{card.model} {card.variant} {plan.level}"
-            told = load(task_named(card.task).plan_summary)(plan)
+            lines[0] = f"{card.model} {card.variant} {card.tokens.level}"
+            told = load(task_named(card.task).plan_summary)(card.tokens)
             lines.append(f"{told}  {card.precision.precision}")
         lines.append(f"{times} ms")
         if self.info.kind not in _TIMELESS and "interval" in shown:
@@ -189,14 +169,26 @@ class Panel:
 
 
 def announce(
-    card: ModelCard, where: str, reasons: Sequence[str], info: SourceInfo, sinks: Sequence[Sink]
+    session: Session,
+    info: SourceInfo,
+    names: Sequence[str],
+    compute: BackendChoice,
+    reasons: Sequence[str] = (),
 ) -> None:
-    """Say what runs where and why, before the first frame."""
-    print(f"{card.name} on {where}", file=sys.stderr)
-    for line in reasons:
-        print(f"  {line}", file=sys.stderr)
-    print(f"{info.kind} {info.width}x{info.height} -> {', '.join(s.name for s in sinks)}",
-          file=sys.stderr)  # fmt: skip
+    """Say what runs where and why, before the first frame.
+
+    Args:
+        session: Of the model.
+        info: Of the source.
+        names: Of the sinks.
+        compute: What the user asked for; why a back end was chosen is said where nothing was.
+        reasons: What else there is to say.
+    """
+    chosen = session.choice if compute.backend == "auto" else ()
+    for line in (f"{session.card.name} on {session.description}",
+                 *(f"  {reason}" for reason in (*reasons, *chosen)),
+                 f"{info.kind} {info.width}x{info.height} -> {', '.join(names)}"):  # fmt: skip
+        print(line, file=sys.stderr)
 
 
 def check_outputs(source: str, outputs: Sequence[str], inputs: Sequence[Path] = ()) -> None:
@@ -242,6 +234,31 @@ def default_sink(uri: str, info: SourceInfo, ending: str) -> str:
     return f"{path.stem}-{ending}.mp4" if info.kind == "video" else "web:8080"
 
 
-def open_sinks(uris: Sequence[str], info: SourceInfo, stack: ExitStack) -> list[Sink]:
-    """Open sinks that the stack closes, which makes their files complete."""
-    return [stack.enter_context(closing(open_sink(uri, info))) for uri in uris]
+def open_sinks(
+    uris: Sequence[str],
+    source: str,
+    info: SourceInfo,
+    stack: ExitStack,
+    *,
+    ending: str,
+    files: Sequence[object] = (),
+) -> list[Sink]:
+    """Open sinks that the stack closes, which makes their files complete.
+
+    Args:
+        uris: What the user gave.
+        source: Of the frames.
+        info: What is known about it.
+        stack: Closes the sinks.
+        ending: What `default_sink` puts behind the source's name.
+        files: Other outputs; where there is one and no sink was given, nothing is drawn.
+    """
+    asked = any(file is not None for file in files)
+    found = uris or ("null:" if asked else default_sink(source, info, ending),)
+    return [stack.enter_context(closing(open_sink(uri, info))) for uri in found]
+
+
+def written(sinks: Sequence[Sink], *files: object) -> tuple[str, ...]:
+    """Return the names of what was written to sinks and files; None is no file."""
+    names = [sink.name for sink in sinks if sink.name != "null:"]
+    return (*names, *(str(file) for file in files if file is not None))

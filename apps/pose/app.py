@@ -8,103 +8,53 @@ the run (the source, an error, Ctrl-C), the sinks are closed, which makes their 
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunus.apps.common.model_files import find_model, no_export_found, pose_models
+from prunus.apps.common.model_files import find_model, pose_models, why_default
 from prunus.apps.io.sinks.registry import Sink
 from prunus.apps.io.sources.registry import Frame, Source, SourceInfo, open_source
 from prunus.apps.live.loop import (
     Counts,
-    Loop,
     Panel,
     announce,
     check_outputs,
-    default_sink,
+    frames_loop,
     open_sinks,
+    written,
 )
+from prunus.apps.live.summary import FrameSummary
 from prunus.apps.pose.coco_results import Boxes, ResultWriter, read_boxes
+from prunus.apps.pose.options import PoseEvalOptions, PoseOptions
 from prunus.apps.pose.overlay import Bones, draw_panel, draw_people
 from prunus.runtime.errors import UsageError
 
 if TYPE_CHECKING:
+    from prunus.apps.common.scores import Scores
     from prunus.apps.pose.coco import ImageId
     from prunus.runtime.card.card import ModelCard
-    from prunus.runtime.session.base import BackendOptions
+    from prunus.runtime.progress import Progress
     from prunus.runtime.tasks.pose.estimator import Pose, PoseEstimator
 
 
-@dataclass(frozen=True, slots=True)
-class PoseOptions:
-    """What to run; see ``prunus run pose --help`` for each."""
-
-    source: str
-    sinks: tuple[str, ...] = ()
-    models: tuple[str, ...] = ()
-    level: str | None = None
-    finder: str = "movenet_multipose"
-    boxes: Path | None = None
-    single: bool = False
-    detect_every: int = 8
-    json_out: Path | None = None
-    max_frames: int | None = None
-    reconnect: bool = True
-    smooth: bool = True
-    overlay: bool = True
-    backend: str = "auto"
-    threads: int | None = None
-    device: str = "cpu"
-    switches: BackendOptions | None = None
-    quiet: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary(FrameSummary):
     """What a run did.
 
     Attributes:
-        model: Short name from the card.
-        backend: One line about the session.
-        frames: Frames that came out.
-        dropped: Frames that a newer one replaced (live sources).
         people: People over all frames.
-        seconds: From the first frame in to the last frame out.
-        first_ms: From the start of `run_pose` to the first frame out.
-        stages: Name, p50 and p90 in milliseconds, of each stage.
-        outputs: What was written.
-        warnings: What went wrong without stopping the run.
-        interrupted: Whether Ctrl-C ended it.
     """
 
-    model: str
-    backend: str
-    frames: int
-    dropped: int
     people: int
-    seconds: float
-    first_ms: float
-    stages: tuple[tuple[str, float, float], ...]
-    outputs: tuple[str, ...]
-    warnings: tuple[str, ...]
-    interrupted: bool
 
-    def to_json(self) -> str:
-        """Return sorted, indented JSON."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1)
-
-    def to_text(self) -> str:
-        """Return a few lines for people."""
-        counts = Counts(
-            self.frames, self.dropped, self.seconds, self.first_ms, self.stages, self.interrupted
-        )
-        return "\n".join(counts.lines(f", {self.people} people", self.outputs, self.warnings))
+    def found(self) -> str:
+        """Return how many people were seen."""
+        return f", {self.people} people"
 
 
 @dataclass(slots=True)
@@ -116,8 +66,12 @@ class _Work:
     stage_ms: dict[str, float] = field(default_factory=dict)
 
 
-def run_pose(options: PoseOptions) -> RunSummary:
+def run_pose(options: PoseOptions, *, quiet: bool = False) -> RunSummary:
     """Run until the source ends, the user stops, or `max_frames` are done.
+
+    Args:
+        options: What to run.
+        quiet: No progress and no notes.
 
     Raises:
         PrunusError: source, sink, model or options cannot be used. What was written is complete.
@@ -127,32 +81,44 @@ def run_pose(options: PoseOptions) -> RunSummary:
     with ExitStack() as stack:
         source = open_source(options.source, reconnect=options.reconnect)
         stack.enter_context(closing(source))
-        sinks = _open_sinks(options, source.info, stack)
+        sinks = open_sinks(
+            options.sinks, options.source, source.info, stack, ending="pose",
+            files=(options.json_out,),
+        )  # fmt: skip
         results = _open_results(options, stack)
         people, estimator = _open_models(options, source, stack)
+        session = next(iter(estimator.sessions.values()))
         run = _Run(options, source=source, sinks=sinks, results=results, card=estimator.card)
-        if not options.quiet:
-            reasons = _reasons(options, estimator)
-            announce(estimator.card, _description(estimator), reasons, source.info, sinks)
-        counts = run.loop(people, Bones.of(estimator.postprocess), started)
-        where = _description(estimator)
+        if not quiet:
+            shipped = () if options.models or options.level else (f"model: {why_default()}",)
+            names = [sink.name for sink in sinks]
+            announce(session, source.info, names, options.compute, shipped)
+        counts = run.loop(people, Bones.of(estimator.postprocess), started, quiet)
     # Only now are all files closed, and so complete.
-    outputs = [s.name for s in sinks if s.name != "null:"]
-    if options.json_out is not None:
-        outputs.append(str(options.json_out))
     return RunSummary(
         model=run.card.name,
-        backend=where,
-        frames=counts.frames,
-        dropped=counts.dropped,
+        backend=session.description,
         people=run.people,
-        seconds=counts.seconds,
-        first_ms=counts.first_ms,
-        stages=counts.stages,
-        outputs=tuple(outputs),
+        outputs=written(sinks, options.json_out),
         warnings=tuple(dict.fromkeys(source.warnings)),
-        interrupted=counts.interrupted,
+        **dataclasses.asdict(counts),
     )
+
+
+def evaluate_pose(options: PoseEvalOptions, progress: Progress) -> Scores:
+    """Score a pose model on labelled pictures; raises PrunusError."""
+    from prunus.apps.pose.evaluate import evaluate_pose_folder
+    from prunus.runtime.tasks.pose.estimator import PoseEstimator
+
+    files = pose_models(options.models, options.level)
+    with PoseEstimator.open(files, **options.compute.keywords()) as estimator:
+        result = evaluate_pose_folder(
+            estimator, options.folder, options.annotations, options.boxes,
+            flip_test=options.flip_test, progress=progress,
+        )  # fmt: skip
+    if options.output is not None:
+        result.save_results(options.output)
+    return result
 
 
 class _Run:
@@ -171,7 +137,9 @@ class _Run:
         self.card, self.people = card, 0
         self._panel = Panel(card, source.info)
 
-    def loop(self, people: Callable[[_Work], _Work], bones: Bones, started: float) -> Counts:
+    def loop(
+        self, people: Callable[[_Work], _Work], bones: Bones, started: float, quiet: bool
+    ) -> Counts:
         """Run the pipeline to its end and count."""
         from prunus.runtime.pipeline.pipeline import Stage
 
@@ -181,16 +149,16 @@ class _Run:
                 both.append(Stage("draw", lambda work: self._draw(work, bones, dropped())))
             return both
 
-        return Loop(
-            "pose",
+        return frames_loop(
             self.source,
             _Work,
-            stages,
-            self._write,
-            lambda work: f", {len(work.poses)} people",
-            self.options.max_frames,
-            self.options.quiet,
-            started,
+            title="pose",
+            stages=stages,
+            write=self._write,
+            note=lambda work, rate: f"{rate:.1f} frames/s, {len(work.poses)} people",
+            limit=self.options.max_frames,
+            quiet=quiet,
+            started=started,
         ).run()
 
     def _draw(self, work: _Work, bones: Bones, dropped: int) -> _Work:
@@ -199,7 +167,7 @@ class _Run:
         draw_panel(work.frame.image, self._panel.lines(work.stage_ms, dropped, rare=("find",)))
         return work
 
-    def _write(self, work: _Work) -> None:
+    def _write(self, work: _Work, _: object) -> None:
         self.people += len(work.poses)
         if self.results is not None:
             self.results.write(work.frame, work.poses)
@@ -217,32 +185,10 @@ def _check(options: PoseOptions) -> None:
     )
 
 
-def _open_sinks(options: PoseOptions, info: SourceInfo, stack: ExitStack) -> list[Sink]:
-    uris = options.sinks
-    if not uris:
-        quiet_run = options.json_out is not None
-        uris = ("null:",) if quiet_run else (default_sink(options.source, info, "pose"),)
-    return open_sinks(uris, info, stack)
-
-
 def _open_results(options: PoseOptions, stack: ExitStack) -> ResultWriter | None:
     if options.json_out is None:
         return None
     return stack.enter_context(closing(ResultWriter(options.json_out)))
-
-
-def _description(estimator: PoseEstimator) -> str:
-    return next(iter(estimator.sessions.values())).description
-
-
-def _reasons(options: PoseOptions, estimator: PoseEstimator) -> list[str]:
-    """Return why `auto` took what it took: the model where none was named, and the back end."""
-    lines = []
-    if not options.models and estimator.card.model == "movenet":
-        lines.append(f"model: the shipped one, as {no_export_found(options.level)}")
-    if options.backend == "auto":
-        lines += next(iter(estimator.sessions.values())).choice
-    return lines
 
 
 def _open_models(
@@ -253,25 +199,17 @@ def _open_models(
     from prunus.runtime.tasks.pose.people import PeopleFinder
 
     files = pose_models(options.models, options.level)
-    estimator = stack.enter_context(
-        PoseEstimator.open(
-            files,
-            options.backend,
-            options.threads,
-            device=options.device,
-            options=options.switches,
-        )
-    )
+    estimator = stack.enter_context(PoseEstimator.open(files, **options.compute.keywords()))
     steps = _Steps(options, source.info, estimator)
     if options.boxes is not None:
         steps.given = read_boxes(options.boxes, _picture_names(source))
     elif not options.single:
         path = find_model(options.finder)
         # An engine cannot hold the finder, so a back end for engines is for the pose network only.
-        backend = (
-            "auto" if options.backend == "tensorrt" and path.suffix == ".onnx" else options.backend
-        )
-        steps.finder = stack.enter_context(PeopleFinder.open(path, backend, options.threads))
+        compute = options.compute
+        engines = compute.backend == "tensorrt" and path.suffix == ".onnx"
+        backend = "auto" if engines else compute.backend
+        steps.finder = stack.enter_context(PeopleFinder.open(path, backend, compute.threads))
     return steps, estimator
 
 

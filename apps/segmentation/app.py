@@ -7,111 +7,54 @@ files complete. A folder's damaged pictures are left out and named; the exit cod
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from prunus.apps.common.model_files import segmentation_model
 from prunus.apps.io.sinks.registry import Sink
-from prunus.apps.io.sources.registry import Frame, Image, Source, SourceInfo, open_source
+from prunus.apps.io.sources.registry import Frame, Image, Source, open_source
 from prunus.apps.live.loop import (
     Counts,
-    Loop,
     Panel,
     announce,
     check_outputs,
-    default_sink,
+    frames_loop,
     open_sinks,
+    written,
 )
+from prunus.apps.live.summary import FrameSummary
 from prunus.apps.pose.overlay import Colour, draw_panel
-from prunus.apps.segmentation.overlay import (
-    MODES,
-    Look,
-    MaskPainter,
-    Mode,
-    parse_colour,
-    subject_number,
-)
+from prunus.apps.segmentation.options import SegmentationEvalOptions, SegmentationOptions
+from prunus.apps.segmentation.overlay import Look, MaskPainter, parse_colour, subject_number
 from prunus.apps.segmentation.results import MaskFolder, MaskList
-from prunus.runtime.errors import SourceError, TensorError, UsageError, nearest
+from prunus.runtime.errors import SourceError, TensorError, UsageError
 
 if TYPE_CHECKING:
-    from prunus.runtime.session.base import BackendOptions
+    from prunus.apps.common.scores import Scores
+    from prunus.runtime.progress import Progress
     from prunus.runtime.tasks.segmentation.segmenter import Mask, Segmenter
 
 _PICTURES = ("picture", "folder")
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentationOptions:
-    """What to run; see ``prunus run segmentation --help`` for each."""
-
-    source: str
-    sinks: tuple[str, ...] = ()
-    model: str | None = None
-    mode: str = "overlay"
-    background: str = "#40a040"
-    subject: str | None = None
-    opacity: float = 0.5
-    masks: str | None = None
-    json_out: Path | None = None
-    max_frames: int | None = None
-    reconnect: bool = True
-    smooth: float = 0.6
-    numbers: bool = True
-    backend: str = "auto"
-    threads: int | None = None
-    device: str = "cpu"
-    switches: BackendOptions | None = None
-    quiet: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentationSummary:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentationSummary(FrameSummary):
     """What a run did.
 
     Attributes:
-        model: Short name from the card.
-        backend: One line about the session.
-        frames: Frames that came out.
-        dropped: Frames that a newer one replaced (live sources).
         subject_share: Mean share of the frames that the subject covers, 0..1; None without one.
-        seconds: From the first frame in to the last frame out.
-        first_ms: From the start of `run_segmentation` to the first frame out.
-        stages: Name, p50 and p90 in milliseconds, of each stage.
-        outputs: What was written.
-        warnings: What went wrong without stopping the run: pictures left out, a video cut off.
-        interrupted: Whether Ctrl-C ended it.
     """
 
-    model: str
-    backend: str
-    frames: int
-    dropped: int
     subject_share: float | None
-    seconds: float
-    first_ms: float
-    stages: tuple[tuple[str, float, float], ...]
-    outputs: tuple[str, ...]
-    warnings: tuple[str, ...]
-    interrupted: bool
 
-    def to_json(self) -> str:
-        """Return sorted, indented JSON."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1)
-
-    def to_text(self) -> str:
-        """Return a few lines for people."""
-        counts = Counts(
-            self.frames, self.dropped, self.seconds, self.first_ms, self.stages, self.interrupted
-        )
+    def found(self) -> str:
+        """Return how much of the frames the subject covers."""
         share = self.subject_share
-        found = "" if share is None else f", subject {100 * share:.1f} %"
-        return "\n".join(counts.lines(found, self.outputs, self.warnings))
+        return "" if share is None else f", subject {100 * share:.1f} %"
 
 
 @dataclass(slots=True)
@@ -123,8 +66,12 @@ class _Work:
     stage_ms: dict[str, float] = field(default_factory=dict)
 
 
-def run_segmentation(options: SegmentationOptions) -> SegmentationSummary:
+def run_segmentation(options: SegmentationOptions, *, quiet: bool = False) -> SegmentationSummary:
     """Run until the source ends, the user stops, or `max_frames` are done.
+
+    Args:
+        options: What to run.
+        quiet: No progress and no notes.
 
     Raises:
         PrunusError: source, sink, model or options cannot be used. What was written is complete.
@@ -135,54 +82,59 @@ def run_segmentation(options: SegmentationOptions) -> SegmentationSummary:
     started = time.perf_counter()
     _check(options)
     backdrop = _backdrop(options)
+    files = (options.masks, options.json_out)
     with ExitStack() as stack:
         source = open_source(options.source, reconnect=options.reconnect)
         stack.enter_context(closing(source))
-        sinks = _open_sinks(options, source.info, stack)
+        sinks = open_sinks(
+            options.sinks, options.source, source.info, stack, ending="mask", files=files
+        )
         # Pictures are independent of each other: nothing is carried from one to the next.
-        steady = options.smooth > 0 and source.info.kind not in _PICTURES
+        steady = options.steady and options.smooth > 0 and source.info.kind not in _PICTURES
         segmenter = stack.enter_context(
             Segmenter.open(
                 segmentation_model(options.model),
-                options.backend,
-                options.threads,
-                device=options.device,
-                options=options.switches,
                 smoothing=MaskSmoothing(options.smooth) if steady else None,
+                **options.compute.keywords(),
             )
         )
         post = segmenter.postprocess
-        look = Look(
-            cast(Mode, options.mode),
-            options.opacity,
-            subject_number(options.subject, post),
-            backdrop,
-        )
+        subject = subject_number(options.subject, post)
+        look = Look(options.mode, options.opacity, subject, backdrop)
         run = _Run(options, source, sinks, segmenter, MaskPainter(post, look))
         run.open_results(stack)
-        where = segmenter.session.description
-        if not options.quiet:
-            reasons = list(segmenter.session.choice if options.backend == "auto" else ())
-            if not segmenter.card.weights.trained:
-                reasons.append("the weights are random: masks show speed, not meaning")
-            announce(segmenter.card, where, reasons, source.info, sinks)
-        counts = run.loop(started)
+        if not quiet:
+            random = "the weights are random: masks show speed, not meaning"
+            reasons = () if segmenter.card.weights.trained else (random,)
+            names = [sink.name for sink in sinks]
+            announce(segmenter.session, source.info, names, options.compute, reasons)
+        counts = run.loop(started, quiet)
     # Only now are all files closed, and so complete.
-    outputs = [s.name for s in sinks if s.name != "null:"]
-    outputs += [str(out) for out in (options.masks, options.json_out) if out is not None]
     return SegmentationSummary(
         model=segmenter.card.name,
-        backend=where,
-        frames=counts.frames,
-        dropped=counts.dropped,
+        backend=segmenter.session.description,
         subject_share=run.subject_share(),
-        seconds=counts.seconds,
-        first_ms=counts.first_ms,
-        stages=counts.stages,
-        outputs=tuple(outputs),
+        outputs=written(sinks, *files),
         warnings=tuple(dict.fromkeys((*source.warnings, *run.warnings))),
-        interrupted=counts.interrupted,
+        **dataclasses.asdict(counts),
     )
+
+
+def evaluate_segmentation(options: SegmentationEvalOptions, progress: Progress) -> Scores:
+    """Score a segmentation model on labelled pictures; raises PrunusError."""
+    from prunus.apps.segmentation.evaluate import evaluate_segmentation_folder, parse_numbers
+    from prunus.runtime.tasks.segmentation.segmenter import Segmenter
+
+    positive = parse_numbers(options.positive)
+    path = segmentation_model(options.model)
+    with Segmenter.open(path, **options.compute.keywords()) as segmenter:
+        result = evaluate_segmentation_folder(
+            segmenter, options.folder, options.masks, layout=options.layout,
+            ignored=options.ignore, positive=positive, limit=options.limit, progress=progress,
+        )  # fmt: skip
+    if options.output is not None:
+        result.save(options.output)
+    return result
 
 
 class _Run:
@@ -213,7 +165,7 @@ class _Run:
             results = MaskList(self.options.json_out, self.segmenter.postprocess)
             self._list = stack.enter_context(closing(results))
 
-    def loop(self, started: float) -> Counts:
+    def loop(self, started: float, quiet: bool) -> Counts:
         """Run the pipeline to its end and count.
 
         Raises:
@@ -226,16 +178,16 @@ class _Run:
             both = [Stage("segment", self._segment), draw]
             return both if self.sinks_draw else both[:1]
 
-        counts = Loop(
-            "segmentation",
+        counts = frames_loop(
             self.source,
             _Work,
-            stages,
-            self._write,
-            lambda work: "",
-            self.options.max_frames,
-            self.options.quiet,
-            started,
+            title="segmentation",
+            stages=stages,
+            write=self._write,
+            note=lambda work, rate: f"{rate:.1f} frames/s",
+            limit=self.options.max_frames,
+            quiet=quiet,
+            started=started,
         ).run()
         if self.warnings and not self._frames:
             raise SourceError(self.warnings[0].removeprefix("skipped: "), "No picture is left.")
@@ -272,7 +224,7 @@ class _Run:
                 draw_panel(scene, self._panel.lines(work.stage_ms, dropped))
         return work
 
-    def _write(self, work: _Work) -> None:
+    def _write(self, work: _Work, _: object) -> None:
         if work.mask is None:
             return
         self._frames += 1
@@ -286,11 +238,6 @@ class _Run:
 
 
 def _check(options: SegmentationOptions) -> None:
-    if options.mode not in MODES:
-        raise UsageError(
-            f"Unknown mode '{options.mode}'{nearest(options.mode, list(MODES))}.",
-            f"Use one of: {', '.join(MODES)}",
-        )
     masks, sinks = options.masks, options.sinks
     outputs = (*sinks, masks or "", str(options.json_out or ""))
     check_outputs(options.source, outputs, _backdrop_files(options))
@@ -316,11 +263,3 @@ def _backdrop(options: SegmentationOptions) -> Image | Colour:
             "Give a picture, or a colour such as '#40a040' (with quotes in a shell).",
         )
     return read_picture(path)
-
-
-def _open_sinks(options: SegmentationOptions, info: SourceInfo, stack: ExitStack) -> list[Sink]:
-    uris = options.sinks
-    if not uris:
-        silent = options.masks is not None or options.json_out is not None
-        uris = ("null:",) if silent else (default_sink(options.source, info, "mask"),)
-    return open_sinks(uris, info, stack)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,14 @@ import numpy.typing as npt
 from prunus.apps.common.opencv import load_cv2
 from prunus.apps.io.sources.registry import Image
 from prunus.apps.pose.overlay import Colour, draw_panel
+from prunus.apps.segmentation.options import Mode
 from prunus.runtime.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from prunus.runtime.tasks.segmentation.card import MaskPostprocess
     from prunus.runtime.tasks.segmentation.segmenter import Mask
 
-Mode = Literal["overlay", "blur", "replace"]
-MODES: tuple[Mode, ...] = ("overlay", "blur", "replace")
+MODES = get_args(Mode)
 Floats = npt.NDArray[np.float32]
 _BLUR_SHARE = 0.03  # radius of the blur as a share of the frame's longer side
 _FEATHER_SHARE = 1 / 250  # half width of the soft edge of a mask without probabilities

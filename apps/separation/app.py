@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from prunus.apps.live.loop import Counts, Loop, Panel, announce, check_outputs
 from prunus.apps.live.stage_clocks import StageClocks
 from prunus.apps.pose.overlay import draw_panel
 from prunus.apps.separation.face_overlay import draw_faces, draw_meters, level_db
+from prunus.apps.separation.options import SeparationOptions
 from prunus.apps.separation.summary import SeparationSummary
 from prunus.apps.separation.voices import VoicePicker
 from prunus.runtime.card.artifact import atomic_path
@@ -36,8 +37,6 @@ from prunus.runtime.errors import CheckFailedError, SourceError, UsageError
 
 if TYPE_CHECKING:
     from prunus.apps.io.sinks.sound import SoundSink
-    from prunus.apps.io.sources.registry import Source
-    from prunus.runtime.session.base import BackendOptions
     from prunus.runtime.tasks.faces.finder import Face
     from prunus.runtime.tasks.separation.separator import SpeechSeparator
     from prunus.runtime.tasks.separation.stream import VoiceStream as SeparatorStream
@@ -47,26 +46,6 @@ _BEHIND = 1.0  # seconds of waiting sound from which a live run is called too sl
 _CONFIRM = 3  # frames after which a face gets its number
 _SPEAKER_SECONDS = 0.15  # sound that waits for the loudspeaker
 _LEVELS = 0.8  # share of the old value in a falling meter
-
-
-@dataclass(frozen=True, slots=True)
-class SeparationOptions:
-    """What to run; see ``prunus run separation --help`` for each."""
-
-    source: str
-    sinks: tuple[str, ...] = ()
-    model: str | None = None
-    face: int = 1
-    look_ahead: int | None = None
-    hop_s: float | None = None
-    detect_every: int = 10
-    max_seconds: float | None = None
-    overlay: bool = True
-    backend: str = "auto"
-    threads: int | None = None
-    device: str = "cpu"
-    switches: BackendOptions | None = None
-    quiet: bool = False
 
 
 @dataclass(slots=True)
@@ -79,8 +58,12 @@ class _Work:
     stage_ms: dict[str, float] = field(default_factory=dict)
 
 
-def run_separation(options: SeparationOptions) -> SeparationSummary:
-    """Run until the source ends, the user stops, or `max_seconds` are done.
+def run_separation(options: SeparationOptions, *, quiet: bool = False) -> SeparationSummary:
+    """Run until the source ends, the user stops, or `seconds` are done.
+
+    Args:
+        options: What to run.
+        quiet: No progress and no notes.
 
     Raises:
         PrunusError: source, sink, model or options cannot be used; or the chosen face was never
@@ -95,21 +78,17 @@ def run_separation(options: SeparationOptions) -> SeparationSummary:
     with ExitStack() as stack:
         paths = separation_models(options.model)
         separator = stack.enter_context(
-            SpeechSeparator.open(
-                paths[1], options.backend, threads=options.threads, device=options.device,
-                options=options.switches,
-            )
-        )  # fmt: skip
+            SpeechSeparator.open(paths[1], **options.compute.keywords())
+        )
         rate, fps = separator.sample_rate_hz, separator.mouth.frame_rate_hz
         moments = stack.enter_context(closing(open_moments(options.source, fps, rate)))
         run = _Run(options, moments, separator, stack)
-        if not options.quiet:
-            voice = separator.voice
-            reasons = list(voice.choice if options.backend == "auto" else ())
-            if not separator.trained:
-                reasons.append("the weights are random: the voice shows speed, not separation")
-            announce(voice.card, voice.description, reasons, moments.info, run.named())
-        counts = run.loop(started)
+        if not quiet:
+            random = "the weights are random: the voice shows speed, not separation"
+            reasons = () if separator.trained else (random,)
+            names = run.outputs or ["null:"]
+            announce(separator.voice, moments.info, names, options.compute, reasons)
+        counts = run.loop(started, quiet)
         run.finish(counts)
     return run.summary(counts)
 
@@ -132,8 +111,9 @@ class _Run:
         self.rate = separator.sample_rate_hz
         self.step = self.rate // separator.mouth.frame_rate_hz
         self.live = isinstance(moments, LiveMoments)
-        threads = options.threads or 1
-        backend = "onnxruntime" if options.backend == "tensorrt" else options.backend
+        threads = options.compute.threads or 1
+        backend = options.compute.backend
+        backend = "onnxruntime" if backend == "tensorrt" else backend
         self._finder = stack.enter_context(
             FaceFinder.open(find_model("blazeface_full"), backend, threads)
         )
@@ -142,10 +122,10 @@ class _Run:
             FaceOptions(every=options.detect_every, confirm_frames=_CONFIRM)
         )
         ahead = options.look_ahead if options.look_ahead is not None else (0 if self.live else 11)
-        plan = separator.stream(hop_s=options.hop_s).plan  # raises before any file is opened
+        plan = separator.stream(hop_s=options.hop).plan  # raises before any file is opened
         self.delay_seconds = plan.delay / self.rate + ahead * self.step / self.rate
         self.picker = VoicePicker(
-            lambda: _Stream(separator.stream(hop_s=options.hop_s), plan.frame_rate_hz),
+            lambda: _Stream(separator.stream(hop_s=options.hop), plan.frame_rate_hz),
             separator.mouth, self.step, plan.frames + plan.lip_frames, options.face, ahead,
         )  # fmt: skip
         self._last: list[Face] = []
@@ -207,60 +187,50 @@ class _Run:
             if x0 <= x <= x1 and y0 <= y <= y1:
                 self._wanted = face.face_id
 
-    def named(self) -> list[Sink]:
-        """Return what has a name to announce."""
-        return [cast("Sink", _Named(name)) for name in self.outputs or ["null:"]]
-
-    def loop(self, started: float) -> Counts:
+    def loop(self, started: float, quiet: bool) -> Counts:
         """Run the pipeline to its end and count."""
         from prunus.runtime.pipeline.pipeline import Stage
 
-        limit = self.options.max_seconds
-        frames = None if limit is None else max(1, round(limit * self.rate / self.step))
-
-        clocked = self._clocks.clocked
-
-        def stages(dropped: Callable[[], int]) -> list[Stage]:
-            return [
-                Stage("faces", clocked("faces", self._faces)),
-                Stage("separate", clocked("separate", self._separate)),
-            ]
-
+        limit, clocked = self.options.seconds, self._clocks.clocked
+        stages = [
+            Stage("faces", clocked("faces", self._faces)),
+            Stage("separate", clocked("separate", self._separate)),
+        ]
+        write = clocked("write", self._write)
         return Loop(
-            "separation",
-            cast("Source", self.moments),
-            cast("Callable[[Frame], Any]", _Work),
-            stages,
-            clocked("write", self._write),
-            lambda work: f", {len(work.faces)} faces, voice of {self.picker.chosen}",
-            frames,
-            self.options.quiet,
-            started,
+            title="separation",
+            items=map(_Work, self.moments),
+            live=self.moments.info.live,
+            stages=lambda dropped: stages,
+            write=lambda work, stage_ms: write((work, stage_ms)),
+            note=lambda work, rate: (
+                f"{rate:.1f} frames/s, {len(work.faces)} faces, voice of {self.picker.chosen}"
+            ),
+            expected=self.moments.info.frames,
+            limit=None if limit is None else max(1, round(limit * self.rate / self.step)),
+            quiet=quiet,
+            started=started,
         ).run()
 
     def _faces(self, work: _Work) -> _Work:
-        begun = time.perf_counter()
         if work.frame.fresh:
             seconds = work.frame.index * self.step / self.rate
             image = work.frame.image
             self._last = self._tracker.update(image, self._finder, self._mesh, seconds)
         work.faces = self._last
-        self._clock(work, "faces", begun)
         return work
 
     def _separate(self, work: _Work) -> _Work:
-        begun = time.perf_counter()
         self.picker.choose(self._wanted)
         # Drawing comes later and into a copy: the cropper still needs the clean picture.
         work.voice = self.picker.push(work.frame.image, work.faces, work.frame.sound)
-        self._clock(work, "separate", begun)
         return work
 
-    def _clock(self, work: _Work, name: str, begun: float) -> None:
-        work.stage_ms[name] = (time.perf_counter() - begun) * 1000
-        self._busy_ms[name] += work.stage_ms[name]
-
-    def _write(self, work: _Work) -> None:
+    def _write(self, came: tuple[_Work, Mapping[str, float]]) -> None:
+        work, stage_ms = came
+        for name in self._busy_ms:
+            work.stage_ms[name] = stage_ms[name]
+            self._busy_ms[name] += stage_ms[name]
         self._came += work.frame.samples
         for face in work.faces:
             self.seen[face.face_id] = self.seen.get(face.face_id, 0) + 1
@@ -414,11 +384,6 @@ class _Stream:
     def finish(self) -> Audio:
         """See `VoiceStream`."""
         return self._stream.finish()
-
-
-@dataclass(frozen=True, slots=True)
-class _Named:
-    name: str
 
 
 def _default_sink(source: str, live: bool) -> str:

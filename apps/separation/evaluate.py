@@ -9,21 +9,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 
-from prunus.apps.common.speech_metrics import RATE_HZ, Heard, Judge
+from prunus.apps.common.model_files import separation_models
+from prunus.apps.common.scores import save
+from prunus.apps.common.speech_metrics import RATE_HZ, Heard, Judge, open_judges
 from prunus.apps.common.tables import plain_table
-from prunus.apps.separation.mixtures import Audio, Crops, Mixture, read_mouths, read_sound
+from prunus.apps.separation.mixtures import (
+    Audio,
+    Crops,
+    Mixture,
+    find_mixtures,
+    read_mouths,
+    read_sound,
+)
+from prunus.apps.separation.options import Lips, SeparationEvalOptions
 from prunus.runtime.audio.resample import resample
-from prunus.runtime.errors import MissingDependencyError, SourceError, UsageError, nearest
+from prunus.runtime.errors import MissingDependencyError, SourceError
 from prunus.runtime.progress import Progress, Silent
 from prunus.runtime.tasks.separation.quality import improvement, load_bss_eval
 from prunus.runtime.tasks.separation.separator import SpeechSeparator
 
-Lips = Literal["own", "swapped", "frozen"]
-LIPS: tuple[Lips, ...] = ("own", "swapped", "frozen")
+LIPS: tuple[Lips, ...] = get_args(Lips)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +93,27 @@ class SeparationEvaluation:
         return "\n\n".join(parts)
 
 
-def parse_lips(names: Sequence[str] | None) -> tuple[Lips, ...]:
-    """Return the conditions to judge under; None is the speakers' own lips.
-
-    Raises:
-        UsageError: an unknown one.
-    """
-    for name in names or ():
-        if name not in LIPS:
-            raise UsageError(
-                f"Unknown lips '{name}'{nearest(name, list(LIPS))}.", f"Use {', '.join(LIPS)}."
-            )
-    return tuple(lips for lips in LIPS if lips in names) if names else ("own",)
+def evaluate(options: SeparationEvalOptions, progress: Progress) -> SeparationEvaluation:
+    """Judge a separator on mixtures; raises PrunusError."""
+    conditions = tuple(lips for lips in LIPS if lips in options.lips)
+    missing: list[str] = []
+    judges = []
+    for name in options.judge or ("pesq", "stoi"):
+        try:
+            judges += open_judges([name])[0]
+        except MissingDependencyError as error:
+            if options.judge:
+                raise
+            missing.append(f"{error.message} {error.hint}")
+    found = find_mixtures(options.folder, options.mouths, options.limit)
+    voice = separation_models(options.model)[1]
+    with SpeechSeparator.open(voice, **options.compute.keywords()) as opened:
+        result = evaluate_separation(
+            opened, found, judges, lips=conditions, hop_s=options.hop, missing=missing,
+            progress=progress,
+        )  # fmt: skip
+    save(result, options.output)
+    return result
 
 
 def evaluate_separation(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from prunus.runtime.errors import UsageError, nearest
-from prunus.runtime.options import option
+from prunus.runtime.options import argument, group, option
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,28 @@ IMPORTERS = (
     Importer("freecodec", "FreeCodec or parts of it: SuperCodec, ECAPA-TDNN", "codecs:read_in",
              ("names",)),
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ImportCommand:
+    """What `prunus models import` does.
+
+    \b
+    Examples:
+      prunus models import vitpose-b.pth --variant base -o vitpose-b.safetensors
+      prunus models import EDAFormer_T_ade20k.pth --model edaformer -o edaformer-t.safetensors
+    """
+
+    checkpoint: Path = argument("Official file: .pth, .pt or .safetensors.")
+    model: str = option(
+        "Whose checkpoint it is; fusecodec also stands for SpeechTokenizer and DM-Codec, freecodec "
+        "for parts of it (SuperCodec, ECAPA-TDNN).",
+        default="vitpose", choices=tuple(row.name for row in IMPORTERS),
+    )  # fmt: skip
+    about: ImportOptions = group(ImportOptions)
+    output: Path | None = option(
+        "Where the result goes.", default=None, flags=("--output", "-o"), metavar="PATH"
+    )
 
 
 def find_importer(name: str) -> Importer:

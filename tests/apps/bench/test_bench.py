@@ -36,6 +36,13 @@ def test_pipeline_boundary_measures_whole_poses():
     assert runner.target
 
 
+def test_tasks_without_a_pipeline_are_refused():
+    with pytest.raises(UsageError, match="task 'detection'"):
+        runners_for(["facemesh"], ["onnxruntime"], [], 1, "pipeline")
+    with pytest.raises(UsageError, match="task 'codec'"):
+        runners_for(["nsfcodec_16k_encoder"], ["onnxruntime"], [], 1, "pipeline")
+
+
 def test_unknown_opponents_are_named():
     with pytest.raises(UsageError, match=r"did you mean 'torch-eager'\?"):
         runners_for(["movenet_lightning"], ["auto"], ["torch-eger"], 1)

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
+from prunus import __version__
 from prunus.apps.cli import doctor as doctor_cmd
+from prunus.apps.cli.main import main
 from prunus.runtime import command
 from prunus.runtime.errors import CheckFailedError, HostError, UsageError
 
@@ -124,11 +126,46 @@ def test_missing_packages_name_their_extra(prunus, monkeypatch, package, extra):
 
 def test_start_loads_nothing_heavy():
     code = (
-        "import sys; from prunus.apps.cli.main import build_app; build_app();"
-        "print(*{'cv2', 'torch', 'onnx', 'onnxruntime', 'openvino'} & set(sys.modules))"
+        "import sys; from prunus.apps.cli.main import main; main(['--help']);"
+        "print('loaded', *{'numpy', 'cv2', 'torch', 'onnx', 'onnxruntime', 'openvino'}"
+        " & set(sys.modules), *(m for m in sys.modules if m.startswith('prunus.apps.cli.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    loaded = done.stdout.splitlines()[-1].split()[1:]
+    assert set(loaded) == {"prunus.apps.cli.main", "prunus.apps.cli.verbs"}
+
+
+def test_version(prunus):
+    ran = prunus("--version")
+    assert (ran.code, ran.out) == (0, f"prunus {__version__}\n")
+
+
+@pytest.mark.parametrize("words", [[], *COMMANDS, ["encode"], ["decode"]], ids=" ".join)
+def test_h_is_help_and_nothing_is_cut_off(prunus, words):
+    ran = prunus(*words, "-h")
+    assert ran.code == 0
+    assert ran.out == prunus(*words, "--help").out
+    listed = ran.out.partition("Commands:")[2] or ran.out.partition("Options:")[2]
+    assert listed and "..." not in listed
+
+
+def test_the_shell_completes_verbs_and_options(monkeypatch, capfd):
+    def complete(line):
+        monkeypatch.setenv("_PRUNUS_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - (not line.endswith(" "))))
+        with pytest.raises(SystemExit):
+            main([])
+        return capfd.readouterr().out.split()
+
+    assert complete("prunus b") == ["build", "bench"]
+    assert complete("prunus run seg") == ["segmentation"]
+    assert "--max-frames" in complete("prunus run pose --max")
+
+
+def test_models_alone_lists_them(prunus):
+    ran = prunus("models", "list", "--json")
+    assert ran.code == 0 and ran.out == prunus("models", "--json").out
 
 
 def test_every_extra_named_in_a_message_exists():

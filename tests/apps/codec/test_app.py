@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from prunus.apps.cli.main import main
-from prunus.apps.codec.app import Listener, encode_file
+from prunus.apps.codec.app import encode_file
 from prunus.apps.codec.endpoints import SyntheticVoice
+from prunus.apps.codec.listener import Listener
 from prunus.runtime.audio.files import SoundReader, write_wav
 from prunus.runtime.audio.pcodec import PcodecReader
 from prunus.runtime.audio.resample import resample
@@ -177,7 +178,7 @@ def test_pipes(model, tmp_path):
 
 def test_memory_does_not_grow_with_the_file(model, tmp_path, monkeypatch):
     """An hour would do the same: no piece of sound is ever longer than a block."""
-    import prunus.apps.codec.app as module
+    import prunus.apps.codec.listener as module
 
     longest = []
     monkeypatch.setattr(

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from prunus.apps.cli.main import main
-from prunus.apps.codec.live import CodecOptions, run_codec
+from prunus.apps.codec import live
+from prunus.apps.codec.options import CodecOptions
 from prunus.apps.codec.spectrogram import Spectrogram
+from prunus.apps.common.options import BackendChoice
 from prunus.apps.io.sound import devices as sound_devices
 from prunus.runtime.errors import HostError, SourceError
 from prunus.runtime.tasks.codec.codec import SpeechCodec
@@ -131,7 +133,12 @@ def _sound(count, seed=0):
 
 
 def _options(model, source, *sinks, **more):
-    return CodecOptions(source, sinks, model, backend="onnxruntime", threads=1, quiet=True, **more)
+    compute = BackendChoice("onnxruntime", threads=1)
+    return CodecOptions(source, sinks, model, compute=compute, **more)
+
+
+def run_codec(options):
+    return live.run_codec(options, quiet=True)
 
 
 def _read(path):

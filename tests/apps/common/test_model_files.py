@@ -7,6 +7,8 @@ import os
 import pytest
 
 from prunus.apps.common.model_files import (
+    DEFAULT_CODEC,
+    codec_name,
     find_model,
     pose_models,
     segmentation_model,
@@ -51,6 +53,61 @@ def test_default_is_what_export_and_demo_leave(tmp_path, monkeypatch, stem):
         pose_models([], "L2")
     assert "prunus export evitpose --level L2" in caught.value.hint
     assert [p.name for p in pose_models([], None)] == ["movenet_lightning.onnx"]
+
+
+@pytest.mark.parametrize("folder", [".", "demo"])
+def test_an_exported_file_does_not_replace_the_best_model(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder / "evitpose-tiny-L2.onnx").touch()
+    assert pose_models([], None) == [zoo.model_path("movenet_lightning")]
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_codec_opens_by_every_listed_name(tmp_path, monkeypatch, part):
+    monkeypatch.chdir(tmp_path)
+    shipped = codec_name(None)
+    assert codec_name(f"nsfcodec_16k_{part}") == codec_name("nsfcodec") == shipped
+    (tmp_path / f"{DEFAULT_CODEC}-{part}.onnx").touch()
+    assert codec_name(None) == shipped  # a file that lies here is taken when it is named
+    assert codec_name(DEFAULT_CODEC) == DEFAULT_CODEC
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """Stand for the exporters, which need PyTorch and a minute; returns what they were asked."""
+    asked = []
+
+    def export(kind):
+        def make(*variant, output, progress, **words):
+            asked.append((kind, variant, words))
+            output.write_bytes(b"graph")
+            return output
+
+        return make
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for kind in ("evitpose", "edaformer"):
+        monkeypatch.setattr(f"prunus.export.{kind}.export_{kind}", export(kind))
+    return asked
+
+
+def test_a_listed_checkpoint_is_exported_once(made, capsys):
+    first = find_model("evitpose_tiny_coco17")
+    assert first.read_bytes() == b"graph"
+    assert made == [("evitpose", ("tiny",), {"level": "L2"})]
+    assert capsys.readouterr().err.count("\n") == 1
+    assert find_model("evitpose-tiny-coco17") == first
+    assert len(made) == 1 and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("entry", zoo.entries(), ids=lambda entry: entry.name)
+@pytest.mark.usefixtures("made")
+def test_whatever_is_listed_opens_by_its_name(entry):
+    if entry.task == "separation":  # its graphs work as a pair
+        assert separation_models(entry.name) == shipped_separator()
+    else:
+        assert find_model(entry.name).is_file()
 
 
 def test_unknown_level():
@@ -121,14 +178,15 @@ def test_the_shipped_separator_is_the_default(tmp_path, monkeypatch):
     assert shipped_separator() is None
     _ship(monkeypatch, weights, "dolphin_nano_lips", "dolphin_nano_voice")
     shipped = weights / "dolphin_nano-lips.onnx", weights / "dolphin_nano-voice.onnx"
-    for name in (None, "dolphin-nano", "dolphin_nano"):
+    for name in (None, "dolphin-nano", "dolphin_nano", "dolphin_nano_lips", "dolphin_nano_voice"):
         assert separation_models(name) == shipped
     with pytest.raises(ArtifactError, match="not found: dolphin-own-lips"):
         separation_models("dolphin-own")
     for part in ("lips", "voice"):
         (here / f"dolphin-own-{part}.onnx").touch()
+    assert separation_models(None) == shipped  # a pair that lies here is taken when it is named
     own = ("dolphin-own-lips.onnx", "dolphin-own-voice.onnx")
-    assert tuple(map(str, separation_models(None))) == own  # what was exported here comes first
+    assert tuple(map(str, separation_models("dolphin-own"))) == own
     assert separation_models("dolphin-nano") == shipped
     (here / "dolphin-nano-lips.onnx").touch()
     with pytest.raises(ArtifactError, match=r"not found: dolphin-nano-voice\.onnx"):

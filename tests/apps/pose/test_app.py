@@ -256,3 +256,27 @@ def test_a_stopped_run_leaves_complete_files(tmp_path, frames_of, number):
     results = json.loads((tmp_path / "out.json").read_text())
     assert len(results) <= len(frames)
     assert sorted(os.listdir(tmp_path)) == ["out.json", "out.mp4"]
+
+
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)])
+def test_damaged_pictures_are_named_and_the_exit_code_is_1(prunus, tmp_path, portrait, quiet):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "good.jpg").write_bytes(portrait.read_bytes())
+    (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff" + bytes(100))
+    found = tmp_path / "found.json"
+    words = ("--sink", "null:", "--json-out", found, *quiet)
+    ran = prunus("run", "pose", "--source", f"{folder}/", *MODEL, *words)
+    assert ran.code == 1
+    assert "bad.jpg" in ran.out + ran.err
+    assert len(json.loads(found.read_text())) == 1
+
+
+def test_an_exported_file_here_does_not_run_unless_it_is_named(
+    prunus, tmp_path, portrait, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evitpose-tiny-L2.onnx").write_bytes(b"not even a model")
+    ran = prunus("run", "pose", "--source", portrait, *MODEL[2:], "--sink", "null:")
+    assert ran.code == 0
+    assert "movenet lightning" in ran.err and "the best that ships" in ran.err

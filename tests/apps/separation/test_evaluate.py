@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from prunus.apps.cli.main import main
-from prunus.apps.separation.evaluate import evaluate_separation, parse_lips
+from prunus.apps.separation.evaluate import evaluate_separation
 from prunus.apps.separation.mixtures import clip_ids, find_mixtures, read_mouths
+from prunus.apps.separation.options import SeparationEvalOptions
 from prunus.runtime.audio.quality import si_sdr_db
 from prunus.runtime.errors import SourceError, TensorError, UsageError
+from prunus.runtime.options import build
 from prunus.runtime.tasks.separation.quality import improvement, sdr_db
 
 soundfile = pytest.importorskip("soundfile")
@@ -131,7 +133,7 @@ def test_folders_and_files_that_do_not_fit_are_refused(folder, tmp_path) -> None
     with pytest.raises(SourceError, match="Cannot read"):
         read_mouths(tmp_path / "b.npz", 88)
     with pytest.raises(UsageError, match="did you mean 'frozen'"):
-        parse_lips(["frozn"])
+        build(SeparationEvalOptions, {"folder": tmp_path, "lips": ("frozn",)})
 
 
 def test_the_verb_reports_an_exported_separator(folder, tiny_separator, tmp_path, capsys) -> None:

@@ -1,0 +1,70 @@
+"""Options of `prunus run pose` and `prunus eval pose`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prunus.apps.common import options as shared
+from prunus.apps.common.options import BackendChoice
+from prunus.runtime.options import argument, group, option
+
+
+@dataclass(frozen=True, slots=True)
+class PoseOptions:
+    """What `run_pose` does.
+
+    -o is short for one more --sink. Without any, files get a neighbour named NAME-pose, live
+    sources a page on http://localhost:8080/. Ctrl-C ends the run and completes the output. Damaged
+    pictures of a folder and a video that is cut off are named, and the exit code is then 1.
+
+    \b
+    Examples:
+      prunus run pose --source street.mp4 -o street-pose.mp4 --json-out street.json
+      prunus run pose --source rtsp://camera/stream --sink web:8080 --level L3 --detect-every 15
+    """
+
+    source: str = shared.frames_in()
+    sinks: tuple[str, ...] = shared.frames_out()
+    models: tuple[str, ...] = option(
+        "Model file, folder or listed name, one per batch size; default: MoveNet Lightning.",
+        default=(), flags=("--model",),
+    )  # fmt: skip
+    level: str | None = shared.level()
+    finder: str = option("Model that finds people.", default="movenet_multipose")
+    boxes: Path | None = option(
+        "People boxes of any detector, COCO result format (JSON).", default=None
+    )
+    single: bool = option("One person: crop from the previous pose, no finder.", default=False)
+    detect_every: int = option("Look for people every n frames.", default=8, minimum=1)
+    json_out: Path | None = option("Keypoints in COCO result format.", default=None)
+    max_frames: int | None = shared.max_frames()
+    reconnect: bool = shared.reconnect()
+    smooth: bool = option("Joints as they are, unfiltered.", default=True)
+    overlay: bool = option("Do not draw on the pictures.", default=True)
+    compute: BackendChoice = group(BackendChoice)
+
+
+@dataclass(frozen=True, slots=True)
+class PoseEvalOptions:
+    """What `evaluate_pose` does.
+
+    \b
+    Examples:
+      prunus eval pose val2017 --annotations person_keypoints_val2017.json --model a.onnx
+      prunus eval pose pictures --annotations labels.json --model movenet_lightning --json
+    """
+
+    folder: Path = argument("Folder of pictures.")
+    annotations: Path = option("COCO keypoint annotations (JSON).")
+    models: tuple[str, ...] = option(
+        "Model file or listed name, one per batch size; default: MoveNet Lightning.",
+        default=(), flags=("--model",),
+    )  # fmt: skip
+    level: str | None = shared.level()
+    boxes: Path | None = option(
+        "COCO detection results; default: the labelled boxes.", default=None
+    )
+    flip_test: bool = option("Average with the mirror image.", default=False)
+    output: Path | None = shared.output("The single results, COCO result format.")
+    compute: BackendChoice = group(BackendChoice)

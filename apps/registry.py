@@ -1,0 +1,75 @@
+"""The apps as data: one row makes `prunus run NAME` and `prunus eval NAME`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """One task as people use it.
+
+    References are ``module:attribute`` and are imported when the verb is called.
+
+    Attributes:
+        task: Name of the task, and of the verb.
+        help: What running it does, one line; the rest of the help is in the docstring of `options`.
+        options: Dataclass made with `runtime.options`.
+        run: ``run(options, *, quiet)``, which returns an `apps.live.summary.Summary`.
+        judges: What evaluating it measures, one line.
+        eval_options: Dataclass as above, with a field `output`.
+        evaluate: ``evaluate(options, progress)``, which returns an `apps.common.scores.Scores`.
+        runner: ``runner(path, backend, threads)``, which returns a `RunnerSpec` of the pipeline for
+            `prunus bench`; empty where only the engine is measured.
+    """
+
+    task: str
+    help: str
+    options: str
+    run: str
+    judges: str
+    eval_options: str
+    evaluate: str
+    runner: str = ""
+
+
+APPS = (
+    App(
+        "pose",
+        "Draw the skeletons of people on a picture, a folder, a video, a camera or a stream.",
+        "prunus.apps.pose.options:PoseOptions",
+        "prunus.apps.pose.app:run_pose",
+        "Report COCO AP, OKS and PCK of a pose model on any COCO-format folder.",
+        "prunus.apps.pose.options:PoseEvalOptions",
+        "prunus.apps.pose.app:evaluate_pose",
+        "prunus.apps.bench.runs:people_runner",
+    ),
+    App(
+        "segmentation",
+        "Show what each pixel is, or blur or replace what is behind a person.",
+        "prunus.apps.segmentation.options:SegmentationOptions",
+        "prunus.apps.segmentation.app:run_segmentation",
+        "Report mIoU, pixel accuracy and a table of classes on any folder of pictures and masks.",
+        "prunus.apps.segmentation.options:SegmentationEvalOptions",
+        "prunus.apps.segmentation.app:evaluate_segmentation",
+        "prunus.apps.bench.runs:scene_runner",
+    ),
+    App(
+        "codec",
+        "Send speech through a codec: microphone to speaker, file to file, machine to machine.",
+        "prunus.apps.codec.options:CodecOptions",
+        "prunus.apps.codec.live:run_codec",
+        "Report rate, distortion, intelligibility, speaker and codebooks of a codec.",
+        "prunus.apps.codec.options:CodecEvalOptions",
+        "prunus.apps.codec.evaluate:evaluate",
+    ),
+    App(
+        "separation",
+        "Separate the voice of one face from what a microphone or a clip holds.",
+        "prunus.apps.separation.options:SeparationOptions",
+        "prunus.apps.separation.app:run_separation",
+        "Report SI-SDRi, SDRi, PESQ and STOI of a separator on any folder of mixtures.",
+        "prunus.apps.separation.options:SeparationEvalOptions",
+        "prunus.apps.separation.evaluate:evaluate",
+    ),
+)

@@ -1,0 +1,78 @@
+"""Options of `prunus run separation` and `prunus eval separation`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from prunus.apps.common import options as shared
+from prunus.apps.common.options import SINKS, BackendChoice
+from prunus.runtime.options import argument, group, option
+
+Lips = Literal["own", "swapped", "frozen"]
+
+
+@dataclass(frozen=True, slots=True)
+class SeparationOptions:
+    """What `run_separation` does.
+
+    Faces are numbered on the picture; in a window the keys 1 to 9 or a click choose another one.
+    Without a sink, clips get a neighbour named NAME-voice.mp4, live sources a page on
+    http://localhost:8080/; -o is short for one more --sink. Live, use headphones. Ctrl-C ends the
+    run and completes the output. The exit code is 1 when the chosen face was never seen.
+
+    \b
+    Examples:
+      prunus run separation --source talk.mp4 --face 2 --sink second.wav -o second.mp4
+      prunus run separation --source 0+mic: --sink window: --sink speaker:
+    """
+
+    source: str = option("clip.mp4, clip.mp4+speech.wav, 0+mic: or 0+mic:NAME.", default="0+mic:")
+    sinks: tuple[str, ...] = option(
+        "out.wav, out.mp4, speaker:, speaker:NAME, window:, web:8080, null: or -; repeatable.",
+        default=(), flags=SINKS, metavar="SINK",
+    )  # fmt: skip
+    model: str | None = shared.separator()
+    face: int = option("Number of the face that is heard.", default=1, minimum=1)
+    look_ahead: int | None = option(
+        "Frames by which mouths wait to be steadied; default: 11, live 0.",
+        default=None, minimum=0, maximum=11,
+    )  # fmt: skip
+    hop: float | None = option(
+        "Seconds between windows; less is sooner and costs more.", default=None, minimum=0.04
+    )
+    detect_every: int = option("Look for faces every n frames.", default=10, minimum=1)
+    seconds: float | None = option(
+        "Stop after so many seconds of sound.", default=None, minimum=0.04
+    )
+    overlay: bool = option("Do not draw on the pictures.", default=True)
+    compute: BackendChoice = group(BackendChoice)
+
+
+@dataclass(frozen=True, slots=True)
+class SeparationEvalOptions:
+    """What `evaluate` of a separator does.
+
+    Each split of LRS2-2Mix, LRS3-2Mix and VoxCeleb2-2Mix is such a folder; name the folder of
+    their mouths (ID.npz) with --mouths.
+
+    \b
+    Examples:
+      prunus eval separation wav16k/min/tt --mouths mouths --model dolphin
+      prunus eval separation mixtures/ --model nano --lips own --lips swapped --lips frozen
+    """
+
+    folder: Path = argument("Folder with mix/, s1/, s2/ and mouths/.")
+    model: str | None = shared.separator()
+    mouths: Path | None = option("Folder of mouth files; default: FOLDER/mouths.", default=None)
+    lips: tuple[Lips, ...] = option("Whose lips are shown; repeatable.", default=("own",))
+    judge: tuple[str, ...] = option(
+        "pesq, stoi, dnsmos; repeatable. Default: pesq and stoi, if installed.", default=()
+    )
+    hop: float | None = option(
+        "Seconds between windows; default: as the files allow.", default=None
+    )
+    limit: int | None = option("At most so many mixtures.", default=None, minimum=1)
+    output: Path | None = shared.output("The scores, as JSON.")
+    compute: BackendChoice = group(BackendChoice)
