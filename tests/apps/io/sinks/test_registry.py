@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 import shutil
@@ -16,7 +17,7 @@ import pytest
 
 from prunus.apps.io.sinks.registry import open_sink
 from prunus.apps.io.sources.registry import Frame, SourceInfo
-from prunus.apps.pose.coco_results import ResultWriter, image_id, read_boxes
+from prunus.apps.pose.coco_results import ResultWriter
 from prunus.runtime.errors import HostError, SourceError
 from prunus.runtime.tasks.pose.estimator import Pose
 
@@ -164,7 +165,8 @@ def test_results_have_coco_format(tmp_path):
     path = tmp_path / "out.json"
     with contextlib.closing(ResultWriter(path)) as writer:
         writer.write(frame(7), [pose(), pose(-1)])
-        writer.write(frame(8, "000000000139.jpg"), [pose()])
+        named = dataclasses.replace(frame(8, "000000000139.jpg"), picture_id=139)
+        writer.write(named, [pose()])
         assert not path.exists()
     first, second, third = json.loads(path.read_text())
     assert first["image_id"] == 7
@@ -197,26 +199,3 @@ def test_results_on_a_full_disk(tmp_path):
         with contextlib.suppress(OSError):
             full.close()
     assert os.listdir(tmp_path) == []
-
-
-def test_image_id():
-    assert image_id(frame(4, "000000000139.jpg")) == 139
-    assert image_id(frame(4, "street.jpg")) == 4
-    assert image_id(frame(4)) == 4
-
-
-def test_boxes_are_read_by_picture(tmp_path):
-    path = tmp_path / "boxes.json"
-    path.write_text(
-        '[{"image_id": 1, "bbox": [1, 2, 3, 4]}, {"image_id": 1, "bbox": [0, 0, 1, 1], '
-        '"category_id": 2}, {"image_id": 2, "bbox": [5, 5, 5, 5], "score": 0.5}]'
-    )
-    assert read_boxes(path) == {1: [(1, 2, 4, 6, 1.0)], 2: [(5, 5, 10, 10, 0.5)]}
-
-
-@pytest.mark.parametrize("text", ["{", "3", '[{"bbox": [1, 2]}]', '[{"image_id": 1}]'])
-def test_boxes_of_another_form(tmp_path, text):
-    path = tmp_path / "boxes.json"
-    path.write_text(text)
-    with pytest.raises(SourceError):
-        read_boxes(path)
