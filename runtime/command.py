@@ -291,7 +291,7 @@ _EXTRAS = {
     "soundfile": "audio",
     "sounddevice": "audio",
     "soxr": "audio",
-    "av": "clips",
+    "av": "apps",
     "pesq": "eval-audio",
     "pystoi": "eval-audio",
     "fast_bss_eval": "eval-audio",

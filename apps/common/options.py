@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from prunus.apps.io.sinks.registry import sinks_help
+from prunus.apps.io.sources.registry import sources_help
 from prunus.runtime.errors import UsageError
 from prunus.runtime.options import option
 
@@ -92,14 +94,12 @@ def output(help: str = "Where the result goes.") -> Any:
 
 def frames_in() -> Any:
     """Return the field of ``--source`` where frames are meant."""
-    told = "0, /dev/video0, picture, folder, video, rtsp://, http://, synthetic:."
-    return option(told, default="0")
+    return option(sources_help(), default="0")
 
 
 def frames_out() -> Any:
     """Return the field of ``--sink`` where frames are meant."""
-    told = "video.mp4, picture.png, folder/, window:, web:8080 or null:; repeatable."
-    return option(told, default=(), flags=SINKS, metavar="SINK")
+    return option(sinks_help(), default=(), flags=SINKS, metavar="SINK")
 
 
 def level() -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.apps.common.model_files import find_model
-from prunus.apps.io.sources.av_frames import open_moments
+from prunus.apps.io.sources.av_frames import open_av_frames
 from prunus.apps.io.sources.clip import load_av
 from prunus.runtime.audio.resample import resample
 from prunus.runtime.errors import SourceError
@@ -69,7 +69,7 @@ def read_moments(path: str | Path) -> tuple[list[Image], Audio]:
     Returns:
         uint8 (height, width, 3) BGR pictures, 25 a second, and float32 (T,) at 16 kHz.
     """
-    moments = list(open_moments(str(path), FPS, RATE_HZ))
+    moments = list(open_av_frames(str(path), FPS, RATE_HZ))
     sound = np.concatenate([moment.sound[: moment.samples] for moment in moments])
     return [moment.image for moment in moments], sound
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from prunus.apps.io.sinks.registry import Sink, Stop, open_sink
-from prunus.apps.io.sources.registry import PICTURES, Frame, Source, SourceInfo
+from prunus.apps.io.frames import PICTURES, Frame, Sink, Source, SourceInfo
+from prunus.apps.io.sinks.registry import Stop, open_sink
 from prunus.runtime.command import Console
 from prunus.runtime.errors import UsageError
 from prunus.runtime.references import load
@@ -114,7 +114,7 @@ class Loop:
         return Counts(done, pipeline.dropped, seconds, first_ms, times, interrupted)
 
 
-def frames_loop(source: Source, begin: Callable[[Frame], Any], **details: Any) -> Loop:
+def frames_loop(source: Source[Any], begin: Callable[[Frame], Any], **details: Any) -> Loop:
     """Return a loop over the frames of a source; `begin` wraps a frame for the stages."""
     info = source.info
     return Loop(items=map(begin, source), live=info.live, expected=info.frames, **details)
@@ -242,7 +242,7 @@ def open_sinks(
     *,
     ending: str,
     files: Sequence[object] = (),
-) -> list[Sink]:
+) -> list[Sink[Frame]]:
     """Open sinks that the stack closes, which makes their files complete.
 
     Args:
@@ -258,7 +258,7 @@ def open_sinks(
     return [stack.enter_context(closing(open_sink(uri, info))) for uri in found]
 
 
-def written(sinks: Sequence[Sink], *files: object) -> tuple[str, ...]:
+def written(sinks: Sequence[Sink[Frame]], *files: object) -> tuple[str, ...]:
     """Return the names of what was written to sinks and files; None is no file."""
     names = [sink.name for sink in sinks if sink.name != "null:"]
     return (*names, *(str(file) for file in files if file is not None))

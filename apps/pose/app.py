@@ -128,8 +128,8 @@ class _Run:
         self,
         options: PoseOptions,
         *,
-        source: Source,
-        sinks: list[Sink],
+        source: Source[Frame],
+        sinks: list[Sink[Frame]],
         results: ResultWriter | None,
         card: ModelCard,
     ) -> None:
@@ -192,7 +192,7 @@ def _open_results(options: PoseOptions, stack: ExitStack) -> ResultWriter | None
 
 
 def _open_models(
-    options: PoseOptions, source: Source, stack: ExitStack
+    options: PoseOptions, source: Source[Frame], stack: ExitStack
 ) -> tuple[Callable[[_Work], _Work], PoseEstimator]:
     """Open the models and return the step that fills in the poses of a frame."""
     from prunus.runtime.tasks.pose.estimator import PoseEstimator
@@ -213,7 +213,7 @@ def _open_models(
     return steps, estimator
 
 
-def _picture_names(source: Source) -> dict[ImageId, str]:
+def _picture_names(source: Source[Frame]) -> dict[ImageId, str]:
     """Return id -> file name of pictures; a video's frames have none."""
     ids: dict[str, int] = getattr(source, "ids", {})
     return {number: name for name, number in ids.items()}
@@ -230,12 +230,11 @@ class _Steps:
         settings = TrackerOptions(every=options.detect_every, smoothing=smoothing)
         self.finder: Any = None
         self.given: dict[ImageId, Boxes] | None = None
-        self._estimator, self._info = estimator, info
+        self._estimator = estimator
         self._tracker = PeopleTracker(settings, estimator.postprocess.sigmas)
         self._single = SinglePerson() if options.single else None
         self._alone = info.kind in ("picture", "folder")
         self._find_ms = 0.0
-        self._start_ns = 0
 
     def __call__(self, work: _Work) -> _Work:
         """Fill in the poses of one frame."""
@@ -250,7 +249,7 @@ class _Steps:
         if self.given is not None:
             corners, _ = self.given.get(frame.image_id, (np.zeros((0, 4)), None))
             poses = self._estimator(image, corners)
-            return poses if self._alone else self._tracker.associate(poses, self._seconds(frame))
+            return poses if self._alone else self._tracker.associate(poses, frame.seconds or 0.0)
         if self._single is not None:
             if self._alone:  # the person of another picture says nothing about this one
                 self._single = type(self._single)()
@@ -259,17 +258,10 @@ class _Steps:
             found = self._find(image)
             boxes = [p.box for p in found]
             return self._estimator(image, np.array(boxes, np.float64).reshape(-1, 4))
-        return self._tracker.update(image, self._find, self._estimator, self._seconds(frame))
+        return self._tracker.update(image, self._find, self._estimator, frame.seconds or 0.0)
 
     def _find(self, image: Any) -> list[Pose]:
         start = time.perf_counter()
         found: list[Pose] = self.finder(image)
         self._find_ms += (time.perf_counter() - start) * 1000
         return found
-
-    def _seconds(self, frame: Frame) -> float:
-        """Return the time of a frame: of its capture when live, else by its number."""
-        if self._info.live:
-            self._start_ns = self._start_ns or frame.captured_ns
-            return (frame.captured_ns - self._start_ns) / 1e9
-        return frame.index / (self._info.fps or 1.0)

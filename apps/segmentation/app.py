@@ -143,8 +143,8 @@ class _Run:
     def __init__(
         self,
         options: SegmentationOptions,
-        source: Source,
-        sinks: list[Sink],
+        source: Source[Frame],
+        sinks: list[Sink[Frame]],
         segmenter: Segmenter,
         painter: MaskPainter,
     ) -> None:

@@ -58,7 +58,7 @@ class MaskList(JsonListWriter):
         self._names = postprocess.classes
 
     def write(self, frame: Frame, mask: Mask, file: str = "") -> None:
-        """Add one frame: its size, and the share of each class that it shows, 0..1.
+        """Add one frame: its size, time if any, and the share of each class that it shows, 0..1.
 
         Args:
             frame: The frame.
@@ -76,6 +76,8 @@ class MaskList(JsonListWriter):
                 for k in np.flatnonzero(counts).tolist()
             },
         }
+        if frame.seconds is not None:
+            entry["seconds"] = round(frame.seconds, 6)
         if frame.name:
             entry["file_name"] = frame.name
         if file:

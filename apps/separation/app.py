@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.apps.common.model_files import find_model, separation_models
-from prunus.apps.io.sinks.registry import VIDEOS, Sink, open_sink
+from prunus.apps.io.frames import AVFrame, Frame, Image, Sink, Source
+from prunus.apps.io.sinks.clip import ClipWriter
+from prunus.apps.io.sinks.registry import VIDEOS, open_sink
 from prunus.apps.io.sinks.window import WindowSink
-from prunus.apps.io.sources.av_frames import LiveMoments, Moment, Moments, open_moments
-from prunus.apps.io.sources.clip import ClipWriter
-from prunus.apps.io.sources.registry import Frame, Image
+from prunus.apps.io.sources.av_frames import LiveAVFrames, open_av_frames
 from prunus.apps.live.loop import Counts, Loop, Panel, announce, check_outputs
 from prunus.apps.live.stage_clocks import StageClocks
 from prunus.apps.pose.overlay import draw_panel
@@ -50,9 +50,9 @@ _LEVELS = 0.8  # share of the old value in a falling meter
 
 @dataclass(slots=True)
 class _Work:
-    """One moment on its way through the stages."""
+    """One AV frame on its way through the stages."""
 
-    frame: Moment
+    frame: AVFrame
     faces: list[Face] = field(default_factory=list)
     voice: Audio = field(default_factory=lambda: np.zeros(0, np.float32))
     stage_ms: dict[str, float] = field(default_factory=dict)
@@ -81,13 +81,13 @@ def run_separation(options: SeparationOptions, *, quiet: bool = False) -> Separa
             SpeechSeparator.open(paths[1], **options.compute.keywords())
         )
         rate, fps = separator.sample_rate_hz, separator.mouth.frame_rate_hz
-        moments = stack.enter_context(closing(open_moments(options.source, fps, rate)))
-        run = _Run(options, moments, separator, stack)
+        av_frames = stack.enter_context(closing(open_av_frames(options.source, fps, rate)))
+        run = _Run(options, av_frames, separator, stack)
         if not quiet:
             random = "the weights are random: the voice shows speed, not separation"
             reasons = () if separator.trained else (random,)
             names = run.outputs or ["null:"]
-            announce(separator.voice, moments.info, names, options.compute, reasons)
+            announce(separator.voice, av_frames.info, names, options.compute, reasons)
         counts = run.loop(started, quiet)
         run.finish(counts)
     return run.summary(counts)
@@ -99,7 +99,7 @@ class _Run:
     def __init__(
         self,
         options: SeparationOptions,
-        moments: Moments,
+        av_frames: Source[AVFrame],
         separator: SpeechSeparator,
         stack: ExitStack,
     ) -> None:
@@ -107,10 +107,10 @@ class _Run:
         from prunus.runtime.tasks.faces.finder import FaceOptions, FaceTracker
         from prunus.runtime.tasks.faces.mesh import FaceMesh
 
-        self.options, self.moments, self.separator = options, moments, separator
+        self.options, self.av_frames, self.separator = options, av_frames, separator
         self.rate = separator.sample_rate_hz
         self.step = self.rate // separator.mouth.frame_rate_hz
-        self.live = isinstance(moments, LiveMoments)
+        self.live = isinstance(av_frames, LiveAVFrames)
         threads = options.compute.threads or 1
         backend = options.compute.backend
         backend = "onnxruntime" if backend == "tensorrt" else backend
@@ -137,12 +137,12 @@ class _Run:
         self._pending: deque[_Work] = deque()
         self._voice: deque[Audio] = deque()
         self._levels = {"mix": -60.0, "voice": -60.0}
-        self._panel = Panel(separator.voice.card, moments.info)
+        self._panel = Panel(separator.voice.card, av_frames.info)
         self._draw_ms = 0.0
         self._warned = False
         self._busy_ms = {"faces": 0.0, "separate": 0.0}
         self._clocks = StageClocks()
-        self.pictures: list[Sink] = []
+        self.pictures: list[Sink[Frame]] = []
         self.sounds: list[SoundSink] = []
         self.clips: list[ClipWriter] = []
         self.outputs: list[str] = []
@@ -152,7 +152,7 @@ class _Run:
         from prunus.apps.io.sinks.sound import open_sound_sink
 
         uris = self.options.sinks or (_default_sink(self.options.source, self.live),)
-        info = self.moments.info
+        info = self.av_frames.info
         for uri in uris:
             suffix = Path(uri).suffix.lower()
             if suffix in VIDEOS:
@@ -199,14 +199,14 @@ class _Run:
         write = clocked("write", self._write)
         return Loop(
             title="separation",
-            items=map(_Work, self.moments),
-            live=self.moments.info.live,
+            items=map(_Work, self.av_frames),
+            live=self.av_frames.info.live,
             stages=lambda dropped: stages,
             write=lambda work, stage_ms: write((work, stage_ms)),
             note=lambda work, rate: (
                 f"{rate:.1f} frames/s, {len(work.faces)} faces, voice of {self.picker.chosen}"
             ),
-            expected=self.moments.info.frames,
+            expected=self.av_frames.info.frames,
             limit=None if limit is None else max(1, round(limit * self.rate / self.step)),
             quiet=quiet,
             started=started,
@@ -214,9 +214,8 @@ class _Run:
 
     def _faces(self, work: _Work) -> _Work:
         if work.frame.fresh:
-            seconds = work.frame.index * self.step / self.rate
-            image = work.frame.image
-            self._last = self._tracker.update(image, self._finder, self._mesh, seconds)
+            frame = work.frame
+            self._last = self._tracker.update(frame.image, self._finder, self._mesh, frame.seconds)
         work.faces = self._last
         return work
 
@@ -265,15 +264,16 @@ class _Run:
         drawn = work.frame.image
         if self.options.overlay:
             drawn = self._drawn(work, drawn.copy(), voice)
-        frame = Frame(work.frame.index, drawn, "", work.frame.captured_ns)
+        seconds = work.frame.seconds
+        frame = Frame(work.frame.index, drawn, "", work.frame.captured_ns, seconds=seconds)
         for sink in self.pictures:
             sink.write(frame, drawn)
         for clip in self.clips:
-            clip.picture(drawn)
+            clip.picture(drawn, seconds)
         self._draw_ms = (time.perf_counter() - begun) * 1000
 
     def _voice_of(self, work: _Work) -> Audio:
-        """Return the voice of a moment in clips; live, what came last."""
+        """Return the voice of an AV frame in clips; live, what came last."""
         joined = np.concatenate(self._voice) if self._voice else np.zeros(0, np.float32)
         self._voice.clear()
         if self.live:
@@ -299,11 +299,11 @@ class _Run:
         return busy / max(1000 * self._came / self.rate, 1.0)
 
     def _warn_when_late(self) -> None:
-        recorder = self.moments.recorder if isinstance(self.moments, LiveMoments) else None
+        recorder = self.av_frames.recorder if isinstance(self.av_frames, LiveAVFrames) else None
         if recorder is None or recorder.waiting < _BEHIND * self.rate:
             return
         self._warned = True
-        self.moments.notes.append(
+        self.av_frames.warnings.append(
             f"this machine is {self.factor():.2f} times too slow to separate live with this "
             "model: sound was dropped. Take a smaller model, or record a clip and separate that"
         )
@@ -315,7 +315,7 @@ class _Run:
             CheckFailedError: it was not seen.
         """
         if self.picker.chosen not in self.seen and not self.live:
-            others = ", ".join(f"{k} ({v / self.moments.info.fps:.1f} s)"
+            others = ", ".join(f"{k} ({v / self.av_frames.info.fps:.1f} s)"
                                for k, v in sorted(self.seen.items()))  # fmt: skip
             found = f"faces seen: {others}" if others else "no face was seen at all"
             raise CheckFailedError(
@@ -329,21 +329,21 @@ class _Run:
             try:
                 sink.finish(self._came)
             except SourceError as error:  # a lost speaker; the others still get all of it
-                self.moments.notes.append(error.message)
+                self.av_frames.warnings.append(error.message)
 
     def summary(self, counts: Counts) -> SeparationSummary:
         """Return what the run did."""
         seconds = self._came / self.rate
-        notes = [*self.moments.notes]
+        notes = [*self.av_frames.warnings]
         share = self._inside / max(counts.frames, 1)
         if share < 0.95:
             notes.append(
                 f"the mouth of face {self.picker.chosen} was in the picture for "
                 f"{100 * share:.0f} % of the time; elsewhere its last crop was repeated"
             )
-        late = self.moments.recorder.late if isinstance(self.moments, LiveMoments) else 0
+        late = self.av_frames.recorder.late if isinstance(self.av_frames, LiveAVFrames) else 0
         taken = counts.seconds / seconds if seconds else 0.0
-        fps = self.moments.info.fps
+        fps = self.av_frames.info.fps
         return SeparationSummary(
             model=self.separator.voice.card.name,
             backend=self.separator.voice.description,

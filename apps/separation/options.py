@@ -8,6 +8,7 @@ from typing import Literal
 
 from prunus.apps.common import options as shared
 from prunus.apps.common.options import SINKS, BackendChoice
+from prunus.apps.io.sources.registry import sources_help
 from prunus.runtime.options import argument, group, option
 
 Lips = Literal["own", "swapped", "frozen"]
@@ -28,7 +29,7 @@ class SeparationOptions:
       prunus run separation --source 0+mic: --sink window: --sink speaker:
     """
 
-    source: str = option("clip.mp4, clip.mp4+speech.wav, 0+mic: or 0+mic:NAME.", default="0+mic:")
+    source: str = option(sources_help("av"), default="0+mic:")
     sinks: tuple[str, ...] = option(
         "out.wav, out.mp4, speaker:, speaker:NAME, window:, web:8080, null: or -; repeatable.",
         default=(), flags=SINKS, metavar="SINK",

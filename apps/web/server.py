@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from prunus.apps.common.opencv import load_cv2
-from prunus.apps.io.sources.registry import Frame, Image
+from prunus.apps.io.frames import Frame, Image, SourceInfo
 from prunus.runtime.errors import SourceError
 from prunus.runtime.http_client import Wire
 from prunus.runtime.limits import REQUEST_S, WEB_CONNECTIONS
@@ -200,6 +200,11 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], OSError):
             _LOG.exception("A request to the web page failed.")
+
+
+def open_web_sink(uri: str, info: SourceInfo) -> WebSink:
+    """Open ``web:PORT`` or ``web:ADDRESS:PORT``, see `open_web`."""
+    return open_web(uri.partition(":")[2])
 
 
 def _part_head(length: int) -> bytes:

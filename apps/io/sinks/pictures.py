@@ -10,8 +10,8 @@ from typing import Any
 import numpy.typing as npt
 
 from prunus.apps.common.opencv import load_cv2
+from prunus.apps.io.frames import Frame, Image, SourceInfo
 from prunus.apps.io.sinks.registry import require_space
-from prunus.apps.io.sources.registry import Frame, Image
 from prunus.runtime.card.artifact import atomic_path, write_error
 from prunus.runtime.errors import SourceError
 
@@ -80,6 +80,16 @@ class FolderSink:
 
     def close(self) -> None:
         """Do nothing: each picture is complete when written."""
+
+
+def open_picture_sink(uri: str, info: SourceInfo) -> PictureSink:
+    """Open a picture file as sink."""
+    return PictureSink(Path(uri))
+
+
+def open_folder_sink(uri: str, info: SourceInfo) -> FolderSink:
+    """Open a folder as sink."""
+    return FolderSink(Path(uri))
 
 
 def _require_writable(path: Path) -> None:

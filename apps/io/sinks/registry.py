@@ -1,4 +1,4 @@
-"""Where drawn frames go: one URI grammar over videos, pictures, folders, windows and the web.
+"""Where drawn frames and sound go: one row per kind of name, over files, windows and the web.
 
 =====================  ===============================================================
 ``out.mp4``            video file (also .avi, .mkv, .mov)
@@ -8,40 +8,45 @@
 ``web:8080``           a page for browsers on this machine; ``web:0.0.0.0:8080``: with a token
 ``null:``              nowhere: measure, or write keypoints alone
 =====================  ===============================================================
+
+A new kind is a file beside this one and a row in `SINKS`. The factory of a sink for frames gets the
+whole name and what is known about the source.
 """
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Protocol
 
-from prunus.apps.io.sources.registry import PICTURES, Frame, Image, SourceInfo
+from prunus.apps.io.frames import PICTURES, Frame, Image, Sink, SourceInfo
+from prunus.apps.io.rows import Item, Row, by_suffix, listed, named, schemes
 from prunus.runtime.errors import HostError, SourceError, nearest
 
+__all__ = ["SINKS", "VIDEOS", "NullSink", "Sink", "Stop", "open_sink", "require_space"]
+
 VIDEOS = (".avi", ".mkv", ".mov", ".mp4")
-_SCHEMES = ("null", "web", "window")
+_HERE = "prunus.apps.io.sinks"
+SINKS: tuple[Row, ...] = (
+    Row("video.mp4", f"{_HERE}.video:open_video_sink", suffixes=VIDEOS),
+    Row("picture.png", f"{_HERE}.pictures:open_picture_sink", suffixes=PICTURES),
+    Row("folder/", f"{_HERE}.pictures:open_folder_sink", folder=True),
+    Row("window:", f"{_HERE}.window:open_window", scheme="window"),
+    Row("web:8080", "prunus.apps.web.server:open_web_sink", scheme="web"),
+    Row("null:", f"{_HERE}.registry:open_null", scheme="null"),
+    Row("speaker:", f"{_HERE}.sound:open_speaker", "sound", scheme="speaker"),
+    Row("null:", f"{_HERE}.sound:open_null", "sound", scheme="null"),
+    Row("-", f"{_HERE}.sound:open_pipe", "sound", pattern="-"),
+    Row("out.wav", f"{_HERE}.sound:open_wav_sink", "sound", suffixes=(".wav",), other=True),
+)
 _RESERVE = 8 << 20  # bytes that must stay free: encoders do not report a full disk, so we look
-
-
-class Sink(Protocol):
-    """Takes drawn frames in order; `close` makes what was written complete."""
-
-    name: str
-
-    def write(self, frame: Frame, drawn: Image) -> None:
-        """Take one frame: `drawn` is uint8 (height, width, 3) BGR."""
-
-    def close(self) -> None:
-        """Finish the output; safe to call twice, and after an error."""
 
 
 class Stop(Exception):  # noqa: N818 - a request, not an error
     """The user closed the window: end the run as if the source had ended."""
 
 
-def open_sink(uri: str, info: SourceInfo) -> Sink:
-    """Open the sink that a URI names (see the table in the module docstring).
+def open_sink(uri: str, info: SourceInfo) -> Sink[Frame]:
+    """Open the sink of frames that a URI names (see the table in the module docstring).
 
     Raises:
         SourceError: no such kind, the folder cannot be written, or the port is taken.
@@ -51,56 +56,63 @@ def open_sink(uri: str, info: SourceInfo) -> Sink:
         >>> with contextlib.closing(open_sink("out.mp4", source.info)) as sink:
         ...     sink.write(frame, frame.image)
     """
-    scheme, separator, rest = uri.partition(":")
-    if separator and scheme == "null":
-        return NullSink()
-    if separator and scheme == "web":
-        from prunus.apps.web.server import open_web
+    sink: Sink[Frame] = resolve(uri).load()(uri, info)
+    return sink
 
-        return open_web(rest)
-    if separator and scheme == "window":
-        from prunus.apps.io.sinks.window import WindowSink
 
-        return WindowSink(rest or "prunus")
+def resolve(uri: str, items: Item = "frames") -> Row:
+    """Return the row of what a URI names.
+
+    Raises:
+        SourceError: no such kind.
+    """
+    row = named(SINKS, uri, items)
+    if row is not None:
+        return row
+    scheme, separator, _ = uri.partition(":")
     if separator and len(scheme) > 1 and "/" not in scheme:  # one letter is a drive on Windows
+        known = schemes(SINKS, items)
         raise SourceError(
-            f"Unknown kind of sink '{scheme}:'{nearest(scheme, list(_SCHEMES))}.",
-            "Give a video, a picture, a folder, window:, web:8080 or null:",
+            f"Unknown kind of sink '{scheme}:'{nearest(scheme, list(known))}.",
+            f"Give {listed(SINKS, items)}",
         )
-    return _open_path(uri, info)
-
-
-def _open_path(uri: str, info: SourceInfo) -> Sink:
     path = Path(uri)
-    suffix = path.suffix.lower()
-    if path.is_dir() or uri.endswith("/") or not suffix:
-        from prunus.apps.io.sinks.pictures import FolderSink
+    folder = path.is_dir() or uri.endswith("/") or not path.suffix
+    row = None if folder else by_suffix(SINKS, path.suffix, items)
+    for other in SINKS:
+        if row is None and other.items == items and (other.folder if folder else other.other):
+            row = other
+    if row is None:
+        raise SourceError(
+            f"Cannot tell what to write to {uri}: unknown ending '{path.suffix}'.",
+            f"Use one of {', '.join(VIDEOS + PICTURES)}, or a folder ending in '/'.",
+        )
+    return row
 
-        return FolderSink(path)
-    if suffix in PICTURES:
-        from prunus.apps.io.sinks.pictures import PictureSink
 
-        return PictureSink(path)
-    if suffix in VIDEOS:
-        from prunus.apps.io.sinks.video import VideoSink
-
-        return VideoSink(path, info)
-    raise SourceError(
-        f"Cannot tell what to write to {uri}: unknown ending '{suffix}'.",
-        f"Use one of {', '.join(VIDEOS + PICTURES)}, or a folder ending in '/'.",
-    )
+def sinks_help(items: Item = "frames") -> str:
+    """Return the help of ``--sink`` from the rows."""
+    return f"{listed(SINKS, items)}; repeatable."
 
 
 class NullSink:
-    """Takes frames and forgets them."""
+    """Takes frames or sound and forgets them."""
 
     name = "null:"
 
-    def write(self, frame: Frame, drawn: Image) -> None:
-        """Forget the frame."""
+    def write(self, item: object, drawn: Image | None = None) -> None:
+        """Forget a frame, or a block of sound."""
+
+    def finish(self, samples: int | None) -> None:
+        """Do nothing: there was no sound to complete."""
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def open_null(uri: str, info: SourceInfo) -> NullSink:
+    """Open ``null:``."""
+    return NullSink()
 
 
 def require_space(path: Path, needed: int = 0) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.audio.files import STDIO, WavWriter, pcm16, wav_stream_header
+from prunus.apps.io.sinks.registry import NullSink, resolve
+from prunus.runtime.audio.files import WavWriter, pcm16, wav_stream_header
 from prunus.runtime.card.artifact import atomic_path
 
 Audio = npt.NDArray[np.float32]
@@ -104,16 +106,22 @@ class PipeSink:
         self._file.flush()
 
 
-class NullSink:
-    """Forgets sound: measure alone."""
+@dataclass(frozen=True, slots=True)
+class SoundFormat:
+    """What a sink for sound must know.
 
-    name = "null:"
+    Attributes:
+        sample_rate_hz: Of the sound.
+        keep: Samples by which files may turn out shorter than what was written.
+        block_seconds: Length of the blocks that will come.
+        live: The sound comes by a clock of its own, which speakers then follow; otherwise a
+            speaker makes its writer wait.
+    """
 
-    def write(self, sound: Audio) -> None:
-        """See `SoundSink`."""
-
-    def finish(self, samples: int | None) -> None:
-        """See `SoundSink`."""
+    sample_rate_hz: int
+    keep: int
+    block_seconds: float
+    live: bool = False
 
 
 def open_sound_sink(
@@ -129,29 +137,44 @@ def open_sound_sink(
 
     Args:
         uri: What the user said.
-        sample_rate_hz: Of the sound.
-        keep: Samples by which files may turn out shorter than what was written.
-        block_seconds: Length of the blocks that will come.
+        sample_rate_hz: See `SoundFormat`.
+        keep: See `SoundFormat`.
+        block_seconds: See `SoundFormat`.
         stack: Owns files and devices.
-        live: The sound comes by a clock of its own, which speakers then follow; otherwise a
-            speaker makes its writer wait.
+        live: See `SoundFormat`.
 
     Raises:
         PrunusError: the folder cannot be written, there is no such device, a package is missing.
     """
-    scheme, _, rest = uri.partition(":")
-    if scheme == "speaker" and live:
+    form = SoundFormat(sample_rate_hz, keep, block_seconds, live)
+    sink: SoundSink = resolve(uri, "sound").load()(uri, form, stack)
+    return sink
+
+
+def open_speaker(uri: str, form: SoundFormat, stack: ExitStack) -> SoundSink:
+    """Open ``speaker:`` or ``speaker:NAME``."""
+    device, rate = uri.partition(":")[2], form.sample_rate_hz
+    if form.live:
         from prunus.apps.io.sound.live import MARGIN_SECONDS, open_steady_speaker
 
-        return open_steady_speaker(rest, sample_rate_hz, block_seconds + MARGIN_SECONDS, stack)
-    if scheme == "speaker":
-        from prunus.apps.io.sound.devices import Speaker
+        return open_steady_speaker(device, rate, form.block_seconds + MARGIN_SECONDS, stack)
+    from prunus.apps.io.sound.devices import Speaker
 
-        speaker = Speaker(rest, sample_rate_hz, block_seconds)
-        stack.callback(speaker.close)
-        return speaker
-    if uri == "null:":
-        return NullSink()
-    if uri == STDIO:
-        return PipeSink(sample_rate_hz, keep)
-    return WavSink(uri, sample_rate_hz, keep, stack)
+    speaker = Speaker(device, rate, form.block_seconds)
+    stack.callback(speaker.close)
+    return speaker
+
+
+def open_null(uri: str, form: SoundFormat, stack: ExitStack) -> SoundSink:
+    """Open ``null:``."""
+    return NullSink()
+
+
+def open_pipe(uri: str, form: SoundFormat, stack: ExitStack) -> SoundSink:
+    """Open ``-``."""
+    return PipeSink(form.sample_rate_hz, form.keep)
+
+
+def open_wav_sink(uri: str, form: SoundFormat, stack: ExitStack) -> SoundSink:
+    """Open a WAV file."""
+    return WavSink(uri, form.sample_rate_hz, form.keep, stack)

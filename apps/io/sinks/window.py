@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from prunus.apps.common.opencv import load_cv2
+from prunus.apps.io.frames import Frame, Image, SourceInfo
 from prunus.apps.io.sinks.registry import Stop
-from prunus.apps.io.sources.registry import Frame, Image
 from prunus.runtime.errors import HostError
 
 _END_KEYS = (27, ord("q"))
@@ -58,3 +58,8 @@ class WindowSink:
         if self._open:
             self._open = False
             self._cv2.destroyWindow(self._title)
+
+
+def open_window(uri: str, info: SourceInfo) -> WindowSink:
+    """Open ``window:`` or ``window:TITLE``."""
+    return WindowSink(uri.partition(":")[2] or "prunus")

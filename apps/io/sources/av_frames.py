@@ -1,6 +1,6 @@
-"""Picture and sound in step: one moment is a picture and the sound until the next.
+"""Picture and sound in step: an AV frame is a picture and the sound until the next.
 
-The sound is the clock: a moment has a constant number of samples, whatever the pictures do. For
+The sound is the clock: an AV frame has a constant number of samples, whatever the pictures do. For
 each the latest picture is taken, so a slow or uneven camera repeats pictures and a fast one skips
 some; nothing drifts, because both are placed by their time stamps.
 
@@ -19,65 +19,30 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from prunus.apps.io.frames import PICTURES, Audio, AVFrame, Frame, Image, Source, SourceInfo
+from prunus.apps.io.rows import by_suffix, named
 from prunus.apps.io.sound.live import Recorder
 from prunus.apps.io.sources.clip import CLIPS, Clip
-from prunus.apps.io.sources.registry import PICTURES, Image, Source, SourceInfo, open_source
+from prunus.apps.io.sources.registry import SOURCES, open_source
+from prunus.apps.io.timeline import joined
 from prunus.runtime.audio.files import SoundReader
 from prunus.runtime.audio.resample import Resampler
 from prunus.runtime.errors import SourceError, UsageError
 
-Audio = npt.NDArray[np.float32]
-_GAP = 0.04  # seconds by which sound may be off its time stamp before silence is filled in
 _UNEVEN = 1.6  # ratio of long to short frame intervals from which a rate is called variable
 _LENGTHS = 0.2  # seconds by which picture and sound may differ in length without a note
 _SOUNDS = (".wav", ".flac", ".ogg", ".aif", ".aiff")
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """One step of the clock.
-
-    Attributes:
-        index: Counts from 0.
-        image: uint8 (height, width, 3) BGR, the latest picture.
-        fresh: Whether the picture is another than in the moment before.
-        sound: float32 (samples per moment,) mono.
-        samples: How many of them are sound; behind the end there are zeros.
-        captured_ns: `time.perf_counter_ns` when the moment was complete.
-    """
-
-    index: int
-    image: Image
-    fresh: bool
-    sound: Audio
-    samples: int
-    captured_ns: int
-
-
-class Moments(Protocol):
-    """An iterator over moments that knows what to expect and can be closed."""
-
-    info: SourceInfo
-    notes: list[str]
-
-    def __iter__(self) -> Iterator[Moment]:
-        """Yield moments until picture and sound have ended."""
-
-    def close(self) -> None:
-        """Release devices and files; safe to call twice and from another thread."""
-
-
-def open_moments(uri: str, fps: int, sample_rate_hz: int) -> Moments:
+def open_av_frames(uri: str, fps: int, sample_rate_hz: int) -> Source[AVFrame]:
     """Open what a URI names (see the table in the module docstring).
 
     Args:
         uri: Source of pictures and sound.
-        fps: Moments per second.
+        fps: AV frames per second.
         sample_rate_hz: Of the sound that comes out; a multiple of `fps`.
 
     Raises:
@@ -85,11 +50,28 @@ def open_moments(uri: str, fps: int, sample_rate_hz: int) -> Moments:
         HostError: no microphone.
         MissingDependencyError: a package is missing.
     """
+    pictures, sound = _parts(uri)
+    suffix = Path(pictures).suffix.lower()
+    if not sound and suffix not in (*CLIPS, *PICTURES, *_SOUNDS) and not Path(pictures).is_file():
+        raise SourceError(
+            f"Source '{uri}' has no sound of its own.",
+            f"Add a microphone, --source {pictures}+mic:, or give a clip with sound.",
+        )
+    row = named(SOURCES, uri, "av") or by_suffix(SOURCES, suffix, "av")
+    opener = open_clip if row is None else row.load()
+    source: Source[AVFrame] = opener(uri, fps, sample_rate_hz)
+    return source
+
+
+def _parts(uri: str) -> tuple[str, str]:
+    """Return the names of picture and sound; the latter is empty for a clip's own."""
     pictures, plus, sound = uri.rpartition("+")
-    if not plus or Path(uri).exists():
-        pictures, sound = uri, ""
-    if sound.startswith("mic:"):
-        return _open_live(pictures, sound.removeprefix("mic:"), fps, sample_rate_hz)
+    return (pictures, sound) if plus and not Path(uri).exists() else (uri, "")
+
+
+def open_clip(uri: str, fps: int, sample_rate_hz: int) -> ClipAVFrames:
+    """Open ``clip.mp4`` or ``clip.mp4+speech.wav``, see `open_av_frames`."""
+    pictures, sound = _parts(uri)
     if sound and Path(sound).suffix.lower() not in _SOUNDS:
         raise SourceError(
             f"Got '{sound}' as the sound of '{pictures}'; expected mic: or a sound file.",
@@ -102,21 +84,16 @@ def open_moments(uri: str, fps: int, sample_rate_hz: int) -> Moments:
             f"{pictures} holds {what}; expected a clip with both.",
             "Give an .mp4 file with sound, or --source clip.mp4+speech.wav",
         )
-    if suffix not in CLIPS and not Path(pictures).is_file():
-        raise SourceError(
-            f"Source '{uri}' has no sound of its own.",
-            f"Add a microphone, --source {pictures}+mic:, or give a clip with sound.",
-        )
-    return ClipMoments(Clip(pictures), sound, fps, sample_rate_hz)
+    return ClipAVFrames(Clip(pictures), sound, fps, sample_rate_hz)
 
 
-class ClipMoments:
-    """Moments of a clip, as fast as they are taken.
+class ClipAVFrames:
+    """AV frames of a clip, as fast as they are taken.
 
     Args:
         clip: With pictures.
         sound: Path of a sound file, empty for the clip's own sound.
-        fps: Moments per second.
+        fps: AV frames per second.
         sample_rate_hz: Of the sound that comes out.
 
     Raises:
@@ -133,20 +110,20 @@ class ClipMoments:
                 f"{clip.title} holds no sound; expected picture and sound.",
                 f"Add it from a file: --source {clip.title}+speech.wav",
             )
-        self._step = _samples_per_moment(fps, sample_rate_hz)
+        self._step = _samples_per_step(fps, sample_rate_hz)
         self._clip, self._sound, self._fps, self._rate = clip, sound, fps, sample_rate_hz
         self._closed = False
-        self.notes: list[str] = []
-        moments = round(info.seconds * fps)
-        self.info = SourceInfo("clip", info.width, info.height, float(fps), moments, live=False)
+        self.warnings: list[str] = []
+        count = round(info.seconds * fps)
+        self.info = SourceInfo("clip", info.width, info.height, float(fps), count, live=False)
         if 0 < info.fps < fps - 0.5:
-            self.notes.append(
+            self.warnings.append(
                 f"{info.fps:.3g} pictures a second; expected {fps}: pictures are repeated, and "
                 "lips are read less well"
             )
 
-    def __iter__(self) -> Iterator[Moment]:
-        """Yield moments."""
+    def __iter__(self) -> Iterator[AVFrame]:
+        """Yield AV frames."""
         pictures = _Pictures(self._clip.frames(), self._fps)
         blocks = _Blocks(self._resampled(), self._step)
         index = 0
@@ -155,7 +132,10 @@ class ClipMoments:
             sound, samples = blocks.next()
             if pictures.ended and not samples:
                 break
-            yield Moment(index, image, fresh, sound, samples, time.perf_counter_ns())
+            yield AVFrame(
+                index, image, fresh, sound, samples, time.perf_counter_ns(),
+                seconds=index / self._fps,
+            )  # fmt: skip
             index += 1
         if not self._closed:
             self._judge(pictures, blocks)
@@ -163,18 +143,19 @@ class ClipMoments:
     def _judge(self, pictures: _Pictures, blocks: _Blocks) -> None:
         short, long = pictures.intervals
         if long > _UNEVEN * short:
-            self.notes.append(
+            self.warnings.append(
                 f"variable frame rate, {1000 * short:.0f} to {1000 * long:.0f} ms between "
                 "pictures: they were placed by their time stamps"
             )
+        self.warnings += self._clip.warnings
         seen, heard = pictures.seconds, blocks.samples / self._rate
         if abs(seen - heard) > _LENGTHS:
-            self.notes.append(
+            self.warnings.append(
                 f"{seen:.2f} s of picture and {heard:.2f} s of sound: the shorter one was "
                 + ("filled with silence" if heard < seen else "continued by its last picture")
             )
         if blocks.peak < 1e-4:
-            self.notes.append("the sound is silent: there is nothing to separate")
+            self.warnings.append("the sound is silent: there is nothing to separate")
 
     def _resampled(self) -> Iterator[Audio]:
         if self._sound:
@@ -184,19 +165,19 @@ class ClipMoments:
                     yield resampler.push(block)
                 yield resampler.flush()
                 if reader.ends_early:
-                    self.notes.append(f"the sound has no end: {reader.ends_early}")
+                    self.warnings.append(f"the sound has no end: {reader.ends_early}")
                 if reader.cancels:
-                    self.notes.append("its channels are each other's negative: averaged, silent")
+                    self.warnings.append("its channels are each other's negative: averaged, silent")
             return
         info = self._clip.info
         resampler = self._resampler(info.sample_rate_hz, info.channels)
-        for block in _placed(self._clip.sound(), info.sample_rate_hz):
+        for block in joined(self._clip.sound(), info.sample_rate_hz):
             yield resampler.push(block)
         yield resampler.flush()
 
     def _resampler(self, rate: int, channels: int) -> Resampler:
         if channels > 1:
-            self.notes.append(f"the sound was averaged over {channels} channels")
+            self.warnings.append(f"the sound was averaged over {channels} channels")
         return Resampler(rate, self._rate)
 
     def close(self) -> None:
@@ -204,28 +185,15 @@ class ClipMoments:
         self._closed = True
 
 
-def _samples_per_moment(fps: int, sample_rate_hz: int) -> int:
+def _samples_per_step(fps: int, sample_rate_hz: int) -> int:
     if fps < 1 or sample_rate_hz % fps:
-        raise UsageError(f"{sample_rate_hz} samples are no multiple of {fps} moments a second.")
+        raise UsageError(f"{sample_rate_hz} samples are no multiple of {fps} AV frames a second.")
     return sample_rate_hz // fps
-
-
-def _placed(blocks: Iterator[tuple[float, Audio]], rate: int) -> Iterator[Audio]:
-    """Fill holes in the time stamps with silence, and drop what lies before the start."""
-    at = 0
-    for seconds, block in blocks:
-        place = round(seconds * rate)
-        if place - at > _GAP * rate:
-            yield np.zeros(place - at, np.float32)
-            at = place
-        kept = block[-place:] if at == 0 and place < 0 else block
-        at += len(kept)
-        yield kept
 
 
 @dataclass(slots=True)
 class _Pictures:
-    """The latest picture at each moment."""
+    """The latest picture at each step."""
 
     frames: Iterator[tuple[float, Image]]
     fps: int
@@ -265,7 +233,7 @@ class _Pictures:
 
 @dataclass(slots=True)
 class _Blocks:
-    """Sound in pieces of one moment; zeros behind its end."""
+    """Sound in pieces of one step; zeros behind its end."""
 
     blocks: Iterator[Audio]
     step: int
@@ -287,28 +255,28 @@ class _Blocks:
         return np.pad(piece, (0, self.step - count)), count
 
 
-class LiveMoments:
-    """Moments of a camera and a microphone, in their own time.
+class LiveAVFrames:
+    """AV frames of a camera and a microphone, in their own time.
 
     Args:
         camera: Source of pictures; read in a thread of its own.
         recorder: The clock.
-        fps: Moments per second.
+        fps: AV frames per second.
         sample_rate_hz: Of the microphone.
     """
 
     def __init__(
-        self, camera: Source, recorder: Recorder, fps: int, sample_rate_hz: int
+        self, camera: Source[Frame], recorder: Recorder, fps: int, sample_rate_hz: int
     ) -> None:
         self._camera, self.recorder = camera, recorder
-        self._step = _samples_per_moment(fps, sample_rate_hz)
+        self._step = _samples_per_step(fps, sample_rate_hz)
         self._latest: tuple[int, Image] | None = None
         self._error: BaseException | None = None
         self._changed = threading.Condition()
         self._closed = False
-        self.notes: list[str] = []
+        self.warnings: list[str] = []
         seen = camera.info
-        # Late moments wait, up to what the recorder holds: none is dropped for a newer one.
+        # Late AV frames wait, up to what the recorder holds: none is dropped for a newer one.
         self.info = SourceInfo("camera", seen.width, seen.height, float(fps), 0, live=False)
         self._thread = threading.Thread(target=self._watch, name="camera", daemon=True)
         self._thread.start()
@@ -321,15 +289,15 @@ class LiveMoments:
                     self._changed.notify_all()
                 if self._closed:
                     return
-        except BaseException as error:  # raised where the moments are taken
+        except BaseException as error:  # raised where the AV frames are taken
             self._error = error
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self.recorder.close()
 
-    def __iter__(self) -> Iterator[Moment]:
-        """Yield moments until the camera ends or everything is closed."""
+    def __iter__(self) -> Iterator[AVFrame]:
+        """Yield AV frames until the camera ends or everything is closed."""
         with self._changed:
             while self._latest is None and not self._closed:
                 self._changed.wait()
@@ -339,10 +307,11 @@ class LiveMoments:
             if sound is None:
                 break
             number, image = self._latest
-            # A copy: drawing must not touch what the next moment may show again.
-            yield Moment(
-                index, image.copy(), number != shown, sound, self._step, time.perf_counter_ns()
-            )
+            # A copy: drawing must not touch what the next one may show again.
+            yield AVFrame(
+                index, image.copy(), number != shown, sound, self._step, time.perf_counter_ns(),
+                seconds=index / self.info.fps,
+            )  # fmt: skip
             index, shown = index + 1, number
         if self._error is not None:
             raise self._error
@@ -354,9 +323,11 @@ class LiveMoments:
         self._camera.close()
 
 
-def _open_live(pictures: str, device: str, fps: int, sample_rate_hz: int) -> LiveMoments:
+def open_live(uri: str, fps: int, sample_rate_hz: int) -> LiveAVFrames:
+    """Open ``CAMERA+mic:`` or ``CAMERA+mic:NAME``, see `open_av_frames`."""
     from prunus.apps.io.sound.devices import Microphone
 
+    pictures, _, device = uri.rpartition("+mic:")
     camera = open_source(pictures)
     try:
         if not camera.info.live:
@@ -366,7 +337,7 @@ def _open_live(pictures: str, device: str, fps: int, sample_rate_hz: int) -> Liv
             )
         microphone = Microphone(device, sample_rate_hz, 1 / fps)
         recorder = Recorder(microphone, sample_rate_hz, microphone.sample_rate_hz // fps)
-        return LiveMoments(camera, recorder, fps, sample_rate_hz)
+        return LiveAVFrames(camera, recorder, fps, sample_rate_hz)
     except BaseException:
         camera.close()
         raise

@@ -1,4 +1,4 @@
-"""Clips with picture and sound, read and written with their time stamps.
+"""Clips with picture and sound, read with their time stamps.
 
 OpenCV reads no sound, so clips go through PyAV, which brings FFmpeg along. Frames and sound are two
 streams with clocks of their own; both are read here on the clock of the container, so that what was
@@ -8,6 +8,8 @@ recorded together stays together whatever the frame rate does.
 from __future__ import annotations
 
 import contextlib
+import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,19 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from prunus.apps.io.sinks.registry import require_space
-from prunus.apps.io.sources.registry import Image
-from prunus.runtime.card.artifact import write_error
+from prunus.apps.io.frames import Audio, AudioBlock, Image
+from prunus.apps.io.timeline import Leaps, TimeLine
 from prunus.runtime.errors import MissingDependencyError, SourceError
 
-Audio = npt.NDArray[np.float32]
 CLIPS = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 _QUARTER = 90  # degrees
-_BIT_RATE = 128_000  # of the sound
-_SOUND_HZ = 48_000  # every AAC player knows it
-_RESERVE_EVERY = 16  # frames between two looks at the disk
+_LONGEST = 48 * 3600.0  # seconds; a longer clip has stamps of another clock, not such a length
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +36,12 @@ class ClipInfo:
         height: Of the upright picture in pixels.
         fps: Average rate, 0 when unknown.
         seconds: Length, 0 when unknown.
+        stated: Whether that is the length of the pictures alone, which a cut file falls short of.
         sample_rate_hz: Of the sound, 0 without sound.
         channels: Of the sound.
+        layout: Name of the channels, e.g. ``stereo``.
+        time_base: Seconds of one tick of the pictures' clock.
+        pixel_aspect: Width of a pixel over its height, of the upright picture.
     """
 
     width: int
@@ -49,6 +50,10 @@ class ClipInfo:
     seconds: float
     sample_rate_hz: int
     channels: int
+    layout: str = "mono"
+    time_base: Fraction | None = None
+    pixel_aspect: Fraction = Fraction(1)
+    stated: bool = False
 
 
 class Clip:
@@ -59,6 +64,7 @@ class Clip:
 
     Attributes:
         info: What is known before decoding.
+        warnings: What was odd about the time stamps; complete once it was read.
 
     Raises:
         SourceError: it cannot be read.
@@ -66,22 +72,27 @@ class Clip:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.title = str(path)
+        self.title, self.warnings, self._leaps = str(path), list[str](), Leaps()
         if not Path(path).is_file():
             raise SourceError(f"Clip not found: {path}.", "Give a video file with sound.")
         with contextlib.closing(self._open()) as container:
             picture, sound = _first(container, "video"), _first(container, "audio")
             self._start = float((container.start_time or 0) / 1_000_000)
             # Only a frame knows whether the camera was held upright.
-            first = next(self._decoded(container, picture)) if picture else None
+            first = next(self._decoded(container, picture))[1] if picture else None
+            seconds, stated = _length(container, picture or sound)
             shape = _upright(first).shape if first is not None else (0, 0)
             self.info = ClipInfo(
                 width=shape[1],
                 height=shape[0],
-                fps=float(picture.average_rate or 0) if picture else 0.0,
-                seconds=float((container.duration or 0) / 1_000_000),
+                fps=_rate(picture) if picture else 0.0,
+                seconds=seconds,
+                stated=stated and picture is not None,
                 sample_rate_hz=int(sound.codec_context.sample_rate) if sound else 0,
                 channels=int(sound.codec_context.channels) if sound else 0,
+                layout=_layout(sound) if sound else "mono",
+                time_base=picture.time_base if picture else None,
+                pixel_aspect=_pixel_aspect(picture, first) if picture else Fraction(1),
             )
 
     def _open(self) -> Any:
@@ -107,38 +118,70 @@ class Clip:
             if stream is None:
                 raise SourceError(f"{self.title} holds no picture.", "Give a video file.")
             stream.thread_type = "AUTO"
-            index, rate = 0, self.info.fps or 25.0
-            for frame in self._decoded(container, stream):
-                time = frame.time if frame.time is not None else self._start + index / rate
-                index += 1
-                yield float(time) - self._start, _upright(frame)
+            line, length = TimeLine(self._start, self._leaps), 1 / (self.info.fps or 25.0)
+            for stamp, frame in self._decoded(container, stream):
+                yield line.place(stamp, length), _upright(frame)
+        self._judge(line, "pictures")
 
-    def sound(self) -> Iterator[tuple[float, Audio]]:
-        """Yield time in seconds and mono samples at the clip's rate: the mean of its channels."""
+    def sound(self, *, mix: bool = True) -> Iterator[AudioBlock]:
+        """Yield the sound at the clip's rate, as its first block has it.
+
+        Args:
+            mix: Give mono (T,), the mean of the channels; otherwise (channels, T).
+        """
         with contextlib.closing(self._open()) as container:
             stream = _first(container, "audio")
             if stream is None:
                 raise SourceError(f"{self.title} holds no sound.", "Give a video file with sound.")
-            convert = load_av().AudioResampler(format="fltp")
-            rate, samples = self.info.sample_rate_hz, 0
-            for frame in self._decoded(container, stream):
-                time = frame.time if frame.time is not None else self._start + samples / rate
+            line, rate = TimeLine(self._start, self._leaps, ordered=False), self.info.sample_rate_hz
+            form, layout = None, self.info.layout
+            convert: Any = None
+            for stamp, frame in self._decoded(container, stream):
+                # The rate, too, may change within a clip: joined recordings, broadcasts.
+                if form != (form := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                    convert = load_av().AudioResampler(format="fltp", layout=layout, rate=rate)
+                seconds = line.place(stamp, frame.samples / frame.sample_rate)
+                frame.pts = None  # the place is known; the converter must not judge it again
                 for part in convert.resample(frame):
-                    block = part.to_ndarray().mean(axis=0, dtype=np.float32)
-                    samples += len(block)
-                    yield float(time) - self._start, block
+                    block: Audio = part.to_ndarray()
+                    yield AudioBlock(
+                        seconds, block.mean(axis=0, dtype=np.float32) if mix else block
+                    )
+                    seconds += block.shape[1] / rate
+        self._judge(line, "sound")
 
-    def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
+    def _judge(self, line: TimeLine, what: str) -> None:
+        if line.restarts:
+            self.warnings.append(
+                f"the time stamps of the {what} leap ({line.restarts}): what follows was placed "
+                "right behind what came before"
+            )
+
+    def _decoded(self, container: Any, stream: Any) -> Iterator[tuple[float | None, Any]]:
+        """Yield stamp in seconds and decoded frame, in the order of presentation."""
         av = load_av()
         got, broken = 0, ""
+        # AVI stores no times of presentation: its packets come at an even pace, in another order
+        # than the pictures, and FFmpeg's guess from that order is late or mixed up.
+        paced = container.format.name == "avi" and stream.type == "video"
+        order: deque[int] = deque()
         for packet in container.demux(stream):
+            pace = paced and packet.size > 0 and packet.dts is not None
+            if pace:
+                order.append(packet.dts)
             try:
                 decoded = packet.decode()
             except av.error.FFmpegError as error:  # a damaged packet; the next one may be whole
                 broken = _reason(error)
+                if pace:
+                    order.pop()
                 continue
             got += len(decoded)
-            yield from decoded
+            for frame in decoded:
+                if paced:
+                    yield (float(order.popleft() * stream.time_base) if order else None), frame
+                else:
+                    yield frame.time, frame
         if not got:
             what = "picture" if stream.type == "video" else "sound"
             reason = f": {broken}" if broken else ""
@@ -148,100 +191,50 @@ class Clip:
             )
 
 
-class ClipWriter:
-    """Write pictures and sound into one file, which is complete when it is closed.
-
-    Args:
-        path: File to write, e.g. what `atomic_path` gave; its ending picks the container.
-        width: Of the picture in pixels; an odd last column is cut.
-        height: Of the picture in pixels.
-        fps: Pictures per second.
-        sample_rate_hz: Of the sound that is given, mono.
-
-    Raises:
-        SourceError: the folder cannot be written, or no encoder takes this size.
-        HostError: the disk is full.
-    """
-
-    def __init__(self, path: Path, width: int, height: int, fps: int, sample_rate_hz: int) -> None:
-        av = load_av()
-        self._path, self._written = path, 0
-        self._size = (max(width & ~1, 2), max(height & ~1, 2))
-        require_space(path)
-        self._samples = 0
-        try:
-            self._container = av.open(str(path), "w")
-            # Faster than its default: the encoder shares the machine with the networks.
-            fast = {"preset": "veryfast"}
-            codec, how = ("libx264", fast) if "libx264" in av.codecs_available else ("mpeg4", {})
-            self._picture = self._container.add_stream(codec, rate=fps, options=how)
-            self._picture.width, self._picture.height = self._size
-            self._picture.pix_fmt = "yuv420p"
-            self._picture.bit_rate = max(self._size[0] * self._size[1] * fps // 5, 400_000)
-            self._picture.codec_context.time_base = Fraction(1, fps)
-            self._sound = self._container.add_stream("aac", rate=_SOUND_HZ, layout="mono")
-            self._sound.bit_rate = _BIT_RATE
-            self._convert = av.AudioResampler(format="fltp", layout="mono", rate=_SOUND_HZ)
-            self._rate = sample_rate_hz
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            size = f"{width}x{height} pixels"
-            raise SourceError(
-                f"No encoder writes {path.suffix} files at {size}: {_reason(error)}.",
-                "Use an .mp4 file.",
-            ) from None
-
-    def picture(self, image: Image) -> None:
-        """Append a picture, uint8 (height, width, 3) BGR of the size of the first."""
-        if self._written % _RESERVE_EVERY == 0:
-            require_space(self._path, image.nbytes)
-        cut = np.ascontiguousarray(image[: self._size[1], : self._size[0]])
-        frame = load_av().VideoFrame.from_ndarray(cut, format="bgr24")
-        frame.pts, frame.time_base = self._written, self._picture.codec_context.time_base
-        self._written += 1
-        self._mux(self._picture.encode(frame))
-
-    def sound(self, block: Audio) -> None:
-        """Append mono float32 samples, limited to [-1, 1]."""
-        if not len(block):
-            return
-        av = load_av()
-        limited = np.clip(block, -1.0, 1.0).astype(np.float32)[None]
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(limited), "fltp", "mono")
-        frame.sample_rate = self._rate
-        frame.pts, frame.time_base = self._samples, Fraction(1, self._rate)
-        self._samples += len(block)
-        for part in self._convert.resample(frame):
-            self._mux(self._sound.encode(part))
-
-    def _mux(self, packets: Any) -> None:
-        try:
-            self._container.mux(packets)
-        except (load_av().error.FFmpegError, OSError) as error:
-            raise write_error(OSError(28, _reason(error)), self._path) from None
-
-    def close(self) -> None:
-        """Finish the file; safe to call twice."""
-        if self._container is None:
-            return
-        try:
-            if self._samples:
-                for part in self._convert.resample(None):
-                    self._mux(self._sound.encode(part))
-            self._mux(self._sound.encode(None))
-            self._mux(self._picture.encode(None))
-        finally:
-            self._container.close()
-            self._container = None
-
-
 def load_av() -> Any:
     """Return the PyAV module; raises MissingDependencyError without it."""
     try:
         import av
     except ImportError:
-        raise MissingDependencyError("av", "clips", "Clips with sound") from None
+        raise MissingDependencyError("av", "apps", "Clips with sound") from None
     av.logging.set_level(None)
     return av
+
+
+def _rate(stream: Any) -> float:
+    """Return pictures per second; AVI counts the fields of H.264, which are twice as many."""
+    average, guessed = float(stream.average_rate or 0), float(stream.guessed_rate or 0)
+    return guessed if 0 < 1.5 * guessed < average else average
+
+
+def _length(container: Any, stream: Any) -> tuple[float, bool]:
+    """Return the length in seconds, 0 for none that can be true, and whether it is the stream's."""
+    own = 0.0
+    if stream is not None:
+        own = float((stream.duration or 0) * stream.time_base) or _tagged(stream)
+        if stream.type == "video" and stream.frames and stream.average_rate:
+            own = max(own, float(stream.frames / stream.average_rate))  # cut files keep the count
+    seconds = own or float((container.duration or 0) / 1_000_000)
+    known = 0 < seconds < _LONGEST
+    return (seconds if known else 0.0), known and own > 0
+
+
+def _tagged(stream: Any) -> float:
+    """Return the length that Matroska keeps in a tag of each stream, ``00:00:08.064``, or 0."""
+    found = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""), re.ASCII)
+    return 3600 * int(found[1]) + 60 * int(found[2]) + float(found[3]) if found else 0.0
+
+
+def _layout(stream: Any) -> str:
+    """Return the name of the channels; some containers tell their number alone."""
+    name = str(stream.codec_context.layout.name)
+    return {"1 channels": "mono", "2 channels": "stereo"}.get(name, name)
+
+
+def _pixel_aspect(stream: Any, frame: Any) -> Fraction:
+    aspect = Fraction(stream.sample_aspect_ratio or 1)
+    turned = round((getattr(frame, "rotation", 0) or 0) / _QUARTER) % 2
+    return 1 / aspect if turned else aspect
 
 
 def _upright(frame: Any) -> Image:

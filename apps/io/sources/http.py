@@ -19,8 +19,9 @@ from typing import Protocol
 import numpy as np
 
 from prunus.apps.common.opencv import load_cv2, quiet_stderr
-from prunus.apps.io.sources.registry import PICTURES, Frame, Image, Source, SourceInfo
-from prunus.apps.io.sources.video import open_stream, open_video, without_password
+from prunus.apps.io.frames import PICTURES, Frame, Image, Source, SourceInfo
+from prunus.apps.io.rows import without_password
+from prunus.apps.io.sources.video import open_stream, open_video
 from prunus.runtime.card.artifact import write_error
 from prunus.runtime.errors import SourceError, UsageError
 from prunus.runtime.http_client import NETWORK_ERRORS, Answer, content_length, open_url
@@ -219,7 +220,7 @@ class MjpegSource:
 class DownloadedSource:
     """A file that was downloaded, and is removed when it is closed."""
 
-    def __init__(self, source: Source, folder: tempfile.TemporaryDirectory[str]) -> None:
+    def __init__(self, source: Source[Frame], folder: tempfile.TemporaryDirectory[str]) -> None:
         self._source, self._folder = source, folder
         self.info = source.info
 
@@ -238,7 +239,7 @@ class DownloadedSource:
         self._folder.cleanup()
 
 
-def open_http(uri: str) -> Source:
+def open_http(uri: str) -> Source[Frame]:
     """Open an MJPEG stream, or download the video or the picture at that address.
 
     Raises:
@@ -263,7 +264,7 @@ def open_http(uri: str) -> Source:
     )
 
 
-def _file_opener(answer: Answer, kind: str) -> tuple[Callable[[Path], Source], str] | None:
+def _file_opener(answer: Answer, kind: str) -> tuple[Callable[[Path], Source[Frame]], str] | None:
     """Return what opens an answer that is a file, and its ending; None for a stream."""
     from prunus.apps.io.sources.pictures import open_picture
 
@@ -279,7 +280,7 @@ def _file_opener(answer: Answer, kind: str) -> tuple[Callable[[Path], Source], s
 
 
 def _downloaded(
-    answer: Answer, shown: str, opener: Callable[[Path], Source], suffix: str
+    answer: Answer, shown: str, opener: Callable[[Path], Source[Frame]], suffix: str
 ) -> DownloadedSource:
     # The file keeps its name, by which results tell pictures apart.
     stem = Path(urllib.parse.urlsplit(answer.body.url).path).stem[:100] or "file"

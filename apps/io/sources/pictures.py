@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from prunus.apps.common.opencv import MAX_PIXELS, load_cv2, quiet_stderr
-from prunus.apps.io.sources.registry import PICTURES, Frame, Image, SourceInfo
+from prunus.apps.io.frames import PICTURES, Frame, Image, SourceInfo
 from prunus.runtime.errors import SourceError, TensorError
 
 # May hold 16-bit or float pixels, which must not be cut to 8 bits blindly.
@@ -153,17 +153,18 @@ class PictureSource:
         """Do nothing: files are closed as soon as they are read."""
 
 
-def open_picture(path: Path) -> PictureSource:
+def open_picture(path: str | Path) -> PictureSource:
     """Open one picture; raises SourceError when it cannot be read."""
-    return PictureSource([path], "picture")
+    return PictureSource([Path(path)], "picture")
 
 
-def open_folder(folder: Path) -> PictureSource:
+def open_folder(folder: str | Path) -> PictureSource:
     """Open all pictures of a folder, in name order.
 
     Raises:
         SourceError: the folder holds no picture, cannot be listed, or all are damaged.
     """
+    folder = Path(folder)
     try:
         names = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
     except OSError as error:

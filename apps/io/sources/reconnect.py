@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from prunus.apps.io.sources.registry import Frame, Source
+from prunus.apps.io.frames import Frame, Source
 from prunus.runtime.errors import SourceError
 from prunus.runtime.limits import RECONNECT_S
 
@@ -28,8 +28,8 @@ class ReconnectingSource:
 
     def __init__(
         self,
-        source: Source,
-        reopen: Callable[[], Source],
+        source: Source[Frame],
+        reopen: Callable[[], Source[Frame]],
         name: str,
         *,
         first_wait: float = _FIRST_WAIT,

@@ -1,4 +1,4 @@
-"""Where frames come from: one URI grammar over pictures, folders, videos, cameras and streams.
+"""Where frames come from: one row per kind of name, over pictures, videos, cameras and streams.
 
 ===========================  =========================================================
 ``0``, ``/dev/video0``       camera
@@ -8,89 +8,53 @@
 ``http://host/stream``       MJPEG stream, or a video or picture by its address
 ``synthetic:640x480@25*100`` camera moving over the bundled portrait: size, rate, frames
 ===========================  =========================================================
+
+A new kind is a file beside this one and a row in `SOURCES`; its factory gets the whole name.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from prunus.apps.io.frames import PICTURES, Frame, Image, Source, SourceInfo
+from prunus.apps.io.rows import Item, Row, by_suffix, listed, named, schemes, without_password
+from prunus.apps.io.sources.live import LiveSource
+from prunus.apps.io.sources.reconnect import ReconnectingSource
 from prunus.runtime.errors import SourceError, nearest
 
-Image = npt.NDArray[np.uint8]
-PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_SCHEMES = ("rtsp", "rtsps", "http", "https", "synthetic")
+__all__ = [
+    "PICTURES",
+    "SOURCES",
+    "Frame",
+    "Image",
+    "Source",
+    "SourceInfo",
+    "open_source",
+    "resolve",
+]
+
+_HERE = "prunus.apps.io.sources"
+_CLIPS = (".avi", ".mkv", ".mov", ".mp4", ".webm")
+SOURCES: tuple[Row, ...] = (
+    Row("0", f"{_HERE}.video:open_camera", pattern="[0-9]{1,5}"),
+    Row("/dev/video0", f"{_HERE}.video:open_camera", pattern="/dev/video[0-9]{1,3}"),
+    Row("picture", f"{_HERE}.pictures:open_picture", suffixes=PICTURES),
+    Row("folder", f"{_HERE}.pictures:open_folder", folder=True),
+    Row("video", f"{_HERE}.video:open_video", suffixes=_CLIPS, other=True),
+    Row("rtsp://", f"{_HERE}.video:open_stream", scheme="rtsp://"),
+    Row("", f"{_HERE}.video:open_stream", scheme="rtsps://"),
+    Row("http://", f"{_HERE}.http:open_http", scheme="http://"),
+    Row("", f"{_HERE}.http:open_http", scheme="https://"),
+    Row("synthetic:", f"{_HERE}.synthetic:open_synthetic", scheme="synthetic"),
+    Row("clip.mp4", f"{_HERE}.av_frames:open_clip", "av", suffixes=_CLIPS, other=True),
+    Row("clip.mp4+speech.wav", f"{_HERE}.av_frames:open_clip", "av", pattern=r".+\+[^:]+"),
+    Row("0+mic:NAME", f"{_HERE}.av_frames:open_live", "av", pattern=r".+\+mic:.*"),
+)
+_HINT = "Give a camera number, a file, a folder, rtsp://, http:// or synthetic:"
 
 
-@dataclass(frozen=True, slots=True)
-class SourceInfo:
-    """What is known about a source before its first frame is processed.
-
-    Attributes:
-        kind: ``picture``, ``folder``, ``video``, ``camera``, ``stream`` or ``synthetic``.
-        width: Width of the first frame in pixels; later pictures of a folder may differ.
-        height: Height of the first frame in pixels.
-        fps: Frames per second, 0 when the source has no time of its own (pictures).
-        frames: How many frames to expect, 0 when unknown. An estimate: containers may lie.
-        live: True when frames arrive in their own time, so that late ones are dropped.
-    """
-
-    kind: str
-    width: int
-    height: int
-    fps: float
-    frames: int
-    live: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame.
-
-    Attributes:
-        index: Counts from 0.
-        image: uint8 (height, width, 3) BGR.
-        name: File name of a picture, else empty.
-        captured_ns: `time.perf_counter_ns` when the frame was complete.
-        picture_id: Of a picture in a folder; it holds whatever is skipped before it.
-    """
-
-    index: int
-    image: Image
-    name: str
-    captured_ns: int
-    picture_id: int | None = None
-
-    @property
-    def image_id(self) -> int:
-        """The id in COCO results: of the picture, else the frame's index."""
-        return self.index if self.picture_id is None else self.picture_id
-
-
-class Source(Protocol):
-    """An iterator over frames that knows what to expect and can be closed."""
-
-    info: SourceInfo
-
-    @property
-    def warnings(self) -> list[str]:
-        """Return what went wrong so far without ending the source."""
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield frames until the source ends."""
-
-    def close(self) -> None:
-        """Release the device or file; safe to call twice and from another thread."""
-
-
-def open_source(uri: str, *, reconnect: bool = True) -> Source:
-    """Open the source that a URI names (see the table in the module docstring).
+def open_source(uri: str, *, reconnect: bool = True) -> Source[Frame]:
+    """Open the source of frames that a URI names (see the table in the module docstring).
 
     Args:
         uri: Source; a file or folder whose name is a number is one unless such a camera exists.
@@ -104,73 +68,54 @@ def open_source(uri: str, *, reconnect: bool = True) -> Source:
         >>> with contextlib.closing(open_source("street.mp4")) as source:
         ...     first = next(iter(source))
     """
-    scheme, separator, rest = uri.partition(":")
-    if _is_camera(uri):
-        from prunus.apps.io.sources.video import open_camera
-
-        return open_camera(uri)
-    if separator and scheme == "synthetic":
-        from prunus.apps.io.sources.synthetic import open_synthetic
-
-        return open_synthetic(rest)
-    if scheme in ("http", "https") and rest.startswith("//"):
-        from prunus.apps.io.sources.http import open_http
-
-        return _live(open_http, uri, reconnect)
-    if "://" in uri:
-        if scheme not in _SCHEMES:
-            raise SourceError(
-                f"Unknown kind of source '{scheme}://'{nearest(scheme, list(_SCHEMES))}.",
-                "Give a camera number, a file, a folder, rtsp://, http:// or synthetic:",
-            )
-        from prunus.apps.io.sources.video import open_stream
-
-        return _live(open_stream, uri, reconnect)
-    return _open_path(Path(uri), uri)
-
-
-def _is_camera(uri: str) -> bool:
-    """Tell a camera's number or device from a file or folder of such a name."""
-    if re.fullmatch("/dev/video[0-9]{1,3}", uri):
-        return True
-    if not re.fullmatch("[0-9]{1,5}", uri):  # superscripts and other scripts have digits, too
-        return False
-    return Path(f"/dev/video{uri}").exists() or not Path(uri).exists()
-
-
-def _live(opener: Callable[[str], Source], uri: str, reconnect: bool) -> Source:
-    """Open an address; what turns out to be live comes back after an interruption."""
-    source = opener(uri)
-    if not reconnect or not source.info.live:
+    row = resolve(uri)
+    source: Source[Frame] = row.load()(uri)
+    if not source.info.live or source.info.kind == "synthetic":
         return source
-    from prunus.apps.io.sources.reconnect import ReconnectingSource
-    from prunus.apps.io.sources.video import without_password
+    if reconnect and row.address:
+        shown = without_password(uri)
+        source = ReconnectingSource(source, lambda: row.load()(uri), shown)
+    return LiveSource(source)
 
-    return ReconnectingSource(source, lambda: opener(uri), without_password(uri))
 
+def resolve(uri: str, items: Item = "frames") -> Row:
+    """Return the row of what a URI names.
 
-def _open_path(path: Path, uri: str) -> Source:
+    Raises:
+        SourceError: nothing there, or no such kind.
+    """
+    row = named(SOURCES, uri, items)
+    if row is not None and not (row.pattern and _is_file(uri)):
+        return row
+    scheme, separator, _ = uri.partition("://")
+    if separator:
+        meant = nearest(scheme, [name.removesuffix("://") for name in schemes(SOURCES, items)])
+        raise SourceError(f"Unknown kind of source '{scheme}://'{meant}.", _HINT)
+    path = Path(uri)
     try:
-        folder, there, special = path.is_dir(), path.exists(), path.exists() and not path.is_file()
+        folder, there, file = path.is_dir(), path.exists(), path.is_file()
     except (OSError, ValueError):  # a name that no file can have
-        folder = there = special = False
-    if folder:
-        from prunus.apps.io.sources.pictures import open_folder
-
-        return open_folder(path)
+        folder = there = file = False
     if not there:
-        raise SourceError(
-            f"Source not found: {uri}.",
-            "Give a camera number, a file, a folder, rtsp://, http:// or synthetic:",
-        )
-    if special:  # reading a pipe or a device may never end
+        raise SourceError(f"Source not found: {uri}.", _HINT)
+    if not folder and not file:  # reading a pipe or a device may never end
         raise SourceError(
             f"{uri} is neither a file nor a folder.", "A camera is given by its number: --source 0"
         )
-    if path.suffix.lower() in PICTURES:
-        from prunus.apps.io.sources.pictures import open_picture
+    row = None if folder else by_suffix(SOURCES, path.suffix, items)
+    for other in SOURCES:
+        if row is None and other.items == items and (other.folder if folder else other.other):
+            row = other
+    if row is None:
+        raise SourceError(f"{uri} is a folder; expected {sources_help(items)}", _HINT)
+    return row
 
-        return open_picture(path)
-    from prunus.apps.io.sources.video import open_video
 
-    return open_video(path)
+def _is_file(uri: str) -> bool:
+    """Tell a file or folder from a camera whose number or device its name could be, too."""
+    return not Path(f"/dev/video{uri}").exists() and (Path(uri).is_file() or Path(uri).is_dir())
+
+
+def sources_help(items: Item = "frames") -> str:
+    """Return the help of ``--source`` from the rows."""
+    return f"{listed(SOURCES, items)}."

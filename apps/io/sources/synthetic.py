@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from prunus.apps.common.media import PORTRAIT
 from prunus.apps.common.opencv import load_cv2
+from prunus.apps.io.frames import Frame, Image, SourceInfo
 from prunus.apps.io.sources.pictures import read_picture
-from prunus.apps.io.sources.registry import Frame, Image, SourceInfo
 from prunus.runtime.errors import SourceError
 
 _GRAMMAR = re.compile(
@@ -42,7 +42,8 @@ class SyntheticSource:
         while not self._stopped and (self.info.frames == 0 or index < self.info.frames):
             if self.info.fps:
                 time.sleep(max(start + index / self.info.fps - time.perf_counter(), 0))
-            yield Frame(index, self._view(index), "", time.perf_counter_ns())
+            seconds = index / self.info.fps if self.info.fps else None
+            yield Frame(index, self._view(index), "", time.perf_counter_ns(), seconds=seconds)
             index += 1
 
     def _view(self, index: int) -> Image:
@@ -67,12 +68,13 @@ class SyntheticSource:
         self._stopped = True
 
 
-def open_synthetic(text: str) -> SyntheticSource:
-    """Open ``WIDTHxHEIGHT@FPS*FRAMES``; each part may be left out.
+def open_synthetic(uri: str) -> SyntheticSource:
+    """Open ``synthetic:WIDTHxHEIGHT@FPS*FRAMES``; each part may be left out.
 
     Raises:
         SourceError: another form, or a size that makes no sense.
     """
+    text = uri.removeprefix("synthetic:")
     match = _GRAMMAR.fullmatch(text)
     width, height = (int(match[1] or 640), int(match[2] or 480)) if match else (0, 0)
     if match is None or not (1 <= width <= _LARGEST and 1 <= height <= _LARGEST):

@@ -1,7 +1,8 @@
-"""Videos, cameras and network streams through OpenCV."""
+"""Videos through PyAV, with their time stamps; cameras and network streams through OpenCV."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -9,12 +10,67 @@ from pathlib import Path
 from typing import Any
 
 from prunus.apps.common.opencv import load_cv2
-from prunus.apps.io.sources.registry import Frame, Image, SourceInfo
-from prunus.runtime.errors import SourceError
+from prunus.apps.io.frames import Frame, Image, SourceInfo
+from prunus.apps.io.rows import without_password
+from prunus.apps.io.sources.clip import Clip
+from prunus.apps.io.timeline import TimeLine
+from prunus.runtime.errors import MissingDependencyError, SourceError
 
 _OPEN_MS = 5_000  # a network camera that does not answer by then is called absent
 _READ_MS = 5_000
 _ASSUMED_FPS = 25.0  # for sources that do not tell
+
+
+class VideoSource:
+    """Frames of a video file, each at the time that its container tells.
+
+    Args:
+        path: The file.
+
+    Raises:
+        SourceError: it cannot be read, or holds no picture.
+        MissingDependencyError: PyAV is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._clip, self._closed = Clip(path), False
+        self.warnings: list[str] = []
+        seen = self._clip.info
+        if not seen.width:
+            raise SourceError(f"{path} holds no picture.", "Give a video file.")
+        fps = seen.fps if 0 < seen.fps <= 1000 else _ASSUMED_FPS
+        self.info = SourceInfo(
+            "video", seen.width, seen.height, fps, round(seen.seconds * fps), live=False,
+            time_base=seen.time_base, pixel_aspect=seen.pixel_aspect,
+            sound=str(path) if seen.sample_rate_hz else "",
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield frames; a file that ends early leaves a warning."""
+        index, seconds, step = 0, 0.0, 1 / self.info.fps
+        for seconds, image in self._clip.frames():
+            if self._closed:
+                return
+            yield Frame(index, image, "", time.perf_counter_ns(), seconds=seconds)
+            index += 1
+        self.warnings += [f"{self._clip.title}: {note}" for note in self._clip.warnings]
+        self._clip.warnings.clear()
+        told = self._clip.info
+        if told.stated and seconds + step < _whole(told.seconds, 2 * step):
+            self.warnings.append(_cut(self._clip.title, index, self.info.frames))
+
+    def close(self) -> None:
+        """End the iteration."""
+        self._closed = True
+
+
+def _whole(length: float, slack: float) -> float:
+    """Return what a whole file has at least: containers round, only a clear gap means a cut."""
+    return length - max(slack, length / 50)
+
+
+def _cut(name: str, index: int, frames: int) -> str:
+    return f"{name} ends after {index} of {frames} frames: it is cut off or damaged"
 
 
 class CaptureSource:
@@ -67,8 +123,10 @@ class CaptureSource:
         """Yield frames; a file that ends early leaves a warning, a stream that ends an error."""
         image, index = self._first, 0
         self._first = None
+        line, step = TimeLine(), 1 / self.info.fps
         while image is not None:
-            yield Frame(index, image, "", time.perf_counter_ns())
+            seconds = None if self.info.live else line.place(self._stamp(), step)
+            yield Frame(index, image, "", time.perf_counter_ns(), seconds=seconds)
             index += 1
             image = self._read()
         if self._closed:
@@ -78,12 +136,15 @@ class CaptureSource:
                 f"{self._name} stopped delivering after {index} frames.",
                 "Check the cable or the network and start again.",
             )
-        # Containers round their count; only a clear gap means that the file is cut off.
-        if index < self.info.frames - max(2, self.info.frames // 50):
-            self.warnings.append(
-                f"{self._name} ends after {index} of {self.info.frames} frames: "
-                "it is cut off or damaged"
-            )
+        if index < _whole(self.info.frames, 2):
+            self.warnings.append(_cut(self._name, index, self.info.frames))
+
+    def _stamp(self) -> float | None:
+        """Return the container's time of the latest picture in seconds."""
+        with self._lock:
+            if self._closed:
+                return None
+            return float(self._capture.get(load_cv2().CAP_PROP_POS_MSEC)) / 1000
 
     def close(self) -> None:
         """Release the device or file."""
@@ -93,13 +154,13 @@ class CaptureSource:
                 self._capture.release()
 
 
-def open_video(path: Path) -> CaptureSource:
-    """Open a video file.
+def open_video(path: str | Path) -> VideoSource | CaptureSource:
+    """Open a video file, through OpenCV where PyAV is not installed.
 
     Raises:
         SourceError: it cannot be read, or is not a video.
     """
-    cv2 = load_cv2("Reading videos")
+    path = Path(path)
     try:
         with path.open("rb") as file:
             size = len(file.read(16))
@@ -107,14 +168,24 @@ def open_video(path: Path) -> CaptureSource:
         raise SourceError(f"Cannot read {path}: {error.strerror}.", "Check its rights.") from None
     if size == 0:
         raise SourceError(f"{path} is empty (0 bytes).", "Copy the video again.")
+    with contextlib.suppress(MissingDependencyError):
+        try:
+            return VideoSource(path)
+        except SourceError:
+            raise _no_video(path) from None
+    cv2 = load_cv2("Reading videos")
     # Absolute: FFmpeg takes what stands before a colon for a protocol.
     capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
     if not capture.isOpened():
-        raise SourceError(
-            f"{path} is not a video that can be read: damaged, cut off or of another format.",
-            "Copy it again, or convert it to H.264 in an .mp4 file.",
-        )
+        raise _no_video(path)
     return CaptureSource(capture, "video", str(path))
+
+
+def _no_video(path: Path) -> SourceError:
+    return SourceError(
+        f"{path} is not a video that can be read: damaged, cut off or of another format.",
+        "Copy it again, or convert it to H.264 in an .mp4 file.",
+    )
 
 
 def open_camera(name: str) -> CaptureSource:
@@ -154,18 +225,3 @@ def open_stream(uri: str) -> CaptureSource:
             "Check address, port, user and network; try it in another player.",
         )
     return CaptureSource(capture, "stream", without_password(uri))
-
-
-def without_password(uri: str) -> str:
-    """Return a URI without its password, fit for messages and logs.
-
-    >>> without_password("rtsp://me:secret@camera/1")
-    'rtsp://me:***@camera/1'
-    """
-    scheme, separator, rest = uri.partition("://")
-    host, slash, path = rest.partition("/")
-    user, at, machine = host.rpartition("@")
-    if not at:
-        return uri
-    name, colon, _ = user.partition(":")
-    return f"{scheme}{separator}{name}{colon}{'***' if colon else ''}@{machine}{slash}{path}"

@@ -162,8 +162,11 @@ def test_video_in_video_out_with_times(segment, tmp_path, clip, frames_of) -> No
     assert all(p50 >= 0 for _, p50, _ in summary["stages"])
     assert len(frames_of(out)) == 10
     assert "100 %" in ran.err
-    red = [entry["classes"]["red"] for entry in json.loads(shares.read_text())]
+    entries = json.loads(shares.read_text())
+    red = [entry["classes"]["red"] for entry in entries]
     np.testing.assert_allclose(red, np.arange(1, 11) * 12 / 128, atol=0.02)
+    steps = np.diff([entry["seconds"] for entry in entries])
+    np.testing.assert_allclose(steps, steps[0], atol=2e-3)
 
 
 def test_smoothing_waits_for_a_class_to_stay(segment, tmp_path, clip) -> None:

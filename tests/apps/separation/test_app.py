@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 import pytest
 
+from prunus.apps.io.sinks.clip import ClipWriter
 from prunus.apps.io.sound import devices as sound_devices
 from prunus.apps.io.sources import av_frames as moments
-from prunus.apps.io.sources.clip import Clip, ClipWriter
+from prunus.apps.io.sources.clip import Clip
 from prunus.apps.io.sources.registry import Frame, SourceInfo
 from prunus.apps.separation import app as separation
 
@@ -59,9 +60,9 @@ def _words(source, separator, *more):
 
 def _mixture(source: Path) -> np.ndarray:
     """The sound as the app hears it."""
-    from prunus.apps.io.sources.av_frames import open_moments
+    from prunus.apps.io.sources.av_frames import open_av_frames
 
-    return np.concatenate([m.sound[: m.samples] for m in open_moments(str(source), FPS, RATE)])
+    return np.concatenate([m.sound[: m.samples] for m in open_av_frames(str(source), FPS, RATE)])
 
 
 def _gain(voice: np.ndarray, mixture: np.ndarray) -> float:
@@ -97,7 +98,7 @@ def test_the_clip_that_comes_out_has_picture_meters_and_voice(prunus, tmp_path, 
     assert len(frames) >= len(plain) == 40
     change = np.abs(frames[20].astype(int) - plain[20]).mean(axis=2)
     assert change[-12:, 60:].max() > 60  # meters
-    sound = np.concatenate([b for _, b in after.sound()])
+    sound = np.concatenate([block.samples for block in after.sound()])
     assert len(sound) / after.info.sample_rate_hz == pytest.approx(1.6, abs=0.15)
     assert np.sqrt((sound**2).mean()) > 0.01
 
@@ -184,7 +185,7 @@ def test_a_stopped_run_leaves_complete_files(tmp_path, portrait, separator):
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        for line in process.stderr:  # the first line of progress: moments are coming out
+        for line in process.stderr:  # the first line of progress: AV frames are coming out
             if line.startswith("separation:"):
                 break
         process.send_signal(signal.SIGINT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import os
 import shutil
@@ -165,8 +164,7 @@ def test_results_have_coco_format(tmp_path):
     path = tmp_path / "out.json"
     with contextlib.closing(ResultWriter(path)) as writer:
         writer.write(frame(7), [pose(), pose(-1)])
-        named = dataclasses.replace(frame(8, "000000000139.jpg"), picture_id=139)
-        writer.write(named, [pose()])
+        writer.write(Frame(8, frame().image, "000000000139.jpg", 0, 139), [pose()])
         assert not path.exists()
     first, second, third = json.loads(path.read_text())
     assert first["image_id"] == 7
@@ -199,3 +197,22 @@ def test_results_on_a_full_disk(tmp_path):
         with contextlib.suppress(OSError):
             full.close()
     assert os.listdir(tmp_path) == []
+
+
+def test_image_id():
+    assert Frame(4, frame().image, "000000000139.jpg", 0, 139).image_id == 139
+    assert frame(4, "street.jpg").image_id == 4
+    assert frame(4).image_id == 4
+
+
+def test_results_carry_the_time_of_frames_that_have_one(tmp_path):
+    import json
+
+    path = tmp_path / "out.json"
+    timed = Frame(7, frame().image, "", 0, seconds=1.4000001)
+    with contextlib.closing(ResultWriter(path)) as writer:
+        writer.write(timed, [pose()])
+        writer.write(frame(8, "a.jpg"), [pose()])
+    first, second = json.loads(path.read_text())
+    assert first["seconds"] == 1.4
+    assert "seconds" not in second

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prunus.apps.io.frames import AudioBlock, Frame, SourceInfo
+from prunus.apps.io.sinks.clip import ClipWriter
 from prunus.apps.io.sound.live import Recorder
-from prunus.apps.io.sources.av_frames import ClipMoments, LiveMoments, open_moments
-from prunus.apps.io.sources.clip import ClipInfo, ClipWriter
-from prunus.apps.io.sources.registry import Frame, SourceInfo
+from prunus.apps.io.sources.av_frames import ClipAVFrames, LiveAVFrames, open_av_frames
+from prunus.apps.io.sources.clip import ClipInfo
 from prunus.runtime.errors import SourceError, UsageError
 
 RATE = 16_000
@@ -30,6 +31,7 @@ class _Clip:
         self, times, samples: int, *, channels=1, fps=25.0, first=0.0, hole=(0, 0)
     ) -> None:
         self.times, self.first, self.hole = list(times), first, hole
+        self.warnings: list[str] = []
         self.ramp = (np.arange(samples) / 2**20).astype(np.float32)
         self.info = ClipInfo(6, 4, fps, samples / RATE, RATE if samples else 0, channels)
 
@@ -41,12 +43,12 @@ class _Clip:
         low, high = self.hole
         for k in range(0, len(self.ramp), 1000):
             if not low <= k < high:
-                yield self.first + k / RATE, self.ramp[k : k + 1000]
+                yield AudioBlock(self.first + k / RATE, self.ramp[k : k + 1000])
 
 
 def _all(clip: _Clip) -> tuple[list, list[str]]:
-    moments = ClipMoments(clip, "", 25, RATE)
-    return list(moments), moments.notes
+    moments = ClipAVFrames(clip, "", 25, RATE)
+    return list(moments), moments.warnings
 
 
 def test_equal_rates_pair_each_picture_with_its_sound() -> None:
@@ -110,13 +112,13 @@ def test_silence_and_channels_are_told() -> None:
 
 def test_no_sound_no_picture_and_odd_rates_are_refused() -> None:
     with pytest.raises(SourceError, match="holds no sound"):
-        ClipMoments(_Clip([0.0], 0), "", 25, RATE)
+        ClipAVFrames(_Clip([0.0], 0), "", 25, RATE)
     blind = _Clip([], 16_000)
     blind.info = ClipInfo(0, 0, 0.0, 1.0, RATE, 1)
     with pytest.raises(SourceError, match="holds no picture"):
-        ClipMoments(blind, "", 25, RATE)
+        ClipAVFrames(blind, "", 25, RATE)
     with pytest.raises(UsageError, match="no multiple"):
-        ClipMoments(_Clip([0.0], 640), "", 24, RATE)
+        ClipAVFrames(_Clip([0.0], 640), "", 24, RATE)
 
 
 @pytest.mark.parametrize(("uri", "words"), [
@@ -125,7 +127,7 @@ def test_no_sound_no_picture_and_odd_rates_are_refused() -> None:
 ])  # fmt: skip
 def test_sources_that_cannot_be_are_told(uri: str, words: str) -> None:
     with pytest.raises(SourceError, match=words):
-        open_moments(uri, 25, RATE)
+        open_av_frames(uri, 25, RATE)
 
 
 def test_a_clip_and_a_sound_file_make_one_source(tmp_path: Path) -> None:
@@ -138,11 +140,11 @@ def test_a_clip_and_a_sound_file_make_one_source(tmp_path: Path) -> None:
         writer.sound(np.zeros(16_000, np.float32))
     stereo = np.stack([np.full(48_000, 0.5), np.full(48_000, 0.1)], 1)
     soundfile.write(tmp_path / "voice.wav", stereo, 48_000)
-    moments = open_moments(f"{path}+{tmp_path / 'voice.wav'}", 25, RATE)
+    moments = open_av_frames(f"{path}+{tmp_path / 'voice.wav'}", 25, RATE)
     found = list(moments)
     assert len(found) == 25
     assert found[12].sound.mean() == pytest.approx(0.3, abs=1e-3)
-    assert any("2 channels" in n for n in moments.notes)
+    assert any("2 channels" in n for n in moments.warnings)
 
 
 def test_a_sound_file_that_broke_off_or_cancels_itself_is_told(tmp_path: Path) -> None:
@@ -152,9 +154,9 @@ def test_a_sound_file_that_broke_off_or_cancels_itself_is_told(tmp_path: Path) -
     soundfile.write(tmp_path / "b.flac", np.tile(voice, 2), RATE)
     (tmp_path / "b.flac").write_bytes((tmp_path / "b.flac").read_bytes()[:30_000])
     for name, words in (("a.wav", "each other's negative"), ("b.flac", "promises 2.00 s")):
-        moments = ClipMoments(_Clip(np.arange(25) / 25, 0), str(tmp_path / name), 25, RATE)
+        moments = ClipAVFrames(_Clip(np.arange(25) / 25, 0), str(tmp_path / name), 25, RATE)
         assert len(list(moments)) >= 25
-        assert any(words in note for note in moments.notes), name
+        assert any(words in note for note in moments.warnings), name
 
 
 class _Camera:
@@ -189,7 +191,7 @@ class _Microphone:
 
 def test_live_moments_follow_the_microphone_and_show_the_newest_picture() -> None:
     camera = _Camera(5)
-    moments = LiveMoments(camera, Recorder(_Microphone(), RATE, 640), 25, RATE)
+    moments = LiveAVFrames(camera, Recorder(_Microphone(), RATE, 640), 25, RATE)
     with contextlib.closing(moments):
         found = list(moments)
     assert len(found) == 10 and camera.closed

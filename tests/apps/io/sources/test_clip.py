@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prunus.apps.io.sources.clip import Clip, ClipWriter
+from prunus.apps.io.sinks.clip import ClipWriter
+from prunus.apps.io.sources.clip import Clip
+from prunus.apps.io.timeline import joined
 from prunus.runtime.errors import SourceError
 
 pytest.importorskip("av")
@@ -44,12 +46,12 @@ def test_picture_and_sound_come_back_in_step(tmp_path, ending) -> None:
         assert seconds - frames[0][0] == pytest.approx(k / 25, abs=2e-3)
         assert abs(float(image.mean()) - (20 + 8 * k)) < 4
     blocks = list(clip.sound())
-    sound = np.concatenate([b for _, b in blocks])
+    sound = np.concatenate([b.samples for b in blocks])
     assert clip.info.channels == 1
     assert len(sound) / clip.info.sample_rate_hz == pytest.approx(1.0, abs=0.06)
     middle = sound[len(sound) // 4 : len(sound) // 2]
     assert np.sqrt(2 * (middle**2).mean()) == pytest.approx(0.3, rel=0.1)
-    assert abs(blocks[0][0] - frames[0][0]) < 0.06
+    assert abs(blocks[0].seconds - frames[0][0]) < 0.06
 
 
 def test_odd_sizes_lose_one_line(tmp_path) -> None:
@@ -118,3 +120,83 @@ def test_metadata_and_names_may_be_of_any_kind(tmp_path, monkeypatch, name) -> N
     clip = Clip(name)
     assert clip.info.fps == pytest.approx(25, abs=0.1)
     assert len(list(clip.frames())) == 10
+
+
+def _muxed(path: Path, packets, *, codec="mpeg4", **how) -> Path:
+    """Write 25 pictures a second; `packets` moves the stamp of each packet, in ticks of 1/25."""
+    from fractions import Fraction
+
+    import av
+
+    with av.open(str(path), "w", **how) as container:
+        options = {"bf": "2"} if codec == "libx264" else {}
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        count = 0
+        for k in range(25):
+            frame = av.VideoFrame.from_ndarray(_picture(k), format="bgr24")
+            frame.pts, frame.time_base = k, Fraction(1, 25)
+            for packet in stream.encode(frame):
+                packets(packet, count)
+                container.mux(packet)
+                count += 1
+        for packet in stream.encode(None):
+            packets(packet, count)
+            container.mux(packet)
+            count += 1
+    return path
+
+
+def test_h264_in_avi_comes_in_order_and_in_time(tmp_path) -> None:
+    def paced(packet, count) -> None:
+        packet.pts = packet.dts = count
+
+    clip = Clip(_muxed(tmp_path / "b.avi", paced, codec="libx264"))
+    frames = list(clip.frames())
+    np.testing.assert_allclose([seconds for seconds, _ in frames], np.arange(25) / 25, atol=1e-3)
+    levels = [float(image.mean()) for _, image in frames]
+    assert (np.diff(levels) > 4).all()
+    assert clip.info.fps == pytest.approx(25)
+    assert clip.info.seconds == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("leap", [3600 * 25, 10**9])
+def test_stamps_that_leap_by_hours_are_placed_and_told(tmp_path, leap) -> None:
+    def leaping(packet, count) -> None:
+        if count >= 15:
+            packet.pts, packet.dts = packet.pts + leap, packet.dts + leap
+
+    clip = Clip(_muxed(tmp_path / "leap.mkv", leaping))
+    times = [seconds for seconds, _ in clip.frames()]
+    np.testing.assert_allclose(times, np.arange(25) / 25, atol=2e-3)
+    assert "leap (1)" in clip.warnings[0]
+
+
+def test_a_rate_that_changes_inside_a_clip_keeps_the_pitch(tmp_path) -> None:
+    from fractions import Fraction
+
+    import av
+
+    path, data = tmp_path / "joined.ts", b""
+    for number, rate in enumerate((48_000, 44_100)):
+        part = tmp_path / f"part{number}.ts"
+        with av.open(str(part), "w", format="mpegts") as container:
+            stream = container.add_stream("aac", rate=rate, layout="mono")
+            tone = 0.3 * np.sin(2 * np.pi * 1000 * np.arange(rate) / rate)
+            for k in range(0, rate - 1023, 1024):
+                block = tone[None, k : k + 1024].astype(np.float32)
+                frame = av.AudioFrame.from_ndarray(block, "fltp", "mono")
+                frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
+                frame.pts = k + number * rate
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        data += part.read_bytes()
+    path.write_bytes(data)
+    clip = Clip(path)
+    rate = clip.info.sample_rate_hz
+    sound = np.concatenate(list(joined(clip.sound(), rate)))
+    assert len(sound) / rate == pytest.approx(2.0, abs=0.06)
+    for begin in (0.3, 1.3):
+        piece = sound[int(begin * rate) :][: rate // 2]
+        peak = np.argmax(np.abs(np.fft.rfft(piece * np.hanning(len(piece))))) * rate / len(piece)
+        assert peak == pytest.approx(1000, abs=2)

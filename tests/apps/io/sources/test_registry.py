@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prunus.apps.io.rows import without_password
 from prunus.apps.io.sources.pictures import picture_ids, read_picture
 from prunus.apps.io.sources.registry import open_source
-from prunus.apps.io.sources.video import without_password
 from prunus.runtime.errors import PrunusError, SourceError
 
 
