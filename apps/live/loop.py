@@ -114,7 +114,7 @@ class Loop:
         return Counts(done, pipeline.dropped, seconds, first_ms, times, interrupted)
 
 
-def frames_loop(source: Source[Any], begin: Callable[[Frame], Any], **details: Any) -> Loop:
+def frames_loop(source: Source[Frame], begin: Callable[[Frame], Any], **details: Any) -> Loop:
     """Return a loop over the frames of a source; `begin` wraps a frame for the stages."""
     info = source.info
     return Loop(items=map(begin, source), live=info.live, expected=info.frames, **details)
