@@ -72,6 +72,11 @@ def entries() -> tuple[Entry, ...]:
     return _cached_table(TABLE)
 
 
+def graphs_for(task: str) -> tuple[Entry, ...]:
+    """Return the shipped graphs of a task, in the table's order."""
+    return tuple(e for e in entries() if e.kind == "artifact" and e.task == task)
+
+
 @functools.lru_cache(maxsize=1)
 def _cached_table(path: Path) -> tuple[Entry, ...]:
     return read_table(path)

@@ -176,7 +176,7 @@ def portrait_crops(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
         UsageError: the model does not take crops of people.
     """
     from prunus.apps.io.sources.pictures import read_picture
-    from prunus.runtime.tasks.pose.crop import CropGeometry
+    from prunus.runtime.pictures.crop import CropGeometry
 
     if not isinstance(card.preprocess, ImagePreprocess) or card.preprocess.fit != "udp_affine":
         raise UsageError(

@@ -104,7 +104,7 @@ def segmentation_model(name: str | None) -> Path:
         return find_model(name)
     from prunus.models import zoo
 
-    shipped = [e for e in zoo.entries() if e.kind == "artifact" and e.task == "segmentation"]
+    shipped = zoo.graphs_for("segmentation")
     if not shipped:
         raise ArtifactError(
             "No --model was given and no segmentation model ships.",
@@ -129,9 +129,9 @@ def codec_name(name: str | None) -> str:
 
     plain = (name or DEFAULT_CODEC).replace("-", "_")
     plain = plain.removesuffix("_encoder").removesuffix("_decoder")
-    for entry in zoo.entries():
+    for entry in zoo.graphs_for("codec"):
         stem = entry.name.removesuffix("_encoder")
-        if entry.task == "codec" and stem != entry.name and stem.startswith(plain):
+        if stem != entry.name and stem.startswith(plain):
             encoder = zoo.model_path(entry.name)
             zoo.model_path(f"{stem}_decoder")  # compared with its hash
             return str(encoder).removesuffix("-encoder.onnx")

@@ -97,7 +97,7 @@ def find_people(path: Path, preprocess: ImagePreprocess, limit: int = 64) -> lis
         SourceError: the file cannot be read or shows nobody.
     """
     from prunus.models.zoo import model_path
-    from prunus.runtime.tasks.pose.crop import CropGeometry
+    from prunus.runtime.pictures.crop import CropGeometry
     from prunus.runtime.tasks.pose.people import PeopleFinder
 
     geometry = CropGeometry.of(preprocess)
@@ -125,7 +125,7 @@ def read_frames(path: Path, count: int) -> list[Any]:
     """
     if path.suffix.lower() not in CLIPS:
         return [read_picture(path)]
-    from prunus.runtime.tasks.pose.crop import load_cv2
+    from prunus.runtime.pictures.crop import load_cv2
 
     cv2 = load_cv2()
     clip = cv2.VideoCapture(str(path))
@@ -144,7 +144,7 @@ def read_frames(path: Path, count: int) -> list[Any]:
 
 def read_picture(path: Path) -> Any:
     """Return a picture of any usual kind as uint8 (h, w, 3) BGR; SourceError when unreadable."""
-    from prunus.runtime.tasks.pose.crop import as_bgr8, load_cv2
+    from prunus.runtime.pictures.crop import as_bgr8, load_cv2
 
     image = load_cv2().imread(str(path)) if path.is_file() else None
     if image is None:
@@ -156,7 +156,7 @@ def read_picture(path: Path) -> Any:
 
 def _whole(frame: Any, preprocess: ImagePreprocess) -> Crops:
     """Return the whole picture as one crop: it shows one person already."""
-    from prunus.runtime.tasks.pose.crop import CropGeometry
+    from prunus.runtime.pictures.crop import CropGeometry
 
     geometry = CropGeometry.of(preprocess)
     box = np.array([[0.0, 0.0, frame.shape[1] - 1.0, frame.shape[0] - 1.0]])

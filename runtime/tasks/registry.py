@@ -103,6 +103,22 @@ def task_named(name: str) -> Task:
     return cast(Task, load(TASKS[name]))
 
 
+def require_task(name: str, task: str, wanted: str, hint: str) -> None:
+    """Refuse a model of another task.
+
+    Args:
+        name: Of the model, for the message.
+        task: What its card says.
+        wanted: What is expected.
+        hint: How to get such a model.
+
+    Raises:
+        ArtifactError: they differ.
+    """
+    if task != wanted:
+        raise ArtifactError(f"{name} is made for {task}; expected {wanted}.", hint)
+
+
 def read_task(raw: object, path: str) -> str:
     """Return the name of a task as a card gives it; raises ArtifactError for an unknown one."""
     return task_named(str(raw)).name

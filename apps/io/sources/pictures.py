@@ -26,7 +26,7 @@ def read_picture(path: Path) -> Image:
     Raises:
         SourceError: missing, empty, truncated, too large, not a picture, or with NaN pixels.
     """
-    from prunus.runtime.tasks.pose.crop import as_bgr8
+    from prunus.runtime.pictures.crop import as_bgr8
 
     cv2 = load_cv2()
     data = _read_bytes(path)

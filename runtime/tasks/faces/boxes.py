@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import ArtifactError
+from prunus.runtime.pictures.crop import check_frame
+from prunus.runtime.pictures.letterbox import letterbox_into
 from prunus.runtime.protocols import Closable
 from prunus.runtime.tasks.calls import Buffers
 from prunus.runtime.tasks.faces.card import FacesPostprocess
 from prunus.runtime.tasks.pose.card import ImagePreprocess
-from prunus.runtime.tasks.pose.crop import check_frame
-from prunus.runtime.tasks.pose.letterbox import letterbox_into
 from prunus.runtime.tasks.pose.similarity import box_iou
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import UsageError
+from prunus.runtime.pictures.crop import resample, warp
 from prunus.runtime.tasks.calls import OneStream, in_turn
 from prunus.runtime.tasks.faces.boxes import FaceBox
 from prunus.runtime.tasks.faces.mesh import LIPS, Square, square_of_box, square_of_points
 from prunus.runtime.tasks.pose.assignment import assign
-from prunus.runtime.tasks.pose.crop import resample, warp
 from prunus.runtime.tasks.pose.similarity import box_iou
 
 Frame = npt.NDArray[np.uint8]

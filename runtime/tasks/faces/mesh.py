@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import ArtifactError
+from prunus.runtime.pictures.crop import check_frame, warp
 from prunus.runtime.protocols import Closable
 from prunus.runtime.tasks.calls import Buffers
 from prunus.runtime.tasks.faces.boxes import FaceBox
 from prunus.runtime.tasks.faces.card import FaceMeshPostprocess
 from prunus.runtime.tasks.pose.card import ImagePreprocess
-from prunus.runtime.tasks.pose.crop import check_frame, warp
 
 if TYPE_CHECKING:
     from prunus.runtime.session.base import Session

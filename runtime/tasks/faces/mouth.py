@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import UsageError
+from prunus.runtime.pictures.crop import check_frame, load_cv2, warp
 from prunus.runtime.tasks.calls import OneStream, in_turn
 from prunus.runtime.tasks.faces.mesh import EYE_CORNERS, INNER_LIPS, LIPS, OUTER_LIPS
-from prunus.runtime.tasks.pose.crop import check_frame, load_cv2, warp
 from prunus.runtime.tasks.separation.card import MouthPreprocess
 
 Frame = npt.NDArray[np.uint8]

@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import ArtifactError, TensorError
+from prunus.runtime.pictures.crop import CropGeometry, check_boxes, check_frame
 from prunus.runtime.protocols import Closable
 from prunus.runtime.tasks.calls import Buffers, StageClock
 from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
-from prunus.runtime.tasks.pose.crop import CropGeometry, check_boxes, check_frame
 from prunus.runtime.tasks.pose.movenet import rows_to_pixels
+from prunus.runtime.tasks.registry import require_task
 
 if TYPE_CHECKING:
     from prunus.runtime.session.base import BackendOptions, Session
@@ -230,8 +231,9 @@ def _contract(sessions: Mapping[int, Session]) -> tuple[ImagePreprocess, Keypoin
     fix = "Give files of one pose network, one per batch size, made by: prunus export evitpose"
     for size, session in sessions.items():
         card = session.card
-        if card.task != "pose" or not isinstance(card.postprocess, KeypointPostprocess):
-            raise ArtifactError(f"{card.name} is made for {card.task}; expected pose.", fix)
+        require_task(card.name, card.task, "pose", fix)
+        if not isinstance(card.postprocess, KeypointPostprocess):
+            raise ArtifactError(f"{card.name} does not say how its joints are read.", fix)
         prepare = card.preprocess
         if not isinstance(prepare, ImagePreprocess) or prepare.fit != "udp_affine":
             raise ArtifactError(f"{card.name} does not take affine crops of people.", fix)

@@ -22,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import ArtifactError
+from prunus.runtime.pictures.crop import check_frame
+from prunus.runtime.pictures.letterbox import letterbox_into
 from prunus.runtime.protocols import Closable
 from prunus.runtime.tasks.calls import Buffers
 from prunus.runtime.tasks.pose.card import ImagePreprocess, PeoplePostprocess
-from prunus.runtime.tasks.pose.crop import check_frame
 from prunus.runtime.tasks.pose.estimator import Pose
-from prunus.runtime.tasks.pose.letterbox import letterbox_into
 from prunus.runtime.tasks.pose.movenet import PIXEL_SHIFT
 
 if TYPE_CHECKING:

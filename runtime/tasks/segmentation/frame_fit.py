@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import ArtifactError, UsageError
-from prunus.runtime.tasks.pose.crop import Frame, load_cv2, resample
-from prunus.runtime.tasks.pose.letterbox import letterbox_size
+from prunus.runtime.pictures.crop import Frame, load_cv2, resample
+from prunus.runtime.pictures.letterbox import letterbox_size
 from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 
 Floats = npt.NDArray[np.float32]

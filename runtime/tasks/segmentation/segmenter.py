@@ -19,9 +19,10 @@ import numpy.typing as npt
 from prunus.runtime.audio.windows import window_corners
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import ArtifactError, TensorError
+from prunus.runtime.pictures.crop import Frame, check_frame, load_cv2, resample
 from prunus.runtime.protocols import Closable
 from prunus.runtime.tasks.calls import Buffers, OneStream, StageClock, in_turn
-from prunus.runtime.tasks.pose.crop import Frame, check_frame, load_cv2, resample
+from prunus.runtime.tasks.registry import require_task
 from prunus.runtime.tasks.segmentation.card import MaskPostprocess, ScenePreprocess
 from prunus.runtime.tasks.segmentation.frame_fit import FrameFit, normalise, resize
 
@@ -237,8 +238,7 @@ def _number_dtype(classes: int) -> type[np.integer[Any]]:
 def _contract(card: ModelCard) -> tuple[ScenePreprocess, MaskPostprocess]:
     fix = "Give a file made by: prunus export edaformer"
     before, after = card.preprocess, card.postprocess
-    if card.task != "segmentation":
-        raise ArtifactError(f"{card.name} is made for {card.task}; expected segmentation.", fix)
+    require_task(card.name, card.task, "segmentation", fix)
     if not isinstance(before, ScenePreprocess) or not isinstance(after, MaskPostprocess):
         raise ArtifactError(f"{card.name} does not say how frames become masks.", fix)
     if before.fit == "sliding" and after.decoder != "logits":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from prunus.runtime.errors import ArtifactError, UsageError
-from prunus.runtime.tasks.pose.letterbox import letterbox_into
+from prunus.runtime.pictures.letterbox import letterbox_into
 from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 from prunus.runtime.tasks.segmentation.frame_fit import (
     FrameFit,

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunus.runtime.audio.clock import AudioClock
 from prunus.runtime.card.card import ModelCard, Weights
 from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import ArtifactError, TensorError, UsageError
@@ -316,22 +315,6 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path) -> None:
     (tmp_path / "a-lips.onnx").touch()
     with pytest.raises(ArtifactError, match="no voice"):
         find_parts(tmp_path / "a-lips.onnx")
-
-
-def test_the_clock_follows_drift_and_ignores_late_deliveries() -> None:
-    rng = np.random.default_rng(0)
-    clock, drift, start = AudioClock(16000), 200e-6, 1000.0
-    with pytest.raises(UsageError, match="no place"):
-        clock.seconds(1.0)
-    worst = 0.0
-    for k in range(1, 30 * 60 * 25):  # half an hour in blocks of 40 ms
-        true_s = k * 0.04  # on the clock of the sound
-        host = start + true_s * (1 + drift) + 0.002 + rng.exponential(0.01)
-        clock.observe(host, k * 640)
-        if k % 999 == 0:
-            moment = start + true_s * (1 + drift)
-            worst = max(worst, abs(clock.seconds(moment) - true_s))
-    assert worst < 0.01  # a plain start time would be off by 0.36 s
 
 
 def test_exported_graphs_stream_as_they_separate(tiny_separator) -> None:

@@ -84,7 +84,7 @@ def check_frame(frame: npt.NDArray[Any]) -> None:
     if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise TensorError(
             f"Got a frame {dtype} {list(shape)}; expected uint8 [height, width, bgr=3].",
-            "Convert it with prunus.runtime.tasks.pose.crop.as_bgr8.",
+            "Convert it with prunus.runtime.pictures.crop.as_bgr8.",
         )
 
 

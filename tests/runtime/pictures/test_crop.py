@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prunus.runtime.errors import TensorError
-from prunus.runtime.tasks.pose.crop import (
+from prunus.runtime.pictures.crop import (
     CropGeometry,
     as_bgr8,
     check_boxes,

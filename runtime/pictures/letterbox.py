@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.tasks.pose.crop import Frame, resample
+from prunus.runtime.pictures.crop import Frame, resample
 
 
 def letterbox_size(frame: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
