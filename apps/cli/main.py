@@ -40,7 +40,7 @@ def build_app() -> Any:
         Verb("models", "List the models that come with prunus, and import official checkpoints.",
              verbs=f"{_CLI}.models:VERBS", default="list", more=_MODELS),
         Verb("export", "Export a model as one static ONNX file that carries its own card.",
-             verbs=f"{_CLI}.export:app"),
+             verbs=f"{_CLI}.export:export_verbs", more=_EXPORT),
         verb("inspect", "Show the card, the tensors, the token plan and the operators of a model "
              "file."),
         verb("check", "Compare an exported model with its PyTorch network on real inputs, in units "
@@ -71,6 +71,12 @@ Examples:
 \b
 Exit codes: 0 ok, 1 a check failed, 2 wrong usage or input, 3 this machine lacks something,
 130 stopped with Ctrl-C. Every verb explains itself with --help.
+"""
+_EXPORT = """\b
+Examples:
+  prunus export evitpose --variant tiny --level L2 -o evitpose-tiny-L2.onnx
+  prunus export unitranspose --variant small --skeleton unified23 --joints mpii16
+  prunus export movenet package/ --variant lightning -o movenet_lightning.onnx
 """
 _MODELS = """\b
 Examples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -25,18 +25,17 @@ class Verb:
     Attributes:
         name: What users type.
         help: What it does, in one line.
-        options: Dataclass made with `runtime.options`; what its docstring says after the first
-            paragraph is the rest of the help.
+        options: Dataclass made with `runtime.options`, or what returns it; what its docstring says
+            after the first paragraph is the rest of the help.
         call: Gets the options and the console.
-        verbs: For a group instead of the two above: its rows, a function that returns them, or a
-            typer application.
-        more: The rest of the help of a group.
+        verbs: For a group instead of the two above: its rows, or a function that returns them.
+        more: The rest of the help, of a group or instead of that docstring.
         default: For a group: the verb that is meant when none is named.
     """
 
     name: str
     help: str
-    options: str = ""
+    options: str | Callable[[], type[Any]] = ""
     call: str | Call = ""
     verbs: Any = ()
     more: str = ""
@@ -47,16 +46,13 @@ def build(verb: Verb) -> Any:
     """Return the verb as the command-line library knows it."""
     if verb.options:
         call = load(verb.call) if isinstance(verb.call, str) else verb.call
-        options = load(verb.options)
-        rest = inspect.cleandoc(options.__doc__ or "").partition("\n\n")[2]
+        options = load(verb.options) if isinstance(verb.options, str) else verb.options()
+        rest = verb.more or inspect.cleandoc(options.__doc__ or "").partition("\n\n")[2]
         app = new_app(verb.name, verb.help)
         text = f"{verb.help}\n\n{rest}"
         app.command(verb.name)(command(options, call, name=verb.name, help=text))
         return get_command(app)
     rows = load(verb.verbs) if isinstance(verb.verbs, str) else verb.verbs
-    if hasattr(rows, "registered_commands"):
-        made: Any = get_command(rows)
-        return VerbGroup(verb.name, made.help, [], ready=made.commands)
     return group(replace(verb, verbs=rows() if callable(rows) else rows))
 
 
@@ -97,7 +93,6 @@ class VerbGroup(TyperGroup):
         rows: Its verbs.
         parameters: Options before the verb.
         default: The verb that is meant when none is named.
-        ready: Commands that are made already.
     """
 
     def __init__(
@@ -108,11 +103,10 @@ class VerbGroup(TyperGroup):
         parameters: Sequence[Any] = (),
         *,
         default: str = "",
-        ready: dict[str, Any] | None = None,
     ) -> None:
         self.rows = {row.name: row for row in rows}
         # The names are for the library's "Did you mean".
-        commands: Any = dict(ready or dict.fromkeys(self.rows))
+        commands: Any = dict.fromkeys(self.rows)
         super().__init__(
             name=name, help=help, commands=commands,
             no_args_is_help=not default, rich_markup_mode=None, params=list(parameters),
@@ -135,10 +129,5 @@ class VerbGroup(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the list of verbs without importing them."""
         shown = [(name, row.help) for name, row in self.rows.items()]
-        shown = shown or [(n, _first(c.help)) for n, c in self.commands.items()]
         with formatter.section("Commands"):
             formatter.write_dl(shown)
-
-
-def _first(text: str | None) -> str:
-    return " ".join((text or "").partition("\n\n")[0].split())

@@ -6,18 +6,12 @@ as JSON.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from prunus.export.common.registry import ExportModel, find_model, load
-from prunus.runtime.command import Call, Console, command, run_script
-
-
-def verb(model: ExportModel) -> Callable[..., int | None]:
-    """Return the function for typer behind ``prunus export NAME``."""
-    program = f"prunus export {model.name}"
-    return command(load(model.options), _call(model), name=model.name, help=_help(model, program))
+from prunus.runtime.command import Call, Console, run_script
 
 
 def script(name: str, words: Sequence[str] | None = None) -> int:
@@ -30,16 +24,20 @@ def script(name: str, words: Sequence[str] | None = None) -> int:
     model = find_model(name)
     program = f"python -m prunus.export.{name}"
     return run_script(
-        load(model.options), _call(model), name=program, help=_help(model, program), words=words
-    )
+        load(model.options), call_of(model), name=program,
+        help=f"{model.help}\n\n{examples_of(model, program)}", words=words,
+    )  # fmt: skip
 
 
-def _help(model: ExportModel, program: str) -> str:
+def examples_of(model: ExportModel, program: str) -> str:
+    """Return the examples of a model's help; `program` is what stands before its words."""
     examples = "".join(f"\n  {program} {words}" for words in model.examples)
-    return f"{model.help}\n\n\b\nExamples:{examples}\n"
+    return f"\b\nExamples:{examples}\n"
 
 
-def _call(model: ExportModel) -> Call:
+def call_of(model: ExportModel) -> Call:
+    """Return what a command line does with the options of a model."""
+
     def call(options: Any, console: Console) -> None:
         with console.progress("export") as progress:
             paths = model.export(options, progress)
