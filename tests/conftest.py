@@ -1,12 +1,21 @@
 """What every test may rely on."""
 
 import importlib.util
+import json
+import os
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+# Published numbers of every model: one case each beside the tests, all of them in a folder beside
+# the checkout or in the one that the variable names.
+SMALL = Path(__file__).parent / "parity"
+FULL = Path(__file__).parents[2] / "shared" / "parity"
+PARITY = os.environ.get("PRUNUS_PARITY_DIR") or (FULL if FULL.is_dir() else SMALL)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,6 +27,33 @@ def _interruptible() -> Iterator[None]:
     yield
     if before is signal.SIG_IGN:
         signal.signal(signal.SIGINT, before)
+
+
+class Published:
+    """What a model's published code gave; a case of the full set alone skips the test."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self._arrays = np.load(folder / "cases.npz")
+        self.files = self._arrays.files
+        self.meta = json.loads(str(self._arrays["meta"]))
+        self._cases = {name.partition("/")[0] for name in self.files}
+
+    def __getitem__(self, name):
+        case = name.partition("/")[0]
+        if case not in self._cases and self.folder.parent == SMALL:
+            pytest.skip("needs the full parity set (PRUNUS_PARITY_DIR)")
+        return self._arrays[name]
+
+    def entries(self, file="state_dict.json"):
+        """Return what is known about each entry of the published state dict, by its name."""
+        return json.loads((self.folder / file).read_text())
+
+
+@pytest.fixture(scope="session")
+def parity():
+    """Return a reader: a model's name -> its published numbers."""
+    return lambda model: Published(Path(PARITY).resolve() / model)
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,10 @@
 """Weights that anybody can regenerate, and the numbers that published code gives with them."""
 
-import json
-import os
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-ROOT = Path(__file__).resolve().parents[3]
-FOLDER = Path(os.environ.get("PRUNUS_PARITY_DIR", ROOT.parent / "shared" / "parity"))
 
 
 def _draw(key, shape):
@@ -66,28 +60,11 @@ def fill(shapes, codebook_scale, kept):
 
 
 @pytest.fixture(scope="session")
-def fixtures():
-    """Return a reader: folder name -> (arrays, settings)."""
-
-    def read(name):
-        path = FOLDER / name / "cases.npz"
-        if not path.is_file():
-            pytest.skip(f"no fixtures in {FOLDER}; set PRUNUS_PARITY_DIR")
-        arrays = np.load(path)
-        return arrays, json.loads(str(arrays["meta"]))
-
-    return read
-
-
-@pytest.fixture(scope="session")
-def published_shapes():
+def published_shapes(parity):
     """Return a reader: folder, file -> the published state dict's names and shapes."""
 
     def read(name, file):
-        path = FOLDER / name / file
-        if not path.is_file():
-            pytest.skip(f"no fixtures in {FOLDER}; set PRUNUS_PARITY_DIR")
-        return {key: tuple(entry["shape"]) for key, entry in json.loads(path.read_text()).items()}
+        return {key: tuple(about["shape"]) for key, about in parity(name).entries(file).items()}
 
     return read
 

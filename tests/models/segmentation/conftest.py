@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import zlib
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +10,6 @@ import torch
 
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
 from prunus.models.segmentation.isr import IsrSetting
-
-FOLDER = (
-    Path(os.environ.get("PRUNUS_PARITY_DIR", Path(__file__).parents[4] / "shared" / "parity"))
-    / "edaformer"
-)
 
 
 def fill_value(key: str, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -58,12 +49,11 @@ def filled_edaformer(variant: str, classes: int, isr: IsrSetting) -> EDAFormer:
 
 
 class Cases:
-    """The stored cases."""
+    """The published numbers, and the networks that have to give them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.data = np.load(folder / "cases.npz")
-        self.meta: dict[str, dict[str, Any]] = json.loads(str(self.data["meta"]))
+    def __init__(self, published) -> None:
+        self.data = published
+        self.meta = published.meta
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.data[name]
@@ -76,8 +66,6 @@ class Cases:
 
 
 @pytest.fixture(scope="session")
-def cases() -> Cases:
-    """The stored cases, or a skip."""
-    if not (FOLDER / "cases.npz").is_file():
-        pytest.skip(f"no parity fixtures in {FOLDER.name}/ (set PRUNUS_PARITY_DIR)")
-    return Cases(FOLDER)
+def cases(parity) -> Cases:
+    """The stored cases."""
+    return Cases(parity("edaformer"))

@@ -1,7 +1,5 @@
 """EDAFormer against its reference implementation, its parameter names and its published cost."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -32,8 +30,8 @@ def same_classes(logits: torch.Tensor, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize("case", [*FAST, *(pytest.param(c, marks=pytest.mark.slow) for c in SLOW)])
 def test_equals_the_reference(cases, case) -> None:
-    network = cases.network(case)
     image = torch.from_numpy(cases[f"{case}/input"])
+    network = cases.network(case)
     with torch.no_grad():
         maps = network.backbone(image)
         logits = network.decode_head(maps)
@@ -49,6 +47,7 @@ def test_equals_the_reference(cases, case) -> None:
 @pytest.mark.slow
 def test_equals_the_reference_inside(cases) -> None:
     case = "t_isr_128"
+    image = torch.from_numpy(cases[f"{case}/input"])
     network, seen = cases.network(case), {}
     watched = {
         "patch_embed1": "backbone.patch_embed1",
@@ -60,7 +59,7 @@ def test_equals_the_reference_inside(cases) -> None:
             lambda _module, _args, out, name=name: seen.update({name: out})
         )
     with torch.no_grad():
-        logits = network(torch.from_numpy(cases[f"{case}/input"]))
+        logits = network(image)
     for name, value in seen.items():
         close(value[0] if isinstance(value, tuple) else value, cases[f"{case}/inter/{name}"])
     again = resize_logits(resize_logits(logits, 128, 128), 101, 145)
@@ -71,10 +70,11 @@ def test_equals_the_reference_inside(cases) -> None:
 def test_sliding_windows_equal_the_reference(cases) -> None:
     case = "t_slide_128x256"
     meta = cases.meta[case]
+    image = torch.from_numpy(cases[f"{case}/input"])
     with torch.no_grad():
         logits = sliding_logits(
             cases.network(case),
-            torch.from_numpy(cases[f"{case}/input"]),
+            image,
             tuple(meta["crop"]),
             tuple(meta["stride"]),
         )
@@ -92,7 +92,7 @@ def test_windows_that_agree_average_to_themselves() -> None:
 
 @pytest.mark.parametrize(("variant", "entries"), [("t", 354), ("b", 564)])
 def test_has_the_published_parameter_names(cases, variant, entries) -> None:
-    listed = json.loads((cases.folder / f"state_dict_{variant}.json").read_text())
+    listed = cases.data.entries(f"state_dict_{variant}.json")
     with torch.device("meta"):
         state = EDAFormer(edaformer_config(variant)).state_dict()
     assert len(listed) == entries

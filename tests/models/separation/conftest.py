@@ -1,9 +1,6 @@
 """The filled network and the published numbers that it has to give."""
 
-import json
-import os
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +8,6 @@ import torch
 
 from prunus.models.separation.config import dolphin_config
 from prunus.models.separation.dolphin import build_dolphin
-
-DEFAULT = Path(__file__).parents[4] / "shared" / "parity"
-FOLDER = Path(os.environ.get("PRUNUS_PARITY_DIR", DEFAULT)) / "dolphin"
 
 
 def fill_value(key, shape):
@@ -44,9 +38,9 @@ def fill_value(key, shape):
 class Cases:
     """Inputs and outputs of the reference implementation."""
 
-    def __init__(self, folder):
-        self.arrays = np.load(folder / "cases.npz")
-        self.meta = json.loads(str(self.arrays["meta"]))
+    def __init__(self, published):
+        self.arrays = published
+        self.meta = published.meta
 
     def inputs(self, case):
         """Return the mixture (B, L) and the normalised mouth (B, 1, F, 88, 88)."""
@@ -63,28 +57,15 @@ class Cases:
 
 
 @pytest.fixture(scope="session")
-def folder():
-    if not (FOLDER / "cases.npz").is_file():
-        pytest.skip(f"no fixtures in {FOLDER}; set PRUNUS_PARITY_DIR")
-    return FOLDER
+def cases(parity):
+    return Cases(parity("dolphin"))
 
 
 @pytest.fixture(scope="session")
-def cases(folder):
-    return Cases(folder)
-
-
-@pytest.fixture(scope="session")
-def layout(folder):
-    """Key -> shape and checksum of every entry of the released weights."""
-    return json.loads((folder / "state_dict.json").read_text())
-
-
-@pytest.fixture(scope="session")
-def filled_state(layout):
+def filled_state(parity):
     """Return the state dict of the weight recipe."""
     state = {}
-    for key, about in layout.items():
+    for key, about in parity("dolphin").entries().items():
         if about["dtype"] == "float32":
             value = fill_value(key, tuple(about["shape"]))
             assert zlib.crc32(value.tobytes()) == about.get("crc32", zlib.crc32(value.tobytes()))

@@ -1,10 +1,8 @@
 """Resampling against exact sines and stored numbers, and pieces against the whole."""
 
 import math
-import os
 import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +13,6 @@ from prunus.runtime.audio.resample import Resampler, resample
 from prunus.runtime.errors import MissingDependencyError, UsageError
 
 pytest.importorskip("soxr")
-ROOT = Path(__file__).resolve().parents[3]
-FOLDER = Path(os.environ.get("PRUNUS_PARITY_DIR", ROOT.parent / "shared" / "parity"))
 PAIRS = [(16000, 24000), (44100, 24000), (48000, 24000), (24000, 16000), (48000, 16000)]
 ODD = [(22254, 24000), (47999, 16000), (16001, 16000), (11025, 16000), (1000, 768000)]
 FORMULAS = ["soxr", "torchaudio"]
@@ -27,11 +23,8 @@ def _tone(hertz, rate, count):
 
 
 @pytest.mark.parametrize(("old", "new"), PAIRS)
-def test_published_numbers(old, new):
-    path = FOLDER / "audio_resample" / "cases.npz"
-    if not path.is_file():
-        pytest.skip(f"no fixtures in {FOLDER}; set PRUNUS_PARITY_DIR")
-    arrays = np.load(path)
+def test_published_numbers(parity, old, new):
+    arrays = parity("audio_resample")
     expected = arrays[f"{old}_to_{new}/out"][0]
     got = resample(arrays[f"{old}_to_{new}/in"][0], old, new, "torchaudio")
     assert got.shape == expected.shape and got.dtype == np.float32

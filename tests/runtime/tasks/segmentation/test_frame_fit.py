@@ -1,8 +1,5 @@
 """Frames become inputs exactly as the published pipeline makes them."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -18,16 +15,11 @@ from prunus.runtime.tasks.segmentation.frame_fit import (
 )
 
 pytest.importorskip("cv2")
-CASES = Path(
-    os.environ.get("PRUNUS_PARITY_DIR", Path(__file__).parents[5] / "shared" / "parity")
-) / "edaformer" / "cases.npz"  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "multiple", "step"), [("plain", 1, 4), ("aligned", 32, 1)])
-def test_preparation_is_bit_equal_to_the_published_one(name, multiple, step) -> None:
-    if not CASES.is_file():
-        pytest.skip("no parity fixtures (set PRUNUS_PARITY_DIR)")
-    data = np.load(CASES)
+def test_preparation_is_bit_equal_to_the_published_one(parity, name, multiple, step) -> None:
+    data = parity("edaformer")
     frame = data["preproc/bgr_uint8"]
     size = round_up(keep_ratio_size(frame.shape[:2], 256, 96), multiple)
     spec = ScenePreprocess(*size, "keep_ratio", longest=256, shortest=96, multiple=multiple)
