@@ -6,6 +6,7 @@ would be is compared with what the tests of the kernel launch.
 
 import ctypes
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -14,8 +15,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prunus.runtime.errors import PrunusError
-from prunus.runtime.plugins.library import describe
+from prunus.runtime.errors import ArtifactError, PrunusError
+from prunus.runtime.plugins import library as library_module
+from prunus.runtime.plugins.library import (
+    MARK,
+    check_gpu,
+    check_usable,
+    describe,
+    find_library,
+    find_stamped,
+)
+from prunus.runtime.plugins.local_global_attention import LIBRARY
 from prunus.runtime.plugins.local_global_attention.build import library_identity
 from prunus.runtime.plugins.local_global_attention.geometry import INPUTS, LOG2_E, geometry
 from prunus.runtime.plugins.local_global_attention.headers import find_headers
@@ -33,6 +43,72 @@ SHAPES = {
     "bias_l": (1, 2, 12, 16), "kg": (2, 4, 5, 64), "vg": (2, 4, 5, 64), "bias_g": (1, 1, 2, 1, 5),
     "gate": (1, 4, 1, 12, 1), "o_index": (48,),
 }  # fmt: skip
+
+
+def write_library(path, **changes):
+    facts = {"name": "LocalGlobalAttention", "version": "1", "identity": "1+abc",
+             "architectures": [80, 87], "machine": os.uname().machine, **changes}  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\177ELF..." + (MARK + json.dumps(facts)).encode() + b"\0...")
+    return path
+
+
+def test_lookup_of_a_library(tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv(library_module.VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert find_library() is None
+    cached = write_library(tmp_path / "cache" / "prunus" / "plugins" / LIBRARY, identity="1+cache")
+    assert find_library().path == cached
+    named = write_library(tmp_path / "named" / LIBRARY)
+    for value in (str(named), str(named.parent), f"{tmp_path}/none{os.pathsep}{named.parent}"):
+        monkeypatch.setenv(library_module.VARIABLE, value)
+        assert find_library().path == named
+    chosen = write_library(tmp_path / "chosen.so")
+    assert find_library(chosen).path == chosen
+    monkeypatch.setenv(library_module.VARIABLE, str(tmp_path / "none"))
+    with pytest.raises(ArtifactError, match=r"PRUNUS_PLUGIN_PATH is .*none, where no lib"):
+        find_library()
+    with pytest.raises(ArtifactError, match="Cannot read the plugin library"):
+        find_library(tmp_path / "nothing.so")
+    chosen.write_bytes(b"\177ELF" * 100)
+    with pytest.raises(ArtifactError, match="not a plugin library of prunus"):
+        find_library(chosen)
+    write_library(chosen, architectures=None)
+    with pytest.raises(ArtifactError, match="not a plugin library of prunus"):
+        find_library(chosen)
+    write_library(chosen, version="2")
+    with pytest.raises(ArtifactError, match=r"holds version 2 of the .* needs version 1"):
+        find_library(chosen)
+    write_library(chosen, machine="riscv64")
+    with pytest.raises(ArtifactError, match=r"built for riscv64; this machine is"):
+        check_usable(describe(chosen))
+
+
+def test_an_engine_finds_the_library_it_was_built_with(tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv(library_module.VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    engine, stamp = tmp_path / "m.engine", "LocalGlobalAttention 1+abc sha256:00"
+    with pytest.raises(ArtifactError, match=r"needs the LocalGlobalAttention plugin 1\+abc"):
+        find_stamped(stamp, engine)
+    write_library(library_module.default_path(), identity="1+old")
+    with pytest.raises(ArtifactError, match=r"plugin 1\+abc; .* is 1\+old"):
+        find_stamped(stamp, engine)
+    library = write_library(library_module.default_path())
+    with pytest.raises(ArtifactError, match="built with another file than"):
+        find_stamped(stamp, engine)
+    found = find_stamped(describe(library).stamp, engine)
+    assert found.path == library and found.stamp.startswith("LocalGlobalAttention 1+abc sha256:")
+    library.unlink()
+    beside = write_library(tmp_path / LIBRARY)
+    stamp = describe(beside).stamp
+    with pytest.raises(ArtifactError, match=f"If you trust {beside}, set PRUNUS_PLUGIN_PATH"):
+        find_stamped(stamp, engine)  # a library that came with an engine is not run unasked
+    monkeypatch.setenv(library_module.VARIABLE, str(beside))
+    assert find_stamped(stamp, engine).path == beside
+    for capability in ("8.0", "8.6", "8.7", "8.9"):
+        check_gpu(found, "a GPU", capability)
+    with pytest.raises(ArtifactError, match=r"capability 8.0, 8.7; a GPU is 9.0.*--arch 90"):
+        check_gpu(found, "a GPU", "9.0")
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,31 @@ def test_a_short_gap_repeats_and_a_long_one_fades_to_silence():
     assert np.abs(np.diff(sound[2:].reshape(-1))).max() < 0.5 / HOP * 1.01  # no step anywhere
 
 
+def test_the_gain_is_one_straight_line_down_and_one_up() -> None:
+    """40 ms as before, 120 ms down, silence; back over one frame: each sample's gain."""
+    decoder = LossyDecoder(_Codec())
+    sound = np.concatenate(
+        [decoder.push(_codes(50)), decoder.lose(18), decoder.push(_codes(50, 50)), decoder.finish()]
+    )
+    down, up = 12 * HOP, HOP
+    expected = np.concatenate([
+        np.ones(5 * HOP), 1 - np.arange(1, down + 1) / down, np.zeros(2 * HOP),
+        np.arange(1, up + 1) / up, np.ones(HOP),
+    ])  # fmt: skip
+    np.testing.assert_allclose(sound / 0.5, expected, atol=1e-6)
+
+
+def test_a_gap_that_ends_on_the_way_down_rises_from_there() -> None:
+    decoder = LossyDecoder(_Codec())
+    sound = _frames(
+        [decoder.push(_codes(50)), decoder.lose(10), decoder.push(_codes(50, 50)), decoder.finish()]
+    ) / 0.5  # fmt: skip
+    low = 1 - 6 / 12  # 100 ms: half of the fade
+    assert sound[10, -1] == pytest.approx(low)
+    np.testing.assert_allclose(sound[11], low + (1 - low) * np.arange(1, HOP + 1) / HOP, atol=1e-6)
+    np.testing.assert_allclose(sound[12], 1.0)
+
+
 def test_one_gap_in_pieces_is_one_gap():
     whole, pieces = LossyDecoder(_Codec()), LossyDecoder(_Codec())
     expected = [whole.push(_codes(70)), whole.lose(12), whole.finish()]

@@ -16,11 +16,11 @@ PORTRAIT = Path(prunus.apps.__path__[0]) / "media" / "portrait.jpg"
 POST = FacesPostprocess((16, 32), (2, 6), ("a", "b"))
 
 
-def _heads() -> dict[str, np.ndarray]:
+def _heads(columns: int = 8) -> dict[str, np.ndarray]:
     heads = {}
     for stride, count in ((16, 512), (32, 384)):
         heads[f"scores_{stride}"] = np.full((1, count, 1), -200.0, np.float32)
-        heads[f"rows_{stride}"] = np.zeros((1, count, 8), np.float32)
+        heads[f"rows_{stride}"] = np.zeros((1, count, columns), np.float32)
     return heads
 
 
@@ -88,6 +88,56 @@ def test_no_face_gives_nothing_and_bad_input_is_refused(finder: FaceFinder) -> N
         finder(np.zeros((240, 320), np.uint8))
     with pytest.raises(ArtifactError, match="face finder"):
         FaceFinder.open(zoo.model_path("facemesh"), "onnxruntime", 1)
+
+
+class _Painted:
+    """A network that answers with the one bright rectangle, exactly, as the true one counts.
+
+    Positions count from the edge of the first pixel of the input: a rectangle that begins with
+    pixel 3 begins at 3.0.
+    """
+
+    def __init__(self, card) -> None:
+        self.card = card
+
+    def run(self, feeds):
+        (values,) = feeds.values()
+        light = values[0].mean(axis=2) / 255
+        sides = [light.max(axis=0).sum(), light.max(axis=1).sum()]
+        at = np.arange(len(light)) + 0.5
+        middle = [(light.sum(axis=k) * at).sum() / light.sum() for k in (0, 1)]
+        heads = _heads(columns=16)
+        corners = [m + s * sides[k] / 2 for s in (-1, 1) for k, m in enumerate(middle)]
+        row, column = 4, 3  # any cell will do
+        zero = np.array([(column + 0.5) * 32, (row + 0.5) * 32])
+        points = np.array([corners[:2], corners[2:], *[middle] * 4]) - zero
+        heads["scores_32"][0, (row * 8 + column) * 6] = 5.0
+        heads["rows_32"][0, (row * 8 + column) * 6] = [
+            *(middle - zero), *sides, *points.reshape(-1)
+        ]  # fmt: skip
+        return heads
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "x0", "y0", "side"),
+    [(256, 256, 64, 40, 100), (512, 512, 120, 64, 200), (640, 480, 200, 120, 150),
+     (360, 640, 40, 300, 160), (128, 96, 30, 20, 60)],
+)  # fmt: skip
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_frames_of_any_size_give_the_place_of_the_face_in_its_own_pixels(
+    finder: FaceFinder, width, height, x0, y0, side, mirrored
+) -> None:
+    """Pixels x0 to x0 + side - 1 reach from x0 - 0.5 to x0 + side - 0.5, mirrored or not."""
+    frame = np.zeros((height, width, 3), np.uint8)
+    frame[y0 : y0 + side, x0 : x0 + side] = 255
+    if mirrored:
+        frame, x0 = np.ascontiguousarray(frame[:, ::-1]), width - side - x0
+    (face,) = FaceFinder(_Painted(finder.session.card))(frame)
+    expected = np.array([x0, y0, x0 + side, y0 + side]) - 0.5
+    # A pixel on the edge of the shrunk rectangle is rounded to 8 bits.
+    np.testing.assert_allclose(face.box, expected, atol=0.03)
+    np.testing.assert_allclose(face.keypoints[:2].reshape(-1), expected, atol=0.03)
+    np.testing.assert_allclose(face.keypoints[2], (expected[:2] + expected[2:]) / 2, atol=0.03)
 
 
 def test_points_of_a_mirrored_face_are_the_mirrored_points(finder: FaceFinder) -> None:

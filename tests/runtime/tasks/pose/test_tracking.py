@@ -86,6 +86,65 @@ def test_a_crossing_does_not_swap_or_merge() -> None:
     assert poses[0].keypoints[:, 0].mean() > poses[1].keypoints[:, 0].mean()
 
 
+def _back_after(absence: int, *, follow: bool, **options) -> tuple[int, list[int]]:
+    """Return identity of a person before and after so many frames without anybody."""
+    world, tracker = World(), PeopleTracker(TrackerOptions(missed_finds=1000, **options))
+    steps = []
+    for step in range(absence + 2):
+        world.people = [_person(200)] if step in (0, absence + 1) else []
+        estimate = world.estimate if follow else None
+        steps.append(_ids(tracker.update(FRAME, world.find, estimate)))
+    assert steps[1:-1] == [[]] * absence
+    return steps[0][0], steps[-1]
+
+
+@pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize("timeout", [1, 7])
+def test_a_track_lives_as_long_as_the_time_out_and_no_frame_longer(timeout, follow) -> None:
+    for absence, expected in ((timeout, [0]), (timeout + 1, [1])):
+        back = _back_after(absence, follow=follow, every=1, timeout_frames=timeout)
+        assert back == (0, expected)
+    assert TrackerOptions().timeout_frames == 15
+
+
+def test_a_track_outlives_one_find_less_than_allowed() -> None:
+    for missed, expected in ((2, [0]), (3, [1])):
+        world, tracker = World(), PeopleTracker(TrackerOptions(every=1, missed_finds=3))
+        for step in range(missed + 2):
+            world.people = [_person(200)] if step in (0, missed + 1) else []
+            poses = tracker.update(FRAME, world.find, world.estimate)
+        assert _ids(poses) == expected
+
+
+def test_a_lost_person_coasts_ever_slower_in_the_direction_of_the_walk() -> None:
+    """Where the crops lie says where the tracker believes the person to be."""
+    world, tracker = World(), PeopleTracker(TrackerOptions(every=1000, timeout_frames=60))
+    centres: list[np.ndarray] = []
+
+    def estimate(frame: np.ndarray, boxes: np.ndarray) -> list[Pose]:
+        centres.append((boxes[0, :2] + boxes[0, 2:]) / 2)
+        return world.estimate(frame, boxes)
+
+    for step in range(40):
+        world.people = [_person(100 + 8 * step, 60 + 3 * step)] if step < 20 else []
+        tracker.update(FRAME, world.find, estimate)
+    seen, lost = np.diff(centres[10:20], axis=0), np.diff(centres[20:], axis=0)
+    np.testing.assert_allclose(seen, [[8, 3]] * len(seen), atol=0.02)
+    # The first crop without the person is a whole step on; from then on 0.85 of the step before.
+    np.testing.assert_allclose(centres[20] - centres[19], [8, 3], atol=0.02)
+    shares = 0.85 ** np.arange(1, 1 + len(lost))
+    np.testing.assert_allclose(lost, shares[:, None] * [8, 3], atol=0.02)
+
+
+def test_a_person_hidden_while_walking_is_the_same_where_the_walk_leads() -> None:
+    """Without coasting the person, 64 pixels on, would overlap nothing and be somebody new."""
+    world, tracker = World(), PeopleTracker()
+    for step in range(40):
+        world.people = [] if 20 <= step < 26 else [_person(60 + 16 * min(step, 23))]
+        poses = tracker.update(FRAME, world.find, None)
+    assert _ids(poses) == [0]
+
+
 def test_two_finds_of_one_person_give_one_track() -> None:
     world, tracker = World(), PeopleTracker()
     world.people = [_person(200)]

@@ -145,6 +145,11 @@ def test_seams_are_blended_not_cut() -> None:
     steps = np.abs(np.diff(voice))
     plan = _separator().stream().plan
     assert steps.max() <= 1.01 / plan.fade and voice.max() >= 5
+    # Each window is constant and one higher: the seam is the ramp, taken at the samples' middles.
+    starts = np.flatnonzero(np.diff(voice) > 0)[:1]
+    first = int(voice[starts[0]])
+    ramp = voice[starts[0] + 1 : starts[0] + 1 + plan.fade] - first
+    np.testing.assert_allclose(ramp, (np.arange(plan.fade) + 0.5) / plan.fade, atol=1e-5)
 
 
 def test_the_delay_is_the_declared_one() -> None:
