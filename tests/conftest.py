@@ -65,8 +65,11 @@ def pytest_make_collect_report():
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Count what was skipped by what this machine lacks."""
-    counts = Counter(map(lacking, terminalreporter.stats.get("skipped", ())))
+    """Count what was skipped by what this machine lacks; list it in the file PRUNUS_SKIPPED."""
+    skipped = terminalreporter.stats.get("skipped", ())
+    if path := os.environ.get("PRUNUS_SKIPPED"):
+        Path(path).write_text("".join(f"{n}\n" for n in sorted({r.nodeid for r in skipped})))
+    counts = Counter(map(lacking, skipped))
     for need, count in counts.most_common():
         terminalreporter.write_line(f"{count} skipped for want of: {need}")
 
