@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -106,10 +107,16 @@ class PoseEstimator(Closable):
         from prunus.runtime.session.base import open as open_session
 
         paths = [path_or_paths] if isinstance(path_or_paths, (str, Path)) else list(path_or_paths)
-        sessions = [
-            open_session(p, backend, threads=threads, device=device, options=options) for p in paths
-        ]
-        return PoseEstimator({_batch(s): s for s in sessions})
+        with ExitStack() as stack:  # what is open is closed where a later file fails
+            sessions = [
+                stack.enter_context(
+                    open_session(p, backend, threads=threads, device=device, options=options)
+                )
+                for p in paths
+            ]
+            estimator = PoseEstimator({_batch(s): s for s in sessions})
+            stack.pop_all()
+        return estimator
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
