@@ -20,6 +20,7 @@ from prunus.runtime.card.matching import check_graph
 from prunus.runtime.errors import ArtifactError, HostError, MissingDependencyError
 from prunus.runtime.session.base import BackendOptions, BaseSession, Source, title
 from prunus.runtime.session.openvino.attention import add_attention
+from prunus.runtime.session.openvino.masks import keep_masks_apart
 from prunus.runtime.session.openvino.signal_stack import kept_signal_stack
 from prunus.runtime.session.openvino.tail import keep_in_float32
 
@@ -100,6 +101,8 @@ def open_session(
     try:
         add_attention(core)
         model = core.read_model(source if isinstance(source, bytes) else str(source))
+        if precision != "f32":
+            keep_masks_apart(model)
         kept = keep_in_float32(core, model) if precision == "bf16" else ()
         compiled = core.compile_model(model, kind, config)
     except Exception as error:  # it raises RuntimeError and its own kinds
