@@ -62,7 +62,7 @@ def sensitive_nodes(model: onnx.ModelProto) -> list[str]:
     of them before the mean is taken off.
     """
     weights = {t.name for t in model.graph.initializer if len(t.dims) > 1}
-    scopes = {scope_of(n.name) for n in model.graph.node if n.op_type in _DECIDING}
+    scopes = deciding_modules(model)
     raw = {value.name for value in model.graph.input}
     names = []
     for node in model.graph.node:
@@ -71,12 +71,19 @@ def sensitive_nodes(model: onnx.ModelProto) -> list[str]:
         normalises = bool(raw & set(node.input))
         if normalises:
             raw |= set(node.output)
-        if normalises or _within(scope_of(node.name), scopes):
+        if normalises or lies_within(node, scopes):
             names.append(node.name)
     return names
 
 
-def _within(scope: str, scopes: Collection[str]) -> bool:
+def deciding_modules(model: onnx.ModelProto) -> set[str]:
+    """Return the paths of the modules that rank or pick a peak themselves."""
+    return {scope_of(n.name) for n in model.graph.node if n.op_type in _DECIDING}
+
+
+def lies_within(node: onnx.NodeProto, scopes: Collection[str]) -> bool:
+    """Return whether a node lies in one of these modules, or in a submodule of a named one."""
+    scope = scope_of(node.name)
     return scope in scopes or any(s and scope.startswith(f"{s}.") for s in scopes)
 
 

@@ -27,7 +27,7 @@ from onnx import numpy_helper
 
 from prunus.export.common.samples import full_batches
 from prunus.export.graph.simplify import canonicalise
-from prunus.export.precision.fp16 import sensitive_nodes
+from prunus.export.precision.fp16 import deciding_modules, lies_within
 from prunus.runtime.errors import MissingDependencyError, PrunusError, UsageError
 
 if TYPE_CHECKING:
@@ -110,25 +110,27 @@ def weighted_layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def sensitive_layers(model: onnx.ModelProto) -> list[str]:
-    """Return the layers that int8 hurts most: the first, the last ones, and those that rank."""
+    """Return the layers that int8 hurts most: the first, the last ones, and those that rank.
+
+    A layer ranks when it lies in the module of a TopK or ArgMax. A module that holds the first
+    layer as well is the network itself, most of whose layers rank nothing.
+    """
     layers = weighted_layers(model)
-    deciding = set(sensitive_nodes(model))
+    rankers = {s for s in deciding_modules(model) if layers and not lies_within(layers[0], [s])}
+    ranking = [n.name for n in layers if lies_within(n, rankers)]
     heavy = {n.name for n in layers}
     heavy |= {n.name for n in model.graph.node if n.op_type == "ConvTranspose"}
     before: set[str] = set()
-    last = []
+    last = set()
     for node in reversed(model.graph.node):
         leads = any(value in before for value in node.output)
-        if node.name in heavy and not leads and node.name not in deciding:
-            last.append(node.name)
+        if node.name in heavy and not leads:
+            last.add(node.name)
         if node.name in heavy or leads:
             before.update(node.input)
     first = [layers[0].name] if layers else []
-    return [
-        *first,
-        *sorted(set(last) - set(first)),
-        *(n.name for n in layers if n.name in deciding),
-    ]
+    rest = sorted(last.difference(first, ranking))
+    return [*first, *rest, *ranking]
 
 
 def lift_biases(model: onnx.ModelProto, layers: Collection[str]) -> None:

@@ -70,6 +70,55 @@ def test_first_and_last_layers_are_sensitive(pose_graph):
     assert len(names) == 2
 
 
+def _ranked(prefix: str, rank: str):
+    """Return layers with tokens cut between: two that score them, and a TopK in module `rank`."""
+    rng, make = np.random.default_rng(0), onnx.helper.make_node
+    names = ("stem/MatMul", "score.hidden/MatMul", "score.out/MatMul", "mlp/MatMul", "head/MatMul")
+    first, hidden, out, middle, last = (f"{prefix}{name}" for name in names)
+    nodes = [
+        make("MatMul", ["x", "w0"], ["a"], name=first),
+        make("MatMul", ["a", "w1"], ["b"], name=hidden),
+        make("Relu", ["b"], ["b1"], name=f"{prefix}score/Relu"),
+        make("MatMul", ["b1", "w2"], ["c"], name=out),
+        make("TopK", ["c", "k"], ["value", "kept"], name=f"{rank}/TopK", axis=1),
+        make("Expand", ["kept", "shape"], ["wide"], name=f"{rank}/Expand"),
+        make("GatherElements", ["a", "wide"], ["d"], name=f"{prefix}take/Gather", axis=1),
+        make("MatMul", ["d", "w3"], ["e"], name=middle),
+        make("MatMul", ["e", "w4"], ["y"], name=last),
+    ]
+    weights = [rng.normal(size=(8, 1 if k == 2 else 8)).astype(np.float32) for k in range(5)]
+    constants = [numpy_helper.from_array(w, f"w{k}") for k, w in enumerate(weights)]
+    constants += [numpy_helper.from_array(np.array([3]), "k"),
+                  numpy_helper.from_array(np.array([1, 3, 8]), "shape")]  # fmt: skip
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes, "main", [value("x", TensorProto.FLOAT, [1, 6, 8])],
+        [value("y", TensorProto.FLOAT, [1, 3, 8])], constants,
+    )  # fmt: skip
+    opset = [onnx.helper.make_opsetid("", 20)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    return model, (first, hidden, out, middle, last)
+
+
+def test_layers_that_score_tokens_stay_float():
+    """A TopK turns a rounding error of its scores into another token."""
+    model, (first, hidden, out, middle, last) = _ranked("network.", "network.score")
+    assert sensitive_layers(model) == [first, last, hidden, out]
+    noise = np.random.default_rng(1).normal(size=(4, 1, 6, 8)).astype(np.float32)
+    quantised = to_int8(model, Samples({"x": noise[:, 0]}, "noise"))
+    made = {v: n.op_type for n in quantised.graph.node for v in n.output}
+    integer = [n.name for n in quantised.graph.node
+               if n.op_type == "MatMul" and made.get(n.input[1]) == "DequantizeLinear"]  # fmt: skip
+    assert len(integer) == 1 and scope_of(integer[0]) == scope_of(middle)
+    assert len([n for n in quantised.graph.node if n.op_type == "MatMul"]) == 5
+
+
+@pytest.mark.parametrize("rank", ["network", ""])
+def test_a_ranking_at_the_level_of_the_network_keeps_no_other_layers(rank):
+    model, (first, *_, last) = _ranked("network.", rank)
+    assert sensitive_layers(model) == [first, last]
+
+
 def test_onnx_runtime_runs_integer_kernels(quantised, tmp_path):
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")

@@ -55,7 +55,7 @@ def test_a_film_whose_pictures_cannot_be_decoded_is_refused(tmp_path, capfd, dec
     with contextlib.closing(open_source(str(whole))) as source:
         assert len(list(source)) == 20
     spoilt = _film(tmp_path / f"spoilt{ending}", spoil=True)
-    with pytest.raises(SourceError, match="not a video|gives no picture") as caught:
+    with pytest.raises(SourceError, match=r"not a video|gives no picture") as caught:
         open_source(str(spoilt))
     assert str(spoilt) in caught.value.message and "H.264" in caught.value.hint
     assert capfd.readouterr().err == ""
@@ -69,7 +69,7 @@ def test_sound_alone_is_no_video(tmp_path, decoder):
         frame.sample_rate = 16000
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             container.mux(packet)
-    with pytest.raises(SourceError, match="not a video|gives no picture"):
+    with pytest.raises(SourceError, match=r"not a video|gives no picture"):
         open_source(str(path))
 
 
