@@ -8,7 +8,7 @@ EXTRAS ?= apps,audio,clips,export,check,openvino,eval,dev,trt-rtx
 comma  := ,
 STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test test-all lint bench gpu wheel train-deps plugin-deps judge-deps peer-deps picture clean venv
+.PHONY: demo test test-all lint bench gpu wheel train-deps plugin-deps judge-deps peer-deps mutate mutate-deps picture clean venv
 
 demo: $(STAMP)
 	$(BIN)/python -m prunus.apps.demo.demo
@@ -18,6 +18,11 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu"
+
+# Faults planted in FILES (default: what differs from main in runtime/ and export/verify), judged by
+# the mirrored tests of each.
+mutate: mutate-deps
+	$(BIN)/python tests/mutate.py $(FILES)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -56,6 +61,10 @@ judge-deps: $(STAMP)
 peer-deps: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt requests
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps asteroid asteroid-filterbanks
+
+# Not among the extras: fifteen packages for one command.
+mutate-deps: $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt cosmic-ray
 
 venv: $(STAMP)
 
