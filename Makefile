@@ -8,7 +8,7 @@ EXTRAS ?= apps,audio,clips,export,check,openvino,eval,dev,trt-rtx
 comma  := ,
 STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test test-all lint bench gpu wheel train-deps plugin-deps judge-deps peer-deps mutate mutate-deps picture clean venv
+.PHONY: demo test test-all fuzz lint bench gpu wheel train-deps plugin-deps judge-deps peer-deps mutate mutate-deps picture clean venv
 
 demo: $(STAMP)
 	$(BIN)/python -m prunus.apps.demo.demo
@@ -23,6 +23,11 @@ test-all: $(STAMP)
 # the mirrored tests of each.
 mutate: mutate-deps
 	$(BIN)/python tests/mutate.py $(FILES)
+
+# Hostile input for every reader, as long as you like: make fuzz EXAMPLES=1000000.
+EXAMPLES ?= 20000
+fuzz: $(STAMP)
+	PRUNUS_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -m fuzz --durations=0 -o faulthandler_timeout=0
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

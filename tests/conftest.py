@@ -12,6 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# Examples of a property whose test names no number of its own, all those marked fuzz among them.
+settings.register_profile(
+    "prunus", max_examples=int(os.environ.get("PRUNUS_EXAMPLES", "200")), deadline=None
+)
+settings.load_profile("prunus")
 
 # Published numbers of every model: one case each beside the tests, all of them in a folder beside
 # the checkout or in the one that the variable names.

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -149,7 +149,7 @@ def test_headers_are_read_from_plain_and_packed_files(tmp_path):
     assert read_header(tmp_path / "net.pth") == {}
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.fuzz
 @given(
     length=st.one_of(st.integers(0, 80), st.integers(0, 2**64 - 1)),
     text=st.one_of(

@@ -193,7 +193,7 @@ def test_only_the_key_opens_a_stream():
         assert _received(deaf, packets) == [] and deaf.seen.refused == len(packets)
 
 
-@settings(max_examples=80, deadline=None)
+@pytest.mark.fuzz
 @given(st.integers(0, 10**6), st.integers(1, 255), st.integers(0, 10**6))
 def test_a_damaged_packet_is_a_lost_packet(place, change, which):
     codes, packets = _packets(redundancy=0)
@@ -206,7 +206,7 @@ def test_a_damaged_packet_is_a_lost_packet(place, change, which):
     assert receiver.seen.refused == 1 and receiver.seen.concealed == 8
 
 
-@settings(max_examples=100, deadline=None)
+@pytest.mark.fuzz
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_quietly(noise):
     receiver = Receiver(_format())
@@ -223,7 +223,7 @@ def test_packets_stay_within_what_networks_pass():
         Receiver(_format(), depth=-1)
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.fuzz
 @given(
     st.lists(
         st.tuples(st.integers(0, 255), st.integers(0, 3), st.integers(0, 2**32 - 1),

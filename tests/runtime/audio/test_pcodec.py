@@ -93,8 +93,8 @@ def test_packing_is_exact(seed, streams, count):
     assert all(np.array_equal(got[n], codes[n]) for n in codes)
 
 
+@pytest.mark.fuzz
 @given(st.integers(0, 10**6))
-@settings(max_examples=60, deadline=None)
 def test_truncated_files_decode_up_to_the_damage(seed):
     data, codes = _file(TWO, 160)
     cut = seed % len(data)
@@ -108,8 +108,8 @@ def test_truncated_files_decode_up_to_the_damage(seed):
         assert np.array_equal(got["content"], codes["content"][:, : got["content"].shape[1]])
 
 
+@pytest.mark.fuzz
 @given(st.integers(0, 10**6), st.integers(1, 255))
-@settings(max_examples=120, deadline=None)
 def test_a_changed_byte_never_passes_as_sound(seed, change):
     data, codes = _file(TWO, 160)
     spoiled = bytearray(data)
@@ -123,8 +123,8 @@ def test_a_changed_byte_never_passes_as_sound(seed, change):
         assert np.array_equal(values, codes[name][:, : values.shape[1]])
 
 
+@pytest.mark.fuzz
 @given(st.binary(max_size=400))
-@settings(max_examples=100, deadline=None)
 def test_any_bytes_end_in_a_clear_error(noise):
     for data in (noise, b"PCDC" + noise, b"PCDC\x01" + noise):
         try:
@@ -210,12 +210,12 @@ def _sealed(part):
     return part + struct.pack("<I", zlib.crc32(part))
 
 
+@pytest.mark.fuzz
 @given(
     st.lists(st.tuples(*[st.integers(0, 255)] * 2, st.integers(0, 65535)), max_size=4),
     st.integers(0, 65535), st.integers(900, 800_000), st.integers(0, 40), st.binary(max_size=300),
     st.integers(0, 65535),
 )  # fmt: skip
-@settings(max_examples=150, deadline=None)
 def test_forged_headers_with_good_checksums_are_bounded(streams, hop, rate, voice, noise, frames):
     """Sizes are lies until their bytes are there: no header makes a reader take memory."""
     head = struct.pack("<4sBBHIQH32s", b"PCDC", 1, len(streams), hop, rate, 2**64 - 1, voice, b"i")

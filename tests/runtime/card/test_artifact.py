@@ -9,7 +9,7 @@ import os
 
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prunus.runtime.card.artifact import (
@@ -67,7 +67,7 @@ def test_truncated_at_every_tenth_byte(artifact, tmp_path) -> None:
             read_card(cut)
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.fuzz
 @given(data=st.binary(max_size=64))
 def test_noise_is_metadata_or_an_artifact_error(data, tmp_path_factory) -> None:
     path = tmp_path_factory.getbasetemp() / "noise.onnx"
@@ -155,7 +155,7 @@ JUNK = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.fuzz
 @given(key=st.sampled_from([f.name for f in dataclasses.fields(EngineSidecar)]), value=JUNK)
 def test_any_damage_to_a_sidecar_is_an_artifact_error_or_valid(
     tmp_path_factory, key, value
@@ -193,11 +193,9 @@ def test_sidecar_values_out_of_range(tmp_path, card, old, new, said) -> None:
         EngineSidecar.read(engine)
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.fuzz
 @given(st.binary(max_size=60), st.integers(0, 400), st.integers(0, 8))
-def test_any_bytes_are_metadata_or_an_artifact_error(
-    tmp_path_factory, damage, at, cut
-) -> None:
+def test_any_bytes_are_metadata_or_an_artifact_error(tmp_path_factory, damage, at, cut) -> None:
     data = FUZZ_MODEL.SerializeToString()
     path = tmp_path_factory.getbasetemp() / "fuzz.onnx"
     path.write_bytes(data[:at] + damage + data[at + cut :])

@@ -5,7 +5,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prunus.runtime.card.card import ModelCard, Weights
@@ -180,7 +180,7 @@ junk = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.fuzz
 @given(path=st.sampled_from(PATHS), value=junk)
 def test_any_damage_is_an_artifact_error_or_a_valid_card(path, value) -> None:
     raw = copy.deepcopy(json.loads(FULL.to_json()))

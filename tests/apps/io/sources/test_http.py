@@ -331,6 +331,7 @@ def test_a_redirect_takes_no_password_to_another_server():
         assert server.seen == [None]
 
 
+@pytest.mark.fuzz
 @given(
     st.lists(
         st.one_of(

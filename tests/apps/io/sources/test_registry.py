@@ -11,7 +11,7 @@ import time
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prunus.apps.io.rows import without_password
@@ -219,7 +219,7 @@ def test_pipes_and_devices_are_not_waited_for(tmp_path):
             open_source(str(name))
 
 
-@settings(deadline=None)
+@pytest.mark.fuzz
 @given(
     st.sampled_from(["", "/dev/video", "synthetic:", "http:", "file://", "rtsp:", "x://", "~"]),
     st.text(st.characters(exclude_characters="/\\0123456789"), max_size=30),
