@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 # near 1e-3 once its selections are aligned; each 8-bit step is off by 4e-3 and blocks add it up.
 TOLERANCES: Mapping[str, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 2e-1}
 _CHUNK_BYTES = 128 << 20
+_WRITTEN_DIFFERENTLY = (
+    "Not all its inputs are in both graphs, which are written differently there: the fault may lie "
+    "before it, behind the last value that agrees."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Divergence:
         error: Largest difference of its output as a share of the reference's range.
         input_error: The same over its inputs: small means that the node itself is at fault.
         tolerance: What was allowed.
+        inputs_known: Whether all its inputs are in both graphs: if not, the graphs are written
+            differently there, and the fault may lie before the node.
     """
 
     block: str
@@ -60,6 +66,7 @@ class Divergence:
     error: float
     input_error: float
     tolerance: float
+    inputs_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,7 @@ class Bisection:
             f"First block out of tolerance: {d.block}",
             f"First node: {d.node} ({d.operator}), off by {d.error:.2g} of its range, allowed "
             f"{d.tolerance:.2g}; its inputs are off by {d.input_error:.2g}.",
+            *(() if d.inputs_known else (_WRITTEN_DIFFERENTLY,)),
             *self.notes,
         )
 
@@ -131,10 +139,15 @@ def bisect_graphs(
     report.update(2, 3, block)
     inside = [pair for pair in pairs if pair.block == block]
     pair, error = twin.first_beyond(tolerance, inside) or first
-    feeding = [e for _, e in twin.errors(matched_inputs(accused, pair, pairs))]
+    sources, complete = matched_inputs(accused, pair, pairs)
+    if not complete:  # what crosses is not in both graphs: look at all that is before it
+        before = pairs[: pairs.index(pair) + 1]
+        pair, error = twin.first_beyond(tolerance, before) or (pair, error)
+        sources, complete = matched_inputs(accused, pair, pairs)
+    input_error = max((e for _, e in twin.errors(sources)), default=0.0)
     report.update(3, 3)
     found = Divergence(
-        block, pair.label, pair.operator, error, max(feeding, default=0.0), tolerance
+        pair.block, pair.label, pair.operator, error, input_error, tolerance, complete
     )
     return Bisection(found, len(pairs), swap_notes(twin.swaps))
 
@@ -181,17 +194,18 @@ class _Twin:
         return next(((p, e) for p, e in self.errors(pairs) if not e <= tolerance), None)
 
     def errors(self, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, float]]:
-        """Yield each pair with its error, running both graphs chunk by chunk."""
+        """Yield each pair with its error, running both graphs chunk by chunk.
+
+        A pair whose shapes were not known and turn out to differ is no pair.
+        """
         for chunk in _chunks(pairs):
-            free = [p for p in chunk if p.same_shape and p not in self.choices]
+            free = [p for p in chunk if p not in self.choices]
             left = _values(self.reference, [p.reference for p in free], self.inputs)
             right = _values(self.suspect, [p.suspect for p in free], self.suspect_inputs)
             for pair in chunk:
                 if pair in self.choices:
                     yield pair, self.choices[pair]
-                elif not pair.same_shape:
-                    yield pair, math.inf
-                else:
+                elif left[pair.reference].shape == right[pair.suspect].shape:
                     yield pair, relative_error(left[pair.reference], right[pair.suspect])
 
 

@@ -1,10 +1,15 @@
 """A planted fault must be named exactly, also behind a selection that swaps near-ties."""
 
+import math
+
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
+from prunus.export.graph.simplify import simplify
+from prunus.export.graph.trace import trace
 from prunus.export.verify.bisect import bisect_graphs, relative_error
 from prunus.export.verify.expose import block_of
 from prunus.runtime.errors import CheckFailedError
@@ -149,3 +154,47 @@ def test_relative_error_of_infinities() -> None:
     assert relative_error(a, a) == 0.0
     assert relative_error(a, np.array([0.0, 1.5, -np.inf])) == pytest.approx(0.5)
     assert relative_error(a, np.array([0.0, np.nan, -np.inf])) == np.inf
+
+
+class Tokens(torch.nn.Module):
+    """Two blocks on tokens (1, 12, 8), or on the same numbers as a map (1, 8, 3, 4)."""
+
+    def __init__(self, mapped: bool) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.norms = torch.nn.ModuleList(torch.nn.LayerNorm(8) for _ in range(2))
+            self.mixes = torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(2))
+        self.mapped = mapped
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for norm, mix in zip(self.norms, self.mixes, strict=True):
+            if self.mapped:  # as a map of rows, back to a list for the norm
+                x = x.reshape(1, 3, 4, 8).permute(0, 3, 1, 2).relu()
+                x = mix(norm(x.permute(0, 2, 3, 1).reshape(1, 12, 8)))
+            else:
+                x = mix(norm(x.reshape(12, 8).relu().reshape(1, 12, 8)))
+        return x
+
+
+def written(mapped: bool) -> onnx.ModelProto:
+    module = Tokens(mapped).eval()
+    return simplify(trace(module, [torch.zeros(1, 12, 8)], ["x"], ["y"]))
+
+
+def test_a_graph_that_is_written_differently_is_no_fault() -> None:
+    inputs = {"x": np.random.default_rng(0).standard_normal((1, 12, 8)).astype(np.float32)}
+    found = bisect_graphs(written(False), written(True), inputs)
+    assert found.divergence is None, found.sentences()
+    assert found.compared > 0
+
+
+@pytest.mark.parametrize("block", ["norms.1", "mixes.1"])
+def test_a_fault_in_a_graph_that_is_written_differently_is_found(block) -> None:
+    inputs = {"x": np.random.default_rng(0).standard_normal((1, 12, 8)).astype(np.float32)}
+    suspect = written(True)
+    name = next(n.name for n in suspect.graph.node if n.name.startswith(block))
+    plant(suspect, name)
+    found = bisect_graphs(written(False), suspect, inputs).divergence
+    assert found is not None and math.isfinite(found.error)
+    assert found.block in {block, "top level"}

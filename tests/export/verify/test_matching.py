@@ -3,7 +3,7 @@
 import onnx
 from onnx import TensorProto, helper
 
-from prunus.export.verify.matching import crossing, matching_values
+from prunus.export.verify.matching import crossing, matched_inputs, matching_values
 
 
 def graph(nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
@@ -66,3 +66,46 @@ def test_a_changed_wire_falls_back_to_the_name() -> None:
 def test_crossing_values_leave_their_block() -> None:
     model = plain()
     assert {p.suspect for p in crossing(model, matching_values(model, model))} == {"c", "d", "y"}
+
+
+def weighted(shape: list[int]) -> onnx.ModelProto:
+    """Tokens as lists (2, 3) or as columns (3, 2), normalised, and summed by an unlike node."""
+    value = helper.make_tensor_value_info
+    column = shape[0] == 3
+    first = [node("Relu", "m/Relu", ["x"], ["a"])]
+    if column:
+        first.append(node("Transpose", "m/Transpose", ["a"], ["b"], perm=[1, 0]))
+        first.append(node("Transpose", "m/Transpose_1", ["b"], ["c"], perm=[1, 0]))
+    else:
+        first.append(node("Neg", "m/Neg", ["a"], ["b"]))
+        first.append(node("Transpose", "m/Transpose", ["b"], ["d"], perm=[1, 0]))
+        first.append(node("Neg", "m/Neg_1", ["b"], ["c"]))
+    made = helper.make_graph(
+        [
+            *first,
+            node("LayerNormalization", "m.norm/LayerNormalization", ["c", "w"], ["n"]),
+            node("Sigmoid", "m/Sigmoid", ["c" if column else "b"], ["s"]),
+            node("Add", "m/Add", ["n", "s"], ["y"]),
+        ],
+        "g",
+        [value("x", TensorProto.FLOAT, [2, 3])],
+        [value("y", TensorProto.FLOAT, [2, 3])],
+        [helper.make_tensor("w", TensorProto.FLOAT, [3], [1.0, 2.0, 3.0])],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)])
+
+
+def test_values_of_other_shape_or_of_unlike_nodes_are_no_pairs() -> None:
+    found = {p.label: p for p in matching_values(weighted([2, 3]), weighted([3, 2]))}
+    # One name, other wiring: only the norm, known by its weights, and the output are the same.
+    assert set(found) == {"m/Relu", "m.norm/LayerNormalization", "m/Add"}
+    assert all(p.reference_shape == p.suspect_shape == (2, 3) for p in found.values())
+
+
+def test_inputs_that_only_one_graph_has_are_told() -> None:
+    model = weighted([3, 2])
+    pairs = matching_values(weighted([2, 3]), model)
+    norm = next(p for p in pairs if p.operator == "LayerNormalization")
+    first = next(p for p in pairs if p.operator == "Relu")
+    assert matched_inputs(model, norm, pairs) == ([], False)
+    assert matched_inputs(model, first, pairs) == ([], True)
