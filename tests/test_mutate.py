@@ -48,10 +48,10 @@ def test_the_score_decides(mutate, monkeypatch, capsys, count, code) -> None:
     importlib.util.find_spec("cosmic_ray") is None, reason="cosmic-ray: make mutate-deps"
 )
 def test_faults_in_a_line_that_is_tested_and_in_one_that_is_not(mutate, tmp_path) -> None:
-    (tmp_path / "planted.py").write_text("def tested(x):\n    return x + 1\n\n\n"
-                                         "def untested(x):\n    return x == 1\n")  # fmt: skip
+    (tmp_path / "planted.py").write_text("def more(x):\n    return x + 1\n\n\n"
+                                         "def one(x):\n    return x == 1\n")  # fmt: skip
     (tmp_path / "test_planted.py").write_text(
-        "from planted import tested\n\ndef test_it():\n    assert tested(2) == 3\n"
+        "from planted import more\n\ndef test_it():\n    assert more(3) == 4\n"
     )
     planted, missed = mutate.judge("planted.py", Path("test_planted.py"), tmp_path)
     assert planted > len(missed) > 0
