@@ -89,8 +89,10 @@ def test_a_frame_of_another_aspect_is_refused_with_the_size_to_export() -> None:
 
 
 def test_a_card_without_bounds_is_refused() -> None:
+    with pytest.raises(ArtifactError, match=r"into 0 x 0 pixels .* expected positive numbers"):
+        ScenePreprocess(64, 64, "keep_ratio")
     with pytest.raises(ArtifactError, match="longest >= shortest"):
-        FrameFit(ScenePreprocess(64, 64, "keep_ratio"))
+        FrameFit(ScenePreprocess(64, 64, "keep_ratio", longest=32, shortest=64))
 
 
 def test_class_numbers_are_resized_by_the_nearest_pixel() -> None:
