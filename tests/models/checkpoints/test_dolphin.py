@@ -113,16 +113,14 @@ def test_names_tell_a_dolphin_from_other_networks(state):
     assert isinstance(build_dolphin(dolphin_config("nano")), Dolphin)
 
 
-def test_the_command_line_imports_a_release(tmp_path, state):
-    from typer.testing import CliRunner
-
-    from prunus.apps.cli.models import app
+def test_the_command_line_imports_a_release(tmp_path, state, capsys):
+    from prunus.apps.cli.main import main
 
     save_file(state, tmp_path / "model.safetensors")
     target = tmp_path / "mine.safetensors"
     words = ["import", str(tmp_path), "--model", "dolphin", "--variant", "nano", "-o", str(target)]
-    result = CliRunner().invoke(app, words)
-    assert result.exit_code == 0, result.output
-    assert "not cleared for commercial use" in result.output
-    assert "prunus export dolphin --variant nano" in result.output
+    code, told = main(["models", *words]), capsys.readouterr()
+    assert code == 0, told.err
+    assert "not cleared for commercial use" in told.out
+    assert "prunus export dolphin --variant nano" in told.out
     assert torch.equal(load_file(target)["pre_v1.conv.bias"], state["pre_v1.conv.bias"])
