@@ -38,9 +38,11 @@ MAY_SKIP = {
     "make judge-deps": r"resemblyzer is not installed|"
     r"could not import '(fast_bss_eval|pesq|pocketsphinx|pystoi|speechmos)'",
     "make peer-deps": r"could not import 'asteroid'",
+    "make mutate-deps": r"cosmic-ray: make mutate-deps",
     "bfloat16 arithmetic": r"this (CPU|processor) (has|computes) .*(bfloat16|bf16)",
     "a system program": r"(neither opus-tools nor|dpkg-deb or) ffmpeg ",
-    "this kind of system": r"not (Linux|a git checkout)|needs /dev/full|this system does not tell",
+    "this kind of system": r"not (Linux|a git checkout)|no branch main here|"
+    r"needs /dev/full|this system does not tell",
     "another build of a library": r"this (ONNX Runtime|OpenCV|machine) (has|does not|can) ",
 }
 
