@@ -148,7 +148,7 @@ def _tensors(name: str, path: Path, choices: dict[str, Any]) -> Predictor:
     return Predictor(
         name,
         session,
-        lambda inputs: TensorResult({k: np.array(v) for k, v in session.run(inputs).items()}),
+        lambda inputs: TensorResult(session.run(inputs)),
         (session,),
     )
 

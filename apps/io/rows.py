@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from prunus.runtime.references import load
 
 Item = Literal["frames", "av", "sound", "codes"]
 
@@ -43,8 +44,7 @@ class Row:
 
     def load(self) -> Any:
         """Import and return what opens it."""
-        module, _, attribute = self.factory.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return load(self.factory)
 
 
 def named(rows: Sequence[Row], uri: str, items: Item) -> Row | None:

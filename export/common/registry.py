@@ -6,12 +6,12 @@ module outside of it, so that the table and the help of every model load neither
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunus.runtime import references
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import UsageError
 from prunus.runtime.options import parameters
@@ -183,14 +183,13 @@ MODELS: tuple[ExportModel, ...] = (
 
 def load(reference: str) -> Any:
     """Return what ``module:attribute`` names; a module without a dot is one of `prunus.export`."""
-    module, _, attribute = reference.partition(":")
+    module = reference.partition(":")[0]
     try:
-        found = importlib.import_module(f"prunus.export.{module}")
+        return references.load(f"prunus.export.{reference}")
     except ModuleNotFoundError as error:
         if error.name != f"prunus.export.{module.partition('.')[0]}":
             raise
-        found = importlib.import_module(module)
-    return getattr(found, attribute)
+        return references.load(reference)
 
 
 def find_model(name: str) -> ExportModel:

@@ -6,7 +6,6 @@ with a function like those at `IMPORTERS`, and a row.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Literal
 
 from prunus.runtime.errors import UsageError, nearest
 from prunus.runtime.options import argument, group, option
+from prunus.runtime.references import load
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,7 @@ class Importer:
 
     def load(self) -> Read:
         """Return the function."""
-        module, _, function = self.read.partition(":")
-        found: Read = getattr(
-            importlib.import_module(f"prunus.models.checkpoints.{module}"), function
-        )
+        found: Read = load(f"prunus.models.checkpoints.{self.read}")
         return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.matching import check_array
 from prunus.runtime.errors import UsageError
 from prunus.runtime.measure.latency import Boundary
+from prunus.runtime.references import load
 from prunus.runtime.session.base import BackendOptions
 from prunus.runtime.session.base import open as open_session
 from prunus.runtime.session.registry import split_word
@@ -113,9 +113,8 @@ def open_runner(spec: RunnerSpec, inputs: Inputs) -> Runner:
 
 
 def _load(target: str) -> Callable[..., Callable[[], object]]:
-    module, _, name = target.partition(":")
     try:
-        found: Callable[..., Callable[[], object]] = getattr(importlib.import_module(module), name)
+        found: Callable[..., Callable[[], object]] = load(target)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(
             f"Cannot load '{target}': {error}.", "Give it as module:function."

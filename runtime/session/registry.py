@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import Literal
 
 from prunus.runtime import host
 from prunus.runtime.card.precision import Precision
 from prunus.runtime.errors import UsageError, nearest
+from prunus.runtime.references import load
 
 InferencePrecision = Literal["auto", "f32", "bf16"]
 
@@ -215,5 +215,4 @@ def probe() -> tuple[Probe, ...]:
 def _obstacle(info: BackendInfo) -> str:
     if not info.obstacle:
         return ""
-    module, _, name = info.obstacle.partition(":")
-    return str(getattr(importlib.import_module(module), name)())
+    return str(load(info.obstacle)())
