@@ -31,8 +31,9 @@ from prunus.export.pose.weights import PoseWeights, find_weights, weights_of
 from prunus.models.macs import count_macs
 from prunus.models.pose.deployed import DeployedPose
 from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig, evitpose_config
+from prunus.models.pose.levels import evitpose_plan, parse_plan, plan_for_ratio
 from prunus.models.pose.skeleton import COCO17, UNIFIED23, Skeleton
-from prunus.models.tokens.plan import PruningPlan, evitpose_plan, parse_plan, plan_for_ratio
+from prunus.models.tokens.plan import PruningPlan
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.precision import Precision
 from prunus.runtime.card.tokens import TokenPlan

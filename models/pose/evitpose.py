@@ -23,9 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prunus.models.pose.heads import Head, build_head
-from prunus.models.tokens.plan import PruningPlan, evitpose_plan
-from prunus.models.tokens.reducer import put_tokens
-from prunus.models.tokens.scores import JointTokenReducer, Score
+from prunus.models.pose.levels import evitpose_plan
+from prunus.models.tokens.methods.attention.joint import Combine
+from prunus.models.tokens.plan import PruningPlan
+from prunus.models.tokens.reducer import Attention as Attended
+from prunus.models.tokens.reducer import Place, Side, TokenReducer, put_tokens
+from prunus.models.tokens.registry import build_reducer
+from prunus.models.tokens.selection import SelectingReducer
 from prunus.runtime.errors import UsageError, nearest
 
 Fill = Literal["carry", "zero", "mask"]
@@ -65,14 +69,14 @@ class EViTPoseConfig:
     depth: int = 12
     joints: int = 17
     fill: Fill = "carry"
-    score: Score = "sum"
+    score: Combine = "sum"
     height: int = 256
     width: int = 192
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("fill", self.fill, get_args(Fill)),
-            ("score", self.score, get_args(Score)),
+            ("score", self.score, get_args(Combine)),
         ):
             if value not in known:
                 choices = ", ".join(known)
@@ -110,7 +114,7 @@ def evitpose_config(
     head: Head | None = None,
     joints: int = 17,
     fill: Fill = "carry",
-    score: Score = "sum",
+    score: Combine = "sum",
 ) -> EViTPoseConfig:
     """Return the configuration of ``tiny``, ``small`` or ``base`` at a pruning level.
 
@@ -145,8 +149,8 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (output (B, L, C), query (B, h, L, d), key (B, h, L, d))."""
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Attended]:
+        """Return the output (B, L, C), and query, key and value (B, h, L, d) for ranking."""
         batch, length, dim = tokens.shape
         shape = (batch, length, self.heads, dim // self.heads)
         query, key, value = (
@@ -154,7 +158,7 @@ class Attention(nn.Module):
         )
         mixed = functional.scaled_dot_product_attention(query, key, value)
         out: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, length, dim))
-        return out, query, key
+        return out, Attended(query, key, value)
 
 
 class Mlp(nn.Module):
@@ -182,16 +186,15 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, 4 * dim)
 
     def forward(
-        self, tokens: Tensor, cut: JointTokenReducer | None = None
+        self, tokens: Tensor, cut: TokenReducer | None = None
     ) -> tuple[Tensor, Selection | None]:
         """Return tokens (B, L or J + K, C) and, when `cut` is given, what it selected."""
-        mixed, query, key = self.attn(self.norm1(tokens))
+        mixed, attended = self.attn(self.norm1(tokens))
         tokens = tokens + mixed
         selection = None
         if cut is not None:
-            joints = cut.spec.special
-            reduced = cut(tokens, {"q_special": query[:, :, :joints], "k": key})
-            selection = Selection(tokens[:, joints:], reduced.kept)
+            reduced = cut(tokens, Side({cut.place.block: attended}))
+            selection = Selection(tokens[:, cut.place.special :], reduced.kept)
             tokens = reduced.x
         return tokens + self.mlp(self.norm2(tokens)), selection
 
@@ -230,10 +233,25 @@ class EViTPose(nn.Module):
 
     @staticmethod
     def _build_cuts(config: EViTPoseConfig) -> nn.ModuleDict:
-        before = (config.patches, *config.plan.keep)
+        plan, joints = config.plan, config.joints
+        own = (f"joint(combine={config.score})",) * len(plan.blocks)
+        before = (config.patches, *plan.keep)
+        grid: tuple[int, int] | None = config.grid
         cuts = nn.ModuleDict()
-        for block, count, keep in zip(config.plan.blocks, before, config.plan.keep, strict=False):
-            cuts[str(block)] = JointTokenReducer(config.joints, count, keep, config.score)
+        for block, count, keep, method in zip(
+            plan.blocks, before, plan.keep, plan.methods or own, strict=False
+        ):
+            place = Place(
+                count, keep, joints, grid=grid, dim=config.dim, heads=config.heads, block=block
+            )
+            cut = build_reducer(method, place)
+            if not isinstance(cut, SelectingReducer) or cut.merge != "drop":
+                raise UsageError(
+                    f"EViTPose puts dropped patches back where they were; method '{method}' at "
+                    f"block {block} mixes them.",
+                    "Use a method that keeps patches, without a merge.",
+                )
+            cuts[str(block)], grid = cut, cut.grid
         return cuts
 
     def _initialise(self) -> None:

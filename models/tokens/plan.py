@@ -1,27 +1,25 @@
-"""Where a transformer drops tokens, and how many survive: constants chosen before export.
+"""Where a transformer drops tokens, by which method, and how many survive: constants of the graph.
 
-Levels follow the three-cut schedule of PPT (arXiv 2209.08194: after the attention of blocks 3, 6
-and 9) with counts rounded so that joint tokens + kept patches is a multiple of 8, the row
-granularity that matrix units like. L1, L2 and L3 cut about 30, 37 and 44 % of a ViT-B pose
-network's multiply-accumulates, the range that EViTPose reports (arXiv 2503.00232, abstract).
+A plan in words: ``evit:138/97/68@3/6/9`` keeps 138, 97 and 68 patches after the attention of blocks
+3, 6 and 9 by the method ``evit``. Shares are counted from what enters each cut: ``tome:0.7@4``.
+Options of a method follow its name: ``hiprune(alpha=0.2):96@6``. Cuts by several methods are
+separated by commas: ``strided:128@3,evit:64@8``.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from prunus.runtime.errors import UsageError
 
-PATCHES = 192  # 16 x 12 patches of a 256 x 192 crop
-CUT_BLOCKS = (3, 6, 9)
-LEVELS = ("L0", "L1", "L2", "L3")
-# Lengths (joint tokens + kept patches) after each cut, by number of joints.
-_LENGTHS = {
-    17: {"L1": (152, 112, 88), "L2": (136, 88, 64), "L3": (112, 64, 40)},
-    23: {"L1": (152, 120, 96), "L2": (136, 88, 64), "L3": (120, 72, 48)},
-}
-_LEVEL_RATIO = {"L1": 0.7, "L2": 0.6, "L3": 0.5}
+_EXAMPLE = "For example: evit:138/97/68@3/6/9, or tome:0.7@4."
+_PART = re.compile(
+    r"\s*(?P<method>[a-z][a-z0-9_]*)(\((?P<options>[^()]*)\))?"
+    r":(?P<keep>[0-9.]+(/[0-9.]+)*)@(?P<blocks>\d+(/\d+)*)\s*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +30,8 @@ class PruningPlan:
         level: Name shown on cards and screens.
         blocks: Strictly increasing block indices.
         keep: Patches kept at each block, never increasing, at least 1.
+        methods: How they are chosen at each block, e.g. ``evit(merge=drop)``; empty: the network's
+            own way.
 
     Raises:
         UsageError: the counts do not describe a chain of cuts.
@@ -40,12 +40,18 @@ class PruningPlan:
     level: str
     blocks: tuple[int, ...]
     keep: tuple[int, ...]
+    methods: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.blocks) != len(self.keep):
             raise UsageError(
                 f"Plan '{self.level}' names {len(self.blocks)} blocks and {len(self.keep)} counts.",
                 "Give one count per block, e.g. 135/95/71@3/6/9.",
+            )
+        if self.methods and len(self.methods) != len(self.blocks):
+            raise UsageError(
+                f"Plan '{self.level}' names {len(self.blocks)} blocks and {len(self.methods)} "
+                "methods; expected one for each."
             )
         if any(b < 0 for b in self.blocks) or list(self.blocks) != sorted(set(self.blocks)):
             raise UsageError(
@@ -71,62 +77,80 @@ class PruningPlan:
             )
 
 
-def evitpose_plan(level: str, joints: int = 17) -> PruningPlan:
-    """Return the plan of a level ``L0`` (dense) to ``L3`` (about half of the patches at each cut).
+DENSE = PruningPlan("dense", (), ())
+
+
+def read_plan(text: str, tokens: int) -> PruningPlan:
+    """Read a plan in words for a network into which `tokens` patches enter.
 
     Args:
-        level: ``L0``, ``L1``, ``L2`` or ``L3``.
-        joints: Number of joint tokens, which share the sequence with the patches.
+        text: See the module; ``dense`` is the plan without a cut.
+        tokens: Patches that enter the first block, for shares.
+
+    Raises:
+        UsageError: words that are no plan.
     """
-    if level not in LEVELS:
-        raise UsageError(
-            f"Unknown level '{level}'; expected one of {', '.join(LEVELS)}.",
-            "Or give a ratio with --keep.",
-        )
-    if level == "L0":
-        return PruningPlan("L0", (), ())
-    if joints in _LENGTHS:
-        lengths = _LENGTHS[joints][level]
-        return PruningPlan(level, CUT_BLOCKS, tuple(n - joints for n in lengths))
-    return PruningPlan(level, CUT_BLOCKS, _chain(_LEVEL_RATIO[level], joints))
+    if text.strip() == "dense":
+        return DENSE
+    parts = re.split(r",(?![^()]*\))", text)
+    blocks: list[int] = []
+    keep: list[int] = []
+    methods: list[str] = []
+    left = tokens
+    for part in parts:
+        match = _PART.fullmatch(part)
+        if match is None:
+            raise UsageError(
+                f"Cannot read the plan '{text}': expected METHOD:COUNTS@BLOCKS.", _EXAMPLE
+            )
+        where = [int(word) for word in match["blocks"].split("/")]
+        words = match["keep"].split("/")
+        if len(words) == 1:
+            words *= len(where)
+        if len(words) != len(where):
+            raise UsageError(
+                f"Plan '{text}' names {len(where)} blocks and {len(words)} counts.",
+                f"Give one count per block. {_EXAMPLE}",
+            )
+        for word in words:
+            left = _count(word, left, text)
+            keep.append(left)
+        blocks += where
+        options = f"({match['options']})" if match["options"] else ""
+        methods += [match["method"] + options] * len(where)
+    return PruningPlan(text.replace(" ", ""), tuple(blocks), tuple(keep), tuple(methods))
 
 
-def plan_for_ratio(keep: float, joints: int = 17) -> PruningPlan:
-    """Return the three-cut plan that keeps the share `keep` (0..1] of the patches at each cut."""
-    if not 0.0 < keep <= 1.0:
-        raise UsageError(
-            f"The keep ratio is {keep:g}; expected a number above 0 and at most 1.",
-            "For example: --keep 0.6",
-        )
-    if keep == 1.0:
-        return evitpose_plan("L0", joints)
-    return PruningPlan(f"keep{keep:g}", CUT_BLOCKS, _chain(keep, joints))
-
-
-def _chain(ratio: float, joints: int) -> tuple[int, ...]:
-    kept: list[int] = []
-    count = PATCHES
-    for _ in CUT_BLOCKS:
-        length = 8 * round((count * ratio + joints) / 8)
-        count = min(count, max(1, length - joints))
-        kept.append(count)
-    return tuple(kept)
-
-
-def parse_plan(text: str, joints: int = 17) -> PruningPlan:
-    """Read a level (``L2``), a ratio (``0.6``), or counts at blocks (``135/95/71@3/6/9``)."""
-    if text in LEVELS:
-        return evitpose_plan(text, joints)
-    if re.fullmatch(r"\d+(/\d+)*(@\d+(/\d+)*)?", text) and not re.fullmatch(r"[01]", text):
-        counts, _, blocks = text.partition("@")
-        keep = tuple(int(n) for n in counts.split("/"))
-        where = tuple(int(n) for n in blocks.split("/")) if blocks else CUT_BLOCKS[: len(keep)]
-        return PruningPlan("custom", where, keep)
+def _count(word: str, left: int, text: str) -> int:
+    """Return the patches that a word keeps of `left`: a count, or a share rounded up."""
+    if word.isdigit():
+        return int(word)
     try:
-        ratio = float(text)
+        share = float(word)
     except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
         raise UsageError(
-            f"Cannot read the plan '{text}'.",
-            "Give a level (L2), a ratio (0.6), or counts at blocks (135/95/71@3/6/9).",
-        ) from None
-    return plan_for_ratio(ratio, joints)
+            f"Plan '{text}' keeps '{word}'; expected a whole number or a share above 0 and at "
+            "most 1.",
+            _EXAMPLE,
+        )
+    return math.ceil(round(share * left, 6))
+
+
+def split_method(text: str) -> tuple[str, dict[str, Any]]:
+    """Return name and options of a method in words: ``hiprune(alpha=0.2)``.
+
+    Raises:
+        UsageError: an option without a value.
+    """
+    name, _, rest = text.partition("(")
+    options: dict[str, Any] = {}
+    for pair in filter(None, (word.strip() for word in rest.rstrip(")").split(","))):
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip() or not value.strip():
+            raise UsageError(
+                f"Cannot read '{pair}' of the method '{text}'; expected name=value.", _EXAMPLE
+            )
+        options[key.strip()] = value.strip()
+    return name, options

@@ -1,16 +1,16 @@
 """What every token reducer promises: a constant count out, and a way back to the full grid.
 
 A reducer is a K x N matrix W per picture, Y = W X over the patch tokens. Pruning has one-hot rows
-and needs their indices only (form ``gather``: EViT, arXiv 2202.07800; PPT, arXiv 2209.08194);
-merging has soft or many-to-one rows and carries W (form ``assign``: ToMe, arXiv 2210.09461).
-Special tokens (class, register, joint) come first and pass through untouched.
+and needs their indices only (EViT, arXiv 2202.07800; PPT, arXiv 2209.08194); merging has soft or
+many-to-one rows and carries W (ToMe, arXiv 2210.09461). Special tokens (class, register, joint)
+come first and pass through untouched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,41 +21,87 @@ Restore = Literal["none", "scatter", "copy", "transpose", "delta"]
 
 
 @dataclass(frozen=True, slots=True)
-class ReduceSpec:
-    """The constants of one reduction.
+class Place:
+    """Where a reducer stands: the constants of the network that it may use.
 
     Attributes:
-        n: Patch tokens in.
-        k: Patch tokens out, 1..n.
+        tokens: Patch tokens in (N).
+        keep: Patch tokens out (K), 1..N.
         special: Leading tokens that pass through.
-        grid: Rows and columns of the patches where a reducer needs them; (1, T) for audio.
-        needs: Names of the side tensors that the reducer reads.
-        form: ``gather`` (indices only) or ``assign`` (an explicit matrix).
-        trained: True when the reducer has parameters to learn.
-        convex: True when the rows of the matrix sum to 1.
+        class_token: Whether the first of them is a class token.
+        grid: Rows and columns of the patches where they still form one; (1, T) for audio.
+        dim: Channels of a token; 0 where no reducer with weights will stand.
+        heads: Attention heads; 0 likewise.
+        block: 0-based block after whose attention tokens are dropped.
 
     Raises:
         UsageError: counts that cannot be.
     """
 
-    n: int
-    k: int
+    tokens: int
+    keep: int
     special: int = 0
+    class_token: bool = False
     grid: tuple[int, int] | None = None
-    needs: frozenset[str] = frozenset()
-    form: Literal["gather", "assign"] = "gather"
-    trained: bool = False
-    convex: bool = True
+    dim: int = 0
+    heads: int = 0
+    block: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.k <= self.n:
+        if not 1 <= self.keep <= self.tokens:
             raise UsageError(
-                f"A reducer keeps {self.k} of {self.n} tokens; expected 1 to {self.n}."
+                f"The cut at block {self.block} keeps {self.keep} of {self.tokens} tokens; "
+                f"expected 1 to {self.tokens}."
             )
-        if self.special < 0:
-            raise UsageError(f"A reducer has {self.special} special tokens; expected 0 or more.")
-        if self.grid is not None and self.grid[0] * self.grid[1] != self.n:
-            raise UsageError(f"A grid of {self.grid} does not hold {self.n} tokens.")
+        if self.special < self.class_token:
+            raise UsageError(
+                f"A reducer has {self.special} special tokens; expected at least "
+                f"{int(self.class_token)}."
+            )
+        if self.grid is not None and self.grid[0] * self.grid[1] != self.tokens:
+            raise UsageError(f"A grid of {self.grid} does not hold {self.tokens} tokens.")
+
+    def require_grid(self, method: str) -> tuple[int, int]:
+        """Return the grid; raises UsageError where the tokens do not form one (any more)."""
+        if self.grid is None:
+            raise UsageError(
+                f"Method '{method}' at block {self.block} needs the rows and columns of the "
+                f"{self.tokens} patches, which form no grid here.",
+                "Make it the first cut; where the grid is not known, give grid=(rows, columns).",
+            )
+        return self.grid
+
+    def require_class_token(self, method: str) -> None:
+        """Raise UsageError where the network has no class token."""
+        if not self.class_token:
+            raise UsageError(
+                f"Method '{method}' at block {self.block} scores by the class token, and this "
+                "network has none.",
+                "Use a method that needs none: hiprune, tome, token_transforming, strided.",
+            )
+
+
+class Attention(NamedTuple):
+    """What one block's attention saw: query, key and value, (B, heads, special + N, d) each."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What a reducer may read beside the tokens.
+
+    Attributes:
+        attention: By block: this one, and those that the reducer names in `reads_attention`.
+        levels: By block: the tokens (B, special + N, C) that left it, for `reads_levels`.
+        size: (B, special + N) patches that each token stands for; None: one each.
+    """
+
+    attention: Mapping[int, Attention] = field(default_factory=dict)
+    levels: Mapping[int, Tensor] = field(default_factory=dict)
+    size: Tensor | None = None
 
 
 class Reduced(NamedTuple):
@@ -63,9 +109,10 @@ class Reduced(NamedTuple):
 
     Attributes:
         x: (B, special + K, C) tokens.
-        kept: (B, K) int64 patch indices, ascending; None when tokens are mixtures.
-        assign: (B, K, N) matrix; None for the form ``gather``, see `assignment`.
-        size: (B, K) patches that each token stands for; None for the form ``gather`` (all 1).
+        kept: (B, K') int64 patch indices, ascending, of the rows that are a patch each; they come
+            first among the K rows, and K' = K but for one fused row. None when rows are mixtures.
+        assign: (B, K, N) matrix W; None where `kept` says it all, see `assignment`.
+        size: (B, K) patches that each token stands for; None where that is 1 for all.
     """
 
     x: Tensor
@@ -75,20 +122,43 @@ class Reduced(NamedTuple):
 
 
 class TokenReducer(nn.Module):
-    """Base of all reducers; subclasses implement `forward`."""
+    """Base of all reducers; a subclass implements `forward` and, with products, `macs`.
 
-    def __init__(self, spec: ReduceSpec) -> None:
+    Attributes:
+        place: Where it stands.
+        reads_attention: Blocks before this one whose attention it reads.
+        reads_levels: Blocks before this one whose tokens it reads.
+        convex: Whether the rows of W sum to 1.
+        in_order: Whether what comes out is in raster order, so that the rest knows where it is.
+        reads_this: Whether it reads this block's own attention.
+    """
+
+    convex: ClassVar[bool] = True
+    reads_this: ClassVar[bool] = True
+
+    def __init__(self, place: Place) -> None:
         super().__init__()
-        self.spec = spec
+        self.place = place
+        self.reads_attention: tuple[int, ...] = ()
+        self.reads_levels: tuple[int, ...] = ()
 
-    def forward(self, x: Tensor, side: Mapping[str, Tensor]) -> Reduced:
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of what comes out, where that is a grid again."""
+        return self.place.grid if self.place.keep == self.place.tokens else None
+
+    def forward(self, x: Tensor, side: Side) -> Reduced:
         """Reduce tokens.
 
         Args:
-            x: (B, special + N, C) tokens, special ones first.
-            side: The tensors named in `spec.needs`.
+            x: (B, special + N, C) tokens, special ones first, the attention already added.
+            side: The rest that it reads.
         """
         raise NotImplementedError
+
+    def macs(self) -> int:
+        """Return the multiply-accumulates of one picture, scores included; 0 for mere gathers."""
+        return 0
 
     def restore(
         self, y: Tensor, reduced: Reduced, skip: Tensor | None = None, how: Restore = "delta"
@@ -99,17 +169,17 @@ class TokenReducer(nn.Module):
             y: (B, special + K, C) tokens after the blocks that ran reduced.
             reduced: What the reducer returned.
             skip: (B, special + N, C) tokens before the reduction, for ``scatter`` and ``delta``.
-            how: ``none``; ``scatter``: kept rows replace those of `skip`; ``copy``: W^T y, every
-                patch gets the token that stands for it, or zero; ``transpose``: the columns of W
-                normalised first; ``delta``: skip + colnorm(W)^T (y - W skip), which is `skip`
-                exactly when the blocks changed nothing.
+            how: ``none``; ``scatter``: kept rows replace those of `skip`, a fused row is left out;
+                ``copy``: W^T y, every patch gets the token that stands for it, or zero;
+                ``transpose``: the columns of W normalised first; ``delta``: skip + colnorm(W)^T
+                (y - W skip), which is `skip` exactly when the blocks changed nothing.
 
         Raises:
             UsageError: an unknown `how`, or one that this reduction cannot do.
         """
         if how == "none":
             return y
-        special = self.spec.special
+        special = self.place.special
         grid = None if skip is None else skip[:, special:]
         patches = self._restore_patches(y[:, special:], reduced, grid, how)
         return torch.cat((y[:, :special], patches), dim=1)
@@ -119,16 +189,18 @@ class TokenReducer(nn.Module):
     ) -> Tensor:
         if how in ("scatter", "delta") and skip is None:
             raise UsageError(f"Restoring by '{how}' needs the tokens before the reduction.")
-        if reduced.kept is not None and how in ("scatter", "delta") and skip is not None:
+        one_hot = reduced.kept is not None and reduced.assign is None
+        if reduced.kept is not None and skip is not None and (how == "scatter" or one_hot):
             # With one-hot rows, skip + (y - skip) at the kept rows is y: written, not computed,
             # so that an untouched reduction comes back bit for bit.
-            return put_tokens(skip, reduced.kept, y)
+            if how in ("scatter", "delta"):
+                return put_tokens(skip, reduced.kept, y[:, : reduced.kept.shape[1]])
         if how == "copy":
-            return assignment(reduced, self.spec.n, y.dtype).transpose(1, 2) @ y
+            return assignment(reduced, self.place.tokens, y.dtype).transpose(1, 2) @ y
         if how == "transpose":
-            return _column_normalised(assignment(reduced, self.spec.n, y.dtype)) @ y
+            return _column_normalised(assignment(reduced, self.place.tokens, y.dtype)) @ y
         if how == "delta" and skip is not None:
-            weights = assignment(reduced, self.spec.n, y.dtype)
+            weights = assignment(reduced, self.place.tokens, y.dtype)
             return skip + _column_normalised(weights) @ (y - weights @ skip)
         if how == "scatter":
             raise UsageError("Mixed tokens have no place to be written to.", "Restore by 'delta'.")
@@ -143,14 +215,18 @@ def assignment(reduced: Reduced, n: int, dtype: torch.dtype = torch.float32) -> 
         return reduced.assign.to(dtype)
     if reduced.kept is None:
         raise UsageError("A reduction has neither indices nor a matrix.")
-    columns = torch.arange(n, device=reduced.kept.device)
-    return (reduced.kept.unsqueeze(-1) == columns).to(dtype)
+    return one_hot(reduced.kept, n).to(dtype)
 
 
 def _column_normalised(weights: Tensor) -> Tensor:
     """Return (B, N, K): W^T with each non-zero row summing to 1."""
     mass = weights.sum(dim=1, keepdim=True)
     return (weights / torch.where(mass == 0, torch.ones_like(mass), mass)).transpose(1, 2)
+
+
+def one_hot(index: Tensor, n: int) -> Tensor:
+    """Return (B, K, N) float32 with a 1 at `index` (B, K): Equal and Cast, no scatter."""
+    return (index.unsqueeze(-1) == torch.arange(n, device=index.device)).float()
 
 
 def take_tokens(tokens: Tensor, index: Tensor) -> Tensor:

@@ -1,89 +1,96 @@
-"""Rank patches by the attention that joint tokens pay them (PPT, arXiv 2209.08194, section 3.2;
-EViTPose, arXiv 2503.00232).
+"""How much a patch matters, by the attention it receives: side branches of one block.
 
-Differs from PPT: the probabilities come from a side branch that recomputes only the query rows of
-the joint tokens, so that the block's own attention stays one fused kernel; the surviving indices
-are sorted, so that tokens stay in raster order; the count is a constant.
+Only the query rows that a score needs are computed again, so that the block's own attention stays
+one fused kernel. Scores are float32 through the softmax, also under autocast: with a thousand
+tokens the mean probability is 1e-3, and close ranks collapse in half precision.
+
+Every function takes the attention of a block over special + N tokens and returns one value a patch;
+special columns are dropped after the softmax.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from prunus.models.tokens.reducer import Reduced, ReduceSpec, TokenReducer, take_tokens
-
-Score = Literal["sum", "max"]
+from prunus.models.tokens.reducer import Attention
 
 
-def joint_attention_scores(query: Tensor, key: Tensor, score: Score = "sum") -> Tensor:
-    """Return how much the special tokens look at each patch.
+def special_probability(attention: Attention, special: int) -> Tensor:
+    """Return (B, special, N): what each special token pays each patch, mean over heads.
 
-    Args:
-        query: (B, heads, J, d) query rows of the J special tokens.
-        key: (B, heads, J + N, d) keys of all tokens, special ones first.
-        score: Sum over special tokens (PPT) or their maximum (closer to a union of top-n).
-
-    Returns:
-        (B, N) float32; probabilities are taken over all tokens before special columns are dropped.
+    EViTPose and PPT (arXiv 2209.08194, section 3.2) sum it over joint tokens.
     """
-    special = query.shape[2]
+    return _probability(attention.query[:, :, :special], attention.key)[..., special:].mean(dim=1)
+
+
+def class_probability(attention: Attention, special: int) -> Tensor:
+    """Return (B, N): what the class token (the first) pays each patch, mean over heads.
+
+    EViT (arXiv 2202.07800, section 3.2).
+    """
+    row = _probability(attention.query[:, :, :1], attention.key)
+    return row[:, :, 0, special:].mean(dim=1)
+
+
+def class_logit(attention: Attention, special: int) -> Tensor:
+    """Return (B, N): the class token's logits before the softmax, mean over heads.
+
+    GlobalCom2 (arXiv 2501.05179) ranks by these; one peaky head counts less than after a softmax.
+    """
+    logits = _logits(attention.query[:, :, :1], attention.key)
+    return logits[:, :, 0, special:].mean(dim=1)
+
+
+def class_value(attention: Attention, special: int) -> Tensor:
+    """Return (B, N) summing to 1: `class_probability` times the length of the patch's value.
+
+    ATS (arXiv 2111.15667, section 3.1).
+    """
+    values = attention.value[:, :, special:].detach().float()
+    length = values.square().sum(dim=(1, 3)).sqrt()
+    score = class_probability(attention, special) * length
+    return score / score.sum(dim=1, keepdim=True)
+
+
+def column_mean(attention: Attention, special: int) -> Tensor:
+    """Return (B, N): what a patch receives from all tokens, mean over heads and queries.
+
+    HiPrune (arXiv 2508.00553). Needs no class token; costs one more product of queries and keys.
+    """
+    return _probability(attention.query, attention.key).mean(dim=(1, 2))[:, special:]
+
+
+def mean_key(attention: Attention, special: int) -> Tensor:
+    """Return (B, N, d) of length 1: the patches' keys, mean over heads.
+
+    ToMe (arXiv 2210.09461, section 3) compares tokens by it.
+    """
+    return unit(attention.key[:, :, special:].mean(dim=1))
+
+
+def unit(tokens: Tensor) -> Tensor:
+    """Return tokens (B, N, C) in float32, each of length 1."""
+    tokens = tokens.float()
+    return tokens / tokens.square().sum(dim=-1, keepdim=True).sqrt().clamp_min(1e-12)
+
+
+def _logits(query: Tensor, key: Tensor) -> Tensor:
     # Indices carry no gradient, so neither need the scores; autocast would round the product.
     query, key = query.detach().float(), key.detach().float()
-    with _full_precision(query.device.type):
-        logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    received = torch.softmax(logits, dim=-1)[..., special:].mean(dim=1)
-    return received.sum(dim=1) if score == "sum" else received.amax(dim=1)
+    with full_precision(query.device.type):
+        return (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
 
 
-def _full_precision(device: str) -> contextlib.AbstractContextManager[object]:
+def _probability(query: Tensor, key: Tensor) -> Tensor:
+    return torch.softmax(_logits(query, key), dim=-1)
+
+
+def full_precision(device: str) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which products are not rounded by autocast."""
     # Entered only where autocast is on, as it would leave a marker in an exported graph.
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return contextlib.nullcontext()
-
-
-class JointAttentionRank(nn.Module):
-    """Choose the `keep` best-ranked patches; a module so that exported nodes carry its scope."""
-
-    def __init__(self, keep: int, score: Score = "sum") -> None:
-        super().__init__()
-        self.keep = keep
-        self.score: Score = score
-
-    def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        """Return (B, keep) int64 patch indices, ascending, without repeats.
-
-        Args:
-            query: (B, heads, J, d) query rows of the special tokens.
-            key: (B, heads, J + N, d) keys of all tokens.
-        """
-        scores = joint_attention_scores(query, key, self.score)
-        best = torch.topk(scores, self.keep, dim=1, sorted=True).indices
-        # Sorting by a second TopK keeps the graph to one well supported op; int32 is what
-        # TensorRT sorts natively.
-        order = torch.topk(best.to(torch.int32), self.keep, dim=1, largest=False, sorted=True)
-        return order.values.to(torch.int64)
-
-
-class JointTokenReducer(TokenReducer):
-    """Drop all but the patches that the joint tokens look at most; joint tokens stay in front.
-
-    Reads the side tensors ``q_special`` (B, heads, J, d) and ``k`` (B, heads, J + N, d).
-    """
-
-    def __init__(self, joints: int, patches: int, keep: int, score: Score = "sum") -> None:
-        needs = frozenset({"q_special", "k"})
-        super().__init__(ReduceSpec(patches, keep, joints, needs=needs, trained=True))
-        self.rank = JointAttentionRank(keep, score)
-
-    def forward(self, x: Tensor, side: Mapping[str, Tensor]) -> Reduced:
-        """Return joint tokens + kept patches (B, J + K, C), and the indices kept."""
-        special = self.spec.special
-        kept = self.rank(side["q_special"], side["k"])
-        patches = take_tokens(x[:, special:], kept)
-        return Reduced(torch.cat((x[:, :special], patches), dim=1), kept)

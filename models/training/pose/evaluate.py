@@ -21,7 +21,7 @@ import torch
 from prunus.models.checkpoints.read import read_checkpoint
 from prunus.models.pose.deployed import DeployedPose
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
-from prunus.models.tokens.plan import LEVELS, evitpose_plan
+from prunus.models.pose.levels import LEVELS, evitpose_plan
 from prunus.models.training.pose.augment import box_to_centre_size, udp_matrix
 from prunus.models.training.pose.evaluation_sets import HeldOut, held_out_sets
 from prunus.models.training.pose.scores import PoseScores, score_poses

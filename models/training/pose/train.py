@@ -17,7 +17,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prunus.models.pose.evitpose import EViTPose
-from prunus.models.tokens.plan import evitpose_plan
+from prunus.models.pose.levels import evitpose_plan
 from prunus.models.training.loop import FOREVER, Facts, RunConfig, Trainer, start, train_parser
 from prunus.models.training.pictures import DATA_RECORD, Pools, normalise
 from prunus.models.training.pose.dataset import (

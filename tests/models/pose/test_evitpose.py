@@ -6,7 +6,8 @@ import torch
 from prunus.models.macs import count_macs, count_parameters
 from prunus.models.pose.deployed import DeployedPose
 from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig, evitpose_config
-from prunus.models.tokens.plan import PruningPlan, evitpose_plan
+from prunus.models.pose.levels import evitpose_plan
+from prunus.models.tokens.plan import PruningPlan
 from prunus.runtime.errors import UsageError
 
 HEADS = ("classic", "simple", "subpixel", "token", "regression")
@@ -204,14 +205,16 @@ def test_training_step_under_autocast_reaches_every_parameter(images):
 @torch.no_grad()
 def test_ranking_is_not_rounded_under_autocast():
     """Scores that bfloat16 cannot tell apart still rank in the right order."""
-    from prunus.models.tokens.scores import joint_attention_scores
+    from prunus.models.tokens.reducer import Attention
+    from prunus.models.tokens.scores import special_probability
 
     generator = torch.Generator().manual_seed(5)
     query = torch.randn(2, 2, 17, 16, generator=generator)
     key = torch.randn(2, 2, 209, 16, generator=generator)
-    plain = joint_attention_scores(query, key)
+    seen = Attention(query, key, key)
+    plain = special_probability(seen, 17)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = joint_attention_scores(query, key)
+        mixed = special_probability(seen, 17)
     assert mixed.dtype == torch.float32
     assert torch.equal(plain, mixed)
 

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunus.models.tokens.reducer import Reduced, ReduceSpec, TokenReducer, assignment
-from prunus.models.tokens.scores import JointAttentionRank, JointTokenReducer
+from prunus.models.tokens.methods.attention.joint import JointTokenReducer
+from prunus.models.tokens.reducer import Attention, Place, Reduced, Side, TokenReducer, assignment
+from prunus.models.tokens.selection import best
 from prunus.runtime.errors import UsageError
 
 JOINTS, PATCHES, DIM = 3, 24, 8
@@ -16,7 +17,7 @@ class _Merge(TokenReducer):
     """Soft rows (a learned pooling) or hard columns (each patch goes to one token)."""
 
     def __init__(self, keep, soft):
-        super().__init__(ReduceSpec(PATCHES, keep, JOINTS, form="assign"))
+        super().__init__(Place(PATCHES, keep, JOINTS))
         weights = torch.rand(keep, PATCHES, generator=torch.Generator().manual_seed(keep)) + 0.1
         if not soft:
             hard = torch.arange(PATCHES) % keep
@@ -34,12 +35,20 @@ def _inputs(batch, seed=0):
     x = torch.randn(batch, JOINTS + PATCHES, DIM, generator=generator)
     query = torch.randn(batch, 2, JOINTS, 4, generator=generator)
     key = torch.randn(batch, 2, JOINTS + PATCHES, 4, generator=generator)
-    return x, {"q_special": query, "k": key}
+    return x, _side(query, key)
+
+
+def _side(query, key):
+    return Side({0: Attention(query, key, key)})
+
+
+def _joints(keep, combine="sum"):
+    return JointTokenReducer(Place(PATCHES, keep, JOINTS), combine=combine)
 
 
 REDUCERS = {
-    "joints_sum": lambda keep: JointTokenReducer(JOINTS, PATCHES, keep, "sum"),
-    "joints_max": lambda keep: JointTokenReducer(JOINTS, PATCHES, keep, "max"),
+    "joints_sum": _joints,
+    "joints_max": lambda keep: _joints(keep, "max"),
     "soft": lambda keep: _Merge(keep, soft=True),
     "hard": lambda keep: _Merge(keep, soft=False),
 }
@@ -81,9 +90,10 @@ def test_commutes_with_a_permutation_of_the_patches(seed, keep, score):
     x, side = _inputs(2, seed)
     order = torch.randperm(PATCHES, generator=torch.Generator().manual_seed(seed))
     full = torch.cat((torch.arange(JOINTS), JOINTS + order))
-    reducer = JointTokenReducer(JOINTS, PATCHES, keep, score)
+    reducer = _joints(keep, score)
     plain = reducer(x, side).kept
-    moved = reducer(x[:, full], {"q_special": side["q_special"], "k": side["k"][:, :, full]}).kept
+    query, key, _ = side.attention[0]
+    moved = reducer(x[:, full], _side(query, key[:, :, full])).kept
     assert torch.equal(order[moved].sort(dim=1).values, plain)
 
 
@@ -100,7 +110,7 @@ def test_delta_of_an_untouched_reduction_is_the_identity(name):
 
 def test_scatter_and_copy_of_a_pruning():
     x, side = _inputs(2)
-    reducer = JointTokenReducer(JOINTS, PATCHES, 7)
+    reducer = _joints(7)
     reduced = reducer(x, side)
     y = reduced.x + 100
     for how, background in (("scatter", x), ("delta", x), ("copy", 0 * x), ("transpose", 0 * x)):
@@ -128,17 +138,16 @@ def test_ways_back_of_a_merging():
 
 
 def test_ties_keep_the_count():
-    query, key = torch.ones(2, 2, JOINTS, 4), torch.ones(2, 2, JOINTS + PATCHES, 4)
-    kept = JointAttentionRank(11)(query, key)
+    kept = best(torch.ones(2, PATCHES), 11)
     assert kept.shape == (2, 11)
     assert (kept.diff(dim=1) > 0).all() and kept.min() >= 0 and kept.max() < PATCHES
 
 
 def test_half_precision_inputs_keep_nearly_the_same_patches():
-    _, side = _inputs(50)
-    rank = JointAttentionRank(12)
-    full = rank(side["q_special"], side["k"])
-    half = rank(side["q_special"].half(), side["k"].half())
+    x, side = _inputs(50)
+    query, key, _ = side.attention[0]
+    full = _joints(12)(x, side).kept
+    half = _joints(12)(x.half(), _side(query.half(), key.half())).kept
     common = (full[:, :, None] == half[:, None, :]).any(2).float().mean()
     assert common >= 0.98
 
@@ -151,27 +160,29 @@ def test_max_keeps_what_one_joint_needs():
     key = torch.zeros(1, 1, 4 + 6, 2)
     key[0, 0, 4 + 5, 0] = 6.0
     key[0, 0, 4 + 2, 1] = 3.0
-    assert JointAttentionRank(1, "max")(query, key).tolist() == [[5]]
-    assert JointAttentionRank(1, "sum")(query, key).tolist() == [[2]]
+    for combine, expected in (("max", 5), ("sum", 2)):
+        reducer = JointTokenReducer(Place(6, 1, 4), combine=combine)
+        assert reducer(torch.zeros(1, 10, 2), _side(query, key)).kept.tolist() == [[expected]]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n": 5, "k": 6}, "6 of 5"),
-        ({"n": 5, "k": 0}, "0 of 5"),
-        ({"n": 5, "k": 2, "special": -1}, "0 or more"),
-        ({"n": 5, "k": 2, "grid": (2, 2)}, "does not hold 5"),
+        ({"tokens": 5, "keep": 6}, "6 of 5"),
+        ({"tokens": 5, "keep": 0}, "0 of 5"),
+        ({"tokens": 5, "keep": 2, "special": -1}, "at least 0"),
+        ({"tokens": 5, "keep": 2, "class_token": True}, "at least 1"),
+        ({"tokens": 5, "keep": 2, "grid": (2, 2)}, "does not hold 5"),
     ],
 )
-def test_wrong_specs(arguments, message):
+def test_wrong_places(arguments, message):
     with pytest.raises(UsageError, match=message):
-        ReduceSpec(**arguments)
+        Place(**arguments)
 
 
 def test_wrong_ways_back():
     x, side = _inputs(1)
-    reducer = JointTokenReducer(JOINTS, PATCHES, 7)
+    reducer = _joints(7)
     reduced = reducer(x, side)
     with pytest.raises(UsageError, match="needs the tokens before"):
         reducer.restore(reduced.x, reduced, None, "delta")
@@ -186,15 +197,15 @@ def test_the_exported_reducer_agrees_and_has_no_forbidden_op():
     class Step(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.reducer = JointTokenReducer(JOINTS, PATCHES, 7)
+            self.reducer = _joints(7)
 
         def forward(self, x, query, key):
-            reduced = self.reducer(x, {"q_special": query, "k": key})
+            reduced = self.reducer(x, _side(query, key))
             return reduced.x, reduced.kept, self.reducer.restore(reduced.x * 2, reduced, x)
 
     for batch in (1, 2):
         x, side = _inputs(batch)
-        inputs = (x, side["q_special"], side["k"])
+        inputs = (x, *side.attention[0][:2])
         model = trace(Step(), inputs, ["x", "q", "k"], ["y", "kept", "back"])
         types = {node.op_type for node in model.graph.node}
         assert not types & {"NonZero", "Loop", "If", "Compress", "Unique", "Range", "Shape"}

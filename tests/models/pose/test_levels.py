@@ -2,13 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunus.models.tokens.plan import (
-    LEVELS,
-    PruningPlan,
-    evitpose_plan,
-    parse_plan,
-    plan_for_ratio,
-)
+from prunus.models.pose.levels import LEVELS, evitpose_plan, parse_plan, plan_for_ratio
+from prunus.models.tokens.plan import PruningPlan
 from prunus.runtime.errors import UsageError
 
 TABLE = {

@@ -1,0 +1,1 @@
+"""Keep the patches that attention points at."""

@@ -1,0 +1,1 @@
+"""Plain selections that every method has to beat."""

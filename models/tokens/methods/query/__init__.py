@@ -1,0 +1,1 @@
+"""Let a few queries, learned or given, read the tokens."""

@@ -1,0 +1,1 @@
+"""Merge or thin out tokens that resemble each other."""

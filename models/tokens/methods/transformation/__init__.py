@@ -1,0 +1,1 @@
+"""Fold neighbouring tokens together, whatever they show."""

@@ -1,0 +1,438 @@
+"""`prune`: a copy of any transformer in which tokens are dropped at constant places.
+
+The list of blocks is replaced by a list of one module that runs all of them. Blocks without a cut
+run as they are; a block with one runs in parts, with the reducer between its attention and its MLP
+(EViT's place, arXiv 2202.07800, section 3.2). No class is patched, the given network stays as it
+was, and without a cut the copy's outputs are equal to the bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prunus.models.tokens.layouts import BlockLayout, example_input, find_layout, patch_grid
+from prunus.models.tokens.plan import PruningPlan, read_plan
+from prunus.models.tokens.reducer import Attention, Place, Reduced, Restore, Side, TokenReducer
+from prunus.models.tokens.registry import build_reducer
+from prunus.runtime.errors import UsageError, nearest
+
+# A block and its parts differ by the rounding of another order of sums; more is another formula.
+_SAME = 1e-4
+
+
+def prune(
+    network: nn.Module,
+    plan: str | PruningPlan,
+    *,
+    example: Tensor | Sequence[Tensor] | None = None,
+    layout: BlockLayout | None = None,
+    grid: tuple[int, int] | None = None,
+    restore: Restore = "none",
+) -> nn.Module:
+    """Return a copy of a network in which tokens are dropped at constant places.
+
+    Args:
+        network: A transformer with a list of pre-norm blocks: of `transformers` (ViT, DeiT,
+            DINOv2, CLIP and SigLIP vision towers, Whisper's encoder), of timm's form, or any with
+            a `layout`. Runs in evaluation mode here; its mode is kept.
+        plan: Which method keeps how many tokens after which block, e.g. ``evit:0.5@4``; see
+            `prunus.models.tokens.plan`.
+        example: Inputs of one call. May be left out for networks of `transformers`.
+        layout: Where the parts of a block are; for networks that are not in the table.
+        grid: Rows and columns of the patches; (1, T) for audio. May be left out where the
+            configuration tells them, or no method needs them.
+        restore: What follows the blocks: ``none``: the K tokens that are left; otherwise all N
+            again, see `TokenReducer.restore`.
+
+    Returns:
+        A network of the same class. Methods with weights of their own start untrained.
+
+    Raises:
+        UsageError: a plan that does not fit, blocks that cannot be found or that are not what the
+            layout says, or a network whose number of tokens is not constant.
+
+    Example:
+        >>> from transformers import ViTConfig, ViTModel  # doctest: +SKIP
+        >>> pruned = prune(ViTModel(ViTConfig()), "evit:128/64@4/8")  # doctest: +SKIP
+    """
+    if restore not in get_args(Restore):
+        known = list(get_args(Restore))
+        raise UsageError(
+            f"Unknown restore '{restore}'{nearest(restore, known)}.",
+            f"Choose one of {', '.join(known)}.",
+        )
+    twin = copy.deepcopy(network)
+    if plan == "dense" or (isinstance(plan, PruningPlan) and not plan.blocks):
+        return twin
+    layout = find_layout(twin, layout)
+    blocks = _blocks(twin, layout)
+    inputs = _inputs(network, example)
+    with _evaluating(twin), torch.no_grad():
+        expected, calls = _record(twin, blocks, inputs)
+        special = layout.special or 0
+        length = int(calls[0].shape[1])
+        tokens = length - special
+        if tokens < 1:
+            raise UsageError(
+                f"{length} tokens enter the blocks of {type(network).__name__}, {special} of them "
+                "special; expected some to prune."
+            )
+        plan = read_plan(plan, tokens) if isinstance(plan, str) else plan
+        plan.check(tokens, len(blocks))
+        if grid is None:
+            grid = patch_grid(twin, tokens)
+        elif grid[0] * grid[1] != tokens:
+            raise UsageError(
+                f"A grid of {grid[0]} x {grid[1]} was given; {tokens} patches enter the blocks of "
+                f"{type(network).__name__}."
+            )
+        entry = Place(
+            tokens, tokens, special, layout.class_token and special > 0, grid, calls[0].shape[2]
+        )
+        cuts = _cuts(plan, layout, blocks, entry)
+        stack = PrunedBlocks(blocks, layout, cuts, restore, tokens)
+        _compare_parts(stack, calls)
+        parent, _, name = layout.blocks.rpartition(".")
+        holder = operator.attrgetter(parent)(twin) if parent else twin
+        setattr(holder, name, nn.ModuleList([stack]))
+        _compare_whole(twin, stack, inputs, expected)
+        _try(twin, inputs, restore)
+    return twin
+
+
+class PrunedBlocks(nn.Module):
+    """All blocks of a network, with the cuts between them.
+
+    Args:
+        blocks: The network's own.
+        layout: Their parts.
+        cuts: Reducers by block.
+        restore: What comes out, see `prune`.
+        tokens: Patches that enter.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        layout: BlockLayout,
+        cuts: dict[int, TokenReducer],
+        restore: Restore,
+        tokens: int,
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.cuts = nn.ModuleDict({str(block): cut for block, cut in cuts.items()})
+        self.layout = layout
+        self.restoring: Restore = restore
+        self.tokens = tokens
+        self.active = True
+        self._heard = {b for cut in cuts.values() for b in cut.reads_attention} | {
+            block for block, cut in cuts.items() if cut.reads_this
+        }
+        self._levels = {b for cut in cuts.values() for b in cut.reads_levels}
+
+    def reducers(self) -> Iterator[tuple[int, TokenReducer]]:
+        """Return block and reducer of each cut."""
+        for block, cut in self.cuts.items():
+            assert isinstance(cut, TokenReducer)
+            yield int(block), cut
+
+    def forward(self, tokens: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Run the blocks on (B, special + N, C); what else the network gives goes to each."""
+        attention: dict[int, Attention] = {}
+        levels: dict[int, Tensor] = {}
+        size: Tensor | None = None
+        done: list[tuple[TokenReducer, Reduced, Tensor]] = []
+        cuts = dict(self.reducers()) if self.active else {}
+        out: Any = tokens
+        for number, block in enumerate(self.blocks):
+            cut = cuts.get(number)
+            if (cut is None and number not in self._heard and size is None) or not self.active:
+                out = block(tokens, *args, **kwargs)
+                tokens = out[0] if isinstance(out, tuple) else out
+            else:
+                tokens, seen = attend(block, self.layout, tokens, size)
+                if number in self._heard:
+                    attention[number] = seen
+                if cut is not None:
+                    before = tokens
+                    reduced: Reduced = cut(tokens, Side(attention, levels, size))
+                    tokens = reduced.x
+                    done.append((cut, reduced, before))
+                    attention, levels = {}, {}  # of tokens that are no more
+                    size = _next_size(size, reduced, cut.place.special)
+                tokens = tokens + feed(block, self.layout, tokens)
+            if number in self._levels:
+                levels[number] = tokens
+        if self.restoring != "none":
+            for cut, reduced, before in reversed(done):
+                tokens = cut.restore(tokens, reduced, before, self.restoring)
+        return (tokens, *out[1:]) if isinstance(out, tuple) else tokens
+
+
+def _next_size(size: Tensor | None, reduced: Reduced, special: int) -> Tensor | None:
+    """Return (B, special + K): patches that each token stands for after a cut."""
+    if reduced.size is not None:
+        ones = torch.ones(reduced.size.shape[0], special, device=reduced.size.device)
+        return torch.cat((ones, reduced.size), dim=1)
+    if size is None or reduced.kept is None:
+        return None
+    kept = torch.gather(size[:, special:], 1, reduced.kept)
+    return torch.cat((size[:, :special], kept), dim=1)
+
+
+def attend(
+    block: nn.Module, layout: BlockLayout, tokens: Tensor, size: Tensor | None
+) -> tuple[Tensor, Attention]:
+    """Return tokens (B, L, C) with a block's attention added, and what it saw.
+
+    With `size` (B, L), log(size) is added to the logits: a token that stands for s patches is
+    looked at s times (ToMe, arXiv 2210.09461, equation 1).
+    """
+    part = layout.part
+    normed = part(block, layout.norm1)(tokens)
+    projected = [part(block, path)(normed) for path in layout.qkv]
+    if len(projected) == 1:
+        projected = list(projected[0].chunk(3, dim=-1))
+    batch, length, _ = tokens.shape
+    heads = int(part(block, layout.heads))
+    query, key, value = (p.reshape(batch, length, heads, -1).transpose(1, 2) for p in projected)
+    if layout.query_norm:
+        query = part(block, layout.query_norm)(query)
+    if layout.key_norm:
+        key = part(block, layout.key_norm)(key)
+    bias = None if size is None else size.log().to(query.dtype)[:, None, None, :]
+    mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    out = part(block, layout.out)(mixed.transpose(1, 2).reshape(batch, length, -1))
+    if layout.scale1:
+        out = part(block, layout.scale1)(out)
+    return tokens + out, Attention(query, key, value)
+
+
+def feed(block: nn.Module, layout: BlockLayout, tokens: Tensor) -> Tensor:
+    """Return what a block's MLP adds to tokens (B, L, C)."""
+    out: Tensor = layout.part(block, layout.norm2)(tokens)
+    for path in layout.mlp:
+        out = layout.part(block, path)(out)
+    if layout.scale2:
+        out = layout.part(block, layout.scale2)(out)
+    return out
+
+
+def pruned_blocks(network: nn.Module) -> PrunedBlocks:
+    """Return the pruned blocks of a network that `prune` made; raises UsageError for another."""
+    for module in network.modules():
+        if isinstance(module, PrunedBlocks):
+            return module
+    raise UsageError(f"{type(network).__name__} has no pruned blocks; expected one from prune().")
+
+
+@contextmanager
+def reductions(network: nn.Module) -> Iterator[dict[int, Reduced]]:
+    """Collect what the cuts do while the network runs: block -> the last `Reduced`.
+
+    Example:
+        >>> with reductions(pruned) as seen:  # doctest: +SKIP
+        ...     pruned(pixels)
+        >>> seen[4].kept  # (B, K) patches that survived block 4
+    """
+    seen: dict[int, Reduced] = {}
+    handles = [
+        cut.register_forward_hook(
+            lambda _module, _args, out, block=block: seen.__setitem__(block, out)
+        )
+        for block, cut in pruned_blocks(network).reducers()
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _blocks(network: nn.Module, layout: BlockLayout) -> list[nn.Module]:
+    try:
+        found = operator.attrgetter(layout.blocks)(network)
+    except AttributeError:
+        found = None
+    if not isinstance(found, nn.ModuleList | nn.Sequential) or not len(found):
+        raise UsageError(
+            f"The layout expects a list of blocks at '{layout.blocks}' in "
+            f"{type(network).__name__}; there is {type(found).__name__}.",
+            "Give the path of its nn.ModuleList: layout=BlockLayout(blocks='...').",
+        )
+    return list(found)
+
+
+def _inputs(network: nn.Module, example: Tensor | Sequence[Tensor] | None) -> tuple[Tensor, ...]:
+    if isinstance(example, Tensor):
+        return (example,)
+    if example is not None:
+        return tuple(example)
+    made = example_input(network)
+    if made is None:
+        raise UsageError(
+            f"The inputs of {type(network).__name__} are not known.",
+            "Give an example: prune(network, plan, example=torch.zeros(1, 3, 224, 224)).",
+        )
+    return (made,)
+
+
+def _cuts(
+    plan: PruningPlan, layout: BlockLayout, blocks: Sequence[nn.Module], entry: Place
+) -> dict[int, TokenReducer]:
+    """Return the reducers of a plan by block; `entry` is the place in front of all blocks."""
+    methods = plan.methods or ("evit" if entry.class_token else "hiprune",) * len(plan.blocks)
+    cuts: dict[int, TokenReducer] = {}
+    place, before = entry, -1
+    for block, keep, method in zip(plan.blocks, plan.keep, methods, strict=True):
+        heads = int(layout.part(blocks[block], layout.heads))
+        cut = build_reducer(method, replace(place, keep=keep, heads=heads, block=block))
+        for read in (*cut.reads_attention, *cut.reads_levels):
+            if not before < read <= block:
+                raise UsageError(
+                    f"Method '{method}' at block {block} reads block {read}, whose tokens are "
+                    f"others: the cut before it is at block {before}.",
+                    f"Let it read a block from {before + 1} to {block}, or cut there later.",
+                )
+        place = replace(place, tokens=keep, keep=keep, grid=cut.grid)
+        cuts[block], before = cut, block
+    return cuts
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in network.modules():
+            module.training = modes.get(module, network.training)
+
+
+def _record(
+    network: nn.Module, blocks: Sequence[nn.Module], inputs: tuple[Tensor, ...]
+) -> tuple[Any, list[Tensor]]:
+    """Return the outputs of a call, and the tokens that entered each block and left the last."""
+    calls: list[Tensor] = []
+    extras: list[str] = []
+
+    def hear(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = [*args[1:], *kwargs.values()]
+        extras.extend(type(module).__name__ for g in given if isinstance(g, Tensor))
+        calls.append(args[0] if args else next(iter(kwargs.values())))
+
+    handles = [block.register_forward_pre_hook(hear, with_kwargs=True) for block in blocks]
+    handles.append(
+        blocks[-1].register_forward_hook(
+            lambda _m, _a, out: calls.append(out[0] if isinstance(out, tuple) else out)
+        )
+    )
+    try:
+        expected = network(*inputs)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise UsageError(
+            f"{type(network).__name__} does not run on the example "
+            f"{[list(i.shape) for i in inputs]}: {_first_line(error)}.",
+            "Give example=... of the right shapes.",
+        ) from None
+    finally:
+        for handle in handles:
+            handle.remove()
+    if extras:
+        raise UsageError(
+            f"{type(network).__name__} gives its blocks tensors beside the tokens (a mask, or "
+            "positions), which would not fit fewer tokens.",
+            "Prune a network whose blocks take tokens only.",
+        )
+    lengths = {tuple(c.shape[1:]) for c in calls}
+    if len(calls) != len(blocks) + 1 or len(lengths) != 1 or calls[0].dim() != 3:
+        shapes = ", ".join(str(list(c.shape)) for c in calls[:4])
+        raise UsageError(
+            f"The blocks of {type(network).__name__} are run {len(calls) - 1} times on {shapes}, "
+            f"...; expected each of the {len(blocks)} once, on equally many tokens.",
+        )
+    return expected, calls
+
+
+def _compare_parts(stack: PrunedBlocks, calls: Sequence[Tensor]) -> None:
+    """Refuse a layout whose parts do not make up the blocks that will run in parts."""
+    first = min(stack._heard | {block for block, _ in stack.reducers()})
+    for number in range(first, len(stack.blocks)):
+        block = stack.blocks[number]
+        try:
+            tokens, _ = attend(block, stack.layout, calls[number], None)
+            made = tokens + feed(block, stack.layout, tokens)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"Block {number} ({type(block).__name__}) does not run in parts: "
+                f"{_first_line(error)}.",
+                "Give the paths of its parts with layout=BlockLayout(...).",
+            ) from None
+        own = calls[number + 1]
+        scale = float((own - calls[number]).abs().max()) or 1.0
+        off = float((made - own).abs().max()) / scale
+        if not off <= _SAME:
+            raise UsageError(
+                f"Block {number} ({type(block).__name__}) is not the sum of the parts that the "
+                f"layout names: they differ by {off:.2g} of what the block adds.",
+                "Such a block (rotary positions, a mask, post-norm, ...) cannot be pruned yet.",
+            )
+
+
+def _compare_whole(
+    twin: nn.Module, stack: PrunedBlocks, inputs: tuple[Tensor, ...], expected: Any
+) -> None:
+    """Refuse a network that does not just run its blocks one after the other."""
+    stack.active = False
+    try:
+        got = twin(*inputs)
+    except (RuntimeError, IndexError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{type(twin).__name__} does not run its blocks in a plain loop: {_first_line(error)}."
+        ) from None
+    finally:
+        stack.active = True
+    if not all(torch.equal(a, b) for a, b in zip(_flat(got), _flat(expected), strict=True)):
+        raise UsageError(
+            f"{type(twin).__name__} does more between its blocks than run them: without a cut its "
+            "outputs already differ.",
+        )
+
+
+def _try(twin: nn.Module, inputs: tuple[Tensor, ...], restore: str) -> None:
+    try:
+        out = _flat(twin(*inputs))
+    except (RuntimeError, IndexError) as error:
+        way = "" if restore != "none" else " Restore the tokens: restore='scatter' or 'delta'."
+        raise UsageError(
+            f"What follows the blocks of {type(twin).__name__} does not run on fewer tokens: "
+            f"{_first_line(error)}.",
+            f"It may need all of them.{way}",
+        ) from None
+    if not all(torch.isfinite(o).all() for o in out if o.is_floating_point()):
+        raise UsageError(f"The pruned {type(twin).__name__} gives infinite or undefined values.")
+
+
+def _flat(out: Any) -> list[Tensor]:
+    """Return the tensors of whatever a network returns."""
+    if isinstance(out, Tensor):
+        return [out]
+    values = out.values() if hasattr(out, "values") else out
+    if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
+        return []
+    return [tensor for value in values for tensor in _flat(value)]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:200]

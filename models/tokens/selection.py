@@ -1,0 +1,160 @@
+"""From scores to K tokens: which are kept, and what becomes of the rest.
+
+A selecting method is score x selection x merge: it scores (B, N), selects (B, K) indices, and the
+rest is dropped, fused into one token, merged into the most similar kept token, or spread softly
+over all of them. Any selecting method may be combined with any merge.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from prunus.models.tokens.reducer import (
+    Place,
+    Reduced,
+    Side,
+    TokenReducer,
+    one_hot,
+    take_tokens,
+)
+from prunus.models.tokens.scores import unit
+from prunus.runtime.errors import UsageError, nearest
+
+Merge = Literal["drop", "fuse", "nearest", "soft"]
+
+
+class SelectingReducer(TokenReducer):
+    """Base of the methods that choose patches; a subclass scores, and may select its own way.
+
+    Args of every subclass:
+        place: Where it stands.
+        merge: ``drop``; ``fuse``: one more token, the rest weighted by its score and not
+            normalised (EViT, arXiv 2202.07800, equation 4); it counts among the K; ``nearest``:
+            each dropped patch joins the most similar kept one, plain means (VScan, arXiv
+            2505.22654); ``soft``: each patch spreads a mass of 1 over the kept ones by the softmax
+            of their similarity over `tau` (Token Transforming, arXiv 2506.05709).
+        tau: Temperature of ``soft``: towards 0 it is ``nearest``, towards infinity the mean of all.
+    """
+
+    def __init__(self, place: Place, *, merge: Merge = "drop", tau: float = 0.1) -> None:
+        super().__init__(place)
+        if merge not in get_args(Merge):
+            raise UsageError(
+                f"Unknown merge '{merge}'{nearest(merge, list(get_args(Merge)))}.",
+                f"Choose one of {', '.join(get_args(Merge))}.",
+            )
+        if not tau > 0:
+            raise UsageError(f"The temperature is {tau}; expected a number above 0.")
+        if merge == "fuse" and place.keep < 2:
+            raise UsageError(
+                f"The cut at block {place.block} keeps {place.keep} token and fuses the rest into "
+                "another; expected at least 2."
+            )
+        self.merge: Merge = merge
+        self.tau = tau
+
+    @property
+    def chosen(self) -> int:
+        """How many patches are selected: K, less one when the rest becomes a token."""
+        return self.place.keep - (self.merge == "fuse")
+
+    def score(self, patches: Tensor, side: Side) -> Tensor:
+        """Return (B, N) float32; the higher, the rather kept. `patches` is (B, N, C)."""
+        raise NotImplementedError
+
+    def select(self, score: Tensor, patches: Tensor, side: Side) -> Tensor:
+        """Return (B, `chosen`) int64 indices, ascending, without repeats."""
+        return best(score, self.chosen)
+
+    def score_macs(self) -> int:
+        """Return the multiply-accumulates of the scores."""
+        return 0
+
+    def macs(self) -> int:
+        """Return the multiply-accumulates of score and merge."""
+        n, k, c = self.place.tokens, self.place.keep, self.place.dim
+        extra = {"drop": 0, "fuse": n * c, "nearest": 2 * n * k * c, "soft": 2 * n * k * c}
+        return self.score_macs() + extra[self.merge]
+
+    def forward(self, x: Tensor, side: Side) -> Reduced:
+        """Return special tokens + K, (B, special + K, C)."""
+        patches = x[:, self.place.special :]
+        score = self.score(patches, side)
+        kept = self.select(score, patches, side)
+        if self.merge == "drop":
+            return Reduced(keep_tokens(x, kept, self.place.special), kept)
+        if self.merge == "fuse":
+            return self._fuse(x, kept, score)
+        return self._merge(x, kept, patch_sizes(side, self.place, x))
+
+    def _fuse(self, x: Tensor, kept: Tensor, score: Tensor) -> Reduced:
+        rest = (score * (1 - mask(kept, self.place.tokens))).unsqueeze(1)
+        fused = rest.to(x.dtype) @ x[:, self.place.special :]
+        y = torch.cat((keep_tokens(x, kept, self.place.special), fused), dim=1)
+        rows = torch.cat((one_hot(kept, self.place.tokens), rest), dim=1)
+        return Reduced(y, kept, rows)
+
+    def _merge(self, x: Tensor, kept: Tensor, size: Tensor) -> Reduced:
+        special = self.place.special
+        patches = x[:, special:]
+        features = unit(patches.detach())
+        similarity = take_tokens(features, kept) @ features.transpose(1, 2)  # (B, K, N)
+        if self.merge == "soft":
+            share = torch.softmax(similarity / self.tau, dim=1)
+        else:
+            own = one_hot(kept, self.place.tokens)
+            # A kept patch stays itself even where another kept one is its equal.
+            rank = similarity + 4.0 * own
+            share = one_hot(rank.argmax(dim=1), self.place.keep).transpose(1, 2)
+        assign, mass = weighted(share, size)
+        y = assign.to(x.dtype) @ patches
+        return Reduced(torch.cat((x[:, :special], y), dim=1), None, assign, mass)
+
+
+def weighted(share: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (assign (B, K, N) with rows summing to 1, mass (B, K)) of shares and sizes.
+
+    Args:
+        share: (B, K, N): how much of each patch goes to each token; columns sum to 1.
+        size: (B, N): patches that each token stands for; their sum is the sum of the masses.
+    """
+    spread = share * size.unsqueeze(1)
+    mass = spread.sum(dim=2)
+    return spread / mass.unsqueeze(2), mass
+
+
+def patch_sizes(side: Side, place: Place, x: Tensor) -> Tensor:
+    """Return (B, N) float32: patches that each token stands for."""
+    if side.size is None:
+        return torch.ones(x.shape[0], place.tokens, device=x.device)
+    return side.size[:, place.special :]
+
+
+def best(score: Tensor, k: int) -> Tensor:
+    """Return (B, k) int64: the indices of the `k` highest scores (B, N), ascending."""
+    return ascending(torch.topk(score, k, dim=1, sorted=True).indices)
+
+
+def ascending(index: Tensor) -> Tensor:
+    """Return indices (B, k) in ascending order, int64."""
+    # Sorting by a second TopK keeps the graph to one well supported op; int32 is what TensorRT
+    # sorts natively.
+    k = index.shape[1]
+    return torch.topk(index.to(torch.int32), k, dim=1, largest=False, sorted=True).values.long()
+
+
+def mask(index: Tensor, n: int) -> Tensor:
+    """Return (B, N) float32: 1 at `index` (B, k), which must not repeat, 0 elsewhere."""
+    zeros = torch.zeros(index.shape[0], n, device=index.device)
+    return torch.scatter(zeros, 1, index, torch.ones_like(index, dtype=torch.float32))
+
+
+def keep_tokens(x: Tensor, kept: Tensor, special: int) -> Tensor:
+    """Return special tokens + the patches `kept` (B, K) of `x` (B, special + N, C): one gather."""
+    if not special:
+        return take_tokens(x, kept)
+    front = torch.arange(special, device=kept.device).expand(kept.shape[0], -1)
+    return take_tokens(x, torch.cat((front, kept + special), dim=1))
