@@ -9,6 +9,7 @@ was, and without a cut the copy's outputs are equal to the bit.
 from __future__ import annotations
 
 import copy
+import itertools
 import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -79,7 +80,7 @@ def prune(
     with _evaluating(twin), torch.no_grad():
         expected, calls = _record(twin, blocks, inputs)
         special = layout.special or 0
-        length = int(calls[0].shape[1])
+        _, length, dim = calls[0][0].shape
         tokens = length - special
         if tokens < 1:
             raise UsageError(
@@ -95,9 +96,7 @@ def prune(
                 f"A grid of {grid[0]} x {grid[1]} was given; {tokens} patches enter the blocks of "
                 f"{type(network).__name__}."
             )
-        entry = Place(
-            tokens, tokens, special, layout.class_token and special > 0, grid, calls[0].shape[2]
-        )
+        entry = Place(tokens, tokens, special, layout.class_token and special > 0, grid, dim)
         cuts = _cuts(plan, layout, blocks, entry)
         stack = PrunedBlocks(blocks, layout, cuts, restore, tokens)
         _compare_parts(stack, calls)
@@ -322,56 +321,58 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 
 def _record(
     network: nn.Module, blocks: Sequence[nn.Module], inputs: tuple[Tensor, ...]
-) -> tuple[Any, list[Tensor]]:
-    """Return the outputs of a call, and the tokens that entered each block and left the last."""
-    calls: list[Tensor] = []
-    extras: list[str] = []
+) -> tuple[Any, list[tuple[Tensor, Tensor]]]:
+    """Return the outputs of a call, and the tokens that entered and left each block in turn."""
+    calls: list[tuple[Tensor, Tensor]] = []
+    masked: list[str] = []
 
-    def hear(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = [*args[1:], *kwargs.values()]
-        extras.extend(type(module).__name__ for g in given if isinstance(g, Tensor))
-        calls.append(args[0] if args else next(iter(kwargs.values())))
+    def hear(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        entered, *rest = [*args, *kwargs.values()]
+        masked.extend(type(module).__name__ for given in rest if isinstance(given, Tensor))
+        calls.append((entered, out[0] if isinstance(out, tuple) else out))
 
-    handles = [block.register_forward_pre_hook(hear, with_kwargs=True) for block in blocks]
-    handles.append(
-        blocks[-1].register_forward_hook(
-            lambda _m, _a, out: calls.append(out[0] if isinstance(out, tuple) else out)
-        )
-    )
+    handles = [block.register_forward_hook(hear, with_kwargs=True) for block in blocks]
+    name = type(network).__name__
     try:
         expected = network(*inputs)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise UsageError(
-            f"{type(network).__name__} does not run on the example "
-            f"{[list(i.shape) for i in inputs]}: {_first_line(error)}.",
+            f"{name} does not run on the example {[list(i.shape) for i in inputs]}: "
+            f"{_first_line(error)}.",
             "Give example=... of the right shapes.",
         ) from None
     finally:
         for handle in handles:
             handle.remove()
-    if extras:
+    if masked:
         raise UsageError(
-            f"{type(network).__name__} gives its blocks tensors beside the tokens (a mask, or "
-            "positions), which would not fit fewer tokens.",
+            f"{name} gives its blocks tensors beside the tokens (a mask, or positions), which "
+            "would not fit fewer tokens.",
             "Prune a network whose blocks take tokens only.",
         )
-    lengths = {tuple(c.shape[1:]) for c in calls}
-    if len(calls) != len(blocks) + 1 or len(lengths) != 1 or calls[0].dim() != 3:
-        shapes = ", ".join(str(list(c.shape)) for c in calls[:4])
+    shapes = {tuple(tokens.shape) for call in calls for tokens in call}
+    if len(calls) != len(blocks) or len(shapes) != 1 or calls[0][0].dim() != 3:
         raise UsageError(
-            f"The blocks of {type(network).__name__} are run {len(calls) - 1} times on {shapes}, "
-            f"...; expected each of the {len(blocks)} once, on equally many tokens.",
+            f"The blocks of {name} are run {len(calls)} times, on tokens of the shapes "
+            f"{sorted(shapes)}; expected each of the {len(blocks)} once, on (batch, tokens, "
+            "channels) of one shape.",
         )
+    for number, ((_, left), (entered, _)) in enumerate(itertools.pairwise(calls)):
+        if not torch.equal(left, entered):
+            raise UsageError(
+                f"{name} changes the tokens between the blocks {number} and {number + 1}; expected "
+                "a plain loop over its blocks.",
+            )
     return expected, calls
 
 
-def _compare_parts(stack: PrunedBlocks, calls: Sequence[Tensor]) -> None:
+def _compare_parts(stack: PrunedBlocks, calls: Sequence[tuple[Tensor, Tensor]]) -> None:
     """Refuse a layout whose parts do not make up the blocks that will run in parts."""
     first = min(stack._heard | {block for block, _ in stack.reducers()})
     for number in range(first, len(stack.blocks)):
-        block = stack.blocks[number]
+        block, (entered, own) = stack.blocks[number], calls[number]
         try:
-            tokens, _ = attend(block, stack.layout, calls[number], None)
+            tokens, _ = attend(block, stack.layout, entered, None)
             made = tokens + feed(block, stack.layout, tokens)
         except (RuntimeError, TypeError, ValueError) as error:
             raise UsageError(
@@ -379,8 +380,7 @@ def _compare_parts(stack: PrunedBlocks, calls: Sequence[Tensor]) -> None:
                 f"{_first_line(error)}.",
                 "Give the paths of its parts with layout=BlockLayout(...).",
             ) from None
-        own = calls[number + 1]
-        scale = float((own - calls[number]).abs().max()) or 1.0
+        scale = float((own - entered).abs().max()) or 1.0
         off = float((made - own).abs().max()) / scale
         if not off <= _SAME:
             raise UsageError(
@@ -405,8 +405,8 @@ def _compare_whole(
         stack.active = True
     if not all(torch.equal(a, b) for a, b in zip(_flat(got), _flat(expected), strict=True)):
         raise UsageError(
-            f"{type(twin).__name__} does more between its blocks than run them: without a cut its "
-            "outputs already differ.",
+            f"{type(twin).__name__} does more with its blocks than run them in a row: without a "
+            "cut its outputs already differ.",
         )
 
 
