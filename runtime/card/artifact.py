@@ -1,8 +1,7 @@
 """Files of a model: the ONNX artifact, the engine with its sidecar, and safe writing.
 
-The metadata of an ONNX file is read straight from the protobuf wire format (two varint rules, see
-https://protobuf.dev/programming-guides/encoding): the runtime must be able to say what a file is
-without onnx, onnxruntime or any other package being installed.
+An ONNX file is read straight from its bytes (`runtime.card.graph`): the runtime must be able to say
+what a file is without onnx, onnxruntime or any other package being installed.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from prunus.runtime.card.card import CARD_KEY, ModelCard
+from prunus.runtime.card.foreign import foreign_card
+from prunus.runtime.card.graph import read_metadata
 from prunus.runtime.card.reading import Share, build, parse_json
 from prunus.runtime.errors import ArtifactError, HostError, SourceError, UsageError
 from prunus.runtime.limits import CARD_BYTES, SIDECAR_BYTES
 
-_METADATA_PROPS = 14  # field number of ModelProto.metadata_props
 _BLOCK = 1 << 20
 _REBUILD = "Build the engine again: prunus build MODEL.onnx"
 
@@ -97,97 +96,22 @@ def _umask() -> int:
     return mask
 
 
-def read_onnx_metadata(path: str | Path) -> dict[str, str]:
-    """Return `metadata_props` of an ONNX file without loading the graph.
-
-    Raises:
-        ArtifactError: the file is missing, empty, truncated, or not an ONNX model.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ArtifactError(f"Model file not found: {path}.", "List the models with: prunus models")
-    size, found, fields = path.stat().st_size, {}, 0
-    with _opened(path) as file:
-        try:
-            while (at := file.tell()) < size:
-                key = _varint(file)
-                number, wire = key >> 3, key & 7
-                if wire == 0:
-                    _varint(file)
-                elif wire == 2:
-                    length = _varint(file)
-                    if file.tell() + length > size:
-                        raise EOFError
-                    if number == _METADATA_PROPS:
-                        CARD_BYTES.check(length, str(path), ArtifactError)
-                        name, value = _entry(file.read(length))
-                        found[name] = value
-                    else:
-                        file.seek(length, os.SEEK_CUR)
-                else:
-                    raise ValueError(f"wire type {wire} at byte {at}")
-                fields += 1
-        except EOFError:
-            raise ArtifactError(
-                f"{path} is truncated: it ends inside a field ({size} bytes).",
-                "Copy or export the file again.",
-            ) from None
-        except (ValueError, UnicodeDecodeError) as error:
-            raise ArtifactError(
-                f"{path} is not an ONNX model ({error}).",
-                "Give a .onnx file made by: prunus export",
-            ) from None
-    if fields == 0:
-        raise ArtifactError(f"{path} is empty.", "Copy or export the file again.")
-    return found
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise ArtifactError(f"Cannot read {path}: {error.strerror}.", "Check its rights.") from None
-
-
-def _varint(file: BinaryIO) -> int:
-    value = shift = 0
-    while True:
-        byte = file.read(1)
-        if not byte:
-            raise EOFError
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number longer than 64 bits")
-
-
-def _entry(data: bytes) -> tuple[str, str]:
-    import io
-
-    file, parts = io.BytesIO(data), {1: "", 2: ""}
-    while file.tell() < len(data):
-        number = _varint(file) >> 3
-        parts[number] = file.read(_varint(file)).decode()
-    return parts[1], parts[2]
-
-
 def read_card(path: str | Path) -> ModelCard:
-    """Return the card of an ``.onnx`` artifact or of an ``.engine`` with its sidecar.
+    """Return the card of an ``.onnx`` file or of an ``.engine`` with its sidecar.
+
+    A file that prunus did not write has no card; it gets one that says what its tensors tell
+    (`runtime.card.foreign`), with the task ``generic``.
 
     Raises:
-        ArtifactError: no such file, not a model, no card, or a card that this version cannot read.
+        ArtifactError: no such file, not a model, a card that this version cannot read, or none and
+            tensors that no static session takes.
     """
     path = Path(path)
     if path.suffix in (".engine", ".plan"):
         return EngineSidecar.read(path).card
-    metadata = read_onnx_metadata(path)
+    metadata = read_metadata(path)
     if CARD_KEY not in metadata:
-        raise ArtifactError(
-            f"{path} has no prunus card (found metadata: {sorted(metadata) or 'none'}).",
-            "Give a .onnx file made by: prunus export",
-        )
+        return foreign_card(path)
     try:
         return ModelCard.from_json(metadata[CARD_KEY])
     except ArtifactError as error:  # with several files, which one?

@@ -71,6 +71,22 @@ def check_array(spec: TensorSpec, array: np.ndarray, *, finite: bool = False) ->
         )
 
 
+def check_outputs(card: ModelCard, outputs: Mapping[str, np.ndarray]) -> None:
+    """Refuse what a back end returns in another shape or type than the card promises.
+
+    Raises:
+        TensorError: names the output.
+    """
+    for spec in card.outputs:
+        array = outputs[spec.name]
+        if array.shape != spec.shape or array.dtype != spec.dtype:
+            raise TensorError(
+                f"{card.name} returned '{spec.name}' as {array.dtype} {_shape(spec, array)}; "
+                f"expected {spec.describe()}.",
+                "The file declares what it does not compute: correct its outputs.",
+            )
+
+
 def _shape(spec: TensorSpec, array: np.ndarray) -> str:
     """Return the shape with axis names where the rank fits, wrong axes marked."""
     if array.ndim != len(spec.shape):
@@ -105,5 +121,6 @@ def check_graph(
         if dict(found) != promised:
             told = ", ".join(f"{n} {dtype} {list(shape)}" for n, (dtype, shape) in found.items())
             raise ArtifactError(
-                f"The {kind}s of {path} are {told}; its card says {_describe(specs)}.", RE_EXPORT
+                f"The {kind}s of {path} are {told}; its card says {_describe(specs)}.",
+                f"{RE_EXPORT}; of a file without a card, correct the shapes that it declares.",
             )

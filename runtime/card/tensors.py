@@ -9,7 +9,10 @@ from prunus.runtime.card.reading import Count, Positive
 from prunus.runtime.errors import ArtifactError, nearest
 from prunus.runtime.limits import TENSOR_VALUES
 
-DTYPES = ("float32", "float16", "float64", "uint8", "int8", "int16", "int32", "int64", "bool")
+DTYPES = (
+    "float32", "float16", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32",
+    "uint64", "int64", "bool",
+)  # fmt: skip
 
 
 def _check_tensor(name: str, dtype: str, shape: tuple[int, ...]) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from prunus.runtime.card.artifact import read_card
 from prunus.runtime.card.card import ModelCard
-from prunus.runtime.card.matching import check_inputs
+from prunus.runtime.card.matching import check_inputs, check_outputs
 from prunus.runtime.errors import UsageError
 from prunus.runtime.protocols import Closable
 from prunus.runtime.session import registry
@@ -134,7 +134,7 @@ class BaseSession(Closable):
             One array per output of the card. They belong to the caller: no later call changes them.
 
         Raises:
-            TensorError: a name, shape, dtype or value does not fit.
+            TensorError: a name, shape, dtype or value does not fit, of an input or of an output.
             UsageError: the session has been closed.
             HostError: the device refused.
         """
@@ -143,6 +143,7 @@ class BaseSession(Closable):
             began = time.perf_counter_ns()
             outputs = self._infer(inputs)
             self._clock.run_ms = (time.perf_counter_ns() - began) / 1e6
+        check_outputs(self.card, outputs)
         return outputs
 
     def close(self) -> None:
@@ -180,7 +181,8 @@ def open(
     """Open a model file.
 
     Args:
-        path: ``.onnx`` artifact, or ``.engine`` with its sidecar; or the bytes of an ONNX graph.
+        path: ``.onnx`` file, or ``.engine`` with its sidecar; or the bytes of an ONNX graph. A file
+            without our card runs by its tensors, which must have fixed sizes.
         backend: Name of a back end, or ``auto``; what `auto` chose and why is in
             `BaseSession.choice` and in the log.
         threads: CPU threads of the model, None for the CPUs that this process may use.

@@ -17,8 +17,9 @@ import numpy as np
 from prunus.runtime import host
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.matching import check_graph
-from prunus.runtime.errors import ArtifactError, HostError, MissingDependencyError
+from prunus.runtime.errors import HostError, MissingDependencyError
 from prunus.runtime.session.base import BackendOptions, BaseSession, Source, title
+from prunus.runtime.session.refusal import refused
 
 _logger = logging.getLogger(__name__)
 
@@ -28,6 +29,11 @@ _PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 _DTYPES = {"float": "float32", "double": "float64"}  # the others carry numpy's name
+# How it names an operator that it does not have.
+_MISSING = re.compile(
+    r"[\w.]*:(\w+)\(-?\d+\) is not a registered|No Op registered for (\w+)|"
+    r"Could not find an implementation for (\w+)\("
+)
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
 
 
@@ -108,8 +114,10 @@ def load(
     try:
         session = ort.InferenceSession(model, settings, [*providers, _PROVIDERS["cpu"]])
     except Exception as error:  # its errors have no common base below Exception
-        raise ArtifactError(
-            f"ONNX Runtime {ort.__version__} cannot load {called}: {_one_line(error)}",
+        missing = _MISSING.search(str(error))
+        raise refused(
+            f"ONNX Runtime {ort.__version__}", called, source, _one_line(error),
+            "".join(missing.groups("")) if missing else "",
             "Copy or export the file again, or upgrade onnxruntime.",
         ) from error
     if provider not in session.get_providers():
@@ -179,4 +187,5 @@ def count_nodes(assignment: Iterable[Any]) -> dict[str, int]:
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)[:300]
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed:)?", "", text)
+    return re.sub(r"^/\S+\.cc:\d+ .*\) (?=[A-Z])", "", text)  # place in its own source

@@ -7,6 +7,7 @@ measured inside the task's error budget.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +18,16 @@ import numpy as np
 from prunus.runtime import host
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.matching import check_graph
-from prunus.runtime.errors import ArtifactError, HostError, MissingDependencyError
+from prunus.runtime.errors import HostError, MissingDependencyError
 from prunus.runtime.session.base import BackendOptions, BaseSession, Source, title
 from prunus.runtime.session.openvino.attention import add_attention
 from prunus.runtime.session.openvino.masks import keep_masks_apart
 from prunus.runtime.session.openvino.signal_stack import kept_signal_stack
 from prunus.runtime.session.openvino.tail import keep_in_float32
+from prunus.runtime.session.refusal import refused
+
+# How it names the first of the operators that it does not have: DOMAIN.TYPE or TYPE-OPSET.
+_MISSING = re.compile(r"No conversion rule found for operations: (?:[\w.]+\.)?(\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +111,10 @@ def open_session(
         kept = keep_in_float32(core, model) if precision == "bf16" else ()
         compiled = core.compile_model(model, kind, config)
     except Exception as error:  # it raises RuntimeError and its own kinds
-        raise ArtifactError(
-            f"OpenVINO {version()} cannot load {called}: {_one_line(error)}",
-            "Use --backend onnxruntime, or export the file again.",
+        missing = _MISSING.search(str(error))
+        raise refused(
+            f"OpenVINO {version()}", called, source, _one_line(error),
+            missing[1] if missing else "", "Use --backend onnxruntime, or export the file again.",
         ) from error
     known = {spec.name for spec in (*card.inputs, *card.outputs)}
     check_graph(called, card, _tensors(compiled.inputs, known), _tensors(compiled.outputs, known))
@@ -168,4 +174,4 @@ def _tensors(ports: Any, known: set[str]) -> dict[str, tuple[str, tuple[int, ...
 def _one_line(error: Exception) -> str:
     """Return the last sentence of OpenVINO's report, which names the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:300]
+    return lines[-1] if lines else type(error).__name__

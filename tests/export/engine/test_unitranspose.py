@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from prunus.export.engine.build import MIN_HALF_SHARE, build_engine
-from prunus.runtime.card.artifact import read_onnx_metadata
+from prunus.runtime.card.graph import read_metadata
 
 pytestmark = [
     pytest.mark.trt,
@@ -25,7 +25,7 @@ def test_every_attention_node_becomes_a_plugin_layer(tmp_path, plugin_library, p
     from prunus.export.unitranspose import export_unitranspose
 
     path = export_unitranspose("tiny", precision=precision, output=tmp_path / "m.onnx")
-    assert read_onnx_metadata(path)
+    assert read_metadata(path)
     nodes = len(attention_nodes(onnx.load(path)))
     assert nodes > 10
     body = build_engine(path, tmp_path / "body.engine", "tensorrt_rtx", plugin="off")

@@ -16,7 +16,7 @@ from prunus.runtime.card.artifact import (
     EngineSidecar,
     atomic_path,
     read_card,
-    read_onnx_metadata,
+    read_metadata,
     sha256_of,
     write_error,
 )
@@ -27,7 +27,7 @@ from prunus.runtime.errors import ArtifactError, HostError, SourceError
 
 def test_metadata_equals_onnx(artifact, card) -> None:
     model = onnx.load(artifact)
-    assert read_onnx_metadata(artifact) == {p.key: p.value for p in model.metadata_props}
+    assert read_metadata(artifact) == {p.key: p.value for p in model.metadata_props}
     assert read_card(artifact) == card
 
 
@@ -73,7 +73,7 @@ def test_noise_is_metadata_or_an_artifact_error(data, tmp_path_factory) -> None:
     path = tmp_path_factory.getbasetemp() / "noise.onnx"
     path.write_bytes(data)
     try:
-        assert isinstance(read_onnx_metadata(path), dict)
+        assert isinstance(read_metadata(path), dict)
     except ArtifactError as error:
         assert str(path) in error.message
 
@@ -211,7 +211,7 @@ def test_a_card_longer_than_any_is_refused(tmp_path) -> None:
                                     length >> 14 & 127 | 128, length >> 21]))  # fmt: skip
         file.truncate(file.tell() + length)
     with pytest.raises(ArtifactError, match="the length of the card is 16777217 bytes"):
-        read_onnx_metadata(path)
+        read_metadata(path)
 
 
 def test_sidecar_with_a_strange_key(tmp_path, card) -> None:
