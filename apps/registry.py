@@ -12,25 +12,27 @@ class App:
     References are ``module:attribute`` and are imported when the verb is called.
 
     Attributes:
-        task: Name of the task, and of the verb.
+        task: Name of the task, and of the verb where that has no other.
         help: What running it does, one line; the rest of the help is in the docstring of `options`.
         options: Dataclass made with `runtime.options`.
         run: ``run(options, *, quiet)``, which returns an `apps.live.summary.Summary`.
-        judges: What evaluating it measures, one line.
+        judges: What evaluating it measures, one line; empty, as the next two, where nothing does.
         eval_options: Dataclass as above, with a field `output`.
         evaluate: ``evaluate(options, progress)``, which returns an `apps.common.scores.Scores`.
         runner: ``runner(path, backend, threads)``, which returns a `RunnerSpec` of the pipeline for
             `prunus bench`; empty where only the engine is measured.
+        verb: Name of the verb of `prunus run`, where it is not the task's.
     """
 
     task: str
     help: str
     options: str
     run: str
-    judges: str
-    eval_options: str
-    evaluate: str
+    judges: str = ""
+    eval_options: str = ""
+    evaluate: str = ""
     runner: str = ""
+    verb: str = ""
 
 
 APPS = (
@@ -71,5 +73,12 @@ APPS = (
         "Report SI-SDRi, SDRi, PESQ and STOI of a separator on any folder of mixtures.",
         "prunus.apps.separation.options:SeparationEvalOptions",
         "prunus.apps.separation.evaluate:evaluate",
+    ),
+    App(
+        "generic",
+        "Run any network once, on arrays, pictures or sounds, and say what comes out.",
+        "prunus.apps.generic.options:TensorsOptions",
+        "prunus.apps.generic.app:run_tensors",
+        verb="tensors",
     ),
 )

@@ -14,13 +14,15 @@ from prunus.runtime.references import load
 
 def run_verbs() -> tuple[Verb, ...]:
     """Return the verbs of `prunus run`."""
-    return tuple(Verb(a.task, a.help, a.options, partial(_run, a)) for a in registry.APPS)
+    return tuple(Verb(a.verb or a.task, a.help, a.options, partial(_run, a)) for a in registry.APPS)
 
 
 def eval_verbs() -> tuple[Verb, ...]:
     """Return the verbs of `prunus eval`."""
     return tuple(
-        Verb(a.task, a.judges, a.eval_options, partial(_evaluate, a)) for a in registry.APPS
+        Verb(a.task, a.judges, a.eval_options, partial(_evaluate, a))
+        for a in registry.APPS
+        if a.evaluate
     )
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunus.apps.common import options as shared
 from prunus.runtime.command import Console
-from prunus.runtime.errors import CheckFailedError
+from prunus.runtime.errors import ArtifactError, CheckFailedError
 from prunus.runtime.options import argument
 
 if TYPE_CHECKING:
     from prunus.runtime.card.card import ModelCard
+    from prunus.runtime.card.graph import Graph, Value
     from prunus.runtime.card.tensors import TensorSpec
 
 
@@ -30,6 +31,7 @@ class InspectOptions:
     """
 
     model: str = argument("ONNX file, engine, or listed name.")
+    shape: tuple[str, ...] = shared.shape()
 
 
 def inspect(options: InspectOptions, console: Console) -> None:
@@ -39,25 +41,35 @@ def inspect(options: InspectOptions, console: Console) -> None:
         CheckFailedError: the file is an engine, and not the one of its sidecar.
     """
     from prunus.apps.common.model_files import find_model
-    from prunus.runtime.card.artifact import EngineSidecar, read_card, sha256_of
+    from prunus.runtime.card.artifact import EngineSidecar, sha256_of
 
-    path = find_model(options.model)
+    path = find_model(options.model, options.shape)
     engine = path.suffix in (".engine", ".plan")
     sidecar = EngineSidecar.read(path) if engine else None
-    card = read_card(path) if sidecar is None else sidecar.card
+    card, problem = _card(path) if sidecar is None else (sidecar.card, None)
     other = sidecar is not None and not sidecar.describes(path)
     operators = operator_counts(path)
     body: dict[str, Any] = {
         "file": path.name,
         "bytes": path.stat().st_size,
         "sha256": sha256_of(path),
-        "card": json.loads(card.to_json()),
+        "card": None if card is None else json.loads(card.to_json()),
         "operators": operators,
     }
     if sidecar is not None:
         body["sidecar"] = {k: v for k, v in dataclasses.asdict(sidecar).items() if k != "card"}
         body["sidecar_describes_engine"] = not other
-    text = "\n".join(describe(path, card, operators))
+    if not engine:
+        from prunus.runtime.card.graph import read_graph
+
+        graph = read_graph(path)
+        body["graph"] = dataclasses.asdict(graph)
+    if problem is not None:
+        body["problem"] = {"message": problem.message, "hint": problem.hint}
+        lines = _describe_graph(path, graph, problem)
+    else:
+        lines = describe(path, card)
+    text = "\n".join([*lines, *_operators(operators)])
     console.say(text, json.dumps(body, indent=1, sort_keys=True))
     if sidecar is not None and other:
         raise CheckFailedError(
@@ -68,8 +80,42 @@ def inspect(options: InspectOptions, console: Console) -> None:
         )
 
 
-def describe(path: Path, card: ModelCard, operators: dict[str, int] | None) -> list[str]:
-    """Return the lines of the human-readable report."""
+def _card(path: Path) -> tuple[ModelCard | None, ArtifactError | None]:
+    """Return the card of an ONNX file, or why a file without one cannot be run as it is."""
+    from prunus.runtime.card.artifact import read_card
+    from prunus.runtime.card.card import CARD_KEY
+    from prunus.runtime.card.graph import read_graph, read_metadata
+
+    try:
+        return read_card(path), None
+    except ArtifactError as error:
+        if CARD_KEY in read_metadata(path):
+            raise
+        read_graph(path)  # a damaged file stays an error
+        return None, error
+
+
+def _describe_graph(path: Path, graph: Graph, problem: ArtifactError) -> list[str]:
+    """Return the lines about a file that says what it takes, but cannot be run as it is."""
+    return [
+        f"{path.name}  {path.stat().st_size / 1e6:.2f} MB, without a card, from "
+        f"{graph.producer or 'an unknown program'}",
+        *(f"  input      {_declared(value)}" for value in graph.inputs),
+        *(f"  output     {_declared(value)}" for value in graph.outputs),
+        "",
+        f"  does not run as it is: {problem.message}",
+        f"  {problem.hint}",
+    ]
+
+
+def _declared(value: Value) -> str:
+    axes = ", ".join("?" if n is None else str(n) for n in value.shape or ())
+    shape = f"[{axes}]" if value.shape is not None else "no shape"
+    return f"{value.name} {value.dtype or value.kind} {shape}"
+
+
+def describe(path: Path, card: ModelCard) -> list[str]:
+    """Return the lines of the human-readable report, without the operators."""
     from prunus.runtime.card.artifact import sha256_of
     from prunus.runtime.references import load
     from prunus.runtime.tasks.registry import task_named
@@ -89,31 +135,23 @@ def describe(path: Path, card: ModelCard, operators: dict[str, int] | None) -> l
     ]
     if card.tokens is not None:
         lines += ["", *load(task_named(card.task).plan_lines)(card.tokens)]
-    if operators is None:
-        lines += ["", "  operators are listed when the package 'onnx' is installed"]
-    elif operators:
-        common = ", ".join(f"{name} {count}" for name, count in operators.items())
-        lines += ["", f"  {sum(operators.values())} nodes: {common}"]
     return lines
 
 
-def operator_counts(path: Path) -> dict[str, int] | None:
-    """Return operator -> count, most frequent first; None without the onnx package."""
+def _operators(counts: dict[str, int]) -> list[str]:
+    if not counts:
+        return []
+    told = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return ["", f"  {sum(counts.values())} nodes: {told}"]
+
+
+def operator_counts(path: Path) -> dict[str, int]:
+    """Return operator -> count in the graph itself, most frequent first; nothing for engines."""
     if path.suffix in (".engine", ".plan"):
         return {}
-    if importlib.util.find_spec("onnx") is None:
-        return None
-    import onnx
+    from prunus.runtime.card.graph import read_nodes
 
-    from prunus.runtime.errors import ArtifactError
-
-    try:
-        graph = onnx.load(path, load_external_data=False).graph
-    except Exception as error:  # protobuf's own errors differ between its versions
-        raise ArtifactError(f"{path} is damaged: {error}.", "Export or copy it again.") from error
-    counts = collections.Counter(
-        f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in graph.node
-    )
+    counts = collections.Counter(node.title for node in read_nodes(path)[0] if not node.inner)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 

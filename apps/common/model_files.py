@@ -17,13 +17,23 @@ DEFAULT_CODEC = "nsfcodec"
 DEFAULT_SEPARATOR = "dolphin-nano"
 
 
-def find_model(name: str) -> Path:
+def find_model(name: str, shapes: Sequence[str] = ()) -> Path:
     """Return the file of a model given by path or by its name in `prunus models`.
+
+    Args:
+        name: Path or name.
+        shapes: What stands after ``--shape``; given any, the result is a copy with these sizes.
 
     Raises:
         ArtifactError: there is no such file and no such name.
-        MissingDependencyError: the name is a checkpoint's, and PyTorch is not installed.
+        UsageError: shapes that do not fit.
+        MissingDependencyError: the name is a checkpoint's, and PyTorch is not installed, or shapes
+            are to be fixed, and onnx is not.
     """
+    if shapes:
+        from prunus.apps.common.fixed import fixed
+
+        return fixed(find_model(name), shapes)
     path = Path(name)
     if path.is_file():
         return path

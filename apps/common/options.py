@@ -87,6 +87,30 @@ def with_arithmetic(
     return tuple(names)
 
 
+def shape() -> Any:
+    """Return the field of ``--shape``."""
+    return option(
+        "Fix the sizes of an input, NAME:1x3x224x224, in a copy of the model; repeatable.",
+        default=(), metavar="NAME:SIZES",
+    )  # fmt: skip
+
+
+def inputs() -> Any:
+    """Return the field of ``--input``."""
+    return option(
+        "What an input gets: NAME=FILE.npy, a picture or a sound; or FILE.npz for all; repeatable.",
+        default=(), metavar="NAME=FILE",
+    )  # fmt: skip
+
+
+def before() -> Any:
+    """Return the field of ``--before``."""
+    return option(
+        "How pictures become the input: colour=rgb, mean=..., std=... (0..255), fit=letterbox; "
+        "repeatable.", default=(), metavar="KEY=VALUE",
+    )  # fmt: skip
+
+
 def output(help: str = "Where the result goes.") -> Any:
     """Return the field of ``-o``: one file that the verb writes."""
     return option(help, default=None, flags=("--output", "-o"), metavar="PATH")

@@ -74,11 +74,13 @@ class Node:
         name: Its name; operator and place where it has none.
         operator: Its type.
         domain: Who defines it; empty for ONNX itself.
+        inner: Whether it stands in a function, or in a graph inside the graph.
     """
 
     name: str
     operator: str
     domain: str
+    inner: bool
 
     @property
     def title(self) -> str:
@@ -298,7 +300,9 @@ def _walk(path: Path, graph: Message, number: int, nodes: list[Node], depth: int
             elif n == 5:
                 inner += [m for k, m in _message(v).fields() if k in (6, 11)]
         name = texts[3] or f"{texts[4]}#{len(nodes)}"
-        nodes.append(Node(name, texts[4], "" if texts[7] == "ai.onnx" else texts[7]))
+        domain = "" if texts[7] == "ai.onnx" else texts[7]
+        inside = depth > 0 or number == _FUNCTION_NODES
+        nodes.append(Node(name, texts[4], domain, inside))
         for graph_inside in inner:
             _walk(path, _message(graph_inside), _NODES, nodes, depth + 1)
 

@@ -77,11 +77,12 @@ def check_outputs(card: ModelCard, outputs: Mapping[str, np.ndarray]) -> None:
     Raises:
         TensorError: names the output.
     """
-    for spec in card.outputs:
-        array = outputs[spec.name]
+    promised = {spec.name: spec for spec in card.outputs}
+    for name, array in outputs.items():
+        spec = promised[name]
         if array.shape != spec.shape or array.dtype != spec.dtype:
             raise TensorError(
-                f"{card.name} returned '{spec.name}' as {array.dtype} {_shape(spec, array)}; "
+                f"{card.name} returned '{name}' as {array.dtype} {_shape(spec, array)}; "
                 f"expected {spec.describe()}.",
                 "The file declares what it does not compute: correct its outputs.",
             )

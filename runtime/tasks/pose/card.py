@@ -45,8 +45,9 @@ class KeypointPostprocess:
 
     Attributes:
         kind: Discriminator in JSON.
-        decoder: ``udp_dark`` (sub-pixel heatmap decoding inside the graph), ``regression``,
-            or ``movenet`` (rows of y, x, score in 0..1).
+        decoder: ``udp_dark`` (sub-pixel heatmap decoding inside the graph), ``regression``
+            (rows of x, y in pixels of the input, and a score), ``movenet`` (rows of y, x, score in
+            0..1) or ``heatmaps`` (one map per joint comes out, and is decoded outside the graph).
         skeleton: Name of the joint set.
         joints: Joint names in output order.
         limbs: Index pairs to draw.
@@ -54,7 +55,7 @@ class KeypointPostprocess:
         sigmas: COCO OKS constants per joint (doubled standard deviation convention of pycocotools).
     """
 
-    decoder: Literal["udp_dark", "regression", "movenet"]
+    decoder: Literal["udp_dark", "regression", "movenet", "heatmaps"]
     skeleton: str
     joints: tuple[str, ...]
     limbs: tuple[tuple[int, int], ...]

@@ -20,9 +20,11 @@ import numpy.typing as npt
 
 from prunus.runtime.errors import ArtifactError, TensorError
 from prunus.runtime.pictures.crop import CropGeometry, check_boxes, check_frame
+from prunus.runtime.pictures.tensor import to_tensor
 from prunus.runtime.protocols import Closable
 from prunus.runtime.tasks.calls import Buffers, StageClock
 from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
+from prunus.runtime.tasks.pose.heatmaps import joints_of_heatmaps
 from prunus.runtime.tasks.pose.movenet import rows_to_pixels
 from prunus.runtime.tasks.registry import require_task
 
@@ -61,6 +63,7 @@ _DECODERS: Mapping[str, Callable[[Floats, int, int], Floats]] = {
     "udp_dark": _input_pixels,
     "regression": _input_pixels,
     "movenet": rows_to_pixels,
+    "heatmaps": joints_of_heatmaps,
 }
 
 
@@ -83,12 +86,14 @@ class PoseEstimator(Closable):
             )
         self.sessions: dict[int, Session] = dict(sorted(table.items()))
         self.card = next(iter(self.sessions.values())).card
-        preprocess, self.postprocess = _contract(self.sessions)
-        self.geometry = CropGeometry.of(preprocess)
+        self.preprocess, self.postprocess = _contract(self.sessions)
+        self.geometry = CropGeometry.of(self.preprocess)
+        crop = (self.geometry.height, self.geometry.width, 3)
         self._decode = _DECODERS[self.postprocess.decoder]
         self._clock = StageClock("crop", "infer", "decode")
         self._buffers = {
-            size: Buffers(session.card.inputs[0].shape) for size, session in self.sessions.items()
+            size: Buffers((session.card.inputs[0].shape[0], *crop))
+            for size, session in self.sessions.items()
         }
 
     @staticmethod
@@ -172,7 +177,8 @@ class PoseEstimator(Closable):
                 # What the last borrower left here is somebody else's picture.
                 buffer[len(batch) :] = 0
                 cropped = time.perf_counter_ns()
-                rows = session.run({session.card.inputs[0].name: buffer})["keypoints"]
+                spec, wanted = session.card.inputs[0], session.card.outputs[0].name
+                rows = session.run({spec.name: to_tensor(buffer, spec, self.preprocess)})[wanted]
             inferred = time.perf_counter_ns()
             decoded = self._decode(rows, self.geometry.height, self.geometry.width)
             parts.append(decoded[: len(batch)].astype(np.float32, copy=False))

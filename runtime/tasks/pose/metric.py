@@ -10,7 +10,8 @@ import numpy as np
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.tasks.limits import Limit
 from prunus.runtime.tasks.metrics import Array, Measurement, Outputs, peak, relative_rms, span
-from prunus.runtime.tasks.pose.card import KeypointPostprocess
+from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
+from prunus.runtime.tasks.pose.heatmaps import joints_of_heatmaps
 
 # Difference of the scores as a share of the scores: users draw and drop joints by them.
 _SCORES = "score_rms_relative"
@@ -47,7 +48,7 @@ class PoseMetric:
 
     def measure(self, reference: Outputs, suspect: Outputs, card: ModelCard) -> Measurement:
         """Measure ``keypoints`` (N, J, 3), pixels and score, and ``heatmaps`` (N, J, h, w)."""
-        expected, got = reference["keypoints"], suspect["keypoints"]
+        expected, got = (_joints(outputs, card) for outputs in (reference, suspect))
         distance = np.linalg.norm(got[..., :2] - expected[..., :2], axis=-1)
         judged = np.ones(distance.shape, dtype=bool)
         if _has_confidence(card):
@@ -84,6 +85,15 @@ class PoseMetric:
                 f"{distance[sample, joint]:.3g} px at score {expected[sample, joint, 2]:.2f}."
             )
         return tuple(notes)
+
+
+def _joints(outputs: Outputs, card: ModelCard) -> Array:
+    """Return (N, J, 3) joints in pixels and scores, decoded where the file returns heatmaps."""
+    raw, before, after = outputs[card.outputs[0].name], card.preprocess, card.postprocess
+    if isinstance(before, ImagePreprocess) and isinstance(after, KeypointPostprocess):
+        if after.decoder == "heatmaps":
+            return joints_of_heatmaps(raw, before.height, before.width)
+    return raw
 
 
 def judges_pixels(card: ModelCard) -> bool:

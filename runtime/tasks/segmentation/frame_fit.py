@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import ArtifactError, UsageError
@@ -18,7 +17,6 @@ from prunus.runtime.pictures.crop import Frame, load_cv2, resample
 from prunus.runtime.pictures.letterbox import letterbox_size
 from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 
-Floats = npt.NDArray[np.float32]
 Size = tuple[int, int]  # height, width
 
 
@@ -46,16 +44,6 @@ def resize(image: npt.NDArray[Any], size: Size, *, nearest: bool = False) -> npt
     method = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_LINEAR
     resized: npt.NDArray[Any] = cv2.resize(image, (size[1], size[0]), interpolation=method)
     return resized
-
-
-def normalise(image: Frame, preprocess: ScenePreprocess) -> Floats:
-    """Return (1, 3, h, w) float32 of an image uint8 (h, w, 3): ``(x - mean) / std``, in float32.
-
-    For graphs that do not normalise themselves; the colours are in the card's order already.
-    """
-    mean, std = (np.array(c, np.float32) for c in (preprocess.mean, preprocess.std))
-    planes = ((image.astype(np.float32) - mean) / std).transpose(2, 0, 1)[None]
-    return np.ascontiguousarray(planes, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,12 @@ from prunus.runtime.audio.windows import window_corners
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import ArtifactError, TensorError
 from prunus.runtime.pictures.crop import Frame, check_frame, load_cv2, resample
+from prunus.runtime.pictures.tensor import to_tensor
 from prunus.runtime.protocols import Closable
 from prunus.runtime.tasks.calls import Buffers, OneStream, StageClock, in_turn
 from prunus.runtime.tasks.registry import require_task
 from prunus.runtime.tasks.segmentation.card import MaskPostprocess, ScenePreprocess
-from prunus.runtime.tasks.segmentation.frame_fit import FrameFit, normalise, resize
+from prunus.runtime.tasks.segmentation.frame_fit import FrameFit, resize
 
 if TYPE_CHECKING:
     from prunus.runtime.session.base import BackendOptions, Session
@@ -153,9 +154,7 @@ class Segmenter(Closable):
 
     def _run(self, buffer: Batch, times: dict[str, float]) -> npt.NDArray[Any]:
         spec = self.card.inputs[0]
-        feed: npt.NDArray[Any] = buffer
-        if not self.preprocess.normalised_in_graph:
-            feed = np.concatenate([normalise(image, self.preprocess) for image in buffer])
+        feed = to_tensor(buffer, spec, self.preprocess)
         began = time.perf_counter_ns()
         outputs = self.session.run({spec.name: feed})
         times["infer"] += (time.perf_counter_ns() - began) / 1e6

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.pictures.letterbox import letterbox_into
+from prunus.runtime.pictures.tensor import to_tensor
 from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 from prunus.runtime.tasks.segmentation.frame_fit import (
     FrameFit,
     keep_ratio_size,
-    normalise,
     resize,
     round_up,
 )
@@ -28,7 +29,8 @@ def test_preparation_is_bit_equal_to_the_published_one(parity, name, multiple, s
     np.testing.assert_array_equal(scaled, data[f"preproc/{name}_uint8"])
     slot = np.zeros((*size, 3), np.uint8)
     fit.place(scaled, slot)
-    planes = normalise(slot, spec)[:, :, ::step, ::step]
+    image = TensorSpec("image", "float32", (1, 3, *size), ("n", "c", "h", "w"))
+    planes = to_tensor(slot[None], image, spec)[:, :, ::step, ::step]
     np.testing.assert_array_equal(planes, data[f"preproc/{name}_nchw"])
 
 

@@ -1,0 +1,1 @@
+"""`prunus run tensors`: any network, on arrays, pictures and sounds."""
