@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunus.apps.bench.targets import real_inputs
+from prunus.apps.bench.targets import has_real_inputs, real_inputs
 from prunus.apps.common.model_files import find_model
 from prunus.apps.registry import APPS
 from prunus.runtime.card.artifact import read_card
@@ -31,6 +31,7 @@ def runners_for(
     boundary: str = "engine",
     *,
     device: str = "cpu",
+    shapes: Sequence[str] = (),
 ) -> list[RunnerSpec]:
     """Return one runner per model and back end, those of PyTorch first.
 
@@ -41,6 +42,7 @@ def runners_for(
         threads: CPU threads.
         boundary: ``engine``, or ``pipeline``: boxes to joints, or video to drawn mask.
         device: Of one call; whole pipelines run on the CPU.
+        shapes: What stands after ``--shape``, for every model.
 
     Raises:
         UsageError: an unknown name, a device for whole pipelines, or a task without one.
@@ -51,7 +53,7 @@ def runners_for(
             f"Got --device {device}; whole pipelines are measured on the CPU.",
             "Leave it out, or measure with: --boundary engine",
         )
-    paths = [find_model(name) for name in models]
+    paths = [find_model(name, shapes) for name in models]
     runners = [torch_runner(word, paths[0], threads) for word in against]
     for path in paths:
         for backend in backends:
@@ -153,7 +155,7 @@ def run_in_turns(
     progress: Progress,
     clock: Clock = "wall",
 ) -> Comparison:
-    """Measure runners in turns, on real inputs where they call sessions.
+    """Measure runners in turns, on real inputs where they call sessions and such are known.
 
     Raises:
         UsageError: the models take inputs of different shapes.
@@ -168,7 +170,7 @@ def run_in_turns(
             f"The models take different inputs: {'; '.join(shown)}.",
             "Compare them from box to joints with: --boundary pipeline",
         )
-    inputs = real_inputs(cards[0]) if cards else None
+    inputs = real_inputs(cards[0]) if cards and has_real_inputs(cards[0]) else None
     return compare(
         runners, inputs, rounds=rounds, seconds=seconds, clock=clock, progress=progress
     )

@@ -129,6 +129,15 @@ def portrait_boxes(frame: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.f
     return moved
 
 
+def has_real_inputs(card: ModelCard) -> bool:
+    """Tell whether `real_inputs` knows what to feed: pictures, or a model of our export scripts."""
+    if _takes_crops(card) or isinstance(card.preprocess, ScenePreprocess):
+        return True
+    from prunus.export.common.registry import has_network
+
+    return has_network(card)
+
+
 def real_inputs(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
     """Return real inputs of a model, (copies, *input shape) each, by input name.
 
@@ -138,9 +147,9 @@ def real_inputs(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
         UsageError: nothing real is known to feed this model.
         MissingDependencyError: the script's packages are not installed.
     """
-    if isinstance(card.preprocess, ImagePreprocess) and card.preprocess.fit == "udp_affine":
+    if _takes_crops(card):
         return portrait_crops(card)
-    if isinstance(card.preprocess, ScenePreprocess) and card.preprocess.normalised_in_graph:
+    if isinstance(card.preprocess, ScenePreprocess):
         return clip_frames(card)
     try:
         from prunus.export.common.registry import load_samples
@@ -154,29 +163,38 @@ def real_inputs(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
     return {name: np.stack([feed[name] for feed in feeds]) for name in found.arrays}
 
 
-def clip_frames(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
-    """Return real inputs of a dense network: (copies, *input shape) uint8 frames of the clip."""
-    from prunus.apps.common.opencv import load_cv2
+def _takes_crops(card: ModelCard) -> bool:
+    return isinstance(card.preprocess, ImagePreprocess) and card.preprocess.fit == "udp_affine"
 
-    cv2, spec = load_cv2(), card.inputs[0]
-    height, width = spec.shape[1:3]
+
+def clip_frames(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
+    """Return real inputs of a dense network: (copies, *input shape) frames of the clip."""
+    from prunus.apps.common.opencv import load_cv2
+    from prunus.runtime.pictures.tensor import picture_size, picture_spec, to_tensor
+
+    assert isinstance(card.preprocess, ScenePreprocess)  # for the type checker
+    cv2, spec = load_cv2(), picture_spec(card.inputs, card.name)
+    height, width = picture_size(spec)
     capture = cv2.VideoCapture(str(PEDESTRIANS))
     try:
         frames = [capture.read()[1] for _ in range(_COPIES * spec.shape[0])]
     finally:
         capture.release()
-    resized = np.stack([cv2.resize(frame, (width, height))[:, :, ::-1] for frame in frames])
-    return {spec.name: np.ascontiguousarray(resized).reshape(_COPIES, *spec.shape)}
+    colours = slice(None, None, -1 if card.preprocess.colour == "rgb" else 1)
+    resized = np.stack([cv2.resize(frame, (width, height))[:, :, colours] for frame in frames])
+    tensors = to_tensor(resized, spec, card.preprocess)
+    return {spec.name: tensors.reshape(_COPIES, *spec.shape)}
 
 
 def portrait_crops(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
-    """Return real inputs: (copies, *input shape) uint8 crops of the portrait.
+    """Return real inputs: (copies, *input shape) crops of the portrait.
 
     Raises:
         UsageError: the model does not take crops of people.
     """
     from prunus.apps.io.sources.pictures import read_picture
     from prunus.runtime.pictures.crop import CropGeometry
+    from prunus.runtime.pictures.tensor import to_tensor
 
     if not isinstance(card.preprocess, ImagePreprocess) or card.preprocess.fit != "udp_affine":
         raise UsageError(
@@ -186,7 +204,7 @@ def portrait_crops(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
     frame = read_picture(PORTRAIT)
     geometry = CropGeometry.of(card.preprocess)
     spec = card.inputs[0]
-    stack = np.zeros((_COPIES, *spec.shape), np.uint8)
-    flat = stack.reshape(-1, *spec.shape[1:])
-    geometry.crop_into(frame, geometry.windows(portrait_boxes(frame, len(flat))), flat)
-    return {spec.name: stack}
+    crops = np.zeros((_COPIES * spec.shape[0], geometry.height, geometry.width, 3), np.uint8)
+    geometry.crop_into(frame, geometry.windows(portrait_boxes(frame, len(crops))), crops)
+    tensors = to_tensor(crops, spec, card.preprocess)
+    return {spec.name: tensors.reshape(_COPIES, *spec.shape)}

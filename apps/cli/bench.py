@@ -37,6 +37,7 @@ class BenchOptions:
     rounds: int = option("Turns of each runner (A B A B is 2).", default=3, minimum=1)
     seconds: float = option("Length of one turn.", default=2.0, minimum=0.1)
     threads: int | None = shared.threads()
+    shape: tuple[str, ...] = shared.shape()
     output: Path | None = shared.output("The raw samples, as JSON.")
 
 
@@ -51,6 +52,7 @@ def bench(options: BenchOptions, console: Console) -> None:
         options.threads,
         options.boundary,
         device=options.device,
+        shapes=options.shape,
     )
     with console.progress("bench") as progress:
         result = run_in_turns(

@@ -23,7 +23,7 @@ class BuildOptions:
       prunus build unitranspose-tiny.onnx --plugin on
     """
 
-    model: str = argument("ONNX file made by prunus export, or a listed name.")
+    model: str = argument("ONNX file, or a listed name.")
     output: Path | None = shared.output("The engine; default: beside the model.")
     flavour: str = option("auto, tensorrt or tensorrt_rtx.", default="auto")
     timing_cache: Path | None = option(
@@ -40,6 +40,7 @@ class BuildOptions:
         "Attention nodes run by the plugin library: auto, on or off.", default="auto"
     )
     plugin_library: Path | None = option("The library made by prunus plugin build.", default=None)
+    shape: tuple[str, ...] = shared.shape()
 
 
 def build(options: BuildOptions, console: Console) -> None:
@@ -47,9 +48,10 @@ def build(options: BuildOptions, console: Console) -> None:
     from prunus.apps.common.model_files import find_model
     from prunus.export.engine.build import build_engine
 
-    model = find_model(options.model)
+    model = find_model(options.model, options.shape)
     # A listed name has its graph in a cache: the engine belongs where the user is.
-    beside = model if Path(options.model).is_file() else Path(model.name)
+    named = Path(options.model)
+    beside = named if named.is_file() else Path(model.name)
     target = options.output or beside.with_suffix(".engine")
     with console.progress("build") as progress:
         sidecar = build_engine(

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prunus.apps.common import options as shared
 from prunus.runtime.command import Console
 from prunus.runtime.errors import UsageError
 from prunus.runtime.options import argument, option
+
+if TYPE_CHECKING:
+    from prunus.export.verify.check import Feeds
+
+_NOISE = 8  # runs of noise at most: more of it tells no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +27,7 @@ class CheckOptions:
       prunus check evitpose-tiny-L2.onnx --backend onnxruntime --backend openvino
       prunus check evitpose-tiny-int8.onnx --bisect --save runs.npz
       prunus check nsfcodec_16k_encoder
+      prunus check resnet-int8.onnx --against resnet.onnx --input x=batch.npy
     """
 
     model: str = argument("ONNX file, a listed name, or saved runs (.npz) to judge again.")
@@ -31,6 +38,12 @@ class CheckOptions:
     arithmetic: shared.Arithmetic = shared.arithmetic()
     samples: int = option("Real inputs to compare.", default=64, minimum=1)
     images: Path | None = option("Files to take inputs from; default: bundled media.", default=None)
+    against: str | None = option(
+        "Another file as the reference, in place of the PyTorch network.", default=None,
+        metavar="FILE",
+    )  # fmt: skip
+    input: tuple[str, ...] = shared.inputs()
+    shape: tuple[str, ...] = shared.shape()
     checkpoint: Path | None = option(
         "Weights that were exported; default: shipped ones.", default=None
     )
@@ -52,9 +65,13 @@ def check(options: CheckOptions, console: Console) -> None:
         from prunus.apps.common.model_files import find_model
         from prunus.export.verify.check import check_artifact
 
+        path = find_model(options.model, options.shape)
+        against = options.against and find_model(options.against, options.shape)
         with console.progress("check") as progress:
             report = check_artifact(
-                find_model(options.model),
+                path,
+                feeds=_feeds(path, options),
+                reference=against,
                 backends=shared.with_arithmetic(options.backend, options.arithmetic, plain="f32"),
                 checkpoint=options.checkpoint,
                 limit=options.samples,
@@ -72,6 +89,34 @@ def check(options: CheckOptions, console: Console) -> None:
             temporary.write_text(report.to_json())
     console.say(report.to_text(), report.to_json())
     report.raise_if_failed()
+
+
+def _feeds(path: Path, options: CheckOptions) -> Feeds | None:
+    """Return whole inputs where some are given, or where no script of ours finds real ones.
+
+    Raises:
+        UsageError: no reference for a network that is not ours, or inputs that do not fit.
+    """
+    from prunus.apps.bench.targets import has_real_inputs, real_inputs
+    from prunus.apps.generic.inputs import read_feed
+    from prunus.export.common.registry import has_network, model_of
+    from prunus.export.verify.check import Feeds
+    from prunus.runtime.card.artifact import read_card
+    from prunus.runtime.measure.runner import example_inputs, samples
+
+    card = read_card(path)
+    if options.against is None:
+        model_of(card)  # refuses a file without a reference
+    if options.input:
+        feed, notes = read_feed(card, options.input)
+        return Feeds((feed,), "; ".join(notes))
+    if has_network(card):
+        return None
+    if has_real_inputs(card):
+        feeds = samples(card, real_inputs(card))
+        return Feeds(feeds, f"{len(feeds)} bundled pictures")
+    count = min(options.samples, _NOISE)
+    return Feeds([example_inputs(card, seed) for seed in range(count)], "uniform noise")
 
 
 def parse_budgets(words: Sequence[str]) -> dict[str, float]:

@@ -42,13 +42,14 @@ def inspect(options: InspectOptions, console: Console) -> None:
     """
     from prunus.apps.common.model_files import find_model
     from prunus.runtime.card.artifact import EngineSidecar, sha256_of
+    from prunus.runtime.card.graph import read_graph
 
     path = find_model(options.model, options.shape)
     engine = path.suffix in (".engine", ".plan")
     sidecar = EngineSidecar.read(path) if engine else None
     card, problem = _card(path) if sidecar is None else (sidecar.card, None)
     other = sidecar is not None and not sidecar.describes(path)
-    operators = operator_counts(path)
+    operators = {} if engine else operator_counts(path)
     body: dict[str, Any] = {
         "file": path.name,
         "bytes": path.stat().st_size,
@@ -59,17 +60,19 @@ def inspect(options: InspectOptions, console: Console) -> None:
     if sidecar is not None:
         body["sidecar"] = {k: v for k, v in dataclasses.asdict(sidecar).items() if k != "card"}
         body["sidecar_describes_engine"] = not other
-    if not engine:
-        from prunus.runtime.card.graph import read_graph
-
-        graph = read_graph(path)
+    graph = None if engine else read_graph(path)
+    if graph is not None:
         body["graph"] = dataclasses.asdict(graph)
-    if problem is not None:
+    lines: list[str] = []
+    if card is not None:
+        lines = describe(path, card)
+    elif graph is not None and problem is not None:
         body["problem"] = {"message": problem.message, "hint": problem.hint}
         lines = _describe_graph(path, graph, problem)
-    else:
-        lines = describe(path, card)
-    text = "\n".join([*lines, *_operators(operators)])
+    lines += _operators(operators)
+    if graph is not None:
+        lines += _beside(path, graph)
+    text = "\n".join(lines)
     console.say(text, json.dumps(body, indent=1, sort_keys=True))
     if sidecar is not None and other:
         raise CheckFailedError(
@@ -145,10 +148,26 @@ def _operators(counts: dict[str, int]) -> list[str]:
     return ["", f"  {sum(counts.values())} nodes: {told}"]
 
 
+def _beside(path: Path, graph: Graph) -> list[str]:
+    """Return lines about what the file needs besides itself: other files, other operators."""
+    from prunus.runtime.card.graph import read_nodes
+
+    lines = []
+    for name in graph.data_files:
+        place = path.parent / name
+        size = f"{place.stat().st_size / 1e6:.2f} MB" if place.is_file() else "missing"
+        lines.append(f"  weights in {name} ({size})")
+    nodes, functions = read_nodes(path)
+    own = {n.title: n for n in nodes if n.domain and (n.domain, n.operator) not in functions}
+    lines += [
+        f"  {title} (node '{node.name}') is not ONNX's own: a back end must know it"
+        for title, node in sorted(own.items())
+    ]
+    return lines
+
+
 def operator_counts(path: Path) -> dict[str, int]:
-    """Return operator -> count in the graph itself, most frequent first; nothing for engines."""
-    if path.suffix in (".engine", ".plan"):
-        return {}
+    """Return operator -> count in the graph itself, most frequent first."""
     from prunus.runtime.card.graph import read_nodes
 
     counts = collections.Counter(node.title for node in read_nodes(path)[0] if not node.inner)

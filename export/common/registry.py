@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunus.runtime import references
 from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.foreign import VARIANT
 from prunus.runtime.errors import UsageError
 from prunus.runtime.options import parameters
 from prunus.runtime.progress import Progress
@@ -203,13 +204,22 @@ def model_of(card: ModelCard) -> ExportModel:
     Raises:
         UsageError: this model was not exported by prunus.
     """
-    known = {family: model for model in MODELS for family in model.families}
-    if card.model not in known:
+    if not has_network(card):
         raise UsageError(
             f"No PyTorch network stands behind {card.name}.",
-            f"Models with one: {', '.join(sorted(known))}.",
+            "Compare it with another file of the network: prunus check MODEL.onnx --against "
+            "REFERENCE.onnx",
         )
-    return known[card.model]
+    return _families()[card.model]
+
+
+def has_network(card: ModelCard) -> bool:
+    """Tell whether a PyTorch network of prunus stands behind a card's file."""
+    return card.variant != VARIANT and card.model in _families()
+
+
+def _families() -> dict[str, ExportModel]:
+    return {family: model for model in MODELS for family in model.families}
 
 
 def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> torch.nn.Module:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from prunus.export.verify.report import Report
 from prunus.export.verify.saved import Run, RunSet, judge, save_runs
 from prunus.runtime.card.artifact import read_card, sha256_of
 from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.foreign import VARIANT
 from prunus.runtime.errors import (
     ArtifactError,
     MissingDependencyError,
@@ -78,6 +79,7 @@ def check_artifact(
     path: str | Path,
     *,
     samples: Samples | None = None,
+    feeds: Feeds | None = None,
     source: str | Path | None = None,
     limit: int = 64,
     backends: Sequence[str] = ("onnxruntime",),
@@ -94,12 +96,14 @@ def check_artifact(
     Args:
         path: The ``.onnx`` artifact to judge.
         samples: Inputs, prepared as the card's preprocessing says; None takes them from `source`.
+        feeds: Whole inputs instead of samples, for graphs whose first axis is no batch axis; with a
+            few words about them, which the report repeats.
         source: Where inputs come from, as the model's export script reads it; None: the bundled
             media.
         limit: At most this many samples are taken from `source`.
         backends: Names out of `known_backends`.
-        reference: The PyTorch module, or a float32 artifact of the same network; None rebuilds the
-            module from the card.
+        reference: The PyTorch module, or a float32 file of the same network; None rebuilds the
+            module from the card, which only a file that prunus exported allows.
         checkpoint: Weights for the rebuilt module; None takes the ones that the card names.
         bisect: Name the first block and node out of tolerance when the check fails.
         save: Where to store inputs and outputs (``.npz``) for `rejudge`.
@@ -117,10 +121,14 @@ def check_artifact(
     steps = progress or Silent()
     chosen = {name: _backend(name) for name in dict.fromkeys(backends)}
     card, workers = read_card(path), threads or 1
-    if samples is None:
-        samples = load_samples(card, source, limit)
-    samples.require(card.inputs)
-    inputs = {name: np.ascontiguousarray(values) for name, values in samples.arrays.items()}
+    if feeds is None:
+        if samples is None:
+            samples = load_samples(card, source, limit)
+        samples.require(card.inputs)
+        arrays = {name: np.ascontiguousarray(values) for name, values in samples.arrays.items()}
+        inputs = _Inputs(arrays, card.inputs[0].shape[0])
+    else:
+        inputs = _Inputs.of(feeds)
     subject = _Subject.load(path, card)
     believed = _believe(reference, card, checkpoint)
     total = len(chosen) + 1 + bisect
@@ -130,7 +138,12 @@ def check_artifact(
     for k, (name, backend) in enumerate(chosen.items()):
         steps.update(k + 1, total, name)
         suspects.append(_run_suspect(backend, subject, inputs, workers))
-    runs = RunSet(Path(path).name, sha256_of(path), card, inputs, base, tuple(suspects))
+    notes = () if feeds is None else (f"Inputs: {feeds.told}.",)
+    if card.variant == VARIANT:
+        notes = ("No PyTorch network stands behind this file, only the other file.", *notes)
+    runs = RunSet(
+        Path(path).name, sha256_of(path), card, inputs.arrays, base, tuple(suspects), notes
+    )
     if save is not None:
         save_runs(runs, save)
     report = judge(runs, budgets)
@@ -139,6 +152,53 @@ def check_artifact(
         report = judge(runs, budgets, _bisect(believed, subject, inputs))
     steps.update(total, total)
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class Feeds:
+    """Whole inputs of a graph.
+
+    Attributes:
+        arrays: One mapping per run, input name -> array of the input's own shape.
+        told: What they are, in a few words.
+    """
+
+    arrays: Sequence[Mapping[str, Array]]
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What every runner gets.
+
+    Attributes:
+        arrays: Input name -> samples along axis 0.
+        batch: Samples of one run; 0: each is a whole input already.
+    """
+
+    arrays: Mapping[str, Array]
+    batch: int
+
+    @staticmethod
+    def of(feeds: Feeds) -> _Inputs:
+        names = feeds.arrays[0] if feeds.arrays else ()
+        return _Inputs({n: np.stack([feed[n] for feed in feeds.arrays]) for n in names}, 0)
+
+    def run(self, runner: BaseRunner) -> dict[str, Array]:
+        """Return outputs along axis 0."""
+        if self.batch:
+            found: dict[str, Array] = _runners().run(runner, self.arrays, self.batch)
+            return found
+        count = len(next(iter(self.arrays.values()), ()))
+        feeds = [{name: values[k, ...] for name, values in self.arrays.items()} for k in range(count)]
+        found = _runners().run_feeds(runner, feeds)
+        return found
+
+    def first(self) -> dict[str, Array]:
+        """Return the inputs of one run."""
+        if not self.batch:
+            return {name: values[0, ...] for name, values in self.arrays.items()}
+        return {n: np.resize(v, (self.batch, *v.shape[1:])) for n, v in self.arrays.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +271,9 @@ def _believe(
 ) -> torch.nn.Module | _Subject:
     if isinstance(reference, str | Path):
         other = read_card(reference)
+        if VARIANT in (card.variant, other.variant):
+            _require_alike(card, other, reference)
+            return _Subject.load(reference, other)
         mine, yours = _identity(card), _identity(other)
         if other.precision.precision != "fp32" or mine != yours:
             raise UsageError(
@@ -222,6 +285,31 @@ def _believe(
     if reference is not None:
         return reference
     return judged_module(card, checkpoint)
+
+
+def _require_alike(card: ModelCard, other: ModelCard, reference: str | Path) -> None:
+    """Refuse a reference that takes or gives other tensors; whose weights they are nobody knows.
+
+    Raises:
+        UsageError: naming what differs.
+    """
+    for kind, mine, theirs in (
+        ("inputs", card.inputs, other.inputs),
+        ("outputs", card.outputs, other.outputs),
+    ):
+        shown = [{s.name: f"{s.dtype} {list(s.shape)}" for s in specs} for specs in (mine, theirs)]
+        if shown[0] != shown[1]:
+            told = [", ".join(f"{n} {t}" for n, t in one.items()) for one in shown]
+            raise UsageError(
+                f"The {kind} of the reference {reference} are {told[1]}; expected {told[0]}.",
+                "Give the file that this one was made from, with the same names and sizes.",
+            )
+    if other.precision.precision != "fp32":
+        raise UsageError(
+            f"Most weights of the reference {reference} are {other.precision.precision}; expected "
+            "fp32.",
+            "Give the float32 file as the reference.",
+        )
 
 
 def _identity(card: ModelCard) -> tuple[Any, ...]:
@@ -246,30 +334,28 @@ def _runners() -> Any:
 def _run_reference(
     believed: torch.nn.Module | _Subject,
     subject: _Subject,
-    inputs: Mapping[str, Array],
+    inputs: _Inputs,
     threads: int,
 ) -> Run:
     runners = _runners()
     if isinstance(believed, _Subject):
-        batch = believed.card.inputs[0].shape[0]
+        batch = believed.card.inputs[0].shape[0] if inputs.batch else 0
         runner = believed.runner("onnxruntime", "f32", threads)
         with runner.session:
-            outputs = believed.named(runners.run(runner, inputs, batch))
+            outputs = believed.named(replace(inputs, batch=batch).run(runner))
         return Run(f"{runner.name} on {believed.path.name}", "fp32", outputs)
     exposed = next(iter(subject.renamed.values()), None)
     capture = {_NETWORK: exposed} if exposed else {}
     runner = runners.TorchRunner(believed, subject.card, capture)
-    batch = subject.card.inputs[0].shape[0]
-    return Run(f"{runner.name} fp32", "fp32", runners.run(runner, inputs, batch))
+    return Run(f"{runner.name} fp32", "fp32", inputs.run(runner))
 
 
 def _run_suspect(
-    backend: Backend, subject: _Subject, inputs: Mapping[str, Array], threads: int
+    backend: Backend, subject: _Subject, inputs: _Inputs, threads: int
 ) -> Run:
-    batch = subject.card.inputs[0].shape[0]
     budget = backend.row.budget(backend.arithmetic, subject.card.precision.precision)
     with _open_runner(backend, subject, threads) as runner:
-        outputs = subject.named(_runners().run(runner, inputs, batch))
+        outputs = subject.named(inputs.run(runner))
         return Run(runner.name, budget, outputs)
 
 
@@ -292,15 +378,14 @@ def _open_runner(backend: Backend, subject: _Subject, threads: int) -> Iterator[
 
 
 def _bisect(
-    believed: torch.nn.Module | _Subject, subject: _Subject, inputs: Mapping[str, Array]
+    believed: torch.nn.Module | _Subject, subject: _Subject, inputs: _Inputs
 ) -> tuple[str, ...]:
     """Compare with the reference's own graph, traced afresh when the reference is PyTorch."""
-    batch = subject.card.inputs[0].shape[0]
-    first = {name: np.resize(values, (batch, *values.shape[1:])) for name, values in inputs.items()}
+    first = inputs.first()
     tolerance = TOLERANCES[subject.card.precision.precision]
     model: Any
     if isinstance(believed, _Subject):
-        if believed.card.inputs[0].shape[0] != batch:
+        if believed.card.inputs[0].shape != subject.card.inputs[0].shape:
             return ("Not bisected: the reference artifact has another batch size.",)
         model = believed.model
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -146,17 +146,33 @@ def run(runner: BaseRunner, inputs: Mapping[str, Array], batch: int) -> dict[str
         TensorError: no samples, or the runner refuses their names, shapes or types.
     """
     count = len(next(iter(inputs.values()), ()))
-    if not count:
+    feeds = full_batches(inputs, batch) if count else ()
+    return {name: values[:count] for name, values in run_feeds(runner, feeds).items()}
+
+
+def run_feeds(runner: BaseRunner, feeds: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Run whole inputs of a graph, one after the other, through one runner.
+
+    Args:
+        runner: Any polygraphy runner.
+        feeds: Input name -> array of the graph's own shape, which needs no batch axis.
+
+    Returns:
+        Output name -> the outputs along axis 0; single numbers become (feeds,).
+
+    Raises:
+        TensorError: no inputs, or the runner refuses their names, shapes or types.
+    """
+    if not feeds:
         raise TensorError("Got 0 samples to check with.", "Give at least one real input.")
-    batches = [OrderedDict(feed) for feed in full_batches(inputs, batch)]
     with quiet():
         try:
-            results = Comparator.run([runner], data_loader=batches)
+            results = Comparator.run([runner], data_loader=[OrderedDict(feed) for feed in feeds])
         except PolygraphyException as error:
             raise TensorError(f"{runner.name} refuses the inputs: {error}") from error
     ((_, iterations),) = results.items()
     return {
-        name: np.concatenate([np.array(i[name]) for i in iterations])[:count]
+        name: np.concatenate([np.atleast_1d(np.array(i[name])) for i in iterations])
         for name in iterations[0]
     }
 

@@ -51,6 +51,7 @@ class RunSet:
         inputs: Input name -> array stacked over the samples.
         reference: What is believed.
         suspects: What is judged.
+        notes: What else the report says of each comparison.
     """
 
     artifact: str
@@ -59,6 +60,7 @@ class RunSet:
     inputs: Outputs
     reference: Run
     suspects: tuple[Run, ...]
+    notes: tuple[str, ...] = ()
 
 
 def judge(
@@ -118,7 +120,7 @@ def _compare(
         effect=found.values,
         verdicts=verdicts,
         problems=problems,
-        notes=found.notes,
+        notes=(*runs.notes, *found.notes),
     )
 
 
@@ -135,6 +137,7 @@ def save_runs(runs: RunSet, path: str | Path) -> Path:
         "artifact": runs.artifact,
         "sha256": runs.sha256,
         "card": runs.card.to_json(),
+        "notes": list(runs.notes),
         "runs": [{"name": r.name, "precision": r.precision} for r in everyone],
         "arrays": {name: hash_arrays({name: value}) for name, value in arrays.items()},
     }
@@ -172,6 +175,7 @@ def load_runs(path: str | Path) -> RunSet:
             _group(arrays, "input"),
             runs[0],
             tuple(runs[1:]),
+            tuple(map(str, meta.get("notes", ()))),
         )
     except ArtifactError:
         raise

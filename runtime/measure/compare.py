@@ -110,6 +110,7 @@ class Comparison:
         lines += [f"{r.spec.name:{width}}  {r.description}" for r in self.results]
         told = self.environment
         lines.append(f"{told['cpu']}, {told['threads']} threads, load {told['load_average'][0]}")
+        lines.append(f"inputs: {self.inputs}")
         if self.clock == "cpu":
             lines.append("CPU time of each call, all threads together")
         return "\n".join(lines)
