@@ -199,7 +199,12 @@ def _processing(card: ModelCard) -> list[str]:
     for label, part in (("before", card.preprocess), ("after", card.postprocess)):
         if part is None:
             continue
-        values = {k: v for k, v in dataclasses.asdict(part).items() if not isinstance(v, tuple)}
+        # Names and colours of classes and joints are long; a mean is not.
+        values = {
+            k: v
+            for k, v in dataclasses.asdict(part).items()
+            if not isinstance(v, tuple) or len(v) <= 3
+        }
         text = ", ".join(f"{k}={v}" for k, v in values.items() if k != "kind")
         lines.append(f"  {label:<10} {text}")
     return lines

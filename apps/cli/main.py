@@ -43,8 +43,10 @@ def build_app() -> Any:
              verbs=f"{_CLI}.export:export_verbs", more=_EXPORT),
         verb("inspect", "Show the card, the tensors, the token plan and the operators of a model "
              "file."),
-        verb("check", "Compare an exported model with its PyTorch network on real inputs, in units "
-             "of the task."),
+        Verb("card", "Give an ONNX file of another exporter a card, so that it opens like ours.",
+             verbs=f"{_CLI}.card:VERBS", more=_CARD),
+        verb("check", "Compare a model with its PyTorch network, or with another file, on real inputs, "
+             "in units of the task."),
         verb("build", "Build a TensorRT engine, in a child process, with a sidecar that describes "
              "it."),
         Verb("plugin", "Build the TensorRT plugin library for local-global attention, or say what "
@@ -82,6 +84,11 @@ _MODELS = """\b
 Examples:
   prunus models
   prunus models import vitpose-small.pth --variant small -o vitpose-small.safetensors
+"""
+_CARD = """\b
+Examples:
+  prunus card add resnet.onnx --shape x:1x3x224x224 -o resnet-224.onnx
+  prunus card add seg.onnx --task segmentation --before colour=rgb --after classes=@names.txt
 """
 _PLUGIN = """\b
 Examples:

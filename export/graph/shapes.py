@@ -10,7 +10,6 @@ import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -81,7 +80,7 @@ def fix_shapes(path: str | Path, shapes: Mapping[str, Shape]) -> onnx.ModelProto
         _put_symbols(value, symbols)
     del model.graph.value_info[:]
     model = _inferred(path, model)
-    if any(not _sized(value) for value in model.graph.output) and not _external(model):
+    if any(not is_sized(value) for value in model.graph.output) and not _external(model):
         model = _folded(path, model)
     return model
 
@@ -139,7 +138,7 @@ def _put_symbols(value: onnx.ValueInfoProto, symbols: Mapping[str, tuple[int, st
 
 def _inferred(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
     for value in model.graph.output:  # what was guessed before gives way to what is inferred
-        if not _sized(value):
+        if not is_sized(value):
             value.type.tensor_type.ClearField("shape")
     try:
         return onnx.shape_inference.infer_shapes(
@@ -166,7 +165,7 @@ def _folded(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
         reason = next((s for s in str(error).splitlines() if s.strip()), type(error).__name__)
         raise ArtifactError(f"Cannot fix the shapes of {path}: {reason[:300]}.") from error
     simple = _inferred(path, simple)
-    if loose := [value.name for value in simple.graph.output if not _sized(value)]:
+    if loose := [value.name for value in simple.graph.output if not is_sized(value)]:
         makers = {out: node for node in simple.graph.node for out in node.output}
         node = makers.get(loose[0])
         made = f", which {node.op_type} '{node.name}' makes" if node is not None else ""
@@ -178,7 +177,7 @@ def _folded(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
     return simple
 
 
-def _sized(value: Any) -> bool:
+def is_sized(value: onnx.ValueInfoProto) -> bool:
     """Tell whether type and sizes of a value are constants; sequences and maps have none to fix."""
     if not value.type.HasField("tensor_type"):
         return value.type.WhichOneof("value") is not None

@@ -16,15 +16,19 @@ ADD = "prunus card add"
 _HALF, _WHOLE = ("float16", "bfloat16"), ("int8", "uint8", "int4", "uint4")
 
 
-def foreign_card(path: str | Path) -> ModelCard:
+def foreign_card(path: str | Path, data: bytes | None = None) -> ModelCard:
     """Return a card of the task ``generic`` from the tensors that a file declares.
+
+    Args:
+        path: ONNX file.
+        data: See `read_graph`.
 
     Raises:
         ArtifactError: not a model, an axis that is not fixed, or a tensor of a kind or type that no
             session here takes; names the tensor, the axes and what fixes them.
     """
     path = Path(path)
-    graph = read_graph(path)
+    graph = read_graph(path, data)
     require_data_files(path, graph)
     require_fixed(path, graph)
     return ModelCard(

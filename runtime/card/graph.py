@@ -125,8 +125,12 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     return found
 
 
-def read_graph(path: str | Path) -> Graph:
+def read_graph(path: str | Path, data: bytes | None = None) -> Graph:
     """Return what a file says about itself, its nodes left out.
+
+    Args:
+        path: ONNX file.
+        data: Bytes that onnx made and that stand for the file's.
 
     Raises:
         ArtifactError: the file is missing, empty, damaged, too large, or not an ONNX model; names
@@ -137,7 +141,7 @@ def read_graph(path: str | Path) -> Graph:
     producer = {2: "", 3: ""}
     opsets: dict[str, int] = {}
     weights, graphs = _Weights(Counter(), {}, {}), 0
-    with _reading(path) as model:
+    with _reading(path, data) as model:
         ONNX_BYTES.check(len(model), str(path), ArtifactError)
         for number, value in model.fields():
             if number in producer:
@@ -190,8 +194,11 @@ class _Weights:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Message]:
-    """Yield a model file as a message; whatever is wrong with its bytes becomes one error."""
+def _reading(path: Path, data: bytes | None = None) -> Iterator[Message]:
+    """Yield a model as a message; whatever is wrong with its bytes becomes one error."""
+    if data is not None:
+        yield Message(data, 0, len(data))
+        return
     if not path.is_file():
         raise ArtifactError(f"Model file not found: {path}.", "List the models with: prunus models")
     size = path.stat().st_size

@@ -139,7 +139,8 @@ class Segmenter(Closable):
         raw = self._run(buffer, times)[0]
         inside = (scaled.shape[0], scaled.shape[1])
         if self.postprocess.decoder == "class_ids":
-            numbers = raw[: inside[0], : inside[1]]
+            kind = _number_dtype(len(self.postprocess.classes))
+            numbers = raw[: inside[0], : inside[1]].astype(kind, copy=False)
             if self.smoothing is not None:
                 numbers = self.smoothing.classes(numbers)
             return self._from_classes(numbers, size)

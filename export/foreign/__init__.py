@@ -1,0 +1,1 @@
+"""Cards for ONNX files of other exporters."""
