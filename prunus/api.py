@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -49,7 +49,8 @@ class Predictor(Closable):
 
         Args:
             data: A picture uint8 (height, width, 3) BGR; mono sound float32 (samples,) in [-1, 1]
-                at the codec's rate; for other networks a mapping of arrays by input name.
+                at the codec's rate; for other networks a mapping of arrays by input name, or a
+                picture where the card says how it goes in.
 
         Raises:
             TensorError: a shape, dtype or value does not fit.
@@ -84,18 +85,22 @@ def load(
     device: str = "cpu",
     options: BackendOptions | None = None,
     finder: str | Path | None = FINDER,
+    shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Predictor:
     """Open a model by path, by the name that ``prunus models`` lists, or by the name of its task.
 
     Args:
-        model: A file; a shipped name such as ``movenet_lightning``; or ``pose``, ``people``,
-            ``segmentation`` or ``codec`` for the best that ships.
+        model: A file, with a card of ours or without; a shipped name such as
+            ``movenet_lightning``; or ``pose``, ``people``, ``segmentation`` or ``codec`` for the
+            best that ships.
         backend: See `prunus.open`.
         threads: CPU threads, None for all usable CPUs.
         device: See `prunus.open`.
         options: Switches of the back end.
         finder: Model that finds the people whose joints a pose network estimates; None: the whole
             picture is one person.
+        shapes: Input name -> sizes, for a file whose inputs have no fixed ones; they are fixed in a
+            copy, which the user's cache keeps.
 
     Returns:
         The model; close it, or use it in a `with` statement.
@@ -115,7 +120,8 @@ def load(
     name = DEFAULTS.get(str(model), str(model))
     if (codec := codec_name(name)) != name or Path(f"{name}-encoder.onnx").is_file():
         return _codec(name, codec, choices)
-    path = find_model(name)
+    words = [f"{n}:{'x'.join(map(str, sizes))}" for n, sizes in (shapes or {}).items()]
+    path = find_model(name, words)
     card = read_card(path)
     kind = card.postprocess.kind if card.postprocess is not None else ""
     if kind == "codes":
@@ -145,12 +151,15 @@ def _tensors(name: str, path: Path, choices: dict[str, Any]) -> Predictor:
     from prunus.runtime.session.base import open as open_session
 
     session = open_session(path, **choices)
-    return Predictor(
-        name,
-        session,
-        lambda inputs: TensorResult(session.run(inputs)),
-        (session,),
-    )
+
+    def answer(data: Any) -> TensorResult:
+        if isinstance(data, np.ndarray):
+            from prunus.runtime.tasks.generic.feed import picture_feed
+
+            data = picture_feed(session.card, data)
+        return TensorResult(session.run(data))
+
+    return Predictor(name, session, answer, (session,))
 
 
 def _segmenter(

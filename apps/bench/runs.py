@@ -171,6 +171,4 @@ def run_in_turns(
             "Compare them from box to joints with: --boundary pipeline",
         )
     inputs = real_inputs(cards[0]) if cards and has_real_inputs(cards[0]) else None
-    return compare(
-        runners, inputs, rounds=rounds, seconds=seconds, clock=clock, progress=progress
-    )
+    return compare(runners, inputs, rounds=rounds, seconds=seconds, clock=clock, progress=progress)

@@ -45,8 +45,8 @@ def build_app() -> Any:
              "file."),
         Verb("card", "Give an ONNX file of another exporter a card, so that it opens like ours.",
              verbs=f"{_CLI}.card:VERBS", more=_CARD),
-        verb("check", "Compare a model with its PyTorch network, or with another file, on real inputs, "
-             "in units of the task."),
+        verb("check", "Compare a model with its PyTorch network, or with another file, on real "
+             "inputs, in units of the task."),
         verb("build", "Build a TensorRT engine, in a child process, with a sidecar that describes "
              "it."),
         Verb("plugin", "Build the TensorRT plugin library for local-global attention, or say what "

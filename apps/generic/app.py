@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,7 @@ def describe(array: npt.NDArray[Any]) -> dict[str, Any]:
     elif array.ndim == 2 and len(array) <= _SHOWN and array.dtype.kind == "f":
         order = np.argsort(-np.nan_to_num(array, nan=-np.inf), axis=1, kind="stable")[:, :_BEST]
         told["largest"] = [
-            [[int(k), _plain(row[k])] for k in best]
-            for row, best in zip(array, order, strict=True)
+            [[int(k), _plain(row[k])] for k in best] for row, best in zip(array, order, strict=True)
         ]
     return told
 
@@ -104,5 +104,8 @@ def _plain(value: Any) -> Any:
 
 
 def _save(path: Path, outputs: dict[str, npt.NDArray[Any]], atomic: Any) -> None:
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **outputs)
+    # numpy's savez takes names as keywords, among which "file" is its own.
+    with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, array in outputs.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)

@@ -133,8 +133,7 @@ def _filled(spec: TensorSpec, number: Any) -> Array:
     try:
         values = np.asarray(number)
         made = values.astype(spec.dtype, casting="same_kind" if values.ndim else "unsafe")
-        same = bool((made.astype(values.dtype) == values).all()) if values.dtype.kind in "iu" else True
-        if not same:
+        if values.dtype.kind in "iu" and (made.astype(values.dtype) != values).any():
             raise ValueError(f"{number} does not fit into {spec.dtype}")
         if made.size == int(np.prod(spec.shape)):
             return made.reshape(spec.shape)

@@ -89,9 +89,7 @@ def add_card(
     path, output, about = Path(path), Path(output), about or About()
     adopter = _adopter(about.task)
     if CARD_KEY in read_metadata(path):
-        raise UsageError(
-            f"{path} has a card already.", f"Read it with: prunus inspect {path.name}"
-        )
+        raise UsageError(f"{path} has a card already.", f"Read it with: prunus inspect {path.name}")
     graph = read_graph(path)
     _require_place(path, output, graph)
     model = _fixed(path, graph, about.shapes)
@@ -175,8 +173,9 @@ def _card(path: Path, model: onnx.ModelProto, graph: Graph, about: About) -> Mod
     base = foreign_card(path, model.SerializeToString())
     hashes = [sha256_of(path), *(sha256_of(path.parent / name) for name in graph.data_files)]
     joined = hashlib.sha256("".join(hashes).encode()).hexdigest()
+    silent = f"{UNKNOWN}: the card was added to {path.name}"
     weights = Weights(
-        about.origin if about.origin != UNKNOWN else f"{UNKNOWN}: the card was added to {path.name}",
+        silent if about.origin == UNKNOWN else about.origin,
         hashes[0] if len(hashes) == 1 else joined,
         about.licence,
         True,
@@ -222,7 +221,7 @@ def adopt(card: ModelCard, before: Words, after: Words) -> ModelCard:
 
 
 def require_one_input(card: ModelCard) -> None:
-    """Refuse a graph of several inputs for a task that feeds pictures alone; raises ArtifactError."""
+    """Refuse several inputs for a task that feeds pictures alone; raises ArtifactError."""
     if len(card.inputs) != 1:
         told = ", ".join(spec.describe() for spec in card.inputs)
         raise ArtifactError(
@@ -236,5 +235,6 @@ def misfit(card: ModelCard, wanted: str) -> ArtifactError:
     told = ", ".join(spec.describe() for spec in card.outputs) or "none"
     return ArtifactError(
         f"The first output of a {card.task} network is {wanted}; {card.model} gives {told}.",
-        "Add a card of the task generic, or cut the graph where it fits (onnx.utils.extract_model).",
+        "Add a card of the task generic, or cut the graph where it fits "
+        "(onnx.utils.extract_model).",
     )

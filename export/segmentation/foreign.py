@@ -47,7 +47,8 @@ def adopt(card: ModelCard, before: Mapping[str, Any], after: Mapping[str, Any]) 
     if isinstance(kept, str):
         if kept not in known:
             raise ArtifactError(
-                f"There is no class '{kept}'{nearest(kept, known)}.", f"Classes: {', '.join(known)}."
+                f"There is no class '{kept}'{nearest(kept, known)}.",
+                f"Classes: {', '.join(known)}.",
             )
         kept = known.index(kept)
     given = {

@@ -190,7 +190,7 @@ class _Inputs:
             found: dict[str, Array] = _runners().run(runner, self.arrays, self.batch)
             return found
         count = len(next(iter(self.arrays.values()), ()))
-        feeds = [{name: values[k, ...] for name, values in self.arrays.items()} for k in range(count)]
+        feeds = [{n: values[k, ...] for n, values in self.arrays.items()} for k in range(count)]
         found = _runners().run_feeds(runner, feeds)
         return found
 
@@ -350,9 +350,7 @@ def _run_reference(
     return Run(f"{runner.name} fp32", "fp32", inputs.run(runner))
 
 
-def _run_suspect(
-    backend: Backend, subject: _Subject, inputs: _Inputs, threads: int
-) -> Run:
+def _run_suspect(backend: Backend, subject: _Subject, inputs: _Inputs, threads: int) -> Run:
     budget = backend.row.budget(backend.arithmetic, subject.card.precision.precision)
     with _open_runner(backend, subject, threads) as runner:
         outputs = subject.named(inputs.run(runner))

@@ -21,7 +21,7 @@ from prunus.runtime.card.foreign import foreign_card
 from prunus.runtime.card.graph import read_metadata
 from prunus.runtime.card.reading import Share, build, parse_json
 from prunus.runtime.errors import ArtifactError, HostError, SourceError, UsageError
-from prunus.runtime.limits import CARD_BYTES, SIDECAR_BYTES
+from prunus.runtime.limits import SIDECAR_BYTES
 
 _BLOCK = 1 << 20
 _REBUILD = "Build the engine again: prunus build MODEL.onnx"

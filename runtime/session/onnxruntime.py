@@ -116,9 +116,12 @@ def load(
     except Exception as error:  # its errors have no common base below Exception
         missing = _MISSING.search(str(error))
         raise refused(
-            f"ONNX Runtime {ort.__version__}", called, source, _one_line(error),
-            "".join(missing.groups("")) if missing else "",
-            "Copy or export the file again, or upgrade onnxruntime.",
+            f"ONNX Runtime {ort.__version__}",
+            called,
+            source,
+            _one_line(error),
+            operator="".join(missing.groups("")) if missing else "",
+            hint="Copy or export the file again, or upgrade onnxruntime.",
         ) from error
     if provider not in session.get_providers():
         raise HostError(

@@ -11,7 +11,13 @@ _LENGTH = 300
 
 
 def refused(
-    backend: str, called: str, source: str | Path | bytes, reason: str, operator: str, hint: str
+    backend: str,
+    called: str,
+    source: str | Path | bytes,
+    reason: str,
+    *,
+    operator: str,
+    hint: str,
 ) -> ArtifactError:
     """Return the error of a graph that a back end does not load.
 

@@ -113,8 +113,12 @@ def open_session(
     except Exception as error:  # it raises RuntimeError and its own kinds
         missing = _MISSING.search(str(error))
         raise refused(
-            f"OpenVINO {version()}", called, source, _one_line(error),
-            missing[1] if missing else "", "Use --backend onnxruntime, or export the file again.",
+            f"OpenVINO {version()}",
+            called,
+            source,
+            _one_line(error),
+            operator=missing[1] if missing else "",
+            hint="Use --backend onnxruntime, or export the file again.",
         ) from error
     known = {spec.name for spec in (*card.inputs, *card.outputs)}
     check_graph(called, card, _tensors(compiled.inputs, known), _tensors(compiled.outputs, known))

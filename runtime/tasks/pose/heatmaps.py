@@ -41,7 +41,8 @@ def joints_of_heatmaps(maps: Floats, height: int, width: int) -> Floats:
     # UDP: the outer pixel centres of heatmap and crop coincide.
     x *= (width - 1) / (columns - 1)
     y *= (height - 1) / (rows - 1)
-    return np.stack((x, y, score), axis=2).astype(np.float32)
+    joints: Floats = np.stack((x, y, score), axis=2).astype(np.float32)
+    return joints
 
 
 def _blurred(maps: Floats, row: npt.NDArray[np.intp], column: npt.NDArray[np.intp]) -> Floats:
@@ -75,7 +76,8 @@ def _extremum(
     person, joint = np.ogrid[: logs.shape[0], : logs.shape[1]]
 
     def at(y: npt.NDArray[np.intp] | int, x: npt.NDArray[np.intp] | int) -> Floats:
-        return logs[person, joint, y, x]
+        values: Floats = logs[person, joint, y, x]
+        return values
 
     centre, dx, dy = at(1, 1), (at(1, right) - at(1, left)) / 2, (at(down, 1) - at(up, 1)) / 2
     dxx = at(1, right) - 2 * centre + at(1, left) + _EPSILON
