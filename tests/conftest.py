@@ -152,6 +152,52 @@ def plugin_library(request, tmp_path_factory):
     return build_library(tmp_path_factory.mktemp("plugin") / LIBRARY, [80], cache=cache)
 
 
+@pytest.fixture
+def onnx_file(tmp_path):
+    """Return a writer of ONNX files without a card; names of types are numpy's.
+
+    write("relu", [("Relu", "x", "y")], {"x": ("float32", [1, 3])}, {"y": ("float32", [1, 3])})
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    types = {"string": onnx.TensorProto.STRING, "bfloat16": onnx.TensorProto.BFLOAT16}
+
+    def values(specs):
+        return [
+            helper.make_tensor_value_info(
+                name, types.get(d) or helper.np_dtype_to_tensor_dtype(np.dtype(d)), shape
+            )
+            for name, (d, shape) in specs.items()
+        ]
+
+    def node(row, k):
+        operator, reads, writes, *rest = row
+        domain, _, kind = operator.rpartition("::")
+        words = rest[0] if rest else {}
+        return helper.make_node(
+            kind, reads.split(), writes.split(), name=f"n{k}", domain=domain, **words
+        )
+
+    def write(name, nodes, inputs, outputs, constants=None, *, opset=20, ir=10, more=None):
+        tensors = [numpy_helper.from_array(np.asarray(v), k) for k, v in (constants or {}).items()]
+        rows = [node(row, k) for k, row in enumerate(nodes)]
+        graph = helper.make_graph(rows, "g", values(inputs), values(outputs), tensors)
+        domains = {row[0].rpartition("::")[0] for row in nodes} - {""}
+        model = helper.make_model(
+            graph, ir_version=ir, producer_name="another", producer_version="2.1",
+            opset_imports=[helper.make_opsetid(d, 1) for d in sorted(domains)]
+            + [helper.make_opsetid("", opset)],
+        )  # fmt: skip
+        if more is not None:
+            more(model)
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(model.SerializeToString())
+        return path
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def tiny_codec(tmp_path_factory):
     """Return an exporter of codecs with the published strides and very few channels.

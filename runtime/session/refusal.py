@@ -8,6 +8,10 @@ from prunus.runtime.card.graph import Node, read_nodes
 from prunus.runtime.errors import ArtifactError
 
 _LENGTH = 300
+_INLINE = (
+    "It is a function in the file, which this back end does not read: use --backend onnxruntime, "
+    "or write it out with onnx.inliner.inline_local_functions."
+)
 
 
 def refused(
@@ -30,22 +34,15 @@ def refused(
         hint: What to do otherwise.
     """
     if operator and not isinstance(source, bytes):
-        node = _find(Path(source), operator)
+        nodes, functions = read_nodes(source)
+        node = next((n for n in nodes if n.operator == operator), None)
         if node is not None:
             return ArtifactError(
                 f"{backend} cannot load {called}: node '{node.name}' is {node.title}, which it "
                 "does not have.",
-                _way_out(node, backend),
+                _INLINE if (node.domain, operator) in functions else _way_out(node, backend),
             )
     return ArtifactError(f"{backend} cannot load {called}: {reason[:_LENGTH]}", hint)
-
-
-def _find(path: Path, operator: str) -> Node | None:
-    """Return the first node of that type that no function of the file explains."""
-    nodes, functions = read_nodes(path)
-    return next(
-        (n for n in nodes if n.operator == operator and (n.domain, operator) not in functions), None
-    )
 
 
 def _way_out(node: Node, backend: str) -> str:

@@ -16,11 +16,11 @@ from prunus.runtime.card.artifact import (
     EngineSidecar,
     atomic_path,
     read_card,
-    read_metadata,
     sha256_of,
     write_error,
 )
 from prunus.runtime.card.card import ModelCard, Weights
+from prunus.runtime.card.graph import read_metadata
 from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import ArtifactError, HostError, SourceError
 
@@ -44,8 +44,7 @@ def test_missing_empty_and_cardless(tmp_path, write_artifact) -> None:
     empty.touch()
     with pytest.raises(ArtifactError, match="is empty"):
         read_card(empty)
-    with pytest.raises(ArtifactError, match="has no prunus card"):
-        read_card(write_artifact(None, "bare.onnx"))
+    assert read_card(write_artifact(None, "bare.onnx")).task == "generic"
     with pytest.raises(ArtifactError, match="not found"):
         read_card(tmp_path)
 

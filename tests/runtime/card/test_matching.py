@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prunus.runtime.card.matching import check_graph, check_inputs
+from prunus.runtime.card.matching import check_graph, check_inputs, check_outputs
 from prunus.runtime.errors import ArtifactError, TensorError
 
 
@@ -46,3 +46,11 @@ def test_graph_that_breaks_its_cards_promise(card) -> None:
         check_graph("m.onnx", card, good, {"keypoints": ("float32", (9, 3))})
     with pytest.raises(ArtifactError, match=r"inputs of m.onnx"):
         check_graph("m.onnx", card, {"image": good["image"]}, out)
+
+
+def test_outputs_that_the_card_does_not_promise_are_refused(card) -> None:
+    good = {"keypoints": np.zeros((2, 3), np.float32)}
+    check_outputs(card, good)
+    for wrong in (np.zeros((2, 4), np.float32), np.zeros((2, 3)), np.zeros(6, np.float32)):
+        with pytest.raises(TensorError, match=r"returned 'keypoints' as float.*expected keypoints"):
+            check_outputs(card, {"keypoints": wrong})
