@@ -13,7 +13,6 @@ import itertools
 import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, get_args
 
 import torch
@@ -23,7 +22,7 @@ from torch.nn import functional
 from prunus.models.tokens.layouts import BlockLayout, example_input, find_layout, patch_grid
 from prunus.models.tokens.plan import PruningPlan, read_plan
 from prunus.models.tokens.reducer import Attention, Place, Reduced, Restore, Side, TokenReducer
-from prunus.models.tokens.registry import build_reducer
+from prunus.models.tokens.registry import build_reducers
 from prunus.runtime.errors import UsageError, nearest
 
 # A block and its parts differ by the rounding of another order of sums; more is another formula.
@@ -88,7 +87,6 @@ def prune(
                 "special; expected some to prune."
             )
         plan = read_plan(plan, tokens) if isinstance(plan, str) else plan
-        plan.check(tokens, len(blocks))
         if grid is None:
             grid = patch_grid(twin, tokens)
         elif grid[0] * grid[1] != tokens:
@@ -97,7 +95,7 @@ def prune(
                 f"{type(network).__name__}."
             )
         entry = Place(tokens, tokens, special, layout.class_token and special > 0, grid, dim)
-        cuts = _cuts(plan, layout, blocks, entry)
+        cuts = build_reducers(plan, entry, [int(layout.part(b, layout.heads)) for b in blocks])
         stack = PrunedBlocks(blocks, layout, cuts, restore, tokens)
         _compare_parts(stack, calls)
         parent, _, name = layout.blocks.rpartition(".")
@@ -284,28 +282,6 @@ def _inputs(network: nn.Module, example: Tensor | Sequence[Tensor] | None) -> tu
             "Give an example: prune(network, plan, example=torch.zeros(1, 3, 224, 224)).",
         )
     return (made,)
-
-
-def _cuts(
-    plan: PruningPlan, layout: BlockLayout, blocks: Sequence[nn.Module], entry: Place
-) -> dict[int, TokenReducer]:
-    """Return the reducers of a plan by block; `entry` is the place in front of all blocks."""
-    methods = plan.methods or ("evit" if entry.class_token else "hiprune",) * len(plan.blocks)
-    cuts: dict[int, TokenReducer] = {}
-    place, before = entry, -1
-    for block, keep, method in zip(plan.blocks, plan.keep, methods, strict=True):
-        heads = int(layout.part(blocks[block], layout.heads))
-        cut = build_reducer(method, replace(place, keep=keep, heads=heads, block=block))
-        for read in (*cut.reads_attention, *cut.reads_levels):
-            if not before < read <= block:
-                raise UsageError(
-                    f"Method '{method}' at block {block} reads block {read}, whose tokens are "
-                    f"others: the cut before it is at block {before}.",
-                    f"Let it read a block from {before + 1} to {block}, or cut there later.",
-                )
-        place = replace(place, tokens=keep, keep=keep, grid=cut.grid)
-        cuts[block], before = cut, block
-    return cuts
 
 
 @contextmanager

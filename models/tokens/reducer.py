@@ -33,6 +33,7 @@ class Place:
         dim: Channels of a token; 0 where no reducer with weights will stand.
         heads: Attention heads; 0 likewise.
         block: 0-based block after whose attention tokens are dropped.
+        since: First block that runs on these N tokens: the one after the cut before.
 
     Raises:
         UsageError: counts that cannot be.
@@ -46,6 +47,7 @@ class Place:
     dim: int = 0
     heads: int = 0
     block: int = 0
+    since: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.keep <= self.tokens:
@@ -71,6 +73,40 @@ class Place:
             )
         return self.grid
 
+    def earlier(self, method: str, option: str, block: int | None) -> int:
+        """Return the block that an option names; None: half way from `since` to `block`.
+
+        Raises:
+            UsageError: a block after this one, or one that ran on other tokens.
+        """
+        if block is None:
+            return (self.since + self.block) // 2
+        if not self.since <= block <= self.block:
+            raise UsageError(
+                f"Option '{option}' of method '{method}' at block {self.block} names block "
+                f"{block}; expected {self.since} to {self.block}, which run on the same "
+                f"{self.tokens} tokens."
+            )
+        return block
+
+    def cell(self, method: str) -> tuple[int, int]:
+        """Return rows and columns of equal cells, as square as can be, that split the grid in K.
+
+        Raises:
+            UsageError: no grid, or no such cells.
+        """
+        height, width = self.require_grid(method)
+        cells = [(h, w) for h in _divisors(height) for w in _divisors(width)]
+        fit = [(h, w) for h, w in cells if h * w * self.keep == self.tokens]
+        if not fit:
+            counts = sorted({self.tokens // (h * w) for h, w in cells})
+            raise UsageError(
+                f"Method '{method}' at block {self.block} splits a grid of {height} x {width} into "
+                f"equal cells, and {self.keep} of them cannot be.",
+                f"Keep one of {', '.join(map(str, counts))}.",
+            )
+        return min(fit, key=lambda cell: abs(cell[0] - cell[1]))
+
     def require_class_token(self, method: str) -> None:
         """Raise UsageError where the network has no class token."""
         if not self.class_token:
@@ -79,6 +115,10 @@ class Place:
                 "network has none.",
                 "Use a method that needs none: hiprune, tome, token_transforming, strided.",
             )
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]
 
 
 class Attention(NamedTuple):
@@ -134,6 +174,7 @@ class TokenReducer(nn.Module):
     """
 
     convex: ClassVar[bool] = True
+    in_order: ClassVar[bool] = True
     reads_this: ClassVar[bool] = True
 
     def __init__(self, place: Place) -> None:
@@ -207,6 +248,11 @@ class TokenReducer(nn.Module):
         raise UsageError(
             f"Unknown way back '{how}'; expected one of none, scatter, copy, transpose, delta."
         )
+
+
+def untouched(x: Tensor, place: Place) -> Reduced:
+    """Return the reduction that keeps all N tokens."""
+    return Reduced(x, torch.arange(place.tokens, device=x.device).expand(x.shape[0], -1))
 
 
 def assignment(reduced: Reduced, n: int, dtype: torch.dtype = torch.float32) -> Tensor:

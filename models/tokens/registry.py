@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
-from prunus.models.tokens.plan import split_method
+from prunus.models.tokens.plan import PruningPlan, split_method
 from prunus.models.tokens.reducer import Place, TokenReducer
 from prunus.runtime import references
 from prunus.runtime.errors import UsageError, nearest
@@ -45,25 +46,26 @@ class Method:
         return reducer
 
 
-def _row(
-    name: str, place: str, mechanism: Mechanism, source: str, help: str, **more: Any
-) -> Method:
-    module, _, kind = place.partition(":")
-    reducer = f"prunus.models.tokens.methods.{mechanism}.{module}:{kind}"
-    return Method(name, reducer, mechanism, source, help, **more)
+_FOLDER = "prunus.models.tokens.methods"
+
+
+def _row(name: str, place: str, source: str, help: str, trained: bool = False) -> Method:
+    """Return a row; `place` is ``mechanism.module:Class``."""
+    mechanism = cast(Mechanism, place.partition(".")[0])
+    return Method(name, f"{_FOLDER}.{place}", mechanism, source, help, trained)
 
 
 METHODS: tuple[Method, ...] = (
     _row(
-        "evit", "evit:Evit", "attention", "arXiv 2202.07800",
+        "evit", "attention.evit:Evit", "arXiv 2202.07800",
         "Keep what the class token looks at; the rest becomes one token.",
     ),
     _row(
-        "joint", "joint:JointTokenReducer", "attention", "arXiv 2209.08194, 2503.00232",
+        "joint", "attention.joint:JointTokenReducer", "arXiv 2209.08194, 2503.00232",
         "Keep what the special tokens (joints) look at.",
     ),
     _row(
-        "tome", "tome:ToMe", "similarity", "arXiv 2210.09461",
+        "tome", "similarity.tome:ToMe", "arXiv 2210.09461",
         "Merge the most similar pairs of an alternating split, by size.",
     ),
 )  # fmt: skip
@@ -88,6 +90,39 @@ def build_reducer(method: str, place: Place) -> TokenReducer:
     """
     name, options = split_method(method)
     return find_method(name).build(place, options)
+
+
+def build_reducers(
+    plan: PruningPlan, entry: Place, heads: Sequence[int]
+) -> dict[int, TokenReducer]:
+    """Return the reducers of a plan by block.
+
+    Args:
+        plan: The cuts; without methods, ``evit`` where there is a class token, else ``hiprune``.
+        entry: The place in front of all blocks.
+        heads: Attention heads of each block.
+
+    Raises:
+        UsageError: a method that cannot stand where the plan puts it.
+    """
+    plan.check(entry.tokens, len(heads))
+    methods = plan.methods or ("evit" if entry.class_token else "hiprune",) * len(plan.blocks)
+    cuts: dict[int, TokenReducer] = {}
+    place = entry
+    for block, keep, method in zip(plan.blocks, plan.keep, methods, strict=True):
+        cut = build_reducer(method, replace(place, keep=keep, heads=heads[block], block=block))
+        # A level is what left a block; that of this one is not there yet.
+        for read in (*cut.reads_attention, *(level + 1 for level in cut.reads_levels)):
+            if not place.since <= read <= block:
+                raise UsageError(
+                    f"Method '{method}' at block {block} reads blocks {cut.reads_attention} and "
+                    f"levels {cut.reads_levels}; its tokens are the same from block "
+                    f"{place.since} on.",
+                    "Let it read later ones, or cut there later.",
+                )
+        place = replace(place, tokens=keep, keep=keep, grid=cut.grid, since=block + 1)
+        cuts[block] = cut
+    return cuts
 
 
 def _typed(name: str, kind: type[TokenReducer], options: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import contextlib
 import torch
 from torch import Tensor
 
-from prunus.models.tokens.reducer import Attention
+from prunus.models.tokens.reducer import Attention, Place
 
 
 def special_probability(attention: Attention, special: int) -> Tensor:
@@ -61,6 +61,18 @@ def column_mean(attention: Attention, special: int) -> Tensor:
     HiPrune (arXiv 2508.00553). Needs no class token; costs one more product of queries and keys.
     """
     return _probability(attention.query, attention.key).mean(dim=(1, 2))[:, special:]
+
+
+def importance(attention: Attention, place: Place) -> Tensor:
+    """Return (B, N): `class_probability` where there is a class token, else `column_mean`."""
+    score = class_probability if place.class_token else column_mean
+    return score(attention, place.special)
+
+
+def importance_macs(place: Place) -> int:
+    """Return the multiply-accumulates of `importance`: one row of logits, or all of them."""
+    length = place.special + place.tokens
+    return length * place.dim * (1 if place.class_token else length)
 
 
 def mean_key(attention: Attention, special: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from prunus.models.tokens.merging import hard_share, mixed, patch_sizes, weighted
 from prunus.models.tokens.reducer import (
     Place,
     Reduced,
@@ -19,6 +20,7 @@ from prunus.models.tokens.reducer import (
     TokenReducer,
     one_hot,
     take_tokens,
+    untouched,
 )
 from prunus.models.tokens.scores import unit
 from prunus.runtime.errors import UsageError, nearest
@@ -75,12 +77,16 @@ class SelectingReducer(TokenReducer):
 
     def macs(self) -> int:
         """Return the multiply-accumulates of score and merge."""
+        if self.place.keep == self.place.tokens:
+            return 0
         n, k, c = self.place.tokens, self.place.keep, self.place.dim
         extra = {"drop": 0, "fuse": n * c, "nearest": 2 * n * k * c, "soft": 2 * n * k * c}
         return self.score_macs() + extra[self.merge]
 
     def forward(self, x: Tensor, side: Side) -> Reduced:
-        """Return special tokens + K, (B, special + K, C)."""
+        """Return special tokens + K, (B, special + K, C); `x` itself where K is N."""
+        if self.place.keep == self.place.tokens:
+            return untouched(x, self.place)
         patches = x[:, self.place.special :]
         score = self.score(patches, side)
         kept = self.select(score, patches, side)
@@ -99,38 +105,15 @@ class SelectingReducer(TokenReducer):
 
     def _merge(self, x: Tensor, kept: Tensor, size: Tensor) -> Reduced:
         special = self.place.special
-        patches = x[:, special:]
-        features = unit(patches.detach())
+        features = unit(x[:, special:].detach())
         similarity = take_tokens(features, kept) @ features.transpose(1, 2)  # (B, K, N)
         if self.merge == "soft":
             share = torch.softmax(similarity / self.tau, dim=1)
         else:
             own = one_hot(kept, self.place.tokens)
             # A kept patch stays itself even where another kept one is its equal.
-            rank = similarity + 4.0 * own
-            share = one_hot(rank.argmax(dim=1), self.place.keep).transpose(1, 2)
-        assign, mass = weighted(share, size)
-        y = assign.to(x.dtype) @ patches
-        return Reduced(torch.cat((x[:, :special], y), dim=1), None, assign, mass)
-
-
-def weighted(share: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (assign (B, K, N) with rows summing to 1, mass (B, K)) of shares and sizes.
-
-    Args:
-        share: (B, K, N): how much of each patch goes to each token; columns sum to 1.
-        size: (B, N): patches that each token stands for; their sum is the sum of the masses.
-    """
-    spread = share * size.unsqueeze(1)
-    mass = spread.sum(dim=2)
-    return spread / mass.unsqueeze(2), mass
-
-
-def patch_sizes(side: Side, place: Place, x: Tensor) -> Tensor:
-    """Return (B, N) float32: patches that each token stands for."""
-    if side.size is None:
-        return torch.ones(x.shape[0], place.tokens, device=x.device)
-    return side.size[:, place.special :]
+            share = hard_share((similarity + 4.0 * own).argmax(dim=1), self.place.keep)
+        return mixed(x, *weighted(share, size), special)
 
 
 def best(score: Tensor, k: int) -> Tensor:
