@@ -179,6 +179,15 @@ MODELS: tuple[ExportModel, ...] = (
         exact="dolphin:exact_module",
         remarks="dolphin:approximations",
     ),
+    _network(
+        "module",
+        "generic",
+        "Export any PyTorch network, the tokens of its transformer pruned or not.",
+        "networks.py:build --input pixels:1x3x224x224 --plan evit:0.5@4",
+        "mine.vit:tiny --input image:1x3x224x224 --plan tome:0.7@4 --restore delta",
+        options="foreign.options:ModuleOptions",
+        samples="foreign.samples:load_samples",
+    ),
 )
 
 

@@ -95,8 +95,11 @@ def prune(
                 f"{type(network).__name__}."
             )
         entry = Place(tokens, tokens, special, layout.class_token and special > 0, grid, dim)
-        cuts = build_reducers(plan, entry, [int(layout.part(b, layout.heads)) for b in blocks])
-        stack = PrunedBlocks(blocks, layout, cuts, restore, tokens)
+        heads = [int(layout.part(block, layout.heads)) for block in blocks]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # methods with weights of their own start alike each time
+            cuts = build_reducers(plan, entry, heads)
+        stack = PrunedBlocks(blocks, layout, cuts, restore, plan, entry)
         _compare_parts(stack, calls)
         parent, _, name = layout.blocks.rpartition(".")
         holder = operator.attrgetter(parent)(twin) if parent else twin
@@ -114,7 +117,8 @@ class PrunedBlocks(nn.Module):
         layout: Their parts.
         cuts: Reducers by block.
         restore: What comes out, see `prune`.
-        tokens: Patches that enter.
+        plan: What the cuts follow.
+        entry: The place in front of all blocks.
     """
 
     def __init__(
@@ -123,14 +127,16 @@ class PrunedBlocks(nn.Module):
         layout: BlockLayout,
         cuts: dict[int, TokenReducer],
         restore: Restore,
-        tokens: int,
+        plan: PruningPlan,
+        entry: Place,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.cuts = nn.ModuleDict({str(block): cut for block, cut in cuts.items()})
         self.layout = layout
         self.restoring: Restore = restore
-        self.tokens = tokens
+        self.plan = plan
+        self.entry = entry
         self.active = True
         self._heard = {b for cut in cuts.values() for b in cut.reads_attention} | {
             block for block, cut in cuts.items() if cut.reads_this
@@ -144,7 +150,12 @@ class PrunedBlocks(nn.Module):
             yield int(block), cut
 
     def forward(self, tokens: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Run the blocks on (B, special + N, C); what else the network gives goes to each."""
+        """Run the blocks on (B, special + N, C); what else the network gives goes to each.
+
+        Raises:
+            UsageError: a mask is given, which would not fit fewer tokens.
+        """
+        args, kwargs = _without_masks(args, kwargs)
         attention: dict[int, Attention] = {}
         levels: dict[int, Tensor] = {}
         size: Tensor | None = None
@@ -174,6 +185,29 @@ class PrunedBlocks(nn.Module):
             for cut, reduced, before in reversed(done):
                 tokens = cut.restore(tokens, reduced, before, self.restoring)
         return (tokens, *out[1:]) if isinstance(out, tuple) else tokens
+
+
+def _without_masks(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what the network gives its blocks, without masks.
+
+    `prune` saw that the network gives none. While it is traced, `transformers` makes one that
+    hides nothing, of the size of all tokens: it is left out.
+    """
+    given = [*args, *kwargs.values()]
+    if not any(isinstance(value, Tensor) for value in given):
+        return args, kwargs
+    if not torch.compiler.is_compiling():
+        shapes = [list(value.shape) for value in given if isinstance(value, Tensor)]
+        raise UsageError(
+            f"The blocks get tensors {shapes} beside the tokens (a mask?); pruned ones take none.",
+            "Leave the mask out, or prune on inputs that need none.",
+        )
+    return (
+        tuple(None if isinstance(value, Tensor) else value for value in args),
+        {key: None if isinstance(value, Tensor) else value for key, value in kwargs.items()},
+    )
 
 
 def _next_size(size: Tensor | None, reduced: Reduced, special: int) -> Tensor | None:

@@ -93,15 +93,20 @@ class SelectingReducer(TokenReducer):
         if self.merge == "drop":
             return Reduced(keep_tokens(x, kept, self.place.special), kept)
         if self.merge == "fuse":
-            return self._fuse(x, kept, score)
+            return self._fuse(x, kept, score, side)
         return self._merge(x, kept, patch_sizes(side, self.place, x))
 
-    def _fuse(self, x: Tensor, kept: Tensor, score: Tensor) -> Reduced:
+    def _fuse(self, x: Tensor, kept: Tensor, score: Tensor, side: Side) -> Reduced:
         rest = (score * (1 - mask(kept, self.place.tokens))).unsqueeze(1)
         fused = rest.to(x.dtype) @ x[:, self.place.special :]
         y = torch.cat((keep_tokens(x, kept, self.place.special), fused), dim=1)
         rows = torch.cat((one_hot(kept, self.place.tokens), rest), dim=1)
-        return Reduced(y, kept, rows)
+        if side.size is None:  # the fused token counts as one, as in EViT
+            return Reduced(y, kept, rows)
+        before = patch_sizes(side, self.place, x)
+        size = torch.gather(before, 1, kept)
+        left = before.sum(dim=1, keepdim=True) - size.sum(dim=1, keepdim=True)
+        return Reduced(y, kept, rows, torch.cat((size, left), dim=1))
 
     def _merge(self, x: Tensor, kept: Tensor, size: Tensor) -> Reduced:
         special = self.place.special

@@ -24,6 +24,7 @@ class TokenPlan:
         fill: What a dense head sees where a token was dropped.
         macs: Multiply-accumulates of one image through this graph's network.
         macs_dense: The same without dropping.
+        grid: Rows and columns of the tokens that enter, None where no method asked.
     """
 
     level: str
@@ -35,6 +36,7 @@ class TokenPlan:
     fill: str
     macs: Operations
     macs_dense: Operations
+    grid: tuple[Positive, Positive] | None = None
 
     def __post_init__(self) -> None:
         if self.blocks and (
@@ -54,7 +56,7 @@ def dropped_tokens(plan: TokenPlan) -> list[str]:
     """
     share = plan.macs / plan.macs_dense if plan.macs_dense else 1.0
     lines = [
-        f"  token plan {plan.level}: {plan.tokens} patch tokens enter, {plan.special} joint tokens "
+        f"  token plan {plan.level}: {plan.tokens} patch tokens enter, {plan.special} special tokens "
         f"are never dropped (score: {plan.score}, fill: {plan.fill})"
     ]
     left, start = plan.tokens, 0

@@ -106,6 +106,20 @@ def test_sizes_multiply_over_cuts():
     assert torch.allclose(chain.sum(2), torch.ones(2, 25), atol=1e-6)
 
 
+def test_a_fused_token_stands_for_all_that_it_took():
+    twin = prune(build("vit"), "tome:40@0,evit:11@1,tome:9@2")
+    with reductions(twin) as seen:
+        _run(twin, pixels("vit"))
+    assert torch.allclose(seen[1].size.sum(1), torch.tensor(64.0))
+    assert seen[1].size.shape == (2, 11) and (seen[1].size[:, 10] >= 30).all()
+
+
+def test_masks_are_refused_where_they_would_be_ignored():
+    twin = prune(build("vit"), "evit:30@1")
+    with pytest.raises(UsageError, match="beside the tokens"):
+        twin(pixels("vit"), attention_mask=torch.ones(2, 65).tril())
+
+
 def test_gradients_reach_every_weight_and_modes_are_kept():
     network = build("vit").train()
     twin = prune(network, "evit:30@1")

@@ -1,0 +1,57 @@
+"""Options of `prunus export module`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from prunus.export.common.options import CALIBRATION, OUTPUT, PrecisionOptions
+from prunus.runtime.options import argument, group, option
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleOptions:
+    """Options of any PyTorch network."""
+
+    network: str = argument(
+        "What makes the network: package.module:function, or file.py:function; called without "
+        "arguments, it returns a torch.nn.Module."
+    )
+    input: tuple[str, ...] = option(
+        "An input, NAME:1x3x224x224 of float32, or NAME:1x16:int64 of another type; repeatable, in "
+        "the order of the network's arguments.", default=(), metavar="NAME:SIZES[:TYPE]",
+    )  # fmt: skip
+    plan: str = option(
+        "Tokens dropped: METHOD:COUNTS@BLOCKS, e.g. evit:0.5@4 or tome:160/120@3/6; dense: none.",
+        default="dense", metavar="PLAN",
+    )  # fmt: skip
+    restore: Literal["none", "scatter", "copy", "transpose", "delta", "learned"] = option(
+        "What follows the blocks sees: none: the tokens that are left; else all of them again.",
+        default="none",
+    )
+    grid: str | None = option(
+        "Rows and columns of the patches, e.g. 14x14, where the network does not tell.",
+        default=None, metavar="ROWSxCOLUMNS",
+    )  # fmt: skip
+    outputs: str | None = option(
+        "Outputs to keep, names between commas; default: all.", default=None, metavar="NAMES"
+    )
+    show_tokens: bool = option(
+        "Give one more output per cut: the token that stands for each patch, -1 where it is gone.",
+        default=False,
+    )
+    name: str = option("Name of the model; default: the function's.", default="")
+    licence: str = option("Licence of the weights.", default="unknown")
+    origin: str = option("Where the weights come from, one sentence.", default="")
+    before: tuple[str, ...] = option(
+        "How pictures become the input: colour=rgb, mean=..., std=... (0..255), fit=stretch; "
+        "repeatable.", default=(), metavar="KEY=VALUE",
+    )  # fmt: skip
+    format: PrecisionOptions = group(PrecisionOptions)
+    calibration: Path | None = option(
+        "Inputs for int8 and for the comparison with PyTorch: an .npz with an array per input, or "
+        "pictures (with --before); default: noise, which int8 refuses.",
+        **CALIBRATION,
+    )
+    output: Path | None = option("The file; default: NAME-PLAN.onnx, here.", **OUTPUT)
