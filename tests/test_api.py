@@ -16,6 +16,9 @@ import prunus
 from prunus.api import DEFAULTS
 from prunus.apps.common.media import PORTRAIT
 from prunus.apps.common.model_files import find_model
+from prunus.export.foreign.add import About, add_card
+from prunus.runtime import host
+from prunus.runtime.errors import ArtifactError
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -91,6 +94,25 @@ def test_a_network_without_a_reader_gives_tensors() -> None:
         card = face.estimator.card
         feed = {s.name: np.zeros(s.shape, s.dtype) for s in card.inputs}
         assert set(face(feed).tensors) == {o.name for o in card.outputs}
+
+
+def test_a_foreign_file_opens_with_its_shapes(onnx_file, picture, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(host, "user_cache", lambda: tmp_path / "cache")
+    spec = ("float32", ["n", 3, 8, 8])
+    path = onnx_file("net", [("Mul", "x w", "y")], {"x": spec}, {"y": spec}, {"w": np.float32(2)})
+    with pytest.raises(ArtifactError, match="no fixed size"):
+        prunus.load(path)
+    with prunus.load(path, shapes={"x": (1, 3, 8, 8)}) as net:
+        ones = np.ones((1, 3, 8, 8), np.float32)
+        assert (net({"x": ones}).tensors["y"] == 2).all()
+        with pytest.raises(ArtifactError, match="does not say how a picture becomes"):
+            net(picture)
+    said = {"colour": "rgb", "mean": [0, 0, 0], "std": [255, 255, 255], "fit": "stretch"}
+    about = About(shapes={"x": (1, 3, 8, 8)}, before=said)
+    add_card(path, tmp_path / "card.onnx", about)
+    with prunus.load(tmp_path / "card.onnx") as net:
+        found = net(picture).tensors["y"]
+    assert found.shape == (1, 3, 8, 8) and 0 < found.mean() < 2
 
 
 def test_unknown_names_and_halves_are_named() -> None:

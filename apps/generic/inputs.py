@@ -133,7 +133,7 @@ def _filled(spec: TensorSpec, number: Any) -> Array:
     try:
         values = np.asarray(number)
         made = values.astype(spec.dtype, casting="same_kind" if values.ndim else "unsafe")
-        if values.dtype.kind in "iu" and (made.astype(values.dtype) != values).any():
+        if made.dtype.kind in "iub" and (made.astype(values.dtype) != values).any():
             raise ValueError(f"{number} does not fit into {spec.dtype}")
         if made.size == int(np.prod(spec.shape)):
             return made.reshape(spec.shape)
@@ -153,7 +153,7 @@ def _array(path: Path) -> Array:
         raise SourceError(
             f"{path} is no array that can be read: {error}.", "Save it with numpy.save."
         ) from None
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")
 
 
 def _archive(path: Path, specs: Mapping[str, TensorSpec]) -> list[tuple[str, Array]]:
@@ -161,7 +161,7 @@ def _archive(path: Path, specs: Mapping[str, TensorSpec]) -> list[tuple[str, Arr
         raise SourceError(f"Array file not found: {path}.", "Give a .npz file.")
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays = [(name, np.ascontiguousarray(stored[name])) for name in stored.files]
+            arrays = [(name, np.asarray(stored[name], order="C")) for name in stored.files]
     except Exception as error:  # a zip or numpy error
         raise SourceError(
             f"{path} holds no arrays that can be read: {error}.", "Save it with numpy.savez."

@@ -135,7 +135,7 @@ def samples(card: ModelCard, inputs: Inputs) -> list[dict[str, np.ndarray]]:
         parts = list(array) if array.ndim == len(spec.shape) + 1 and len(array) else [array]
         for part in parts:
             check_array(spec, part)
-        columns[spec.name] = [np.ascontiguousarray(part) for part in parts]
+        columns[spec.name] = [np.asarray(part, order="C") for part in parts]
     count = max(len(parts) for parts in columns.values())
     return [{k: parts[i % len(parts)] for k, parts in columns.items()} for i in range(count)]
 
