@@ -40,7 +40,7 @@ class AddOptions:
     shape: tuple[str, ...] = shared.shape()
     before: tuple[str, ...] = shared.before()
     after: tuple[str, ...] = option(
-        "How outputs are read: skeleton=coco17, classes=a,b, ...; repeatable.", default=(),
+        "How outputs are read: skeleton=coco17, classes=sky,road; repeatable.", default=(),
         metavar="KEY=VALUE",
     )  # fmt: skip
     output: Path | None = shared.output("The file with the card; default: NAME-card.onnx.")

@@ -20,23 +20,23 @@ def fixed(path: Path, words: Sequence[str]) -> Path:
         words: ``NAME:1x3x224x224``, one for each input to fix.
 
     Raises:
-        UsageError: a shape that does not fit, an engine, or a model whose weights lie beside it.
+        UsageError: a shape that does not fit, an engine, or a model too large for one file.
         ArtifactError: the file is damaged, or has no constant sizes even so.
         MissingDependencyError: onnx is not installed.
         HostError: there is no place to keep the copy.
     """
-    from prunus.export.graph.shapes import fix_shapes, read_shapes
+    from prunus.export.graph.shapes import fix_shapes, is_split, read_shapes
     from prunus.runtime.card.artifact import atomic_path, sha256_of, write_error
-    from prunus.runtime.card.graph import read_graph
 
     shapes = read_shapes(words)
     if path.suffix != ".onnx":
         raise UsageError(
             f"Got --shape for {path}, whose sizes cannot be changed.", "Give the .onnx file."
         )
-    if files := read_graph(path).data_files:
+    model = fix_shapes(path, shapes)
+    if is_split(model):
         raise UsageError(
-            f"Got --shape for {path}, whose weights lie in {', '.join(files)} beside it.",
+            f"Got --shape for {path}, whose weights are too large for one file.",
             f"Write a fixed file there, once: prunus card add {path} "
             + " ".join(f"--shape {word}" for word in words)
             + f" -o {path.with_name(f'{path.stem}-fixed.onnx')}",
@@ -45,12 +45,11 @@ def fixed(path: Path, words: Sequence[str]) -> Path:
     plain = "".join(c if c.isalnum() or c in "_-" else "_" for c in key)[:80]
     target = host.user_cache() / "graphs" / sha256_of(path)[:16] / plain / path.name
     if not target.is_file():
-        data = fix_shapes(path, shapes).SerializeToString()
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise write_error(error, target) from error
         with atomic_path(target) as temporary:
-            temporary.write_bytes(data)
+            temporary.write_bytes(model.SerializeToString())
     print(f"fixed {' '.join(words)} in a copy of {path.name}: {target}", file=sys.stderr)
     return target

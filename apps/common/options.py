@@ -106,7 +106,7 @@ def inputs() -> Any:
 def before() -> Any:
     """Return the field of ``--before``."""
     return option(
-        "How pictures become the input: colour=rgb, mean=..., std=... (0..255), fit=letterbox; "
+        "How pictures become the input: colour=rgb, mean=0,0,0, std=255,255,255, fit=letterbox; "
         "repeatable.", default=(), metavar="KEY=VALUE",
     )  # fmt: skip
 

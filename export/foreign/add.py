@@ -18,7 +18,7 @@ from onnx import numpy_helper
 
 from prunus.export.common.pipeline import exporter_name, require_writable
 from prunus.export.graph.audit import audit
-from prunus.export.graph.shapes import Shape, fix_shapes, is_sized, load_graph
+from prunus.export.graph.shapes import Shape, fix_shapes, is_sized, is_split, load_graph
 from prunus.runtime.card.artifact import atomic_path, sha256_of, write_error
 from prunus.runtime.card.card import CARD_KEY, ModelCard, Weights
 from prunus.runtime.card.foreign import UNKNOWN, foreign_card, require_fixed
@@ -72,8 +72,8 @@ def add_card(
     """Write a copy of an ONNX file that carries a card.
 
     Args:
-        path: ONNX file without a card. Weights that lie in files beside it stay there, and the copy
-            must be written to the same folder.
+        path: ONNX file without a card. Weights that lie in files beside it go into the copy; where
+            one file cannot hold them they stay, and the copy must be written to the same folder.
         output: Where the copy goes.
         about: What the file does not say itself.
 
@@ -91,8 +91,14 @@ def add_card(
     if CARD_KEY in read_metadata(path):
         raise UsageError(f"{path} has a card already.", f"Read it with: prunus inspect {path.name}")
     graph = read_graph(path)
-    _require_place(path, output, graph)
+    _require_place(path, output)
     model = _fixed(path, graph, about.shapes)
+    if is_split(model) and output.absolute().parent != path.absolute().parent:
+        raise UsageError(
+            f"{path} keeps its weights in {', '.join(graph.data_files)}, too large for one file, "
+            f"and {output} would lie in another folder.",
+            f"Write it beside them: -o {path.parent / output.name}",
+        )
     _require_sound(path, model)
     card = adopter(_card(path, model, graph, about), about.before, about.after)
     entry = model.metadata_props.add()
@@ -119,16 +125,10 @@ def _adopter(task: str) -> Callable[[ModelCard, Words, Words], ModelCard]:
     return found
 
 
-def _require_place(path: Path, output: Path, graph: Graph) -> None:
+def _require_place(path: Path, output: Path) -> None:
     require_writable(output)
     if output.absolute() == path.absolute():
         raise UsageError(f"The result would replace its own source {path}.", "Choose another -o.")
-    if graph.data_files and output.absolute().parent != path.absolute().parent:
-        raise UsageError(
-            f"{path} keeps its weights in {', '.join(graph.data_files)}, and {output} would lie "
-            "in another folder.",
-            f"Write it beside them: -o {path.parent / output.name}",
-        )
 
 
 def _fixed(path: Path, graph: Graph, shapes: Mapping[str, Shape]) -> onnx.ModelProto:
@@ -145,9 +145,8 @@ def _require_sound(path: Path, model: onnx.ModelProto) -> None:
     Raises:
         ArtifactError: naming the reason, or the tensor.
     """
-    external = any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer)
     try:
-        if external:
+        if is_split(model):
             onnx.checker.check_model(str(path))
         else:
             onnx.checker.check_model(model, full_check=True)

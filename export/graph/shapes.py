@@ -13,11 +13,13 @@ from pathlib import Path
 
 import onnx
 
+from prunus.runtime.card.foreign import require_data_files
 from prunus.runtime.card.graph import read_graph
 from prunus.runtime.errors import ArtifactError, MissingDependencyError, UsageError, nearest
 from prunus.runtime.limits import TENSOR_VALUES
 
 Shape = tuple[int, ...]
+MOST_BYTES = 2**31 - 2**24  # protobuf's limit, less what shapes and a card may take
 _FLAG = "--shape"
 _EXAMPLE = f"Example: {_FLAG} image:1x3x224x224"
 
@@ -52,8 +54,6 @@ def read_shapes(words: Sequence[str]) -> dict[str, Shape]:
 def fix_shapes(path: str | Path, shapes: Mapping[str, Shape]) -> onnx.ModelProto:
     """Return the model of a file with these shapes of inputs, and all other sizes inferred.
 
-    Weights that lie in files beside the model are not loaded, and stay where they are.
-
     Args:
         path: ONNX file.
         shapes: Input name -> sizes; inputs that are fixed already may be left out.
@@ -80,21 +80,30 @@ def fix_shapes(path: str | Path, shapes: Mapping[str, Shape]) -> onnx.ModelProto
         _put_symbols(value, symbols)
     del model.graph.value_info[:]
     model = _inferred(path, model)
-    if any(not is_sized(value) for value in model.graph.output) and not _external(model):
+    if any(not is_sized(value) for value in model.graph.output) and not is_split(model):
         model = _folded(path, model)
     return model
 
 
 def load_graph(path: Path) -> onnx.ModelProto:
-    """Return the model of a file without its external weights; raises ArtifactError."""
-    read_graph(path)  # says what a file is that is none, or too large
+    """Return the model of a file.
+
+    Weights that lie in files beside it come along where one file can hold them all (2 GiB).
+
+    Raises:
+        ArtifactError: the file is damaged, or weights are missing or lie elsewhere.
+    """
+    graph = read_graph(path)  # says what a file is that is none, or too large
+    require_data_files(path, graph)
+    beside = sum((path.parent / name).stat().st_size for name in graph.data_files)
     try:
-        return onnx.load(str(path), load_external_data=False)
+        return onnx.load(str(path), load_external_data=beside + path.stat().st_size < MOST_BYTES)
     except Exception as error:  # protobuf's own errors differ between its versions
         raise ArtifactError(f"{path} is damaged: {error}.", "Export or copy it again.") from error
 
 
-def _external(model: onnx.ModelProto) -> bool:
+def is_split(model: onnx.ModelProto) -> bool:
+    """Tell whether weights of a model lie in files beside it."""
     return any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer)
 
 

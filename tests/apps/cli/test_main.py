@@ -14,7 +14,8 @@ from prunus.runtime import command
 from prunus.runtime.errors import CheckFailedError, HostError, UsageError
 
 VERBS = [
-    "models", "export", "inspect", "check", "build", "plugin", "bench", "run", "eval", "doctor",
+    "models", "export", "inspect", "card", "check", "build", "plugin", "bench", "run", "eval",
+    "doctor",
 ]  # fmt: skip
 COMMANDS = [[verb] for verb in VERBS] + [
     ["models", "import"],
@@ -23,6 +24,8 @@ COMMANDS = [[verb] for verb in VERBS] + [
     ["plugin", "build"],
     ["plugin", "info"],
     ["run", "pose"],
+    ["run", "tensors"],
+    ["card", "add"],
     ["eval", "pose"],
 ]
 

@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from prunus.apps.generic.app import describe
+from prunus.export.graph import shapes as shapes_module
 from prunus.runtime import host
 
 
@@ -21,14 +22,20 @@ def cache(tmp_path, monkeypatch):
 def linear(onnx_file):
     """y = x @ w with 3 classes, for any batch."""
     weight = np.arange(12, dtype=np.float32).reshape(4, 3) / 7
-    return onnx_file("linear", [("MatMul", "x w", "y")], {"x": ("float32", ["batch", 4])},
-                     {"y": ("float32", ["batch", 3])}, {"w": weight})  # fmt: skip
+    return onnx_file(
+        "linear",
+        [("MatMul", "x w", "y")],
+        {"x": ("float32", ["batch", 4])},
+        {"y": ("float32", ["batch", 3])},
+        {"w": weight},
+    )
 
 
 def test_a_run_tells_what_comes_out(prunus, linear, tmp_path) -> None:
     out = tmp_path / "out.npz"
-    ran = prunus("run", "tensors", linear, "--shape", "x:1x4", "--input", "x=[1,0,0,0]", "--json",
-                 "-o", out)  # fmt: skip
+    ran = prunus(
+        "run", "tensors", linear, "--shape", "x:1x4", "--input", "x=[1,0,0,0]", "--json", "-o", out
+    )
     assert ran.code == 0 and "fixed x:1x4 in a copy" in ran.err
     body = json.loads(ran.out)
     np.testing.assert_allclose(body["tensors"]["y"]["values"], [0, 1 / 7, 2 / 7], rtol=1e-6)
@@ -40,8 +47,12 @@ def test_a_run_tells_what_comes_out(prunus, linear, tmp_path) -> None:
 
 
 def test_open_sizes_are_refused_with_the_option(prunus, linear) -> None:
-    for words in (("run", "tensors", linear, "--noise"), ("bench", linear), ("build", linear),
-                  ("check", linear, "--against", linear)):  # fmt: skip
+    for words in (
+        ("run", "tensors", linear, "--noise"),
+        ("bench", linear),
+        ("build", linear),
+        ("check", linear, "--against", linear),
+    ):
         ran = prunus(*words)
         assert ran.code == 2 and "x [batch, 4]" in ran.err and "--shape x:1x4" in ran.err
         assert len([s for s in ran.err.splitlines() if s.startswith(("error", "hint"))]) == 2
@@ -57,7 +68,9 @@ def test_numbers_that_are_none_are_told(prunus, onnx_file, tmp_path) -> None:
 
 
 def test_an_output_may_be_called_file(prunus, onnx_file, tmp_path) -> None:
-    path = onnx_file("f", [("Relu", "x", "file")], {"x": ("float32", [2])}, {"file": ("float32", [2])})
+    path = onnx_file(
+        "f", [("Relu", "x", "file")], {"x": ("float32", [2])}, {"file": ("float32", [2])}
+    )
     out = tmp_path / "o.npz"
     assert prunus("run", "tensors", path, "--input", "x=2", "-o", out).code == 0
     with np.load(out) as stored:
@@ -90,18 +103,26 @@ def test_inspect_names_open_axes_and_other_operators(prunus, linear, onnx_file) 
     assert "a.b::Foo (node 'n0') is not ONNX's own" in prunus("inspect", path).out
 
 
-def test_inspect_tells_weights_beside_the_file(prunus, onnx_file, tmp_path) -> None:
-    path = onnx_file("m", [("MatMul", "x w", "y")], {"x": ("float32", [1, 64])},
-                     {"y": ("float32", [1, 64])}, {"w": np.ones((64, 64), np.float32)})  # fmt: skip
+def test_weights_beside_the_file(prunus, onnx_file, tmp_path, monkeypatch) -> None:
+    path = onnx_file(
+        "m",
+        [("MatMul", "x w", "y")],
+        {"x": ("float32", [1, 64])},
+        {"y": ("float32", [1, 64])},
+        {"w": np.ones((64, 64), np.float32)},
+    )
     beside = tmp_path / "out.onnx"
-    onnx.save_model(onnx.load(path), beside, save_as_external_data=True, location="w.bin",
-                    size_threshold=0)  # fmt: skip
+    onnx.save_model(
+        onnx.load(path), beside, save_as_external_data=True, location="w.bin", size_threshold=0
+    )
     assert "weights in w.bin (0.02 MB)" in prunus("inspect", beside).out
+    assert prunus("run", "tensors", beside, "--noise", "--shape", "x:1x64").code == 0
+    monkeypatch.setattr(shapes_module, "MOST_BYTES", 1000)
+    ran = prunus("run", "tensors", beside, "--noise", "--shape", "x:1x64")
+    assert ran.code == 2 and "too large for one file" in ran.err and "prunus card add" in ran.err
     (tmp_path / "w.bin").unlink()
     ran = prunus("inspect", beside)
     assert "w.bin, which does not lie beside it" in ran.out and "w.bin (missing)" in ran.out
-    ran = prunus("run", "tensors", beside, "--noise", "--shape", "x:1x64")
-    assert ran.code == 2 and "prunus card add" in ran.err
 
 
 def test_bench_measures_on_noise_and_says_so(prunus, linear) -> None:
@@ -119,12 +140,18 @@ def test_check_needs_another_file_and_judges_by_it(prunus, linear, onnx_file) ->
     assert ran.code == 0 and body["passed"] and body["samples"] == 8
     notes = " ".join(body["comparisons"][0]["notes"])
     assert "No PyTorch network stands behind" in notes and "uniform noise" in notes
-    other = onnx_file("other", [("MatMul", "x w", "y")], {"x": ("float32", [2, 4])},
-                      {"y": ("float32", [2, 3])}, {"w": np.eye(4, 3, dtype=np.float32)})  # fmt: skip
+    other = onnx_file(
+        "other",
+        [("MatMul", "x w", "y")],
+        {"x": ("float32", [2, 4])},
+        {"y": ("float32", [2, 3])},
+        {"w": np.eye(4, 3, dtype=np.float32)},
+    )
     ran = prunus("check", other, "--against", linear, "--shape", "x:2x4", "--input", "x=1")
     assert ran.code == 1 and "left its fp32 budget" in ran.err and "Inputs: x: 1." in ran.out
-    wide = onnx_file("wide", [("Relu", "x", "y")], {"x": ("float32", [2, 3])},
-                     {"y": ("float32", [2, 3])})  # fmt: skip
+    wide = onnx_file(
+        "wide", [("Relu", "x", "y")], {"x": ("float32", [2, 3])}, {"y": ("float32", [2, 3])}
+    )
     ran = prunus("check", other, "--against", wide)
     assert ran.code == 2 and "The inputs of the reference" in ran.err
 
@@ -133,8 +160,18 @@ def test_inputs_without_a_batch_axis_are_compared(prunus, onnx_file) -> None:
     spec = {"h": ("float32", [2, 1, 4]), "sr": ("int64", [])}
     outputs = {"y": ("float32", [2, 1, 4]), "n": ("int64", [])}
     path = onnx_file("state", [("Relu", "h", "y"), ("Identity", "sr", "n")], spec, outputs)
-    ran = prunus("check", path, "--against", path, "--input", "h=1", "--input", "sr=16000", "--json",
-                 "--quiet")  # fmt: skip
+    ran = prunus(
+        "check",
+        path,
+        "--against",
+        path,
+        "--input",
+        "h=1",
+        "--input",
+        "sr=16000",
+        "--json",
+        "--quiet",
+    )
     bench = prunus("bench", path, "--rounds", 1, "--seconds", 0.1, "--quiet")
     assert bench.code == 0, bench.err
     body = json.loads(ran.out)

@@ -16,8 +16,13 @@ WORDS = ("colour=rgb", "mean=0,0,0", "std=255,255,255")
 
 @pytest.fixture
 def card(onnx_file):
-    spec = {"x": ("float32", [1, 3, 8, 6]), "sr": ("int64", []), "ids": ("int32", [1, 4]),
-            "on": ("bool", [2]), "wave": ("float32", [1, 1600])}  # fmt: skip
+    spec = {
+        "x": ("float32", [1, 3, 8, 6]),
+        "sr": ("int64", []),
+        "ids": ("int32", [1, 4]),
+        "on": ("bool", [2]),
+        "wave": ("float32", [1, 1600]),
+    }
     return foreign_card(onnx_file("net", [("Relu", "x", "y")], spec, {"y": spec["x"]}))
 
 
@@ -89,7 +94,7 @@ def test_arrays_that_do_not_fit(card, tmp_path) -> None:
 def test_pictures_go_in_as_the_words_say(card, tmp_path) -> None:
     path, alone = tmp_path / "p.png", only(card, "x")
     cv2.imwrite(str(path), np.full((8, 6, 3), (255, 0, 51), np.uint8))
-    with pytest.raises(ArtifactError, match="--input x: net .* does not say how a picture"):
+    with pytest.raises(ArtifactError, match=r"--input x: net .* does not say how a picture"):
         read_feed(alone, [f"x={path}"])
     feed, _ = read_feed(with_words(alone, WORDS), [f"x={path}"])
     np.testing.assert_allclose(feed["x"][0, :, 4, 3], [0.2, 0, 1])

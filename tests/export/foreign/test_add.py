@@ -8,6 +8,7 @@ import pytest
 
 import prunus.runtime as runtime
 from prunus.export.foreign.add import ADOPTERS, About, add_card
+from prunus.export.graph import shapes as shapes_module
 from prunus.runtime.card.artifact import read_card, sha256_of
 from prunus.runtime.card.card import CARD_KEY
 from prunus.runtime.errors import ArtifactError, PrunusError, UsageError
@@ -20,9 +21,12 @@ SAID = {"colour": "rgb", "mean": [0, 0, 0], "std": [255, 255, 255]}
 @pytest.fixture
 def net(onnx_file):
     return onnx_file(
-        "net", [("Mul", "x w", "y")], PICTURE, {"y": ("float32", [1, 3, 8, 8])},
+        "net",
+        [("Mul", "x w", "y")],
+        PICTURE,
+        {"y": ("float32", [1, 3, 8, 8])},
         {"w": np.float32(2)},
-    )  # fmt: skip
+    )
 
 
 def test_the_copy_is_the_file_with_a_card(tmp_path, net) -> None:
@@ -86,13 +90,23 @@ def test_hostile_files_write_nothing(tmp_path, onnx_file) -> None:
     poisoned[1] = np.nan
     cases = (
         (onnx_file("nan", [("Mul", "x w", "y")], PICTURE, y, {"w": poisoned}), "'w' .* hold 1 NaN"),
-        (onnx_file("loop", [("Add", "x y", "a"), ("Relu", "a", "y")], PICTURE, y), "not valid ONNX"),
+        (
+            onnx_file("loop", [("Add", "x y", "a"), ("Relu", "a", "y")], PICTURE, y),
+            "not valid ONNX",
+        ),
         (onnx_file("lie", [("Relu", "x", "y")], PICTURE, {"y": ("float32", [1, 5])}), "not valid"),
         (onnx_file("own", [("a.b::Foo", "x", "y")], PICTURE, y), "node 'n0' is a.b::Foo"),
-        (onnx_file("open", [("Relu", "x", "y")], {"x": ("float32", ["n", 3])},
-                   {"y": ("float32", ["n", 3])}), r"x \[n, 3\]"),
+        (
+            onnx_file(
+                "open",
+                [("Relu", "x", "y")],
+                {"x": ("float32", ["n", 3])},
+                {"y": ("float32", ["n", 3])},
+            ),
+            r"x \[n, 3\]",
+        ),
         (onnx_file("ends", [("Relu", "z", "y")], PICTURE, y), "not valid ONNX"),
-    )  # fmt: skip
+    )
     cut = tmp_path / "cut.onnx"
     cut.write_bytes(cases[0][0].read_bytes()[:-5])
     for path, said in (*cases, (cut, "truncated")):
@@ -104,25 +118,42 @@ def test_hostile_files_write_nothing(tmp_path, onnx_file) -> None:
 
 def test_what_is_odd_is_said(tmp_path, onnx_file) -> None:
     path = onnx_file(
-        "odd", [("Relu", "x", "p"), ("Div", "zero zero", "nan"), ("Add", "p nan", "y")],
-        PICTURE, {"y": ("float32", [1, 3, 8, 8])}, {"zero": np.float32(0)},
-    )  # fmt: skip
+        "odd",
+        [("Relu", "x", "p"), ("Div", "zero zero", "nan"), ("Add", "p nan", "y")],
+        PICTURE,
+        {"y": ("float32", [1, 3, 8, 8])},
+        {"zero": np.float32(0)},
+    )
     _, remarks = add_card(path, tmp_path / "out.onnx")
     assert any("a run on noise: output 'y' holds 192 NaN" in line for line in remarks)
-    path = onnx_file("rand", [("RandomNormal", "", "r", {"shape": [1, 3, 8, 8]}),
-                              ("Add", "x r", "y")], PICTURE, {"y": ("float32", [1, 3, 8, 8])})  # fmt: skip
+    path = onnx_file(
+        "rand",
+        [("RandomNormal", "", "r", {"shape": [1, 3, 8, 8]}), ("Add", "x r", "y")],
+        PICTURE,
+        {"y": ("float32", [1, 3, 8, 8])},
+    )
     _, remarks = add_card(path, tmp_path / "rand-card.onnx")
     assert any("RandomNormal is not allowed" in line for line in remarks)
 
 
-def test_weights_beside_the_file_stay_beside_it(tmp_path, onnx_file) -> None:
-    path = onnx_file("m", [("MatMul", "x w", "y")], {"x": ("float32", ["n", 64])},
-                     {"y": ("float32", ["n", 64])}, {"w": np.ones((64, 64), np.float32)})  # fmt: skip
+def test_weights_beside_the_file_go_in_or_stay_beside_it(tmp_path, onnx_file, monkeypatch) -> None:
+    path = onnx_file(
+        "m",
+        [("MatMul", "x w", "y")],
+        {"x": ("float32", ["n", 64])},
+        {"y": ("float32", ["n", 64])},
+        {"w": np.ones((64, 64), np.float32)},
+    )
     beside, other = tmp_path / "out.onnx", tmp_path / "elsewhere"
     other.mkdir()
-    onnx.save_model(onnx.load(path), beside, save_as_external_data=True, location="w.bin",
-                    size_threshold=0)  # fmt: skip
+    onnx.save_model(
+        onnx.load(path), beside, save_as_external_data=True, location="w.bin", size_threshold=0
+    )
     about = About(shapes={"x": (2, 64)})
+    add_card(beside, other / "whole.onnx", about)
+    with runtime.open(other / "whole.onnx") as session:
+        assert (session.run({"x": np.ones((2, 64), np.float32)})["y"] == 64).all()
+    monkeypatch.setattr(shapes_module, "MOST_BYTES", 1000)
     with pytest.raises(UsageError, match="in another folder") as caught:
         add_card(beside, other / "carded.onnx", about)
     assert str(tmp_path / "carded.onnx") in caught.value.hint

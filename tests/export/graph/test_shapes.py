@@ -6,6 +6,7 @@ import pytest
 from onnx import helper
 
 import prunus.runtime as runtime
+from prunus.export.graph import shapes as shapes_module
 from prunus.export.graph.shapes import fix_shapes, read_shapes
 from prunus.runtime.card.foreign import foreign_card
 from prunus.runtime.errors import ArtifactError, UsageError
@@ -34,9 +35,12 @@ def test_names_may_hold_colons_and_come_once() -> None:
 def flattened(onnx_file):
     """x [n, 3, h, w] -> Shape, Gather, Concat, Reshape -> y [?, ?], as PyTorch's old exporter."""
     nodes = [
-        ("Shape", "x", "s"), ("Gather", "s zero", "n"), ("Unsqueeze", "n axis", "n1"),
-        ("Concat", "n1 rest", "target", {"axis": 0}), ("Reshape", "x target", "y"),
-    ]  # fmt: skip
+        ("Shape", "x", "s"),
+        ("Gather", "s zero", "n"),
+        ("Unsqueeze", "n axis", "n1"),
+        ("Concat", "n1 rest", "target", {"axis": 0}),
+        ("Reshape", "x target", "y"),
+    ]
     constants = {"zero": np.int64(0), "axis": np.array([0]), "rest": np.array([-1])}
     spec = {"x": ("float32", ["n", 3, "h", "w"])}
     return onnx_file("flat", nodes, spec, {"y": ("float32", ["a", "b"])}, constants)
@@ -76,16 +80,22 @@ def test_one_name_is_one_size(onnx_file) -> None:
 
 
 def test_shapes_that_contradict_the_weights(onnx_file) -> None:
-    path = onnx_file("mm", [("MatMul", "x w", "y")], {"x": ("float32", ["n", "c"])},
-                     {"y": ("float32", ["n", 4])}, {"w": np.ones((8, 4), np.float32)})  # fmt: skip
+    path = onnx_file(
+        "mm",
+        [("MatMul", "x w", "y")],
+        {"x": ("float32", ["n", "c"])},
+        {"y": ("float32", ["n", 4])},
+        {"w": np.ones((8, 4), np.float32)},
+    )
     with pytest.raises(ArtifactError, match="do not fit together"):
         fix_shapes(path, {"x": (1, 9)})
     assert fix_shapes(path, {"x": (1, 8)}).graph.output[0].type.tensor_type.shape.dim[0].dim_value
 
 
 def test_sizes_that_depend_on_the_data_are_told_with_their_node(onnx_file) -> None:
-    path = onnx_file("nz", [("NonZero", "x", "y")], {"x": ("float32", [4])},
-                     {"y": ("int64", [1, None])})  # fmt: skip
+    path = onnx_file(
+        "nz", [("NonZero", "x", "y")], {"x": ("float32", [4])}, {"y": ("int64", [1, None])}
+    )
     with pytest.raises(ArtifactError, match=r"output 'y'.*NonZero.*depends on the data"):
         fix_shapes(path, {})
 
@@ -97,12 +107,23 @@ def test_a_scalar_and_an_input_without_any_shape(onnx_file) -> None:
         assert card.inputs[0].shape == card.outputs[0].shape == shape
 
 
-def test_weights_beside_the_file_stay_there(tmp_path, onnx_file) -> None:
-    path = onnx_file("m", [("MatMul", "x w", "y")], {"x": ("float32", ["n", 64])},
-                     {"y": ("float32", ["n", 64])}, {"w": np.ones((64, 64), np.float32)})  # fmt: skip
+def test_weights_beside_the_file_come_along_while_they_fit(
+    tmp_path, onnx_file, monkeypatch
+) -> None:
+    path = onnx_file(
+        "m",
+        [("MatMul", "x w", "y")],
+        {"x": ("float32", ["n", 64])},
+        {"y": ("float32", ["n", 64])},
+        {"w": np.ones((64, 64), np.float32)},
+    )
     beside = tmp_path / "out.onnx"
-    onnx.save_model(onnx.load(path), beside, save_as_external_data=True, location="w.bin",
-                    size_threshold=0)  # fmt: skip
+    onnx.save_model(
+        onnx.load(path), beside, save_as_external_data=True, location="w.bin", size_threshold=0
+    )
+    model = fix_shapes(beside, {"x": (2, 64)})
+    assert len(model.graph.initializer[0].raw_data) == 4 * 64 * 64
+    monkeypatch.setattr(shapes_module, "MOST_BYTES", 1000)
     model = fix_shapes(beside, {"x": (2, 64)})
     assert model.graph.initializer[0].data_location == onnx.TensorProto.EXTERNAL
     assert model.ByteSize() < 1000

@@ -14,9 +14,12 @@ RELU = [("Relu", "x", "y")]
 
 def test_a_card_from_tensors(onnx_file) -> None:
     path = onnx_file(
-        "net", [("MatMul", "x w", "y")], {"x": ("float32", [2, 8])}, {"y": ("float32", [2, 4])},
+        "net",
+        [("MatMul", "x w", "y")],
+        {"x": ("float32", [2, 8])},
+        {"y": ("float32", [2, 4])},
         {"w": np.ones((8, 4), np.float32)},
-    )  # fmt: skip
+    )
     card = read_card(path)
     assert (card.task, card.model, card.variant) == ("generic", "net", VARIANT)
     assert card.exporter == "another 2.1" and "no prunus card" in card.weights.origin
@@ -44,7 +47,7 @@ def test_open_axes_are_named_with_the_option_that_fixes_them(onnx_file) -> None:
     assert "--shape x:1x3xNx224" in caught.value.hint
     assert "prunus card add open.onnx" in caught.value.hint
     path = onnx_file("half", RELU, {"x": ("float32", [1, 3])}, {"y": ("float32", None)})
-    with pytest.raises(ArtifactError, match="the output y .no shape declared"):
+    with pytest.raises(ArtifactError, match=r"the output y \(no shape declared"):
         read_card(path)
 
 
@@ -92,7 +95,13 @@ def test_weights_elsewhere_are_refused(onnx_file, location, said) -> None:
         entry = tensor.external_data.add()
         entry.key, entry.value = "location", location
 
-    path = onnx_file("ext", [("Add", "x w", "y")], {"x": ("float32", [1])}, {"y": ("float32", [1])},
-                     {"w": np.ones(1, np.float32)}, more=more)  # fmt: skip
+    path = onnx_file(
+        "ext",
+        [("Add", "x w", "y")],
+        {"x": ("float32", [1])},
+        {"y": ("float32", [1])},
+        {"w": np.ones(1, np.float32)},
+        more=more,
+    )
     with pytest.raises(ArtifactError, match=said):
         read_card(path)

@@ -16,7 +16,10 @@ def test_shipped_graphs_are_read_as_onnx_reads_them() -> None:
     for name in ("movenet_lightning", "selfie"):
         path = zoo.model_path(name)
         model, graph = onnx.load(path), read_graph(path)
-        for mine, theirs in ((graph.inputs, model.graph.input), (graph.outputs, model.graph.output)):
+        for mine, theirs in (
+            (graph.inputs, model.graph.input),
+            (graph.outputs, model.graph.output),
+        ):
             assert [v.name for v in mine] == [v.name for v in theirs]
             assert [v.shape for v in mine] == [
                 tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in theirs

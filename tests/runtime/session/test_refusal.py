@@ -54,10 +54,23 @@ def test_a_custom_operator_that_a_function_explains_runs(onnx_file, backend) -> 
 
 @pytest.mark.parametrize(
     "dtype",
-    ["float32", "float16", "float64", "uint8", "int8", "int32", "int64", "uint16", "uint64", "bool"],
+    [
+        "float32",
+        "float16",
+        "float64",
+        "uint8",
+        "int8",
+        "int32",
+        "int64",
+        "uint16",
+        "uint64",
+        "bool",
+    ],
 )
 def test_every_type_goes_in_and_out(onnx_file, backend, dtype) -> None:
-    path = onnx_file("same", [("Identity", "x", "y")], {"x": (dtype, [2, 3])}, {"y": (dtype, [2, 3])})
+    path = onnx_file(
+        "same", [("Identity", "x", "y")], {"x": (dtype, [2, 3])}, {"y": (dtype, [2, 3])}
+    )
     values = (np.arange(6).reshape(2, 3) % 2).astype(dtype)
     with runtime.open(path, backend) as session:
         found = session.run({"x": values})["y"]
@@ -84,7 +97,9 @@ def test_a_shape_that_the_graph_does_not_compute_is_refused(onnx_file, backend, 
 
 
 def test_a_graph_that_bites_its_tail_is_refused(onnx_file, backend) -> None:
-    path = onnx_file("loop", [("Add", "x b", "a"), ("Relu", "a", "b")], X, {"b": ("float32", [1, 3])})
+    path = onnx_file(
+        "loop", [("Add", "x b", "a"), ("Relu", "a", "b")], X, {"b": ("float32", [1, 3])}
+    )
     with pytest.raises(ArtifactError, match=r"loop\.onnx"):
         runtime.open(path, backend)
 

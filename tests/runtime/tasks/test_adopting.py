@@ -23,9 +23,14 @@ def test_words_are_json_lists_texts_or_lines(tmp_path) -> None:
     names.write_text("background\n\n person \n")
     words = ["a=1", "b=1,2.5", "c=text", "d=[[0,1]]", f"e=@{names}", "f=true", "g=x,y"]
     assert read_words(words, BEFORE) == {
-        "a": 1, "b": [1, 2.5], "c": "text", "d": [[0, 1]], "e": ["background", "person"],
-        "f": True, "g": ["x", "y"],
-    }  # fmt: skip
+        "a": 1,
+        "b": [1, 2.5],
+        "c": "text",
+        "d": [[0, 1]],
+        "e": ["background", "person"],
+        "f": True,
+        "g": ["x", "y"],
+    }
 
 
 @pytest.mark.parametrize("words", [["a"], ["=1"], ["a="], ["a=1", "a=2"]])
@@ -35,7 +40,7 @@ def test_words_of_another_form_are_refused(words) -> None:
 
 
 def test_a_missing_text_file() -> None:
-    with pytest.raises(SourceError, match="Cannot read gone.txt"):
+    with pytest.raises(SourceError, match=r"Cannot read gone\.txt"):
         read_words(["a=@gone.txt"], AFTER)
 
 
