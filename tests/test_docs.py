@@ -2,9 +2,12 @@
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from prunus.apps.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docker/*.md")])
@@ -80,6 +83,26 @@ def test_the_search_finds_what_is_missing() -> None:
     assert PATH.search("face_recognition-1.3.0/tests/test_images") is None
     assert not _parts_of("runtime.gone") and not _parts_of("runtime.errors.Gone")
     assert _parts_of("runtime.errors.PrunusError") and _parts_of("runtime.errors")
+
+
+def test_commands_of_your_own_network_run(tmp_path, monkeypatch, capfd) -> None:
+    """Run the blocks of the page's first half in their order, as a reader would, in one process."""
+    text = (ROOT / "docs" / "your-own-network.md").read_text()
+    half = text.partition("## An ONNX file that you already have")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^```(python|bash)\n(.*?)^```", half, re.M | re.S)
+    assert {kind for kind, _ in blocks} == {"python", "bash"}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PRUNUS_CACHE_DIR", str(tmp_path / "cache"))
+    for kind, block in blocks:
+        if kind == "python":
+            exec(compile(block, "your-own-network.md", "exec"), {})
+            continue
+        for line in block.splitlines():
+            program, *words = shlex.split(line)
+            assert program == "prunus"
+            assert main(words) == 0, f"{line}\n{capfd.readouterr().err}"
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"outputs.npz", "tiny.onnx", "shares.json", "joints.json"} <= written
 
 
 def test_targets_named_in_pages_are_in_the_makefile() -> None:

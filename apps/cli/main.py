@@ -44,7 +44,7 @@ def build_app() -> Any:
         verb("inspect", "Show the card, the tensors, the token plan and the operators of a model "
              "file."),
         Verb("card", "Give an ONNX file of another exporter a card, so that it opens like ours.",
-             verbs=f"{_CLI}.card:VERBS", more=_CARD),
+             verbs="prunus.apps.generic.card:VERBS", more=_CARD),
         verb("check", "Compare a model with its PyTorch network, or with another file, on real "
              "inputs, in units of the task."),
         verb("build", "Build a TensorRT engine, in a child process, with a sidecar that describes "

@@ -1,1 +1,1 @@
-"""`prunus run tensors`: any network, on arrays, pictures and sounds."""
+"""Any network: run on arrays, pictures and sounds, and given a card."""
