@@ -85,24 +85,36 @@ def test_the_search_finds_what_is_missing() -> None:
     assert _parts_of("runtime.errors.PrunusError") and _parts_of("runtime.errors")
 
 
-def test_commands_of_your_own_network_run(tmp_path, monkeypatch, capfd) -> None:
-    """Run the blocks of the page's first half in their order, as a reader would, in one process."""
-    text = (ROOT / "docs" / "your-own-network.md").read_text()
-    half = text.partition("## An ONNX file that you already have")[2].partition("\n## ")[0]
-    blocks = re.findall(r"^```(python|bash)\n(.*?)^```", half, re.M | re.S)
+@pytest.mark.parametrize(
+    ("half", "files"),
+    [
+        (
+            "An ONNX file that you already have",
+            {"outputs.npz", "tiny.onnx", "shares.json", "joints.json"},
+        ),
+        ("A PyTorch network, its tokens pruned", {"networks.py", "vit.onnx"}),
+    ],
+)
+def test_blocks_of_your_own_network_run(half, files, tmp_path, monkeypatch, capfd) -> None:
+    """Run the blocks of a half of the page in their order, as a reader would, in one process."""
+    page = (ROOT / "docs" / "your-own-network.md").read_text()
+    text = page.partition(f"## {half}")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^```(python|bash)\n(.*?)^```", text, re.M | re.S)
     assert {kind for kind, _ in blocks} == {"python", "bash"}
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PRUNUS_CACHE_DIR", str(tmp_path / "cache"))
     for kind, block in blocks:
-        if kind == "python":
+        if kind == "python" and (name := re.match(r"# (\w+\.py)\n", block)):
+            (tmp_path / name[1]).write_text(block)
+        elif kind == "python":
             exec(compile(block, "your-own-network.md", "exec"), {})
-            continue
-        for line in block.splitlines():
-            program, *words = shlex.split(line)
-            assert program == "prunus"
-            assert main(words) == 0, f"{line}\n{capfd.readouterr().err}"
-    written = {path.name for path in tmp_path.iterdir()}
-    assert {"outputs.npz", "tiny.onnx", "shares.json", "joints.json"} <= written
+        else:
+            for line in block.splitlines():
+                program, *words = shlex.split(line)
+                assert program == "prunus"
+                assert main(words) == 0, f"{line}\n{capfd.readouterr().err}"
+    assert files <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_targets_named_in_pages_are_in_the_makefile() -> None:

@@ -156,9 +156,9 @@ def find_layout(network: nn.Module, layout: BlockLayout | None) -> BlockLayout:
     lists = [
         (name, module)
         for name, module in network.named_modules()
-        if isinstance(module, nn.ModuleList)
+        if isinstance(module, nn.ModuleList | nn.Sequential)
         and len(module)
-        and (layout is not None or type(module[0]).__name__ in rows)
+        and _pruneable(module[0], layout, rows)
     ]
     if len(lists) != 1:
         found = ", ".join(f"{n} ({type(m[0]).__name__})" for n, m in lists) or "none"
@@ -173,6 +173,12 @@ def find_layout(network: nn.Module, layout: BlockLayout | None) -> BlockLayout:
         return replace(family.layout, blocks=name, special=family.special(network))
     special = layout.special if layout.special is not None else int(layout.class_token)
     return replace(layout, blocks=name, special=special)
+
+
+def _pruneable(block: nn.Module, layout: BlockLayout | None, rows: dict[str, Family]) -> bool:
+    if layout is None:
+        return type(block).__name__ in rows
+    return all(hasattr(block, path.partition(".")[0]) for path in (layout.norm1, layout.out))
 
 
 def patch_grid(network: nn.Module, tokens: int) -> tuple[int, int] | None:
@@ -196,7 +202,7 @@ def example_input(network: nn.Module) -> Tensor | None:
     """Return one input of noise for a network of `transformers`, or None where it is not known."""
     import torch
 
-    config = getattr(network, "config", None)
+    config: Any = getattr(network, "config", None)
     generator = torch.Generator().manual_seed(0)
     if hasattr(config, "max_source_positions") and hasattr(config, "num_mel_bins"):
         shape: tuple[int, ...] = (1, config.num_mel_bins, 2 * config.max_source_positions)

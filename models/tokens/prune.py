@@ -99,11 +99,12 @@ def prune(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # methods with weights of their own start alike each time
             cuts = build_reducers(plan, entry, heads)
-        stack = PrunedBlocks(blocks, layout, cuts, restore, plan, entry)
+        stack = PrunedBlocks(blocks, layout, cuts, restore=restore, plan=plan, entry=entry)
         _compare_parts(stack, calls)
         parent, _, name = layout.blocks.rpartition(".")
         holder = operator.attrgetter(parent)(twin) if parent else twin
-        setattr(holder, name, nn.ModuleList([stack]))
+        listed = nn.Sequential(stack) if _sequential(twin, layout) else nn.ModuleList([stack])
+        setattr(holder, name, listed)
         _compare_whole(twin, stack, inputs, expected)
         _try(twin, inputs, restore)
     return twin
@@ -126,6 +127,7 @@ class PrunedBlocks(nn.Module):
         blocks: Sequence[nn.Module],
         layout: BlockLayout,
         cuts: dict[int, TokenReducer],
+        *,
         restore: Restore,
         plan: PruningPlan,
         entry: Place,
@@ -302,6 +304,10 @@ def _blocks(network: nn.Module, layout: BlockLayout) -> list[nn.Module]:
             "Give the path of its nn.ModuleList: layout=BlockLayout(blocks='...').",
         )
     return list(found)
+
+
+def _sequential(network: nn.Module, layout: BlockLayout) -> bool:
+    return isinstance(operator.attrgetter(layout.blocks)(network), nn.Sequential)
 
 
 def _inputs(network: nn.Module, example: Tensor | Sequence[Tensor] | None) -> tuple[Tensor, ...]:

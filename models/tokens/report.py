@@ -1,4 +1,4 @@
-"""What the cuts of a network did to each patch: for pictures, and as outputs of an exported graph."""
+"""What the cuts of a network did to each patch: for pictures, and as outputs of a graph."""
 
 from __future__ import annotations
 

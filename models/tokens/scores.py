@@ -93,7 +93,8 @@ def _logits(query: Tensor, key: Tensor) -> Tensor:
     # Indices carry no gradient, so neither need the scores; autocast would round the product.
     query, key = query.detach().float(), key.detach().float()
     with full_precision(query.device.type):
-        return (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        logits: Tensor = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        return logits
 
 
 def _probability(query: Tensor, key: Tensor) -> Tensor:

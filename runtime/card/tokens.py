@@ -56,8 +56,8 @@ def dropped_tokens(plan: TokenPlan) -> list[str]:
     """
     share = plan.macs / plan.macs_dense if plan.macs_dense else 1.0
     lines = [
-        f"  token plan {plan.level}: {plan.tokens} patch tokens enter, {plan.special} special tokens "
-        f"are never dropped (score: {plan.score}, fill: {plan.fill})"
+        f"  token plan {plan.level}: {plan.tokens} patch tokens enter, {plan.special} special "
+        f"tokens are never dropped (score: {plan.score}, fill: {plan.fill})"
     ]
     left, start = plan.tokens, 0
     for block, keep in zip(plan.blocks, plan.keep, strict=True):

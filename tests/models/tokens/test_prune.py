@@ -174,6 +174,22 @@ def test_a_foreign_network_by_its_layout():
         prune(network, "tome:8@1", example=x, layout=wrong)
 
 
+def test_blocks_in_a_sequence_that_is_called():
+    """As timm does: self.blocks(x)."""
+
+    class Called(PlainVit):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.Sequential(*self.blocks)
+
+        def forward(self, x):
+            return self.blocks(self.embed(x))
+
+    network, x = Called().eval(), pixels("plain")
+    assert torch.equal(_run(prune(network, "dense", example=x), x), _run(network, x))
+    assert _run(prune(network, "tome:40@1", example=x), x).shape == (2, 41, 32)
+
+
 def test_parts_make_up_the_block():
     network = PlainVit().eval()
     twin = prune(network, "evit:30@1", example=pixels("plain"))
