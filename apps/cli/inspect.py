@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from prunus.apps.common import options as shared
 from prunus.runtime.command import Console
-from prunus.runtime.errors import ArtifactError, CheckFailedError
-from prunus.runtime.options import argument
+from prunus.runtime.errors import ArtifactError, CheckFailedError, UsageError
+from prunus.runtime.options import argument, option
 
 if TYPE_CHECKING:
     from prunus.runtime.card.card import ModelCard
@@ -28,10 +28,15 @@ class InspectOptions:
     Examples:
       prunus inspect evitpose-tiny-L2.onnx
       prunus inspect movenet_multipose --json
+      prunus inspect evitpose-tiny-L2.onnx --tokens person.jpg -o survivors.png
     """
 
     model: str = argument("ONNX file, engine, or listed name.")
     shape: tuple[str, ...] = shared.shape()
+    tokens: Path | None = option(
+        "Draw which tokens of this picture survive each cut.", default=None, metavar="PICTURE"
+    )
+    output: Path | None = shared.output("The drawing; default: tokens.png.")
 
 
 def inspect(options: InspectOptions, console: Console) -> None:
@@ -45,6 +50,11 @@ def inspect(options: InspectOptions, console: Console) -> None:
     from prunus.runtime.card.graph import read_graph
 
     path = find_model(options.model, options.shape)
+    if options.tokens is not None:
+        _draw_tokens(path, options.tokens, options.output or Path("tokens.png"), console)
+        return
+    if options.output is not None:
+        raise UsageError("Got -o without --tokens; expected a picture to draw on.")
     engine = path.suffix in (".engine", ".plan")
     sidecar = EngineSidecar.read(path) if engine else None
     card, problem = _card(path) if sidecar is None else (sidecar.card, None)
@@ -81,6 +91,31 @@ def inspect(options: InspectOptions, console: Console) -> None:
             "What is shown belongs to another file. Copy both together, or build again with: "
             "prunus build MODEL.onnx",
         )
+
+
+def _draw_tokens(path: Path, picture: Path, output: Path, console: Console) -> None:
+    from prunus.export.verify.survivors import draw, find_survivors
+    from prunus.runtime.card.artifact import atomic_path, write_error
+    from prunus.runtime.pictures.crop import load_cv2
+
+    if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UsageError(f"Got -o {output}; expected a name ending in .png or .jpg.")
+    found = find_survivors(path, picture)
+    coded, data = load_cv2().imencode(output.suffix, draw(found))
+    assert coded, "OpenCV writes PNG and JPEG"
+    with atomic_path(output) as temporary:
+        try:
+            temporary.write_bytes(data.tobytes())
+        except OSError as error:
+            raise write_error(error, output) from None
+    counts = {block: len(set(chart.tolist()) - {-1}) for block, chart in found.maps.items()}
+    told = ", ".join(f"{count} after block {block}" for block, count in counts.items())
+    rows, columns = found.grid
+    body = {
+        "grid": found.grid, "blocks": {str(b): c.tolist() for b, c in found.maps.items()},
+        "output": str(output),
+    }  # fmt: skip
+    console.say(f"wrote {output}  {rows} x {columns} tokens: {told}", json.dumps(body))
 
 
 def _card(path: Path) -> tuple[ModelCard | None, ArtifactError | None]:

@@ -58,7 +58,7 @@ def load_calibration(
                 f"Put files {', '.join(PICTURES)} there, one person each.",
             )
         spread = np.linspace(0, len(pictures) - 1, min(limit, len(pictures))).round().astype(int)
-        crops = [_whole(read_picture(pictures[k]), preprocess) for k in spread]
+        crops = [whole_crop(read_picture(pictures[k]), preprocess) for k in spread]
         return _calibration(crops, path.name, preprocess)
     return _calibration(find_people(path, preprocess, limit), path.name, preprocess).first(limit)
 
@@ -154,8 +154,8 @@ def read_picture(path: Path) -> Any:
     return as_bgr8(image)
 
 
-def _whole(frame: Any, preprocess: ImagePreprocess) -> Crops:
-    """Return the whole picture as one crop: it shows one person already."""
+def whole_crop(frame: Any, preprocess: ImagePreprocess) -> Crops:
+    """Return the whole picture as one crop, uint8 (h, w, 3) RGB: it shows one person already."""
     from prunus.runtime.pictures.crop import CropGeometry
 
     geometry = CropGeometry.of(preprocess)
