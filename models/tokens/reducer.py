@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from prunus.runtime.errors import UsageError
 
+Commutes = Literal["permutation", "flip", ""]
 Restore = Literal["none", "scatter", "copy", "transpose", "delta"]
 
 
@@ -113,7 +114,7 @@ class Place:
             raise UsageError(
                 f"Method '{method}' at block {self.block} scores by the class token, and this "
                 "network has none.",
-                "Use a method that needs none: hiprune, tome, token_transforming, strided.",
+                "Use a method that needs none: hiprune, tome, top(by=received), strided.",
             )
 
 
@@ -170,11 +171,14 @@ class TokenReducer(nn.Module):
         reads_levels: Blocks before this one whose tokens it reads.
         convex: Whether the rows of W sum to 1.
         in_order: Whether what comes out is in raster order, so that the rest knows where it is.
+        commutes: What may be done to the patches before or after it, with the same result but for
+            the order of tokens: any permutation, a left-right flip of the grid, or neither.
         reads_this: Whether it reads this block's own attention.
     """
 
-    convex: ClassVar[bool] = True
+    convex: bool = True
     in_order: ClassVar[bool] = True
+    commutes: Commutes = ""
     reads_this: ClassVar[bool] = True
 
     def __init__(self, place: Place) -> None:

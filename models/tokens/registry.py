@@ -23,7 +23,7 @@ class Method:
         name: Word in a plan.
         reducer: ``module:Class``, a `TokenReducer` whose keyword arguments are its options.
         mechanism: What it goes by; ``control`` for plain selections.
-        source: Paper.
+        source: Paper, or that it is a plain rival.
         help: What it does, one sentence.
         trained: It has weights of its own: useless until the network is trained with it.
     """
@@ -65,8 +65,92 @@ METHODS: tuple[Method, ...] = (
         "Keep what the special tokens (joints) look at.",
     ),
     _row(
+        "vtc_cls", "attention.vtc_cls:VtcCls", "arXiv 2412.05819",
+        "Keep what the class token looked at in several blocks.",
+    ),
+    _row(
+        "hiprune", "attention.hiprune:HiPrune", "arXiv 2508.00553",
+        "Keep anchors of a middle block with their neighbours, then the best of this one.",
+    ),
+    _row(
+        "vscan", "attention.vscan:VScan", "arXiv 2505.22654",
+        "Keep the best of each window, then the best of all; merge the rest into them.",
+    ),
+    _row(
+        "btp", "attention.btp:BalancedPruning", "arXiv 2505.22038",
+        "Keep patches spread over the grid, a constant, then the best of the rest.",
+    ),
+    _row(
+        "globalcom2", "attention.globalcom2:GlobalCom2", "arXiv 2501.05179",
+        "Share one budget among the tiles of a large picture, guided by its thumbnail.",
+    ),
+    _row(
+        "ats", "attention.ats:AdaptiveSampling", "arXiv 2111.15667",
+        "Sample patches at equal steps of their summed scores.",
+    ),
+    _row(
+        "top", "attention.top:TopScore", "arXiv 2202.07800, 2111.15667, 2501.05179",
+        "Keep the highest of a score: class, logit, value or received.",
+    ),
+    _row(
         "tome", "similarity.tome:ToMe", "arXiv 2210.09461",
         "Merge the most similar pairs of an alternating split, by size.",
+    ),
+    _row(
+        "aim", "similarity.aim:Aim", "arXiv 2412.03248",
+        "Merge the most similar pairs round by round, plain means.",
+    ),
+    _row(
+        "bat", "similarity.bat:Bat", "arXiv 2211.11315",
+        "Merge pairs of attentive patches and clusters of the others.",
+    ),
+    _row(
+        "token_transforming", "similarity.token_transforming:TokenTransforming",
+        "arXiv 2506.05709",
+        "Spread every patch softly over the most important ones.",
+    ),
+    _row(
+        "todre", "similarity.todre:ToDRE", "arXiv 2505.18757",
+        "Keep tokens far from one another, one after the other (at most 64).",
+    ),
+    _row(
+        "dart", "similarity.dart:Dart", "arXiv 2502.11494",
+        "Keep a few pivots and what resembles them least.",
+    ),
+    _row(
+        "cdpruner", "similarity.cdpruner:CDPruner", "arXiv 2506.10967",
+        "Keep a relevant and diverse set, one after the other (at most 64).",
+    ),
+    _row(
+        "vqtoken", "similarity.vqtoken:VQToken", "arXiv 2503.16980",
+        "Replace tokens by the means of K clusters.",
+    ),
+    _row(
+        "ltfr", "similarity.ltfr:AdjacentFrames", "arXiv 2501.17391",
+        "Keep the first frame of a clip and what changed most in each other.",
+    ),
+    _row(
+        "mergedna", "similarity.mergedna:WindowedMerge", "arXiv 2511.14806",
+        "Merge similar neighbours of a sequence (frames of sound) within short windows.",
+    ),
+    _row(
+        "random", "control.random:RandomSelection", "plain rival", "Keep patches drawn once.",
+    ),
+    _row(
+        "strided", "control.strided:StridedSelection", "plain rival",
+        "Keep evenly spaced patches in raster order.",
+    ),
+    _row(
+        "checkerboard", "control.checkerboard:Checkerboard", "plain rival",
+        "Keep one colour of a checkerboard.",
+    ),
+    _row(
+        "centre", "control.centre:CentreSelection", "plain rival",
+        "Keep the middle of the picture.",
+    ),
+    _row(
+        "average_pool", "control.average_pool:AveragePool", "plain rival",
+        "Average equal cells of the grid.",
     ),
 )  # fmt: skip
 
@@ -98,7 +182,8 @@ def build_reducers(
     """Return the reducers of a plan by block.
 
     Args:
-        plan: The cuts; without methods, ``evit`` where there is a class token, else ``hiprune``.
+        plan: The cuts; without methods, ``evit`` where there is a class token, else
+            ``top(by=received)``, which needs neither that nor a grid.
         entry: The place in front of all blocks.
         heads: Attention heads of each block.
 
@@ -106,7 +191,8 @@ def build_reducers(
         UsageError: a method that cannot stand where the plan puts it.
     """
     plan.check(entry.tokens, len(heads))
-    methods = plan.methods or ("evit" if entry.class_token else "hiprune",) * len(plan.blocks)
+    default = "evit" if entry.class_token else "top(by=received)"
+    methods = plan.methods or (default,) * len(plan.blocks)
     cuts: dict[int, TokenReducer] = {}
     place = entry
     for block, keep, method in zip(plan.blocks, plan.keep, methods, strict=True):

@@ -11,6 +11,7 @@ special columns are dropped after the softmax.
 from __future__ import annotations
 
 import contextlib
+import math
 
 import torch
 from torch import Tensor
@@ -44,6 +45,20 @@ def class_logit(attention: Attention, special: int) -> Tensor:
     return logits[:, :, 0, special:].mean(dim=1)
 
 
+def tile_logit(attention: Attention, tiles: int) -> Tensor:
+    """Return (B, N): `class_logit` where the tokens of several tiles lie one after the other.
+
+    The first `tiles` tokens are class tokens, one a tile; each is met by its own tile's patches.
+    """
+    query, key = attention.query[:, :, :tiles], attention.key[:, :, tiles:]
+    batch, heads, _, depth = query.shape
+    # The mean of the heads' logits is one product as wide as all heads together.
+    query = query.transpose(1, 2).reshape(batch, tiles, 1, heads * depth)
+    key = key.transpose(1, 2).reshape(batch, tiles, -1, heads * depth)
+    logits = _logits(query, key).reshape(batch, -1)
+    return logits / math.sqrt(heads)  # they were scaled for a head as wide as all together
+
+
 def class_value(attention: Attention, special: int) -> Tensor:
     """Return (B, N) summing to 1: `class_probability` times the length of the patch's value.
 
@@ -65,8 +80,9 @@ def column_mean(attention: Attention, special: int) -> Tensor:
 
 def importance(attention: Attention, place: Place) -> Tensor:
     """Return (B, N): `class_probability` where there is a class token, else `column_mean`."""
-    score = class_probability if place.class_token else column_mean
-    return score(attention, place.special)
+    if place.class_token:
+        return class_probability(attention, place.special)
+    return column_mean(attention, place.special)
 
 
 def importance_macs(place: Place) -> int:
@@ -86,7 +102,8 @@ def mean_key(attention: Attention, special: int) -> Tensor:
 def unit(tokens: Tensor) -> Tensor:
     """Return tokens (B, N, C) in float32, each of length 1."""
     tokens = tokens.float()
-    return tokens / tokens.square().sum(dim=-1, keepdim=True).sqrt().clamp_min(1e-12)
+    length: Tensor = tokens.square().sum(dim=-1, keepdim=True).sqrt()
+    return tokens / length.clamp_min(1e-12)
 
 
 def _logits(query: Tensor, key: Tensor) -> Tensor:

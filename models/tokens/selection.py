@@ -7,6 +7,7 @@ over all of them. Any selecting method may be combined with any merge.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from prunus.models.tokens.merging import hard_share, mixed, patch_sizes, weighted
 from prunus.models.tokens.reducer import (
+    Commutes,
     Place,
     Reduced,
     Side,
@@ -26,6 +28,7 @@ from prunus.models.tokens.scores import unit
 from prunus.runtime.errors import UsageError, nearest
 
 Merge = Literal["drop", "fuse", "nearest", "soft"]
+MOST_STEPS = 64
 
 
 class SelectingReducer(TokenReducer):
@@ -41,13 +44,11 @@ class SelectingReducer(TokenReducer):
         tau: Temperature of ``soft``: towards 0 it is ``nearest``, towards infinity the mean of all.
     """
 
+    commutes: Commutes = "permutation"
+
     def __init__(self, place: Place, *, merge: Merge = "drop", tau: float = 0.1) -> None:
         super().__init__(place)
-        if merge not in get_args(Merge):
-            raise UsageError(
-                f"Unknown merge '{merge}'{nearest(merge, list(get_args(Merge)))}.",
-                f"Choose one of {', '.join(get_args(Merge))}.",
-            )
+        require_choice("merge", merge, get_args(Merge))
         if not tau > 0:
             raise UsageError(f"The temperature is {tau}; expected a number above 0.")
         if merge == "fuse" and place.keep < 2:
@@ -57,11 +58,21 @@ class SelectingReducer(TokenReducer):
             )
         self.merge: Merge = merge
         self.tau = tau
+        self.convex = merge != "fuse"
 
     @property
     def chosen(self) -> int:
         """How many patches are selected: K, less one when the rest becomes a token."""
         return self.place.keep - (self.merge == "fuse")
+
+    def refuse_fuse(self, method: str) -> None:
+        """Raise UsageError where scores that are no probabilities would weigh the rest."""
+        if self.merge == "fuse":
+            raise UsageError(
+                f"Method '{method}' at block {self.place.block} ranks by values that are no "
+                "probabilities; they cannot weigh the rest of the patches.",
+                "Use merge=drop, nearest or soft.",
+            )
 
     def score(self, patches: Tensor, side: Side) -> Tensor:
         """Return (B, N) float32; the higher, the rather kept. `patches` is (B, N, C)."""
@@ -121,6 +132,46 @@ class SelectingReducer(TokenReducer):
         return mixed(x, *weighted(share, size), special)
 
 
+def require_choice(option: str, value: str, known: Sequence[str]) -> None:
+    """Raise UsageError unless an option's value is one of the known ones."""
+    if value not in known:
+        raise UsageError(
+            f"Unknown {option} '{value}'{nearest(value, list(known))}.",
+            f"Choose one of {', '.join(known)}.",
+        )
+
+
+def require_share(method: str, option: str, value: float) -> None:
+    """Raise UsageError unless an option's value is a share, 0 to 1."""
+    if not 0 <= value <= 1:
+        raise UsageError(
+            f"Option '{option}' of method '{method}' is {value}; expected a share from 0 to 1."
+        )
+
+
+def require_few_steps(method: str, place: Place, steps: int, nodes: int) -> None:
+    """Refuse a selection that takes step after step, where the chain is too long.
+
+    A static graph has no loop, so each step is written out.
+
+    Args:
+        method: Name for the error.
+        place: Where it stands.
+        steps: Steps of the chain.
+        nodes: Nodes of one step in an exported graph, about.
+
+    Raises:
+        UsageError: more than `MOST_STEPS` steps, with the number of nodes that they would take.
+    """
+    if steps > MOST_STEPS:
+        raise UsageError(
+            f"Method '{method}' at block {place.block} writes out {steps} steps, one after the "
+            f"other: about {steps * nodes} nodes in the graph; expected at most {MOST_STEPS} steps "
+            f"({MOST_STEPS * nodes} nodes).",
+            "Keep fewer tokens, or use a method of few steps: vscan, btp, dart.",
+        )
+
+
 def best(score: Tensor, k: int) -> Tensor:
     """Return (B, k) int64: the indices of the `k` highest scores (B, N), ascending."""
     return ascending(torch.topk(score, k, dim=1, sorted=True).indices)
@@ -132,6 +183,14 @@ def ascending(index: Tensor) -> Tensor:
     # sorts natively.
     k = index.shape[1]
     return torch.topk(index.to(torch.int32), k, dim=1, largest=False, sorted=True).values.long()
+
+
+def complement(index: Tensor, n: int) -> Tensor:
+    """Return (B, n - k) int64: the indices that are not in `index` (B, k), ascending."""
+    # The smallest of place + n * taken; a cut by the values of a mask would depend on the data.
+    order = torch.arange(n, device=index.device) + n * mask(index, n)
+    k = n - index.shape[1]
+    return torch.topk(order, k, dim=1, largest=False, sorted=True).values.long()
 
 
 def mask(index: Tensor, n: int) -> Tensor:

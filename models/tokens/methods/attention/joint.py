@@ -14,8 +14,8 @@ from torch import Tensor
 
 from prunus.models.tokens.reducer import Place, Side
 from prunus.models.tokens.scores import special_probability
-from prunus.models.tokens.selection import Merge, SelectingReducer
-from prunus.runtime.errors import UsageError, nearest
+from prunus.models.tokens.selection import Merge, SelectingReducer, require_choice
+from prunus.runtime.errors import UsageError
 
 Combine = Literal["sum", "max"]
 
@@ -34,12 +34,7 @@ class JointTokenReducer(SelectingReducer):
         self, place: Place, *, combine: Combine = "sum", merge: Merge = "drop", tau: float = 0.1
     ) -> None:
         super().__init__(place, merge=merge, tau=tau)
-        known = list(get_args(Combine))
-        if combine not in known:
-            raise UsageError(
-                f"Unknown combine '{combine}'{nearest(combine, known)}.",
-                f"Choose one of {', '.join(known)}.",
-            )
+        require_choice("combine", combine, get_args(Combine))
         if place.special < 1:
             raise UsageError(
                 f"Method 'joint' at block {place.block} scores by special tokens; got none.",
