@@ -41,7 +41,11 @@ MOST_MODULES = 12
 
 # What still breaks a guard, while the rooms it lies in are being rebuilt. A row that no longer
 # breaks it fails the test as well: take it out.
-KNOWN: dict[str, object] = {"modules": {}, "unreachable": set(), "task comparisons": {}}
+KNOWN: dict[str, object] = {
+    "modules": {},
+    "unreachable": {"models.tokens.macs"},  # until the planner calls it
+    "task comparisons": {},
+}
 
 
 def _where(name: str) -> str:
