@@ -156,7 +156,7 @@ def _grid(card: ModelCard, size: tuple[int, ...]) -> tuple[int, int]:
     rows, columns = round(size[0] / side), round(size[1] / side)
     if rows * columns != plan.tokens:
         raise UsageError(
-            f"The {plan.tokens} tokens of {card.name} form no grid over {size[0]}x{size[1]} pixels.",
+            f"The {plan.tokens} tokens of {card.name} form no grid over {size[0]}x{size[1]}.",
             "Export it with: --grid ROWSxCOLUMNS",
         )
     return rows, columns
