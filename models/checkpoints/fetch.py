@@ -172,9 +172,7 @@ def _span(answer: Answer, have: int) -> _Span:
     return _Span(0, count)
 
 
-def _store(
-    blocks: Iterator[bytes], part: Path, span: _Span, progress: Progress, url: str
-) -> None:
+def _store(blocks: Iterator[bytes], part: Path, span: _Span, progress: Progress, url: str) -> None:
     done = span.start
     DOWNLOAD_BYTES.check(span.total or 0, url)
     with _open_part(part, span.start) as file:

@@ -99,6 +99,8 @@ def prune(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # methods with weights of their own start alike each time
             cuts = build_reducers(plan, entry, heads)
+        for cut in cuts.values():
+            cut.to(calls[0][0].device, calls[0][0].dtype)
         stack = PrunedBlocks(blocks, layout, cuts, restore=restore, plan=plan, entry=entry)
         _compare_parts(stack, calls)
         parent, _, name = layout.blocks.rpartition(".")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from prunus.runtime.errors import UsageError
 
 Commutes = Literal["permutation", "flip", ""]
-Restore = Literal["none", "scatter", "copy", "transpose", "delta"]
+Restore = Literal["none", "scatter", "copy", "transpose", "delta", "learned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,23 +90,40 @@ class Place:
             )
         return block
 
-    def cell(self, method: str) -> tuple[int, int]:
-        """Return rows and columns of equal cells, as square as can be, that split the grid in K.
+    def cell(self, method: str, *, each: int = 1, extra: int = 0) -> tuple[int, int]:
+        """Return rows and columns of equal cells, as square as can be, that make K tokens.
+
+        Args:
+            method: Its name, for messages.
+            each: Tokens that a cell becomes.
+            extra: Tokens beside those of the cells.
 
         Raises:
             UsageError: no grid, or no such cells.
         """
         height, width = self.require_grid(method)
         cells = [(h, w) for h in _divisors(height) for w in _divisors(width)]
-        fit = [(h, w) for h, w in cells if h * w * self.keep == self.tokens]
+        counts = {(h, w): self.tokens // (h * w) * each + extra for h, w in cells}
+        fit = [cell for cell in cells if counts[cell] == self.keep]
         if not fit:
-            counts = sorted({self.tokens // (h * w) for h, w in cells})
+            known = sorted({count for count in counts.values() if count <= self.tokens})
+            made = f"{each} tokens of each" if each > 1 else "one token of each"
+            more = f" and {extra} more" if extra else ""
             raise UsageError(
                 f"Method '{method}' at block {self.block} splits a grid of {height} x {width} into "
-                f"equal cells, and {self.keep} of them cannot be.",
-                f"Keep one of {', '.join(map(str, counts))}.",
+                f"equal cells and makes {made}{more}; no such cells make {self.keep}.",
+                f"Keep one of {', '.join(map(str, known))}.",
             )
         return min(fit, key=lambda cell: abs(cell[0] - cell[1]))
+
+    def require_dim(self, method: str) -> int:
+        """Return the channels of a token; raises UsageError where they are not known."""
+        if self.dim < 1:
+            raise UsageError(
+                f"Method '{method}' at block {self.block} has weights and needs the number of "
+                f"channels; got {self.dim}."
+            )
+        return self.dim
 
     def require_class_token(self, method: str) -> None:
         """Raise UsageError where the network has no class token."""
@@ -205,6 +222,14 @@ class TokenReducer(nn.Module):
         """Return the multiply-accumulates of one picture, scores included; 0 for mere gathers."""
         return 0
 
+    def own_loss(self, x: Tensor) -> Tensor | None:
+        """Return a loss of the reducer itself, for choices that carry no gradient; None: none.
+
+        Args:
+            x: (B, special + N, C) tokens that it reduces.
+        """
+        return None
+
     def restore(
         self, y: Tensor, reduced: Reduced, skip: Tensor | None = None, how: Restore = "delta"
     ) -> Tensor:
@@ -213,11 +238,14 @@ class TokenReducer(nn.Module):
         Args:
             y: (B, special + K, C) tokens after the blocks that ran reduced.
             reduced: What the reducer returned.
-            skip: (B, special + N, C) tokens before the reduction, for ``scatter`` and ``delta``.
+            skip: (B, special + N, C) tokens before the reduction, for ``scatter``, ``delta`` and
+                ``learned``.
             how: ``none``; ``scatter``: kept rows replace those of `skip`, a fused row is left out;
                 ``copy``: W^T y, every patch gets the token that stands for it, or zero;
                 ``transpose``: the columns of W normalised first; ``delta``: skip + colnorm(W)^T
-                (y - W skip), which is `skip` exactly when the blocks changed nothing.
+                (y - y0), y0 being what came out of the reduction, so that it is `skip` exactly when
+                the blocks changed nothing; ``learned``: by weights of the method, which start
+                where an untouched reduction comes back as `skip`.
 
         Raises:
             UsageError: an unknown `how`, or one that this reduction cannot do.
@@ -232,7 +260,7 @@ class TokenReducer(nn.Module):
     def _restore_patches(
         self, y: Tensor, reduced: Reduced, skip: Tensor | None, how: str
     ) -> Tensor:
-        if how in ("scatter", "delta") and skip is None:
+        if how in ("scatter", "delta", "learned") and skip is None:
             raise UsageError(f"Restoring by '{how}' needs the tokens before the reduction.")
         one_hot = reduced.kept is not None and reduced.assign is None
         if reduced.kept is not None and skip is not None and (how == "scatter" or one_hot):
@@ -246,11 +274,26 @@ class TokenReducer(nn.Module):
             return _column_normalised(assignment(reduced, self.place.tokens, y.dtype)) @ y
         if how == "delta" and skip is not None:
             weights = assignment(reduced, self.place.tokens, y.dtype)
-            return skip + _column_normalised(weights) @ (y - weights @ skip)
+            return skip + _column_normalised(weights) @ (y - reduced.x[:, self.place.special :])
+        if how == "learned" and skip is not None:
+            return self._learned(y, reduced, skip)
         if how == "scatter":
             raise UsageError("Mixed tokens have no place to be written to.", "Restore by 'delta'.")
         raise UsageError(
-            f"Unknown way back '{how}'; expected one of none, scatter, copy, transpose, delta."
+            f"Unknown way back '{how}'; expected one of {', '.join(get_args(Restore))}."
+        )
+
+    def _learned(self, y: Tensor, reduced: Reduced, skip: Tensor) -> Tensor:
+        """Return patches (B, N, C) from K of them by weights; methods that have such override it.
+
+        Args:
+            y: (B, K, C) patches after the blocks that ran reduced.
+            reduced: What the reducer returned.
+            skip: (B, N, C) patches before the reduction.
+        """
+        raise UsageError(
+            f"{type(self).__name__} has no learned way back.",
+            "Restore by 'delta', or use a method that has one: tokenlearner, stvit, wle.",
         )
 
 

@@ -25,7 +25,8 @@ class Method:
         mechanism: What it goes by; ``control`` for plain selections.
         source: Paper, or that it is a plain rival.
         help: What it does, one sentence.
-        trained: It has weights of its own: useless until the network is trained with it.
+        trained: Useless until the network is trained with it: weights of its own, or an order that
+            only training gives.
     """
 
     name: str
@@ -132,6 +133,59 @@ METHODS: tuple[Method, ...] = (
     _row(
         "mergedna", "similarity.mergedna:WindowedMerge", "arXiv 2511.14806",
         "Merge similar neighbours of a sequence (frames of sound) within short windows.",
+    ),
+    _row(
+        "laco", "transformation.laco:LaCo", "arXiv 2507.02279",
+        "Space to channel and an MLP, plus the mean of each cell.", trained=True,
+    ),
+    _row(
+        "wico", "transformation.wico:WiCo", "arXiv 2504.04024",
+        "Concatenate each cell, one linear layer.", trained=True,
+    ),
+    _row(
+        "stf", "transformation.stf:Stf", "arXiv 2506.07138",
+        "Fuse several levels of each patch, then each cell.", trained=True,
+    ),
+    _row(
+        "wtc", "transformation.wtc:Wtc", "arXiv 2511.21150",
+        "A mean of each cell, weighted per channel by what is in it.", trained=True,
+    ),
+    _row(
+        "pvc", "transformation.pvc:Pvc", "arXiv 2412.09613",
+        "Unshuffle each cell and an MLP.", trained=True,
+    ),
+    _row(
+        "tokenpacker", "transformation.tokenpacker:TokenPacker", "arXiv 2407.02392",
+        "One coarse query a cell looks at its patches on several levels.", trained=True,
+    ),
+    _row(
+        "prefix", "transformation.prefix:Prefix", "arXiv 2501.10064, 2502.13967, 2411.02393",
+        "The first K tokens, for tokens that were trained so.", trained=True,
+    ),
+    _row(
+        "tokenlearner", "query.tokenlearner:TokenLearner", "arXiv 2106.11297",
+        "Weighted means of all patches by a learned MLP; TokenFuser is its way back.",
+        trained=True,
+    ),
+    _row(
+        "flash", "query.flash:Flash", "arXiv 2505.12728",
+        "Weighted means of all patches by learned queries.", trained=True,
+    ),
+    _row(
+        "llamavid", "query.llamavid:LlamaVid", "arXiv 2311.17043",
+        "One token by a stored task vector, and the mean of the patches.", trained=True,
+    ),
+    _row(
+        "stvit", "query.stvit:StVit", "arXiv 2303.08810",
+        "A few semantic tokens per window, made by attention; with recovery.", trained=True,
+    ),
+    _row(
+        "wle", "query.wle:Wle", "arXiv 2503.16660",
+        "Keep what a learned selector says the rest can be rebuilt from.", trained=True,
+    ),
+    _row(
+        "supertoken", "query.supertoken:SuperToken", "arXiv 2211.11167",
+        "Soft clusters of patches around each cell.",
     ),
     _row(
         "random", "control.random:RandomSelection", "plain rival", "Keep patches drawn once.",

@@ -174,9 +174,7 @@ class TokenExtractor(nn.Module):
     def forward(self, audio: Tensor) -> Tensor:
         """Map (B, T) float32 at 16 kHz to tokens (B, frames, layers) int64 in [0, k)."""
         states = self.encoder(audio, self.used[-1])
-        found = [
-            nearest_code(states[layer], self.centres[k]) for k, layer in enumerate(self.used)
-        ]
+        found = [nearest_code(states[layer], self.centres[k]) for k, layer in enumerate(self.used)]
         return torch.stack(found, dim=2)
 
     def ids(self, tokens: Tensor) -> Tensor:

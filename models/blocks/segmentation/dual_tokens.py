@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prunus.models.blocks.segmentation.checks import divides
-from prunus.models.blocks.segmentation.semantic_tokens import Mlp
 from prunus.models.layers.local_global.attention import global_attention
+from prunus.models.layers.token_block import Mlp
 from prunus.models.segmentation.efa import Grid, to_map, to_tokens
 from prunus.runtime.errors import UsageError
 

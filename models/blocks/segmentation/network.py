@@ -19,8 +19,9 @@ from prunus.models.blocks.segmentation.dual_tokens import DualTokenStage
 from prunus.models.blocks.segmentation.gcnet import GlobalContextBlock
 from prunus.models.blocks.segmentation.mix_shift import KERNELS, MixShiftBlock
 from prunus.models.blocks.segmentation.relay import RelayStage
-from prunus.models.blocks.segmentation.semantic_tokens import SAMPLES, SemanticStage, SwinStage
+from prunus.models.blocks.segmentation.semantic_tokens import SemanticStage, SwinStage
 from prunus.models.blocks.segmentation.super_tokens import SuperTokenBlock
+from prunus.models.layers.semantic_block import SAMPLES
 from prunus.models.segmentation.edaformer import (
     STAGES,
     Decoder,
@@ -147,9 +148,7 @@ def _stvit_r(config: EDAFormerConfig, grids: list[Grid]) -> list[nn.Module]:
 def _dual_tokens(config: EDAFormerConfig, grids: list[Grid]) -> list[nn.Module]:
     rows, columns = (side * ENCODER_STRIDES[0] // _TOKEN_STRIDE for side in grids[0])
     return [
-        DualTokenStage(
-            dim, before, heads, 2 * dim, grid=grid, small=(rows, columns), depth=depth
-        )
+        DualTokenStage(dim, before, heads, 2 * dim, grid=grid, small=(rows, columns), depth=depth)
         for dim, before, heads, depth, grid in zip(
             config.channels, (0, *config.channels), config.heads, config.depths, grids, strict=False
         )

@@ -10,9 +10,7 @@ Each round of six blocks, on tokens x of a grid cut into windows:
     s  = Block(s) within a window's nine;  s = Block(s) among all
     x  = Block(query x, keys s)                         recovery: a dense map again
 
-`Block`: y = x + g1 * MHA(LN x, LN keys), then y + g2 * MLP(LN y); one layer norm serves queries and
-keys. Parameter names follow the published `layers.py` (`norm1`, `attn.{q,kv,proj}`,
-`layer_scale_1`, ...).
+`Block` and the first two lines of s are `models/layers/token_block.py` and `semantic_block.py`.
 
 What differs: sizes are derived from the grid instead of being fixed to 14x14; windows, overlapping
 patches and the nine tokens are tables of `local_global_attention` (s0 are the window's global
@@ -21,44 +19,19 @@ tokens, in one softmax with the patch), so nothing is unfolded.
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from prunus.models.blocks.segmentation.checks import divides
-from prunus.models.layers.local_global.attention import (
-    global_attention,
-    joint_attention,
-    window_attention,
-)
+from prunus.models.layers.local_global.attention import window_attention
 from prunus.models.layers.local_global.index import (
     AttentionIndex,
-    WindowTables,
     grid_windows,
-    overlapping_windows,
     shifted_windows,
 )
+from prunus.models.layers.semantic_block import SAMPLES, SemanticBlock
+from prunus.models.layers.token_block import Mlp, TokenBlock
 from prunus.models.segmentation.efa import Grid, to_map, to_tokens
-
-SAMPLES = 3  # semantic tokens per window side
-_MARGIN = 3  # rows and columns of a patch beyond its window
-_SCALE = 1e-5  # of a new residual branch
-
-
-class Mlp(nn.Module):
-    """Linear, exact GELU, Linear."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map (..., C) to the same shape."""
-        out: Tensor = self.fc2(functional.gelu(self.fc1(tokens)))
-        return out
 
 
 class RelativeBias(nn.Module):
@@ -121,134 +94,6 @@ class SwinBlock(nn.Module):
         tokens = tokens + self.proj(mixed)
         out: Tensor = tokens + self.mlp(self.norm2(tokens))
         return out
-
-
-class Attention(nn.Module):
-    """Projections of queries from one set of tokens and of keys and values from another."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        divides("heads", heads, "channels", dim)
-        self.heads = heads
-        self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, 2 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, queries: Tensor, keys: Tensor, windows: AttentionIndex | None) -> Tensor:
-        """Map queries (B, N, C) and keys (B, M, C) to (B, N, C); windows restrict who sees whom."""
-        k, v = self.kv(keys).chunk(2, dim=2)
-        q = self.q(queries)
-        if windows is None:
-            mixed = global_attention(q, k, v, num_heads=self.heads)
-        else:
-            mixed = window_attention(q, k, v, windows, num_heads=self.heads)
-        out: Tensor = self.proj(mixed)
-        return out
-
-    def joint(self, own: Tensor, around: Tensor, index: AttentionIndex) -> Tensor:
-        """Let each window's tokens see themselves and the window's patch in one softmax.
-
-        Args:
-            own: (B, S, C) semantic tokens; `index.q_index` groups them by window.
-            around: (B, N, C) tokens from which `index.kv_index` picks patches.
-            index: The windows.
-
-        Returns:
-            (B, S, C).
-        """
-        q = self.q(own)
-        k, v = self.kv(around).chunk(2, dim=2)
-        groups = index.q_index
-        by_window = own.index_select(1, groups.reshape(-1)).unflatten(1, tuple(groups.shape))
-        own_k, own_v = self.kv(by_window).chunk(2, dim=3)
-        mixed = joint_attention(q, k, v, own_k, own_v, index, num_heads=self.heads)
-        out: Tensor = self.proj(mixed)
-        return out
-
-
-class TokenBlock(nn.Module):
-    """Attention and MLP with layer scale; queries and keys may come from different tokens.
-
-    Args:
-        dim: Channels.
-        heads: Attention heads.
-        hidden: Width of the MLP.
-        windows: Windows of self attention; None: everybody sees every key.
-    """
-
-    def __init__(
-        self, dim: int, heads: int, hidden: int, windows: WindowTables | None = None
-    ) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, heads)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, hidden)
-        self.layer_scale_1 = nn.Parameter(torch.full((dim,), _SCALE))
-        self.layer_scale_2 = nn.Parameter(torch.full((dim,), _SCALE))
-        self.windows = None if windows is None else AttentionIndex(windows)
-
-    def forward(self, tokens: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Map queries (B, N, C) to the same shape; keys (B, M, C), or None for the tokens."""
-        queries = self.norm1(tokens)
-        seen = queries if keys is None else self.norm1(keys)
-        tokens = tokens + self.layer_scale_1 * self.attn(queries, seen, self.windows)
-        return self.finish(tokens)
-
-    def finish(self, tokens: Tensor) -> Tensor:
-        """Run the second half: ``y + g2 * MLP(LN y)``."""
-        out: Tensor = tokens + self.layer_scale_2 * self.mlp(self.norm2(tokens))
-        return out
-
-
-class SemanticBlock(nn.Module):
-    """Make semantic tokens out of windows: nine per window.
-
-    Args:
-        dim: Channels.
-        heads: Attention heads.
-        hidden: Width of the MLP.
-        grid: Rows and columns of tokens.
-        window: Side of a window; divides the grid, 3 or more.
-        shortcut: Add the pooled tokens to the attention's output.
-    """
-
-    def __init__(
-        self, dim: int, heads: int, hidden: int, grid: Grid, window: int, *, shortcut: bool = False
-    ) -> None:
-        super().__init__()
-        self.grid, self.window, self.shortcut = grid, window, shortcut
-        self.block = TokenBlock(dim, heads, hidden)
-        coarse = sample_grid(grid, window)
-        queries = grid_windows(coarse, (SAMPLES, SAMPLES))
-        reach = tuple(min(window + _MARGIN, side) for side in grid)
-        patches = overlapping_windows(grid, (window, window), cast("Grid", reach))
-        self.index = AttentionIndex(
-            WindowTables(queries.q_index, patches.kv_index, grid[0] * grid[1])
-        )
-
-    def pool(self, tokens: Tensor) -> Tensor:
-        """Pool each window of tokens (B, N, C) to 3x3; returns (B, S, C) row by row."""
-        image = to_map(tokens, self.grid)
-        rows, columns = self.grid[0] // self.window, self.grid[1] // self.window
-        cut = image.reshape(*image.shape[:2], rows, self.window, columns, self.window)
-        bins = _bins(self.window)
-        cut = torch.stack([cut[:, :, :, a:b].amax(dim=3) for a, b in bins], dim=3)
-        cut = torch.stack([cut[..., a:b].amax(dim=5) for a, b in bins], dim=5)
-        return to_tokens(cut.reshape(*image.shape[:2], rows * SAMPLES, columns * SAMPLES))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens (B, N, C) to semantic tokens (B, S, C)."""
-        first, block = self.pool(tokens), self.block
-        made = block.layer_scale_1 * block.attn.joint(
-            block.norm1(first), block.norm1(tokens), self.index
-        )
-        return block.finish(first + made if self.shortcut else made)
-
-
-def _bins(side: int) -> list[tuple[int, int]]:
-    """Return the bounds of adaptive pooling to three bins; they may overlap."""
-    return [(k * side // SAMPLES, -(-(k + 1) * side // SAMPLES)) for k in range(SAMPLES)]
 
 
 def sample_grid(grid: Grid, window: int) -> Grid:

@@ -80,9 +80,7 @@ def pitch_agreement(found: Tensor, pitch: Tensor) -> float:
 
 def _magnitude(sound: Tensor, window: Tensor) -> Tensor:
     size = len(window)
-    spectrum = torch.stft(
-        sound, size, size // 4, window=window, center=False, return_complex=True
-    )
+    spectrum = torch.stft(sound, size, size // 4, window=window, center=False, return_complex=True)
     return torch.sqrt(spectrum.real.pow(2) + spectrum.imag.pow(2) + 1e-12)
 
 

@@ -27,9 +27,7 @@ def data_record(cache: Path) -> list[dict[str, Any]]:
     rows = json.loads((cache / MANIFEST).read_text())
     kept = ("name", "package", "version", "speaker", "language", "licence", "credit", "split",
             "minutes")  # fmt: skip
-    return [
-        {**{key: row[key] for key in kept}, "recordings": len(row["clips"])} for row in rows
-    ]
+    return [{**{key: row[key] for key in kept}, "recordings": len(row["clips"])} for row in rows]
 
 
 def provenance(saved: SavedRun, cache: Path, device: str) -> dict[str, Any]:

@@ -167,9 +167,7 @@ def _turned(actor: Actor, facing: float) -> Actor:
     angle = np.deg2rad(facing) - np.arctan2(across[1], across[0])
     cos, sin = np.cos(angle), np.sin(angle)
     turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], np.float32)
-    return Actor(
-        actor.vertices @ turn.T, actor.normals @ turn.T, actor.joints @ turn.T, actor.look
-    )
+    return Actor(actor.vertices @ turn.T, actor.normals @ turn.T, actor.joints @ turn.T, actor.look)
 
 
 def lay_over(

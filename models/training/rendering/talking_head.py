@@ -290,9 +290,7 @@ def _pieces(faces: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
         label = new
 
 
-def _nearest(
-    rest: Floats, pieces: npt.NDArray[np.int64], point: Floats, *, small: bool
-) -> int:
+def _nearest(rest: Floats, pieces: npt.NDArray[np.int64], point: Floats, *, small: bool) -> int:
     """Return the vertex next to a point, of a piece that is not the body when `small`."""
     labels, sizes = np.unique(pieces, return_counts=True)
     body = labels[sizes.argmax()]
