@@ -231,7 +231,9 @@ def test_a_byte_now_and_then_is_given_up(server, tmp_path):
         fetch(server.url, SHA256, tmp_path / "weights.bin", timeout_s=0.3)
 
 
-@pytest.mark.parametrize("where", ["http://127.0.0.1:1/a", "ftp://127.0.0.1/a", "file:///etc/hosts"])
+@pytest.mark.parametrize(
+    "where", ["http://127.0.0.1:1/a", "ftp://127.0.0.1/a", "file:///etc/hosts"]
+)
 def test_no_way_leads_from_https_to_unprotected_addresses(where):
     request = urllib.request.Request("https://host.example/a")
     body = types.SimpleNamespace(close=lambda: None)

@@ -33,9 +33,7 @@ def _voice(seconds, seed):
     hertz = 130 + 40 * np.sin(2 * np.pi * rng.uniform(0.3, 0.8) * time)
     phase = 2 * np.pi * np.cumsum(hertz) / RATE
     formant = 700 + 400 * np.sin(2 * np.pi * 1.1 * time)
-    sound = sum(
-        np.cos(k * phase) / (1 + ((k * hertz - formant) / 200) ** 2) for k in range(1, 25)
-    )
+    sound = sum(np.cos(k * phase) / (1 + ((k * hertz - formant) / 200) ** 2) for k in range(1, 25))
     talking = np.sin(2 * np.pi * 1.5 * time) > -0.5
     hiss = 0.05 * rng.standard_normal(len(time))
     return (0.2 * np.where(talking, sound / 3, hiss)).astype(np.float32)

@@ -91,9 +91,7 @@ def portrait_lips() -> tuple[np.ndarray, np.ndarray]:
 def test_a_real_mouth_is_within_what_people_are_drawn_from(portrait_lips) -> None:
     lips, crop = portrait_lips
     rng = np.random.default_rng(1)
-    drawn = [
-        lip_points(rng.random(), 0.5 * rng.random(), random_mouth(rng)) for _ in range(400)
-    ]
+    drawn = [lip_points(rng.random(), 0.5 * rng.random(), random_mouth(rng)) for _ in range(400)]
     nearest = min(np.abs(lips - d).mean() for d in drawn)
     assert nearest < 2.5  # pixels of 88
     sizes = np.array([[np.ptp(d[:, 0]), np.ptp(d[:, 1])] for d in drawn])

@@ -1,6 +1,5 @@
 """The teachers read the very files that `prunus export movenet` writes."""
 
-
 import cv2
 import numpy as np
 import pytest

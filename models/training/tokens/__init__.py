@@ -1,0 +1,1 @@
+"""Recover a network that prunes tokens."""
