@@ -14,8 +14,8 @@ stands for; with ``--restore`` all N tokens are there and W is the identity. LN 
 norm behind the blocks takes scale and shift out anyway.
 
 Differs from the paper, where the loss is on a language model's predictions behind an encoder; the
-weights that it trains first, those of the compression alone, are ``--train reducers``. Losses that a
-method has of its own (``wle``) are added.
+weights that it trains first, those of the compression alone, are ``--train reducers``. Losses that
+a method has of its own (``wle``) are added.
 """
 
 from __future__ import annotations

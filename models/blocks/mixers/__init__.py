@@ -1,0 +1,1 @@
+"""Mixing many tokens through a few others: groups and latents, proxies, convolutions."""
