@@ -6,8 +6,8 @@ weighs the tokens (arXiv 2505.20496).
 
 For audio frames, key points over time, or words; it stands on top of an encoder.
 
-What differs: the kernel sizes could not be confirmed; 1, 3, 5 and 7 are our choice, as are the ReLU,
-the even split of channels, and the pre-norm residual of the attention.
+What differs: the kernel sizes could not be confirmed; 1, 3, 5 and 7 are our choice, as are the
+ReLU, the even split of channels, and the pre-norm residual of the attention.
 """
 
 from __future__ import annotations

@@ -220,8 +220,8 @@ def distilled(folder: Path) -> nn.Module:
     """
     saved = read_run(folder)
     words: dict[str, Any] = {k: saved.facts[k] for k in ("network", "plan", "restore")}
-    sides = {k: _sides(saved.facts[k]) for k in ("shape", "grid")}
-    config = DistilConfig(folder, folder, steps=saved.clock.step, **words, **sides)
+    words |= {k: _sides(saved.facts[k]) for k in ("shape", "grid")}
+    config = DistilConfig(folder, folder, steps=saved.clock.step, **words)
     _, network, _ = _networks(config)
     own = network.state_dict()
     network.load_state_dict({k: v.to(own[k].dtype) for k, v in saved.average.items()})

@@ -108,7 +108,7 @@ class InputFolder:
         )
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
-        values = (crop.astype(np.float32) / 255 - np.float32(self.mean)) / np.float32(self.std)
+        values = (crop / np.float32(255) - np.array(self.mean, "f4")) / np.array(self.std, "f4")
         return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
 
 

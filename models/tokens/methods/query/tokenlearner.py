@@ -80,4 +80,5 @@ class TokenFuser(nn.Module):
     def forward(self, y: Tensor, skip: Tensor) -> Tensor:
         """Map tokens (B, K, C) and the patches before the cut (B, N, C) to (B, N, C)."""
         mixed = self.norm2(self.mix(self.norm1(y).transpose(1, 2)).transpose(1, 2))
-        return torch.sigmoid(self.scorer(skip)) @ mixed
+        out: Tensor = torch.sigmoid(self.scorer(skip)) @ mixed
+        return out

@@ -82,7 +82,7 @@ class Wle(SelectingReducer):
         pair = torch.cat((logits, torch.zeros_like(logits)), dim=2)
         mask = functional.gumbel_softmax(pair.float(), hard=True, dim=2)[..., :1].to(x.dtype)
         masked = mask * features + (1 - mask) * self.reconstructor.blank
-        error = (self.reconstructor(masked) - features).square().mean()
+        error: Tensor = (self.reconstructor(masked) - features).square().mean()
         return error + mask.mean().clamp_min(self.floor)
 
     def _learned(self, y: Tensor, reduced: Reduced, skip: Tensor) -> Tensor:
@@ -95,7 +95,8 @@ class Wle(SelectingReducer):
         written = put_tokens(skip, reduced.kept, y)
         blank = self.reconstructor.blank.expand_as(skip)
         rebuilt = self.reconstructor(put_tokens(blank, reduced.kept, y))
-        return written + self.gate * (rebuilt - written)
+        out: Tensor = written + self.gate * (rebuilt - written)
+        return out
 
 
 class Reconstructor(nn.Module):
