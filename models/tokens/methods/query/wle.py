@@ -16,7 +16,7 @@ of a ViT; a learned table tells the reconstructor where it is; the gate.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from prunus.models.layers.token_block import TokenBlock
 from prunus.models.tokens.reducer import Place, Reduced, Side, put_tokens
-from prunus.models.tokens.selection import SelectingReducer
+from prunus.models.tokens.selection import Merge, SelectingReducer
 from prunus.runtime.errors import UsageError
 
 
@@ -47,15 +47,16 @@ class Wle(SelectingReducer):
         *,
         layers: int = 1,
         floor: float = 0.0,
-        merge: Literal["drop", "nearest", "soft"] = "drop",
+        merge: Merge = "drop",
         tau: float = 0.1,
     ) -> None:
         super().__init__(place, merge=merge, tau=tau)
         dim = place.require_dim("wle")
-        if layers < 0 or not 0 <= floor < 1 or self.merge == "fuse":
+        self.refuse_fuse("wle")
+        if layers < 0 or not 0 <= floor < 1:
             raise UsageError(
-                f"Method 'wle' got layers={layers}, floor={floor}, merge={merge}; expected 0 or "
-                "more layers, a floor from 0 to below 1, and merge=drop, nearest or soft."
+                f"Method 'wle' got layers={layers} and floor={floor}; expected 0 or more layers, "
+                "and a floor from 0 to below 1."
             )
         self.floor = floor or place.keep / place.tokens
         self.layers = layers

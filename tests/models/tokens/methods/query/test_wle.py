@@ -108,7 +108,7 @@ def test_refuses_what_logits_cannot_do():
     for words in ("wle(layers=-1)", "wle(floor=1)"):
         with pytest.raises(UsageError, match="Method 'wle' got"):
             build_reducer(words, _place())
-    with pytest.raises(UsageError, match="'merge' of method 'wle' is 'fuse'"):
+    with pytest.raises(UsageError, match="'wle' at block 0 ranks by values that are no"):
         build_reducer("wle(merge=fuse)", _place())
     reducer = build_reducer("wle(merge=nearest)", _place())
     x = torch.randn(1, 26, 8)
