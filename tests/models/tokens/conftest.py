@@ -20,13 +20,14 @@ class Bench:
 
     @staticmethod
     def inputs(place, batch=2, seed=0, blocks=5):
-        """Return x (B, special + N, C) and the attention of all blocks, random."""
+        """Return x (B, special + N, C), the attention of all blocks and what left them, random."""
         generator = torch.Generator().manual_seed(seed)
         length = place.special + place.tokens
         x = torch.randn(batch, length, place.dim, generator=generator)
         shape = (3, batch, place.heads, length, place.dim // place.heads)
         seen = {b: Attention(*torch.randn(shape, generator=generator)) for b in range(blocks)}
-        return x, Side(seen)
+        levels = torch.randn(blocks, *x.shape, generator=generator)
+        return x, Side(seen, dict(enumerate(levels)))
 
     @staticmethod
     def probability(side, block=4):
