@@ -74,8 +74,8 @@ def export_module(options: ModuleOptions, progress: Progress) -> Path:
             "int8 needs real inputs to measure its ranges on; got none.",
             "Give --calibration FILE.npz, or pictures together with --before.",
         )
-    deployed = deploy(network, options, _examples(inputs))
-    card = _card(deployed, options, name, inputs)
+    deployed = deploy(network, options, noise_examples(inputs))
+    card = describe(deployed, options, name, inputs)
     if options.before:
         from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 
@@ -205,6 +205,21 @@ def build_network(reference: str) -> nn.Module:
     Raises:
         UsageError: no such module or function, or it does not return a network.
     """
+    made = find_function(reference)
+    network = made if isinstance(made, nn.Module) else _call(made, reference)
+    if not isinstance(network, nn.Module):
+        raise UsageError(
+            f"{reference} gives a {type(network).__name__}; expected a torch.nn.Module."
+        )
+    return network.eval()
+
+
+def find_function(reference: str) -> Any:
+    """Return what ``package.module:function`` or ``file.py:function`` names.
+
+    Raises:
+        UsageError: another form, or no such module or function.
+    """
     module, colon, name = reference.rpartition(":")
     if not (module and colon and name.isidentifier()):
         raise UsageError(
@@ -215,13 +230,7 @@ def build_network(reference: str) -> nn.Module:
     if not hasattr(holder, name):
         known = [word for word in vars(holder) if not word.startswith("_")]
         raise UsageError(f"{module} has no '{name}'{nearest(name, known)}.")
-    made = getattr(holder, name)
-    network = made if isinstance(made, nn.Module) else _call(made, reference)
-    if not isinstance(network, nn.Module):
-        raise UsageError(
-            f"{reference} gives a {type(network).__name__}; expected a torch.nn.Module."
-        )
-    return network.eval()
+    return getattr(holder, name)
 
 
 def _call(made: Any, reference: str) -> Any:
@@ -298,7 +307,8 @@ def _axes(count: int) -> tuple[str, ...]:
     return ("batch", *(f"axis{k}" for k in range(1, count)))[:count]
 
 
-def _examples(inputs: Sequence[TensorSpec]) -> list[Tensor]:
+def noise_examples(inputs: Sequence[TensorSpec]) -> list[Tensor]:
+    """Return the same uniform noise for the inputs each time; whole numbers are 0 or 1."""
     generator = torch.Generator().manual_seed(0)
     made = []
     for spec in inputs:
@@ -317,10 +327,11 @@ def _grid(text: str | None) -> tuple[int, int] | None:
     return int(rows), int(columns)
 
 
-def _card(
+def describe(
     deployed: DeployedModule, options: ModuleOptions, name: str, inputs: tuple[TensorSpec, ...]
 ) -> ModelCard:
-    examples = _examples(inputs)
+    """Return the card of a network; its outputs are seen on noise."""
+    examples = noise_examples(inputs)
     made = _run(deployed, examples)
     names = list(deployed.outputs)
     if deployed.show_tokens:
@@ -411,7 +422,7 @@ def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> n
         network = prune(
             network,
             plan,
-            example=_examples(card.inputs),
+            example=noise_examples(card.inputs),
             grid=card.tokens.grid,
             restore=cast(Restore, card.tokens.fill),
         )

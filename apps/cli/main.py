@@ -41,6 +41,9 @@ def build_app() -> Any:
              verbs=f"{_CLI}.models:VERBS", default="list", more=_MODELS),
         Verb("export", "Export a model as one static ONNX file that carries its own card.",
              verbs=f"{_CLI}.export:export_verbs", more=_EXPORT),
+        Verb("plan", "Find out which tokens to drop, or whether to: measure, judge, recommend.",
+             "prunus.export.planning.options:PlanOptions",
+             "prunus.export.planning.command:plan"),
         verb("inspect", "Show the card, the tensors, the token plan and the operators of a model "
              "file."),
         Verb("card", "Give an ONNX file of another exporter a card, so that it opens like ours.",

@@ -77,11 +77,15 @@ def _differences(expected: Array, got: Array) -> dict[str, float]:
 
 
 def worst_cosine(expected: Array, got: Array) -> float:
-    """Return the smallest cosine between samples (N, ...); equal samples have 1, zeros included."""
+    """Return the smallest cosine between samples (N, ...), see `cosines`; 1 for empty ones."""
+    return float(cosines(expected, got).min(initial=1.0))
+
+
+def cosines(expected: Array, got: Array) -> Array:
+    """Return (N,) float64: cosines between samples (N, ...); equal ones have 1, zeros included."""
     a = expected.reshape(len(expected), -1).astype(np.float64)
     b = got.reshape(len(got), -1).astype(np.float64)
-    if not a.size:
-        return 1.0
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = np.where(norms > 0, (a * b).sum(1) / np.maximum(norms, 1e-300), 0.0)
-    return float(np.where((a == b).all(1), 1.0, np.minimum(cosine, 1.0)).min())
+    same: Array = np.where((a == b).all(1), 1.0, np.minimum(cosine, 1.0))
+    return same

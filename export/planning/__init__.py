@@ -1,0 +1,1 @@
+"""Plan which tokens to drop: measured latency, judged accuracy, and what is best."""

@@ -1,0 +1,211 @@
+"""From a network to a plan: measure, drop what saves nothing, judge, choose the best.
+
+One road for everything that is compared: each candidate becomes a file, the files run in turns, each
+in its own process, and those that are in the search are judged on the very back end.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from prunus.export.common.options import takes
+from prunus.export.common.pipeline import run_torch
+from prunus.export.common.samples import full_batches
+from prunus.export.common.sessions import run_samples
+from prunus.export.module import describe, find_function, read_inputs, weights_hash
+from prunus.export.planning.candidates import Field, survey, write_all
+from prunus.export.planning.choice import read_budget, recommend
+from prunus.export.planning.judge import Judge, load_labelled
+from prunus.export.planning.options import PlanOptions
+from prunus.export.planning.points import Candidate, Point
+from prunus.export.planning.record import BackendPlan, Plan
+from prunus.export.planning.staircase import drop_flat
+from prunus.runtime.errors import MissingDependencyError, SourceError, UsageError, nearest
+from prunus.runtime.measure.compare import compare
+from prunus.runtime.measure.latency import environment
+from prunus.runtime.measure.runner import RunnerSpec, benchmarked
+from prunus.runtime.progress import Progress
+from prunus.runtime.session.base import open as open_session
+from prunus.runtime.session.registry import find, split_word, words
+
+_TOGETHER = 8  # processes in one run, dense in each: all of them stay in memory
+_FEEDS = 4  # inputs that a network on the clock cycles through
+
+
+@takes(PlanOptions)
+def make_plan(options: PlanOptions, progress: Progress) -> Plan:
+    """Find out which tokens to drop, or whether to drop any.
+
+    Args:
+        options: See `PlanOptions`; its fields may be given by name instead.
+        progress: Told about each step.
+
+    Returns:
+        Everything that was measured, and the best on each back end. Nothing is written.
+
+    Raises:
+        UsageError: what was asked for does not fit the network, before anything is measured.
+        PrunusError: the dense network cannot be exported or run.
+    """
+    budget = read_budget(options.budget) if options.budget else None
+    for backend in options.backend:
+        _require_backend(backend)
+    for path, suffix in ((options.output, ".json"), (options.plot, ".png")):
+        _require_target(path, suffix)
+    score = find_function(options.score) if options.score else None
+    field = survey(options, progress)
+    judge = _judge(field, score)
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_all(field, judge.labelled.samples, Path(folder), progress)
+        entrants = [c for c in field.candidates if c.name in files]
+        plans = []
+        for backend in options.backend:
+            points, told = _measure(options, entrants, files, judge, backend, progress)
+            points = drop_flat(points)
+            points = _judged(options, points, files, judge, backend, progress)
+            best = recommend(points, budget, options.lose)
+            plans.append(BackendPlan(backend, told, tuple(points), best))
+    return Plan(
+        network=options.network,
+        inputs=options.input,
+        restore=options.restore,
+        grid=options.grid,
+        outputs=options.outputs,
+        weights_sha256=weights_hash(field.network),
+        depth=field.depth,
+        tokens=field.tokens,
+        judged=judge.kind,
+        judgement=judge.describe(),
+        samples=len(judge.labelled.samples),
+        samples_sha256=judge.labelled.samples.sha256,
+        noise=judge.labelled.noise,
+        budget=budget,
+        lose=options.lose,
+        clock=options.clock,
+        environment=environment(options.threads),
+        notes=tuple(field.notes),
+        backends=tuple(plans),
+    )
+
+
+def _require_backend(word: str) -> None:
+    """Refuse what cannot run an .onnx file here; raises UsageError or MissingDependencyError."""
+    if word not in (*words(), "auto"):
+        raise UsageError(
+            f"Cannot plan for the back end '{word}'{nearest(word, list(words()))}.",
+            f"Choose of: {', '.join(words())}.",
+        )
+    if word != "auto" and not (info := find(split_word(word)[0])).installed:
+        raise MissingDependencyError(info.packages[0].module, info.extra, "Planning for it")
+
+
+def _require_target(path: Path | None, suffix: str) -> None:
+    """Refuse a file that could not be written in the end; raises UsageError or SourceError."""
+    if path is None:
+        return
+    if path.suffix != suffix or path.is_dir():
+        raise UsageError(f"Got the output '{path}'; expected a name ending in {suffix}.")
+    folder = path.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise SourceError(f"The folder {folder} does not exist, or is read-only.", "Create it.")
+
+
+def _judge(field: Field, score: object) -> Judge:
+    """Return the judge of the field; refuses outputs of which it could tell nothing."""
+    options = field.options
+    deployed = field.make(field.candidates[0])
+    inputs = read_inputs(options.input)
+    card = describe(deployed, field.module_options(), "dense", inputs)
+    labelled = load_labelled(card, options.calibration, options.samples)
+    dense = run_torch(deployed, card, labelled.samples, deployed.outputs)
+    if score is not None and not callable(score):
+        raise UsageError(f"{options.score} is a {type(score).__name__}; expected a function.")
+    judge = Judge(labelled, dense, score, options.score or "")
+    if score is None:
+        cut = next(c for c in field.candidates if c.keep)
+        with torch.no_grad():
+            made = field.make(cut)(*field.examples())
+        shapes = {tuple(o.shape[1:]) for o in made if o.is_floating_point()}
+        if shapes.isdisjoint(array.shape[1:] for array in dense.values()):
+            raise UsageError(
+                f"No output of {cut.name} has the shape of a dense one: {sorted(shapes)}; their "
+                "likeness cannot be measured.",
+                "Give --score with a function of your own, or all tokens again: --restore scatter.",
+            )
+    return judge
+
+
+def _measure(
+    options: PlanOptions,
+    entrants: Sequence[Candidate],
+    files: Mapping[str, Path],
+    judge: Judge,
+    backend: str,
+    progress: Progress,
+) -> tuple[list[Point], str]:
+    """Return all candidates on the clock, and how the back end describes itself.
+
+    In groups, dense first in each: ratios are to the dense of the same turn.
+    """
+    name, switches = benchmarked(backend)
+    samples = judge.labelled.samples
+    batches = full_batches(samples.arrays, read_inputs(options.input)[0].shape[0])[:_FEEDS]
+    inputs = {n: np.stack([batch[n] for batch in batches]) for n in batches[0]}
+
+    def runner(candidate: Candidate) -> RunnerSpec:
+        path = str(files[candidate.name])
+        return RunnerSpec(
+            candidate.name, path=path, backend=name, options=switches, threads=options.threads
+        )
+
+    dense, *others = entrants
+    points: list[Point] = []
+    told = ""
+    for start in range(0, max(1, len(others)), _TOGETHER - 1):
+        group = [dense, *others[start : start + _TOGETHER - 1]]
+        result = compare(
+            [runner(c) for c in group], inputs, rounds=options.rounds, seconds=options.seconds,
+            clock=options.clock, progress=progress,
+        )  # fmt: skip
+        told = result.results[0].description
+        for candidate, run in zip(group, result.results, strict=True):
+            if candidate is dense and start:
+                continue
+            low, high = run.ratio_range
+            point = Point(
+                candidate, run.latency.p50_ms, run.latency.p90_ms, 1 / run.ratio,
+                (1 / high, 1 / low), run.sha256,
+            )  # fmt: skip
+            points.append(point)
+    return points, told
+
+
+def _judged(
+    options: PlanOptions,
+    points: Sequence[Point],
+    files: Mapping[str, Path],
+    judge: Judge,
+    backend: str,
+    progress: Progress,
+) -> list[Point]:
+    """Return the points with the accuracy of those that are in the search."""
+    name, switches = benchmarked(backend)
+    found = []
+    for number, point in enumerate(points):
+        progress.update(number, len(points), f"judge {point.candidate.name}")
+        if not point.dropped:
+            path = files[point.candidate.name]
+            with open_session(path, name, threads=options.threads, options=switches) as session:
+                outputs = run_samples(session, judge.labelled.samples)
+            accuracy, draws = judge(outputs)
+            reason = "" if accuracy is not None else "no output has the shape of a dense one"
+            point = replace(point, accuracy=accuracy, draws=draws, dropped=reason)
+        found.append(point)
+    return found
