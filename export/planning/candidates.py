@@ -7,11 +7,14 @@ networks of the user's own, such as one that makes its input smaller first.
 from __future__ import annotations
 
 import copy
+import dataclasses
+import itertools
 import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -108,12 +111,12 @@ def survey(options: PlanOptions, progress: Progress) -> Field:
     field = Field(options, network, len(_block_list(network)))
     controls = _controls(field)
     blocks = options.block or _default_blocks(field.depth)
-    words = [(m, "pruned") for m in methods] + [(m, "constant") for m in controls]
-    steps = [(m, kind, b, k) for m, kind in words for b in blocks for k in options.keep]
+    for block in blocks:
+        _require_blocks(block, field.depth)
+    words: list[tuple[str, Kind]] = [(m, "pruned") for m in methods]
+    words += [(m, "constant") for m in controls]
     _add(field, Candidate("dense", "dense", 0, "dense", depth=field.depth))
-    for done, (method, kind, block, keep) in enumerate(steps):
-        progress.update(done, len(steps), "prune")
-        _add_cut(field, method, "pruned" if kind == "pruned" else "constant", block, keep)
+    _add_cuts(field, list(itertools.product(words, blocks, options.keep)), progress)
     depths = sorted({round(field.depth * s) for s in _DEPTHS} - {0, field.depth}, reverse=True)
     for depth in depths:
         try:
@@ -138,13 +141,17 @@ def _checked_method(word: str) -> str:
 def _controls(field: Field) -> list[str]:
     """Return the constant selections that can take part; raises UsageError for an unknown one."""
     wanted = field.options.control
-    if wanted != PlanOptions.__dataclass_fields__["control"].default:
+    if wanted != _default("control"):
         return [_checked_method(word) for word in wanted]
     known = {row.name for row in METHODS}
     missing = [name for name in wanted if name not in known]
     if missing:
         field.notes.append(f"constant selection not compared: no method {', '.join(missing)}")
     return [name for name in wanted if name in known]
+
+
+def _default(name: str) -> Any:
+    return next(f.default for f in dataclasses.fields(PlanOptions) if f.name == name)
 
 
 def _default_blocks(depth: int) -> tuple[str, ...]:
@@ -156,18 +163,51 @@ def _block_list(network: nn.Module) -> Sequence[nn.Module]:
     return found
 
 
-def _add_cut(field: Field, method: str, kind: Kind, block: str, keep: str) -> None:
-    if not re.fullmatch(r"\d+(/\d+)*", block):
+def _require_blocks(text: str, depth: int) -> None:
+    if not re.fullmatch(r"\d+(/\d+)*", text):
         raise UsageError(
-            f"Got --block {block}; expected the number of a block, or several: 3/6.",
-            f"The network has blocks 0..{field.depth - 1}.",
+            f"Got --block {text}; expected the number of a block, or of several cuts: 3/6.",
+            f"The network has blocks 0..{depth - 1}.",
         )
-    deployed = field.make(Candidate("", kind, 0, f"{method}:{keep}@{block}"))
+    if any(int(word) >= depth for word in text.split("/")):
+        raise UsageError(
+            f"Got --block {text}; the network has blocks 0..{depth - 1}.", "Cut earlier."
+        )
+
+
+def _add_cuts(
+    field: Field, steps: Sequence[tuple[tuple[str, Kind], str, str]], progress: Progress
+) -> None:
+    """Add what the methods can do; what one cannot (halve twice in one cut) is noted.
+
+    Raises:
+        UsageError: a method that can do nothing of it, or a count of the user's that none can.
+    """
+    failed: dict[str, UsageError] = {}
+    worked: set[str] = set()
+    for done, ((method, kind), block, keep) in enumerate(steps):
+        progress.update(done, len(steps), "prune")
+        try:
+            _add_cut(field, kind, f"{method}:{keep}@{block}")
+        except UsageError as error:
+            failed |= {method: error, keep: error}
+            field.notes.append(f"{method}:{keep}@{block} left out: {error.message}")
+        else:
+            worked |= {method, keep}
+    by_default = () if field.options.keep != _default("keep") else field.options.keep
+    for word, error in failed.items():
+        if word not in worked and word not in by_default:
+            raise error
+
+
+def _add_cut(field: Field, kind: Kind, words: str) -> None:
+    deployed = field.make(Candidate("", kind, 0, words))
     stack = deployed.blocks
     assert stack is not None, "a plan with a cut makes pruned blocks"
     field.tokens = stack.entry.tokens
     plan = stack.plan
-    counts, places = "/".join(map(str, plan.keep)), "/".join(map(str, plan.blocks))
+    counts, places = ("/".join(map(str, values)) for values in (plan.keep, plan.blocks))
+    method = plan.methods[0]
     text = f"{method}:{counts}@{places}"
     if all(known.name != text for known in field.candidates):
         cut = Candidate(text, kind, 0, text, method, plan.blocks, plan.keep, field.depth)
@@ -202,9 +242,7 @@ def first_blocks(network: nn.Module, depth: int) -> nn.Module:
     return twin
 
 
-def write_all(
-    field: Field, samples: Samples, folder: Path, progress: Progress
-) -> dict[str, Path]:
+def write_all(field: Field, samples: Samples, folder: Path, progress: Progress) -> dict[str, Path]:
     """Export the candidates into a folder; returns the files by name.
 
     One whose file does not compute what PyTorch does is left out, and noted; the dense network has

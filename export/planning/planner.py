@@ -1,7 +1,7 @@
 """From a network to a plan: measure, drop what saves nothing, judge, choose the best.
 
-One road for everything that is compared: each candidate becomes a file, the files run in turns, each
-in its own process, and those that are in the search are judged on the very back end.
+One road for everything that is compared: each candidate becomes a file, the files run in turns,
+each in its own process, and those that are in the search are judged on the very back end.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from prunus.export.planning.points import Candidate, Point
 from prunus.export.planning.record import BackendPlan, Plan
 from prunus.export.planning.staircase import drop_flat
 from prunus.runtime.errors import MissingDependencyError, SourceError, UsageError, nearest
-from prunus.runtime.measure.compare import compare
+from prunus.runtime.measure.compare import RunnerResult, compare
 from prunus.runtime.measure.latency import environment
 from prunus.runtime.measure.runner import RunnerSpec, benchmarked
 from prunus.runtime.progress import Progress
@@ -64,12 +64,11 @@ def make_plan(options: PlanOptions, progress: Progress) -> Plan:
     judge = _judge(field, score)
     with tempfile.TemporaryDirectory() as folder:
         files = write_all(field, judge.labelled.samples, Path(folder), progress)
-        entrants = [c for c in field.candidates if c.name in files]
+        stage = _Stage(options, files, judge, progress)
         plans = []
         for backend in options.backend:
-            points, told = _measure(options, entrants, files, judge, backend, progress)
-            points = drop_flat(points)
-            points = _judged(options, points, files, judge, backend, progress)
+            points, told = stage.measure(backend, [c for c in field.candidates if c.name in files])
+            points = stage.judged(backend, drop_flat(points))
             best = recommend(points, budget, options.lose)
             plans.append(BackendPlan(backend, told, tuple(points), best))
     return Plan(
@@ -142,70 +141,67 @@ def _judge(field: Field, score: object) -> Judge:
     return judge
 
 
-def _measure(
-    options: PlanOptions,
-    entrants: Sequence[Candidate],
-    files: Mapping[str, Path],
-    judge: Judge,
-    backend: str,
-    progress: Progress,
-) -> tuple[list[Point], str]:
-    """Return all candidates on the clock, and how the back end describes itself.
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """Where files run: on the clock, and before the judge."""
 
-    In groups, dense first in each: ratios are to the dense of the same turn.
-    """
-    name, switches = benchmarked(backend)
-    samples = judge.labelled.samples
-    batches = full_batches(samples.arrays, read_inputs(options.input)[0].shape[0])[:_FEEDS]
-    inputs = {n: np.stack([batch[n] for batch in batches]) for n in batches[0]}
+    options: PlanOptions
+    files: Mapping[str, Path]
+    judge: Judge
+    progress: Progress
 
-    def runner(candidate: Candidate) -> RunnerSpec:
-        path = str(files[candidate.name])
-        return RunnerSpec(
-            candidate.name, path=path, backend=name, options=switches, threads=options.threads
-        )
+    def measure(self, backend: str, entrants: Sequence[Candidate]) -> tuple[list[Point], str]:
+        """Return all candidates on the clock, and how the back end describes itself.
 
-    dense, *others = entrants
-    points: list[Point] = []
-    told = ""
-    for start in range(0, max(1, len(others)), _TOGETHER - 1):
-        group = [dense, *others[start : start + _TOGETHER - 1]]
-        result = compare(
-            [runner(c) for c in group], inputs, rounds=options.rounds, seconds=options.seconds,
-            clock=options.clock, progress=progress,
-        )  # fmt: skip
-        told = result.results[0].description
-        for candidate, run in zip(group, result.results, strict=True):
-            if candidate is dense and start:
-                continue
-            low, high = run.ratio_range
-            point = Point(
-                candidate, run.latency.p50_ms, run.latency.p90_ms, 1 / run.ratio,
-                (1 / high, 1 / low), run.sha256,
+        In groups, dense first in each: ratios are to the dense of the same turn.
+        """
+        samples = self.judge.labelled.samples
+        batch = read_inputs(self.options.input)[0].shape[0]
+        batches = full_batches(samples.arrays, batch)[:_FEEDS]
+        inputs = {n: np.stack([one[n] for one in batches]) for n in batches[0]}
+        dense, *others = entrants
+        points: list[Point] = []
+        told = ""
+        for start in range(0, max(1, len(others)), _TOGETHER - 1):
+            group = [dense, *others[start : start + _TOGETHER - 1]]
+            result = compare(
+                [self._runner(backend, c) for c in group], inputs, rounds=self.options.rounds,
+                seconds=self.options.seconds, clock=self.options.clock, progress=self.progress,
             )  # fmt: skip
-            points.append(point)
-    return points, told
+            told = result.results[0].description
+            first = 1 if start else 0  # dense is a point once
+            pairs = zip(group[first:], result.results[first:], strict=True)
+            points += [_point(candidate, run) for candidate, run in pairs]
+        return points, told
+
+    def _runner(self, backend: str, candidate: Candidate) -> RunnerSpec:
+        name, switches = benchmarked(backend)
+        return RunnerSpec(
+            candidate.name, path=str(self.files[candidate.name]), backend=name, options=switches,
+            threads=self.options.threads,
+        )  # fmt: skip
+
+    def judged(self, backend: str, points: Sequence[Point]) -> list[Point]:
+        """Return the points with the accuracy of those that are in the search."""
+        found = []
+        for number, point in enumerate(points):
+            self.progress.update(number, len(points), f"judge {point.candidate.name}")
+            found.append(point if point.dropped else self._judge_one(backend, point))
+        return found
+
+    def _judge_one(self, backend: str, point: Point) -> Point:
+        name, switches = benchmarked(backend)
+        path = self.files[point.candidate.name]
+        with open_session(path, name, threads=self.options.threads, options=switches) as session:
+            outputs = run_samples(session, self.judge.labelled.samples)
+        accuracy, draws = self.judge(outputs)
+        reason = "" if accuracy is not None else "no output has the shape of a dense one"
+        return replace(point, accuracy=accuracy, draws=draws, dropped=reason)
 
 
-def _judged(
-    options: PlanOptions,
-    points: Sequence[Point],
-    files: Mapping[str, Path],
-    judge: Judge,
-    backend: str,
-    progress: Progress,
-) -> list[Point]:
-    """Return the points with the accuracy of those that are in the search."""
-    name, switches = benchmarked(backend)
-    found = []
-    for number, point in enumerate(points):
-        progress.update(number, len(points), f"judge {point.candidate.name}")
-        if not point.dropped:
-            path = files[point.candidate.name]
-            with open_session(path, name, threads=options.threads, options=switches) as session:
-                outputs = run_samples(session, judge.labelled.samples)
-            accuracy, draws = judge(outputs)
-            reason = "" if accuracy is not None else "no output has the shape of a dense one"
-            point = replace(point, accuracy=accuracy, draws=draws, dropped=reason)
-        found.append(point)
-    return found
+def _point(candidate: Candidate, run: RunnerResult) -> Point:
+    low, high = run.ratio_range
+    return Point(
+        candidate, run.latency.p50_ms, run.latency.p90_ms, 1 / run.ratio, (1 / high, 1 / low),
+        run.sha256,
+    )  # fmt: skip

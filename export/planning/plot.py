@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +39,9 @@ def draw(plan: Plan) -> np.ndarray:
     cv2 = _cv2()
     panels = [_Panel(cv2, plan, told).drawn() for told in plan.backends]
     foot = np.full((60, _WIDTH * len(panels), 3), 255, np.uint8)
-    _text(cv2, foot, plan.judgement, (20, 22), _INK, 0.5)
+    _text(foot, plan.judgement, (20, 22), _INK, 0.5)
     cpu = f"{plan.environment['cpu']}, {plan.environment['threads']} threads, {plan.clock} time"
-    _text(cv2, foot, cpu, (20, 46), _GREY, 0.5)
+    _text(foot, cpu, (20, 46), _GREY, 0.5)
     return np.vstack([np.hstack(panels), foot])
 
 
@@ -87,7 +88,8 @@ class _Axis:
     end: int
 
     def at(self, value: float) -> int:
-        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start))
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start))
 
     def ticks(self) -> list[float]:
         """Return some five round values."""
@@ -107,7 +109,8 @@ class _Panel:
         self.judged = [p for p in told.points if p.accuracy is not None and not p.dropped]
         values = [float(p.accuracy or 0) for p in self.judged]
         pad = 0.08 * (max(values) - min(values)) or 0.01
-        self.x = _Axis(0, max(1.1, 1.05 * max(p.share for p in told.points)), _LEFT, _WIDTH - _RIGHT)
+        wide = max(1.1, 1.05 * max(p.share for p in told.points))
+        self.x = _Axis(0, wide, _LEFT, _WIDTH - _RIGHT)
         self.y = _Axis(min(values) - pad, max(values) + pad, _HEIGHT - _BOTTOM, _TOP)
         order = sorted(told.points, key=lambda p: PLAINNESS.index(p.candidate.kind))
         self.series = list(dict.fromkeys(_series(p.candidate) for p in order))
@@ -137,20 +140,20 @@ class _Panel:
         for value in self.x.ticks():
             at = self.x.at(value)
             cv2.line(canvas, (at, self.y.start), (at, self.y.end), _PALE, 1)
-            _text(cv2, canvas, f"{value:g}", (at - 12, self.y.start + 22), _INK, 0.5)
+            _text(canvas, f"{value:g}", (at - 12, self.y.start + 22), _INK, 0.5)
         for value in self.y.ticks():
             at = self.y.at(value)
             cv2.line(canvas, (self.x.start, at), (self.x.end, at), _PALE, 1)
-            _text(cv2, canvas, f"{value:.5g}", (self.x.start - 66, at + 5), _INK, 0.5)
+            _text(canvas, f"{value:.5g}", (self.x.start - 66, at + 5), _INK, 0.5)
         cv2.rectangle(canvas, (self.x.start, self.y.end), (self.x.end, self.y.start), _GREY, 1)
-        _text(cv2, canvas, self.told.description, (_LEFT, 32), _INK, 0.6)
+        _text(canvas, self.told.description, (_LEFT, 32), _INK, 0.6)
         best = self.told.best
         name = f"recommended: {best.candidate.name}" if best else "nothing meets what was asked for"
-        _text(cv2, canvas, name, (_LEFT, 60), _BUDGET, 0.55)
+        _text(canvas, name, (_LEFT, 60), _BUDGET, 0.55)
         under = f"measured latency, share of dense ({self.told.dense.p50_ms:.2f} ms)"
-        _text(cv2, canvas, under, (_LEFT + 220, self.y.start + 46), _INK, 0.55)
+        _text(canvas, under, (_LEFT + 220, self.y.start + 46), _INK, 0.55)
         told = self.plan.judged + (" ON NOISE" if self.plan.noise else "")
-        _text(cv2, canvas, told, (14, _TOP - 12), _INK, 0.55)
+        _text(canvas, told, (14, _TOP - 12), _INK, 0.55)
         budget = self.plan.budget
         if budget is not None:
             share = budget.value if budget.unit == "x" else budget.value / self.told.dense.p50_ms
@@ -160,13 +163,13 @@ class _Panel:
 
     def _front(self) -> None:
         places = [self._place(p) for p in front(self.told.points)]
-        for (x, y), (after, higher) in zip(places, places[1:], strict=False):
+        for (x, y), (after, higher) in itertools.pairwise(places):
             self.cv2.line(self.canvas, (x, y), (after, y), (190, 190, 190), 5)
             self.cv2.line(self.canvas, (after, y), (after, higher), (190, 190, 190), 5)
 
     def _line(self, series: Series, points: Sequence[Point], colour: tuple[int, int, int]) -> None:
         judged = [p for p in points if p in self.judged]
-        for one, other in zip(judged, judged[1:], strict=False):
+        for one, other in itertools.pairwise(judged):
             self.cv2.line(self.canvas, self._place(one), self._place(other), colour, 1, 16)
         for point in points:
             if point not in self.judged:
@@ -175,7 +178,7 @@ class _Panel:
                 continue
             x, y = self._place(point)
             self._mark(series[0], (x, y), colour)
-            _text(self.cv2, self.canvas, _label(point.candidate), (x + 9, y - 8), colour, 0.4)
+            _text(self.canvas, _label(point.candidate), (x + 9, y - 8), colour, 0.4)
 
     def _mark(self, kind: str, at: tuple[int, int], colour: tuple[int, int, int]) -> None:
         """Draw a dot for cuts by a method, a hollow shape for what stands beside them."""
@@ -198,17 +201,16 @@ class _Panel:
         at = (_LEFT + 290 * column, _HEIGHT - _BOTTOM + 78 + 24 * row)
         colour = self._colour(series)
         self._mark(series[0], at, colour)
-        _text(self.cv2, self.canvas, _title(series), (at[0] + 16, at[1] + 5), colour, 0.5)
+        _text(self.canvas, _title(series), (at[0] + 16, at[1] + 5), colour, 0.5)
 
 
 def _star(x: int, y: int) -> list[tuple[int, int]]:
     angles = np.pi * (np.arange(10) / 5 - 0.5)
     radii = np.where(np.arange(10) % 2, 5, 13)
-    return [(x + round(r * np.cos(a)), y + round(r * np.sin(a))) for r, a in zip(radii, angles, strict=True)]
+    across, down = np.rint(radii * np.cos(angles)), np.rint(radii * np.sin(angles))
+    return [(x + int(a), y + int(d)) for a, d in zip(across, down, strict=True)]
 
 
-def _text(
-    cv2: Any, canvas: np.ndarray, text: str, at: tuple[int, int], colour: Any, size: float
-) -> None:
+def _text(canvas: np.ndarray, text: str, at: tuple[int, int], colour: Any, size: float) -> None:
     plain = text.encode("ascii", "replace").decode()  # the font has no other letters
-    cv2.putText(canvas, plain, at, _FONT, size, colour, 1, 16)
+    _cv2().putText(canvas, plain, at, _FONT, size, colour, 1, 16)

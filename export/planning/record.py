@@ -157,7 +157,7 @@ class Plan:
         """Return a table a back end for people, and what is recommended."""
         lines = [self.judgement]
         if self.noise:
-            lines.append("warning: judged on noise, which tells little; give real ones: --calibration")
+            lines.append("warning: judged on noise, which tells little; give --calibration")
         for told in self.backends:
             lines += ["", f"{told.backend}: {told.description}", *self._table(told)]
             lines += self._verdict(told)
@@ -183,7 +183,8 @@ class Plan:
             mark = "*" if p.candidate.name in best else " "
             lines.append(
                 f"{mark} {p.candidate.name:{width}}  {p.candidate.macs / macs:5.2f}  "
-                f"{p.p50_ms:8.2f}  {p.p90_ms:8.2f}  {p.share:5.2f}  {low:5.2f}-{high:5.2f}  {judged}"
+                f"{p.p50_ms:8.2f}  {p.p90_ms:8.2f}  {p.share:5.2f}  {low:5.2f}-{high:5.2f}  "
+                f"{judged}"
             )
         return [*lines, "  * none is faster and as good"]
 
