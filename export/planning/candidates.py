@@ -32,9 +32,10 @@ from prunus.export.module import (
 from prunus.export.planning.options import PlanOptions
 from prunus.export.planning.points import Candidate, Kind
 from prunus.models.macs import count_macs
+from prunus.models.tokens import registry
 from prunus.models.tokens.layouts import find_layout
 from prunus.models.tokens.plan import split_method
-from prunus.models.tokens.registry import METHODS, find_method
+from prunus.models.tokens.registry import find_method
 from prunus.runtime.errors import CheckFailedError, UsageError
 from prunus.runtime.progress import Progress
 
@@ -143,7 +144,7 @@ def _controls(field: Field) -> list[str]:
     wanted = field.options.control
     if wanted != _default("control"):
         return [_checked_method(word) for word in wanted]
-    known = {row.name for row in METHODS}
+    known = {row.name for row in registry.METHODS}
     missing = [name for name in wanted if name not in known]
     if missing:
         field.notes.append(f"constant selection not compared: no method {', '.join(missing)}")

@@ -25,6 +25,10 @@ class Budget:
         """Tell whether a point is within the budget."""
         return (point.share if self.unit == "x" else point.p50_ms) <= self.value
 
+    def holds_always(self, point: Point) -> bool:
+        """Tell whether a point was within the budget in every turn, or in 90 % of the calls."""
+        return (point.share_range[1] if self.unit == "x" else point.p90_ms) <= self.value
+
     def describe(self) -> str:
         """Return it in words."""
         return f"{self.value:g} of dense" if self.unit == "x" else f"{self.value:g} ms"

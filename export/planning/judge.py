@@ -55,11 +55,9 @@ def load_labelled(card: ModelCard, source: Path | None, limit: int) -> Labelled:
     if source is None:
         return Labelled(load_samples(card, None), {}, noise=True)
     arrays = read_archive(source)
-    single = [name for name, array in arrays.items() if not array.ndim]
-    if single or not arrays:
+    if not arrays:
         raise TensorError(
-            f"{source.name} holds {f'a single number {single}' if single else 'nothing'}; expected "
-            "arrays with samples along the first axis."
+            f"{source.name} holds nothing; expected arrays with samples along the first axis."
         )
     names = {spec.name for spec in card.inputs}
     chosen = Samples(arrays, source.name).first(limit).arrays

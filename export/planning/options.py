@@ -15,10 +15,10 @@ class PlanOptions:
 
     \b
     Examples:
-      prunus plan networks.py:build --input pixels:1x3x224x224 --budget 0.6x \\
-        --calibration labelled.npz --score networks.py:top1 -o plan.json --plot plan.png
-      prunus plan networks.py:build --input pixels:1x3x224x224 --method tome --block 3 --block 6 \\
-        --backend openvino-bf16 --budget 12ms --rival networks.py:build_168 -o plan.json
+      prunus plan nets.py:build --input x:1x3x224x224 --budget 0.6x -o plan.json --plot plan.png
+      prunus plan nets.py:build --input x:1x3x224x224 --calibration labelled.npz --score nets.py:top1
+      prunus plan nets.py:build --input x:1x3x224x224 --method tome --block 3 --block 3/6 \\
+        --backend openvino-bf16 --budget 12ms --rival nets.py:build_168
     """
 
     network: str = argument(

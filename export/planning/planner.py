@@ -128,7 +128,7 @@ def _judge(field: Field, score: object) -> Judge:
         raise UsageError(f"{options.score} is a {type(score).__name__}; expected a function.")
     judge = Judge(labelled, dense, score, options.score or "")
     if score is None:
-        cut = next(c for c in field.candidates if c.keep)
+        cut = next((c for c in field.candidates if c.keep), field.candidates[0])
         with torch.no_grad():
             made = field.make(cut)(*field.examples())
         shapes = {tuple(o.shape[1:]) for o in made if o.is_floating_point()}
@@ -203,5 +203,5 @@ def _point(candidate: Candidate, run: RunnerResult) -> Point:
     low, high = run.ratio_range
     return Point(
         candidate, run.latency.p50_ms, run.latency.p90_ms, 1 / run.ratio, (1 / high, 1 / low),
-        run.sha256,
+        run.sha256, steady=run.warm_up.settled,
     )  # fmt: skip

@@ -52,6 +52,7 @@ class Point:
         accuracy: Judged on the back end; None where it was not.
         draws: The same on resampled samples, the same samples for every point; empty: not known.
         dropped: Why it is out of the search; empty: it is not.
+        steady: Its warm-up ended in windows that agreed.
     """
 
     candidate: Candidate
@@ -63,3 +64,4 @@ class Point:
     accuracy: float | None = None
     draws: tuple[float, ...] = ()
     dropped: str = ""
+    steady: bool = True

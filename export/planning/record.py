@@ -184,7 +184,7 @@ class Plan:
             lines.append(
                 f"{mark} {p.candidate.name:{width}}  {p.candidate.macs / macs:5.2f}  "
                 f"{p.p50_ms:8.2f}  {p.p90_ms:8.2f}  {p.share:5.2f}  {low:5.2f}-{high:5.2f}  "
-                f"{judged}"
+                f"{judged}{'' if p.steady else '  (unsteady)'}"
             )
         return [*lines, "  * none is faster and as good"]
 
@@ -196,6 +196,12 @@ class Plan:
             f"recommended: {best.candidate.name}, {best.share:.2f} of dense, {best.p50_ms:.2f} ms, "
             f"{self.judged} {best.accuracy:.4f}"
         ]
+        if self.budget is not None and not self.budget.holds_always(best):
+            low, high = best.share_range
+            lines.append(
+                f"  near the budget: {low:.2f} to {high:.2f} of dense in its turns, p90 "
+                f"{best.p90_ms:.2f} ms"
+            )
         if best.candidate.kind == "dense":
             lines.append("nothing that is faster is as good as was asked for: leave it as it is")
         for other in self.rivals(told):

@@ -220,6 +220,16 @@ def find_method(name: str) -> Method:
     return rows[name]
 
 
+def method_table() -> str:
+    """Return the methods as rows of a Markdown table: name, mechanism, what it does, source."""
+    rows = ["| method | goes by | what it does | source |", "| --- | --- | --- | --- |"]
+    for row in METHODS:
+        trained = " Has weights of its own: train the network with it." if row.trained else ""
+        told = f"{row.help}{trained}"
+        rows.append(f"| `{row.name}` | {row.mechanism} | {told} | {row.source} |")
+    return "\n".join(rows)
+
+
 def build_reducer(method: str, place: Place) -> TokenReducer:
     """Return the reducer of a method in words, e.g. ``evit(merge=drop)``, for a place.
 

@@ -14,8 +14,8 @@ from prunus.runtime import command
 from prunus.runtime.errors import CheckFailedError, HostError, UsageError
 
 VERBS = [
-    "models", "export", "inspect", "card", "check", "build", "plugin", "bench", "run", "eval",
-    "doctor",
+    "models", "export", "plan", "inspect", "card", "check", "build", "plugin", "bench", "run",
+    "eval", "doctor",
 ]  # fmt: skip
 COMMANDS = [[verb] for verb in VERBS] + [
     ["models", "import"],
