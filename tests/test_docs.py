@@ -117,6 +117,14 @@ def test_blocks_of_your_own_network_run(half, files, tmp_path, monkeypatch, capf
     assert files <= {path.name for path in tmp_path.iterdir()}
 
 
+def test_the_page_of_methods_is_the_registry() -> None:
+    from prunus.models.tokens.registry import method_table
+
+    page = (ROOT / "docs" / "token-reduction.md").read_text()
+    assert f"\n\n{method_table()}\n" in page, f"put this into the page:\n{method_table()}"
+    assert page.count("| `") == method_table().count("| `"), "a row that no method has"
+
+
 def test_targets_named_in_pages_are_in_the_makefile() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     for page in PAGES:

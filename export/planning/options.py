@@ -16,7 +16,7 @@ class PlanOptions:
     \b
     Examples:
       prunus plan nets.py:build --input x:1x3x224x224 --budget 0.6x -o plan.json --plot plan.png
-      prunus plan nets.py:build --input x:1x3x224x224 --calibration labelled.npz --score nets.py:top1
+      prunus plan nets.py:build --input x:1x3x224x224 --calibration val.npz --score nets.py:top1
       prunus plan nets.py:build --input x:1x3x224x224 --method tome --block 3 --block 3/6 \\
         --backend openvino-bf16 --budget 12ms --rival nets.py:build_168
     """

@@ -2,21 +2,24 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from prunus.apps.cli.main import main
-from prunus.export.planning import command
-from prunus.export.planning.candidates import first_blocks
+from prunus.export.planning import command, planner
+from prunus.export.planning.candidates import first_blocks, survey
 from prunus.export.planning.choice import Budget
+from prunus.export.planning.options import PlanOptions
 from prunus.export.planning.planner import make_plan
 from prunus.models.tokens import registry
 from prunus.models.tokens.plan import read_plan
 from prunus.models.tokens.reducer import Place
 from prunus.models.tokens.selection import SelectingReducer
 from prunus.runtime.errors import CheckFailedError, SourceError, TensorError, UsageError
+from prunus.runtime.progress import Silent
 from tests.models.tokens.networks import PlainVit, build, pixels
 
 NETWORKS = """
@@ -92,7 +95,7 @@ def plan(folder):
         patch.setattr(registry, "METHODS", (*registry.METHODS, FIRST))
         return make_plan(
             f"{nets}:pooled", input=("pixels:1x3x64x64",), method=("tome",), block=("0",),
-            keep=("0.5", "0.25"), control=("first",), rival=(f"{nets}:shrunk",),
+            keep=("0.5",), control=("first",), rival=(f"{nets}:shrunk",),
             budget="1000x", score=f"{nets}:likeness", calibration=folder / "labelled.npz",
             rounds=2, seconds=0.01, clock="cpu", threads=1,
         )  # fmt: skip
@@ -103,7 +106,7 @@ def test_everything_is_measured_beside_dense(plan, folder) -> None:
     kinds = {p.candidate.name: p.candidate.kind for p in told.points}
     assert kinds == {
         "dense": "dense", "tome:32@0": "pruned", "first:32@0": "constant",
-        "first:16@0": "constant", "first 2 blocks": "blocks", "first 1 blocks": "blocks",
+        "first 2 blocks": "blocks", "first 1 blocks": "blocks",
         f"{folder}/nets.py:shrunk": "rival",
     }  # fmt: skip
     assert told.dense.share == 1.0
@@ -113,11 +116,35 @@ def test_everything_is_measured_beside_dense(plan, folder) -> None:
         assert len(point.sha256) == 64 and point.candidate.macs > 0
         assert (point.accuracy is None) == bool(point.dropped)
     macs = {p.candidate.name: p.candidate.macs for p in told.points}
-    assert macs["first:16@0"] < macs["first:32@0"] < macs["dense"] > macs["first 2 blocks"]
-    assert plan.notes == (
+    assert macs["first:32@0"] < macs["dense"] > macs["first 2 blocks"] > macs["first 1 blocks"]
+    assert plan.notes == ()
+
+
+def test_what_one_method_cannot_do_is_noted_and_the_rest_goes_on(folder, monkeypatch) -> None:
+    rows = tuple(row for row in registry.METHODS if row.name in ("tome", "evit"))
+    monkeypatch.setattr(registry, "METHODS", rows)
+    methods = ("tome", "evit(merge=drop)")
+    options = PlanOptions(
+        f"{folder}/nets.py:pooled", input=("pixels:1x3x64x64",), method=methods,
+        block=("0", "0/1"), keep=("0.5", "0.25", "16"),
+    )  # fmt: skip
+    field = survey(options, Silent())
+    cuts = {c.name: c.keep for c in field.candidates if c.keep}
+    assert cuts == {
+        "tome:32@0": (32,), "tome:32/16@0/1": (32, 16), "evit(merge=drop):32@0": (32,),
+        "evit(merge=drop):16@0": (16,), "evit(merge=drop):32/16@0/1": (32, 16),
+        "evit(merge=drop):16/4@0/1": (16, 4), "evit(merge=drop):16/16@0/1": (16, 16),
+    }  # fmt: skip
+    assert field.tokens == 64 and field.depth == 3
+    assert field.notes[0] == "constant selection not compared: no method random, strided, centre"
+    assert field.notes[1] == (
         "tome:0.25@0 left out: Method 'tome' at block 0 merges at most 32 of 64 tokens in one cut; "
-        "got 16 to keep.",
+        "got 16 to keep."
     )
+    with pytest.raises(
+        UsageError, match="merges at most 32 of 64"
+    ):  # asked for, and never possible
+        survey(dataclasses.replace(options, method=("tome",), block=("0",)), Silent())
 
 
 def test_dense_is_recommended_where_nothing_pays(plan) -> None:
@@ -242,10 +269,6 @@ def test_there_are_not_more_blocks_than_there_are() -> None:
 def test_what_is_refused_before_anything_is_measured(
     folder, tmp_path, monkeypatch, more, error, message
 ) -> None:
-    from pathlib import Path
-
-    from prunus.export.planning import planner
-
     monkeypatch.setattr(registry, "METHODS", (*registry.METHODS, TRAINED))
     monkeypatch.setattr(planner, "write_all", lambda *_: pytest.fail("it went on"))
     monkeypatch.chdir(tmp_path)
