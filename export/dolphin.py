@@ -57,8 +57,9 @@ from prunus.runtime.tasks.separation.metric import snr_db
 PARTS: tuple[Part, ...] = ("lips", "voice")
 PAPER = "arXiv 2509.23610"
 SECONDS = (0.4, 8.0)
-_JUDGED = 2  # windows on which an export is compared with PyTorch; one has thousands of samples
-_CALIBRATED = 4
+# Windows on which an export is compared with PyTorch; one has thousands of samples. int8 takes more,
+# half of which calibrate.
+_JUDGED, _INT8_WINDOWS = 2, 8
 # Sums over thousands of values, epsilons below half's range, and the search of the nearest code.
 _FLOAT32 = (GlobalNorm, RMSNorm, LinearAttention, SqueezeExcite, LipQuantizer)
 
@@ -100,14 +101,15 @@ def export_dolphin(options: DolphinOptions, progress: Progress) -> list[Path]:
     for k, (part, path) in enumerate(zip(parts, paths, strict=True)):
         progress.update(k, len(parts), part)
         card = build_card(config, weights, part, frames[part])
-        seen = _features(network, weights, config, frames[part]) if part == "voice" else None
-        data = separation_samples(card, options.calibration, _CALIBRATED, seen)
+        chosen = "fp32" if part == "lips" and options.precision == "int8" else options.precision
+        count = _INT8_WINDOWS if chosen == "int8" else _JUDGED
+        seen = _features(network, weights, config, frames[part], count) if part == "voice" else None
+        data = separation_samples(card, options.calibration, count, seen)
         if part == "voice":
             card = _with_costs(card, network, config, weights, data)
         module = deployed(network, part, rewrite=options.rewrite)
-        chosen = "fp32" if part == "lips" and options.precision == "int8" else options.precision
         how = ExportOptions(chosen, keep_fp32=kept_modules(module, chosen), exact=_exact(module))
-        export_artifact(module, card, data.first(_JUDGED), path, options=how, calibration=data)
+        export_artifact(module, card, data, path, options=how)
         if options.small:
             compact_file(path)
     progress.update(len(parts), len(parts), "done")
@@ -192,10 +194,10 @@ def _in_last_step(module: nn.Module, name: str) -> bool:
 
 
 def _features(
-    network: Dolphin, weights: SeparatorWeights, config: DolphinConfig, frames: int
+    network: Dolphin, weights: SeparatorWeights, config: DolphinConfig, frames: int, count: int
 ) -> Any:
     """Return what the lip coder sees in drawn mouths, (n, V, F) float32."""
-    mouths = separation_samples(build_card(config, weights, "lips", frames), None, _CALIBRATED)
+    mouths = separation_samples(build_card(config, weights, "lips", frames), None, count)
     coder = DeployedLips(network).eval()
     with torch.no_grad():
         found = [coder(torch.from_numpy(clip[None]))[0].numpy() for clip in mouths["mouth"]]

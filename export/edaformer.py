@@ -42,7 +42,9 @@ from prunus.runtime.tasks.segmentation.card import MaskPostprocess, ScenePreproc
 
 PAPER = "arXiv 2407.17261"
 MAX_BATCH = 16
-_JUDGED = 8  # images on which an export is compared: each has hundreds of thousands of pixels
+# Images on which an export is compared: each has hundreds of thousands of pixels. int8 takes twice
+# as many, half of which calibrate.
+_JUDGED = 8
 _FOREGROUND = "person"
 Form = Literal["class_ids", "logits", "probability"]
 
@@ -77,7 +79,8 @@ def export_edaformer(options: EdaformerOptions, progress: Progress) -> Path:
     network = found.build(setting)
     samples: Any = given.calibration
     if not isinstance(samples, Samples):
-        samples = load_scenes(samples, preprocess)
+        judged = 2 * _JUDGED if form.precision == "int8" else _JUDGED
+        samples = load_scenes(samples, preprocess, judged)
     return export_artifact(
         DeployedSegmentation(
             network,
@@ -89,7 +92,7 @@ def export_edaformer(options: EdaformerOptions, progress: Progress) -> Path:
             probability=given.probability,
         ),
         build_card(network, found, preprocess, given.batch, result),
-        samples.first(_JUDGED),
+        samples,
         path,
         options=ExportOptions(
             form.precision,
@@ -97,7 +100,6 @@ def export_edaformer(options: EdaformerOptions, progress: Progress) -> Path:
             ("logits",) if result == "class_ids" else (),
             bf16=bfloat16_mode(form.bf16, form.precision, known=False),
         ),
-        calibration=samples,
         progress=progress,
     )
 

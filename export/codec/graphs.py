@@ -34,7 +34,7 @@ from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.codec.card import CodecPostprocess, CodecPreprocess, CodeStream, Part
 
-_JUDGED = 6  # windows on which an export is compared with PyTorch
+_JUDGED = 6  # windows on which an export is compared with PyTorch; as many more calibrate int8
 # Phases are unbounded, powers reach far, and near-ties flip codes: none of it survives half.
 _FLOAT32 = (
     Autocorrelation, CodeSearch, FrameGroupNorm, LogMel, MelLevels, Source, SourceFilter,
@@ -213,7 +213,8 @@ def export_graphs(
             card = card_of(graph, family, weights)
             chosen = precision if precision != "int8" or graph.part == "decoder" else "fp32"
             module = graph.module.eval()
-            samples = codec_samples(card, options.calibration, _JUDGED)
+            count = 2 * _JUDGED if chosen == "int8" else _JUDGED
+            samples = codec_samples(card, options.calibration, count)
             kept = (*float32_modules(module), *(graph.float32_in_int8 if chosen == "int8" else ()))
             how = ExportOptions(chosen, keep_fp32=kept)
             export_artifact(module, card, samples, path, options=how)

@@ -92,7 +92,6 @@ def export_artifact(
     path: str | Path,
     *,
     options: ExportOptions | None = None,
-    calibration: Samples | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Export a module as one self-describing ONNX file.
@@ -100,10 +99,10 @@ def export_artifact(
     Args:
         network: Takes `card.inputs` and returns `card.outputs`, then `options.extra_outputs`.
         card: What the file will say about itself; `precision` is filled in here.
-        samples: Real inputs on which the result is compared with PyTorch before it is written.
+        samples: Real inputs on which the result is compared with PyTorch before it is written. Of
+            int8, half of them calibrate and the other half judges, see `Samples.halves`.
         path: Where the file goes.
         options: Number format and outputs.
-        calibration: Real inputs for int8; `samples` when not given.
         progress: Told about each step.
 
     Returns:
@@ -112,6 +111,7 @@ def export_artifact(
     Raises:
         PrunusError: the module cannot be exported as a static graph.
         CheckFailedError: the graph does not compute what the module computes.
+        TensorError: the samples do not fit, or are too few for int8.
         SourceError: the folder cannot be written.
         HostError: the disk is full, or a package is missing.
     """
@@ -124,6 +124,9 @@ def export_artifact(
     names = [o.name for o in card.outputs] + list(options.extra_outputs)
     steps.update(0, len(_STEPS), _STEPS[0])
     samples.require(card.inputs)
+    data = samples
+    if options.precision == "int8":
+        data, samples = samples.halves()
     batch = card.inputs[0].shape[0]
     first = full_batches(samples.arrays, batch)[0]
     example = [torch.from_numpy(first[spec.name]) for spec in card.inputs]
@@ -134,7 +137,6 @@ def export_artifact(
     require_clean(master)
     require_card(master, card)
     steps.update(3, len(_STEPS), _STEPS[3])
-    data = calibration or samples
     model = _in_precision(master, options, data)
     if model is not master:
         require_clean(model)

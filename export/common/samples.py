@@ -18,6 +18,7 @@ from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import TensorError
 
 Array = npt.NDArray[Any]
+LEAST = 2  # samples of either half: one alone shows no spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,26 @@ class Samples:
             return self
         chosen = np.linspace(0, len(self) - 1, count).round().astype(int)
         return Samples({n: a[chosen] for n, a in self.arrays.items()}, self.source, self.noun)
+
+    def halves(self) -> tuple[Samples, Samples]:
+        """Return the samples that calibrate, and the others, which judge: every second one.
+
+        Neighbours in a clip are alike, so both halves see all of it, and no sample is in both.
+
+        Raises:
+            TensorError: fewer than twice `LEAST`.
+        """
+        if len(self) < 2 * LEAST:
+            raise TensorError(
+                f"Got {len(self)} {self.noun} ({self.source}); int8 needs at least {2 * LEAST}: "
+                "half of them calibrate, and the others judge.",
+                "Give more with --calibration, or leave the option out for the bundled ones.",
+            )
+        calibrate, others = (
+            Samples({n: a[k::2] for n, a in self.arrays.items()}, self.source, self.noun)
+            for k in (0, 1)
+        )
+        return calibrate, others
 
     def require(self, specs: Sequence[TensorSpec]) -> None:
         """Refuse samples that are not inputs of this graph.

@@ -26,6 +26,7 @@ from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
 PAPER = "arXiv 2503.00232"
 MAX_BATCH = 64
 JUDGED = 64  # crops on which an export is compared with PyTorch: a p99 needs a thousand joints
+INT8_CROPS = 2 * JUDGED  # as many calibrate
 _NOISE_JOINTS = 16
 Bfloat16 = Literal["measure", "known", "no"]
 Network = TypeVar("Network", bound=torch.nn.Module)
@@ -37,7 +38,11 @@ def load_samples(card: ModelCard, source: str | Path | None = None, limit: int =
 
 
 def crops_for(
-    source: str | Path | Samples | None, preprocess: ImagePreprocess, real: bool, joints: int
+    source: str | Path | Samples | None,
+    preprocess: ImagePreprocess,
+    real: bool,
+    joints: int,
+    limit: int = JUDGED,
 ) -> Samples:
     """Return crops; where pictures cannot matter (random weights), noise stands in for them.
 
@@ -46,11 +51,12 @@ def crops_for(
         preprocess: Size and colour order.
         real: Whether noise will not do.
         joints: Joints per crop; a comparison wants some joints in all.
+        limit: At most this many crops are found.
     """
     if isinstance(source, Samples):
         return source
     if source is not None or real:
-        return load_calibration(source, preprocess)
+        return load_calibration(source, preprocess, limit)
     shape = (max(4, -(-_NOISE_JOINTS // joints)), preprocess.height, preprocess.width, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return crop_samples(noise, "noise, as the weights are random")
@@ -157,17 +163,17 @@ def write_pose(
     preprocess = cast(ImagePreprocess, card.preprocess)
     post = cast(KeypointPostprocess, card.postprocess)
     real = card.weights.trained or form.precision == "int8"
-    crops = crops_for(options.calibration, preprocess, real, len(post.joints))
+    limit = INT8_CROPS if form.precision == "int8" else JUDGED
+    crops = crops_for(options.calibration, preprocess, real, len(post.joints), limit)
     regresses = post.decoder == "regression"
     shown = any(output.name == "heatmaps" for output in card.outputs)
     extra = () if regresses or shown else ("heatmaps",)
     return export_artifact(
         DeployedPose(cast(Any, network), heatmaps=not regresses),
         card,
-        crops.first(JUDGED),
+        crops,
         path,
         options=ExportOptions(form.precision, form.activations, extra, bf16=bf16),
-        calibration=crops,
         progress=progress,
     )
 

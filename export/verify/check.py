@@ -7,7 +7,7 @@ artifact. Each back end runs the same real samples; the answer is judged in task
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunus.export.common.registry import judged_module, load_samples
-from prunus.export.common.samples import Samples
+from prunus.export.common.samples import LEAST, Samples
 from prunus.export.common.sessions import graph_card
 from prunus.export.verify.bisect import TOLERANCES, bisect_graphs
 from prunus.export.verify.expose import find_tensor, load_model, with_outputs
@@ -121,14 +121,20 @@ def check_artifact(
     steps = progress or Silent()
     chosen = {name: _backend(name) for name in dict.fromkeys(backends)}
     card, workers = read_card(path), threads or 1
-    if feeds is None:
+    notes: tuple[str, ...] = ()
+    if feeds is not None:
+        inputs = _Inputs.of(feeds)
+    else:
         if samples is None:
-            samples = load_samples(card, source, limit)
+            samples, notes = unseen_samples(
+                card, lambda count: load_samples(card, source, count), limit
+            )
+        else:
+            given = samples
+            samples, notes = unseen_samples(card, lambda _: given, len(given))
         samples.require(card.inputs)
         arrays = {name: np.ascontiguousarray(values) for name, values in samples.arrays.items()}
         inputs = _Inputs(arrays, card.inputs[0].shape[0])
-    else:
-        inputs = _Inputs.of(feeds)
     subject = _Subject.load(path, card)
     believed = _believe(reference, card, checkpoint)
     total = len(chosen) + 1 + bisect
@@ -138,7 +144,8 @@ def check_artifact(
     for k, (name, backend) in enumerate(chosen.items()):
         steps.update(k + 1, total, name)
         suspects.append(_run_suspect(backend, subject, inputs, workers))
-    notes = () if feeds is None else (f"Inputs: {feeds.told}.",)
+    if feeds is not None:
+        notes = (f"Inputs: {feeds.told}.",)
     if card.variant == VARIANT:
         notes = ("No PyTorch network stands behind this file, only the other file.", *notes)
     runs = RunSet(
@@ -152,6 +159,41 @@ def check_artifact(
         report = judge(runs, budgets, _bisect(believed, subject, inputs))
     steps.update(total, total)
     return report
+
+
+def unseen_samples(
+    card: ModelCard, take: Callable[[int], Samples], limit: int
+) -> tuple[Samples, tuple[str, ...]]:
+    """Return samples that judge a file: without those that calibrated it, where it is int8.
+
+    An export calibrates on half of a set and judges on the other (`Samples.halves`); the card holds
+    the hash of the first half, by which the set is known again.
+
+    Args:
+        card: Of the file.
+        take: Takes at most so many samples from a source.
+        limit: At most this many are returned.
+
+    Returns:
+        Samples, and a sentence for the report where the file was calibrated.
+    """
+    count, known = card.precision.calibration_samples, card.precision.calibration_sha256
+    if known:
+        found = take(2 * count)  # as the export did
+        if len(found) >= 2 * LEAST and found.halves()[0].sha256 == known:
+            return found.halves()[1].first(limit), (
+                f"Of {len(found)} {found.noun}, {count} calibrated the file and are left out.",
+            )
+    samples = take(limit)
+    if not known:
+        return samples, ()
+    if samples.sha256 == known:
+        return samples, (
+            "These are the very samples that calibrated the file: judged on what it was tuned on.",
+        )
+    return samples, (
+        f"The file was calibrated on {count} samples; this set is not the one they came from.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

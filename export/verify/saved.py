@@ -20,7 +20,14 @@ from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import ArtifactError, CheckFailedError
 from prunus.runtime.tasks.limits import Limit, override
-from prunus.runtime.tasks.metrics import Array, Outputs, differences, metric_for, non_finite
+from prunus.runtime.tasks.metrics import (
+    Array,
+    Outputs,
+    differences,
+    metric_for,
+    non_finite,
+    spread,
+)
 
 _FORMAT = 1
 
@@ -120,7 +127,11 @@ def _compare(
         effect=found.values,
         verdicts=verdicts,
         problems=problems,
-        notes=(*runs.notes, *found.notes),
+        notes=(
+            *runs.notes,
+            *found.notes,
+            *spread(expected, suspect.outputs, runs.card, [m.quantity for m in limits]),
+        ),
     )
 
 

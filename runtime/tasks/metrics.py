@@ -7,7 +7,7 @@ task brings a `TaskMetric`; raw and relative differences are reported beside it,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from prunus.runtime.tasks.registry import task_named
 
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
+_DRAWS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,41 @@ def non_finite(outputs: Outputs, owner: str) -> tuple[str, ...]:
                 f"first in sample {first}."
             )
     return tuple(found)
+
+
+def spread(
+    reference: Outputs, suspect: Outputs, card: ModelCard, quantities: Sequence[str]
+) -> tuple[str, ...]:
+    """Return a sentence on how far the result depends on which samples were drawn.
+
+    The samples are cut into disjoint draws of neighbours, each judged alone: a mean over 64 crops
+    of one clip may well be twice that over 64 others.
+
+    Args:
+        reference: Output name -> (N, ...) array.
+        suspect: The same names and shapes.
+        card: Of the file.
+        quantities: What is told, of those that are measured.
+    """
+    count = min((len(values) for values in reference.values()), default=0)
+    draws = min(_DRAWS, count // 2)
+    if draws < 2:
+        return (f"{count} samples are too few to tell how far the result depends on the draw.",)
+    parts = np.array_split(np.arange(count), draws)
+    metric = metric_for(card)
+    found = [
+        metric.measure(
+            {n: v[part] for n, v in reference.items()}, {n: v[part] for n, v in suspect.items()}, card
+        ).values
+        for part in parts
+    ]
+    ranges = [
+        f"{name} {min(row[name] for row in found):.3g} to {max(row[name] for row in found):.3g}"
+        for name in quantities
+        if all(name in row for row in found)
+    ]
+    size = f"{min(map(len, parts))}" + ("" if count % draws == 0 else f"-{max(map(len, parts))}")
+    return (f"In {draws} disjoint draws of {size} samples: {', '.join(ranges)}.",)
 
 
 def metric_for(card: ModelCard) -> TaskMetric:

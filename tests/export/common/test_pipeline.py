@@ -9,7 +9,14 @@ import onnx
 import pytest
 import torch
 
-from prunus.export.common.pipeline import ExportOptions, export_artifact, run_onnx, without_outputs
+from prunus.export.common import pipeline
+from prunus.export.common.pipeline import (
+    ExportOptions,
+    export_artifact,
+    run_onnx,
+    run_torch,
+    without_outputs,
+)
 from prunus.export.precision.calibration import crop_samples, load_calibration
 from prunus.runtime.card.artifact import read_card
 from prunus.runtime.card.card import ModelCard, Weights
@@ -19,6 +26,7 @@ from prunus.runtime.errors import (
     HostError,
     PrunusError,
     SourceError,
+    TensorError,
     UsageError,
 )
 from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
@@ -114,9 +122,38 @@ def test_number_formats_are_on_the_card(card, samples, tmp_path, precision):
     spec = read_card(path).precision
     assert spec.precision == precision
     assert spec.kept_higher
+    calibrated = samples.halves()[0]
     assert (spec.calibration_sha256, spec.calibration_samples) == (
-        (samples.sha256, 5) if precision == "int8" else ("", 0)
+        (calibrated.sha256, 3) if precision == "int8" else ("", 0)
     )
+
+
+def test_int8_is_judged_on_samples_that_did_not_calibrate_it(card, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        pipeline, "to_int8", lambda model, data, **_: seen.update(calibrated=data) or model
+    )
+    monkeypatch.setattr(
+        pipeline, "run_torch", lambda *a: seen.update(judged=a[2]) or run_torch(*a)
+    )
+    images = np.random.default_rng(0).integers(0, 256, (8, 8, 6, 3), dtype=np.uint8)
+    options = ExportOptions("int8", extra_outputs=("heatmaps",), threads=1)
+    path = tmp_path / "a.onnx"
+    export_artifact(Tiny(), card, crop_samples(images, "noise"), path, options=options)
+    assert (seen["calibrated"]["image"] == images[0::2]).all()
+    assert (seen["judged"]["image"] == images[1::2]).all()
+
+
+@pytest.mark.parametrize(("count", "fine"), [(1, False), (3, False), (4, True)])
+def test_too_few_samples_for_int8_are_refused_by_their_count(card, tmp_path, count, fine):
+    samples = crop_samples(np.zeros((count, 8, 6, 3), np.uint8), "grey.npz")
+    options = ExportOptions("int8", extra_outputs=("heatmaps",), threads=1)
+    if fine:
+        assert [len(half) for half in samples.halves()] == [2, 2]
+        return
+    with pytest.raises(TensorError, match=rf"Got {count} crops \(grey.npz\).*at least 4"):
+        export_artifact(Tiny(), card, samples, tmp_path / "a.onnx", options=options)
+    assert not os.listdir(tmp_path)
 
 
 def test_a_repeat_gives_the_same_bytes(card, samples, tmp_path):
