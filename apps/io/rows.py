@@ -55,7 +55,7 @@ def named(rows: Sequence[Row], uri: str, items: Item) -> Row | None:
             continue
         if row.address and uri.startswith(row.scheme):
             return row
-        if separator and row.scheme == scheme:
+        if scheme and separator and row.scheme == scheme:
             return row
         if row.pattern and re.fullmatch(row.pattern, uri, re.ASCII):
             return row

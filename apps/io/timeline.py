@@ -89,6 +89,40 @@ class TimeLine:
         return placed
 
 
+class CaptureClock:
+    """Times of capture on this machine's clock from a camera's stamps.
+
+    The delay of the network is what arrival minus stamp is above its minimum. The minimum may grow
+    slowly, as the two clocks drift apart, and begins anew where stamps fall far behind.
+
+    Example:
+        >>> clock = CaptureClock()
+        >>> [round(clock.captured(*pair), 2) for pair in ((0.0, 7.3), (0.1, 7.4), (0.2, 7.9))]
+        [7.3, 7.4, 7.5]
+    """
+
+    _DRIFT = 1e-4  # seconds per second: quartz clocks differ by less
+    _LOST = 5.0  # seconds behind which stamps are no longer believed
+
+    def __init__(self) -> None:
+        self._offset: float | None = None
+        self._last = 0.0
+
+    def captured(self, stamp: float, arrived: float) -> float:
+        """Return the time of capture, at most `arrived`.
+
+        Args:
+            stamp: On the camera's clock, growing; seconds.
+            arrived: On this machine's clock, seconds.
+        """
+        now = arrived - stamp
+        if self._offset is None or now - self._offset > self._LOST:
+            self._offset = now
+        grown = self._offset + self._DRIFT * max(stamp - self._last, 0.0)
+        self._offset, self._last = min(grown, now), stamp
+        return stamp + self._offset
+
+
 def joined(blocks: Iterable[AudioBlock], rate: int) -> Iterator[Audio]:
     """Yield sound without holes from time 0 on, every sample where its stamp says.
 

@@ -167,7 +167,9 @@ def spread(
     metric = metric_for(card)
     found = [
         metric.measure(
-            {n: v[part] for n, v in reference.items()}, {n: v[part] for n, v in suspect.items()}, card
+            {n: v[part] for n, v in reference.items()},
+            {n: v[part] for n, v in suspect.items()},
+            card,
         ).values
         for part in parts
     ]

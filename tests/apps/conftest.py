@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import pytest
 
 from prunus.apps.cli.main import main
 from prunus.apps.common.media import MEDIA
+from prunus.apps.common.opencv import load_cv2
+
+cv2 = load_cv2()  # first of all: FFmpeg inside it keeps the loudness that it begins with
 
 
 class Ran(NamedTuple):

@@ -9,6 +9,7 @@ so is what nobody took from the microphone.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from prunus.apps.io.timeline import CaptureClock
 from prunus.runtime.audio.resample import Resampler
 from prunus.runtime.errors import UsageError
 
@@ -133,13 +135,18 @@ class Recorder:
 
     Attributes:
         late: Samples that were dropped because nobody took them.
+        taken_until: `time.perf_counter` when the last sample that was taken reached the microphone:
+            the resampler holds sound back, and pieces may have waited.
     """
 
     def __init__(
         self, microphone: Recording, sample_rate_hz: int, block: int, seconds: float = 4.0
     ) -> None:
-        self.late = 0
+        self.late, self.taken_until = 0, 0.0
+        self._clock, self._lost = CaptureClock(), 0  # blocks that the device itself lost
+        self._offset = self._position = 0.0  # of the samples: their clock, and those that are over
         self._microphone, self._block = microphone, block
+        self._rate = sample_rate_hz
         self._resampler = Resampler(microphone.sample_rate_hz, sample_rate_hz)
         self._blocks: deque[Audio] = deque()
         self._held, self._limit = 0, int(seconds * sample_rate_hz)
@@ -150,10 +157,16 @@ class Recorder:
         self._thread.start()
 
     def _read(self) -> None:
+        rate, heard = self._microphone.sample_rate_hz, 0
         try:
             for block in self._microphone.blocks(self._block):
                 if self._closed:
                     break
+                if self._lost != (lost := getattr(self._microphone, "overflows", 0)):
+                    self._clock, self._lost = CaptureClock(), lost
+                heard += len(block)
+                arrived = time.perf_counter()
+                self._offset = self._clock.captured(heard / rate, arrived) - heard / rate
                 self._add(self._resampler.push(block))
         except BaseException as error:  # raised where the pieces are taken
             if not self._closed:
@@ -170,6 +183,7 @@ class Recorder:
             while self._held > self._limit and len(self._blocks) > 1:
                 gone = len(self._blocks.popleft())
                 self._held -= gone
+                self._position += gone
                 self.late += gone
             self._ready.notify_all()
 
@@ -194,6 +208,8 @@ class Recorder:
                     self._blocks.appendleft(block[wanted:])
                 wanted -= len(parts[-1])
             self._held -= count
+            self._position += count
+            self.taken_until = self._position / self._rate + self._offset
             return np.concatenate(parts)
 
     @property

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from prunus.runtime.errors import SourceError, UsageError
 
 _UNEVEN = 1.6  # ratio of long to short frame intervals from which a rate is called variable
 _LENGTHS = 0.2  # seconds by which picture and sound may differ in length without a note
+_PICTURES = 32  # of a camera that wait for their sound
 _SOUNDS = (".wav", ".flac", ".ogg", ".aif", ".aiff")
 
 
@@ -258,6 +260,9 @@ class _Blocks:
 class LiveAVFrames:
     """AV frames of a camera and a microphone, in their own time.
 
+    Sound comes later than it was heard: the change of its rate holds some back. Each step shows the
+    picture that was the latest in the middle of its sound, as those of a clip do.
+
     Args:
         camera: Source of pictures; read in a thread of its own.
         recorder: The clock.
@@ -270,7 +275,7 @@ class LiveAVFrames:
     ) -> None:
         self._camera, self.recorder = camera, recorder
         self._step = _samples_per_step(fps, sample_rate_hz)
-        self._latest: tuple[int, Image] | None = None
+        self._seen: deque[Frame] = deque(maxlen=_PICTURES)
         self._error: BaseException | None = None
         self._changed = threading.Condition()
         self._closed = False
@@ -285,7 +290,7 @@ class LiveAVFrames:
         try:
             for frame in self._camera:
                 with self._changed:
-                    self._latest = (frame.index, frame.image)
+                    self._seen.append(frame)
                     self._changed.notify_all()
                 if self._closed:
                     return
@@ -299,22 +304,29 @@ class LiveAVFrames:
     def __iter__(self) -> Iterator[AVFrame]:
         """Yield AV frames until the camera ends or everything is closed."""
         with self._changed:
-            while self._latest is None and not self._closed:
+            while not self._seen and not self._closed:
                 self._changed.wait()
         index, shown = 0, -1
-        while not self._closed and self._latest is not None:
+        while not self._closed and self._seen:
             sound = self.recorder.take(self._step)
             if sound is None:
                 break
-            number, image = self._latest
+            frame = self._picture(self.recorder.taken_until - 0.5 / self.info.fps)
             # A copy: drawing must not touch what the next one may show again.
             yield AVFrame(
-                index, image.copy(), number != shown, sound, self._step, time.perf_counter_ns(),
-                seconds=index / self.info.fps,
+                index, frame.image.copy(), frame.index != shown, sound, self._step,
+                time.perf_counter_ns(), seconds=index / self.info.fps,
             )  # fmt: skip
-            index, shown = index + 1, number
+            index, shown = index + 1, frame.index
         if self._error is not None:
             raise self._error
+
+    def _picture(self, until: float) -> Frame:
+        """Return the latest picture captured before a time, the oldest that is left if none was."""
+        with self._changed:
+            while len(self._seen) > 1 and self._seen[1].captured_ns <= 1e9 * until:
+                self._seen.popleft()
+            return self._seen[0]
 
     def close(self) -> None:
         """Release camera and microphone."""

@@ -81,11 +81,11 @@ class Clip:
             # Only a frame knows whether the camera was held upright.
             first = next(self._decoded(container, picture))[1] if picture else None
             seconds, stated = _length(container, picture or sound)
-            shape = _upright(first).shape if first is not None else (0, 0)
+            shape = upright(first).shape if first is not None else (0, 0)
             self.info = ClipInfo(
                 width=shape[1],
                 height=shape[0],
-                fps=_rate(picture) if picture else 0.0,
+                fps=picture_rate(picture) if picture else 0.0,
                 seconds=seconds,
                 stated=stated and picture is not None,
                 sample_rate_hz=int(sound.codec_context.sample_rate) if sound else 0,
@@ -103,7 +103,7 @@ class Clip:
             return av.open(str(Path(self.title).absolute()), metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
             raise SourceError(
-                f"{self.title} cannot be read: {_reason(error)}.",
+                f"{self.title} cannot be read: {reason(error)}.",
                 "Give a video file with sound, e.g. H.264 and AAC in an .mp4 file.",
             ) from None
 
@@ -120,7 +120,7 @@ class Clip:
             stream.thread_type = "AUTO"
             line, length = TimeLine(self._start, self._leaps), 1 / (self.info.fps or 25.0)
             for stamp, frame in self._decoded(container, stream):
-                yield line.place(stamp, length), _upright(frame)
+                yield line.place(stamp, length), upright(frame)
         self._judge(line, "pictures")
 
     def sound(self, *, mix: bool = True) -> Iterator[AudioBlock]:
@@ -172,7 +172,7 @@ class Clip:
             try:
                 decoded = packet.decode()
             except av.error.FFmpegError as error:  # a damaged packet; the next one may be whole
-                broken = _reason(error)
+                broken = reason(error)
                 if pace:
                     order.pop()
                 continue
@@ -184,9 +184,9 @@ class Clip:
                     yield frame.time, frame
         if not got:
             what = "picture" if stream.type == "video" else "sound"
-            reason = f": {broken}" if broken else ""
+            why = f": {broken}" if broken else ""
             raise SourceError(
-                f"{self.title} has a stream of {what} that gives nothing{reason}.",
+                f"{self.title} has a stream of {what} that gives nothing{why}.",
                 "Play it with another program, or convert it to H.264 and AAC.",
             )
 
@@ -201,7 +201,7 @@ def load_av() -> Any:
     return av
 
 
-def _rate(stream: Any) -> float:
+def picture_rate(stream: Any) -> float:
     """Return pictures per second; AVI counts the fields of H.264, which are twice as many."""
     average, guessed = float(stream.average_rate or 0), float(stream.guessed_rate or 0)
     return guessed if 0 < 1.5 * guessed < average else average
@@ -237,7 +237,7 @@ def _pixel_aspect(stream: Any, frame: Any) -> Fraction:
     return 1 / aspect if turned else aspect
 
 
-def _upright(frame: Any) -> Image:
+def upright(frame: Any) -> Image:
     """Return a decoded frame as BGR, turned as its display matrix says."""
     turns = round((getattr(frame, "rotation", 0) or 0) / _QUARTER)  # counter-clockwise
     turned: Image = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="bgr24"), turns))
@@ -249,5 +249,6 @@ def _first(container: Any, kind: str) -> Any:
     return found[0] if found else None
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return what FFmpeg or the system says, without a full stop."""
     return str(getattr(error, "strerror", None) or error).rstrip(".")

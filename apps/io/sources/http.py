@@ -21,7 +21,8 @@ import numpy as np
 from prunus.apps.common.opencv import load_cv2, quiet_stderr
 from prunus.apps.io.frames import PICTURES, Frame, Image, Source, SourceInfo
 from prunus.apps.io.rows import without_password
-from prunus.apps.io.sources.video import open_stream, open_video
+from prunus.apps.io.sources.stream import StreamSource
+from prunus.apps.io.sources.video import open_video
 from prunus.runtime.card.artifact import write_error
 from prunus.runtime.errors import SourceError, UsageError
 from prunus.runtime.http_client import NETWORK_ERRORS, Answer, content_length, open_url
@@ -257,7 +258,7 @@ def open_http(uri: str) -> Source[Frame]:
     finally:
         answer.body.close()
     if kind.startswith("video/") or kind in _VIDEO_KINDS:
-        return open_stream(uri)
+        return StreamSource(uri)
     raise SourceError(
         f"{shown} sends {kind}; expected an MJPEG stream, a video or a picture.",
         "Give the address of the stream itself, not of the page that shows it.",

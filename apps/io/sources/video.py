@@ -1,4 +1,4 @@
-"""Videos through PyAV, with their time stamps; cameras and network streams through OpenCV."""
+"""Videos through PyAV, with their time stamps; cameras through OpenCV."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ from typing import Any
 
 from prunus.apps.common.opencv import load_cv2
 from prunus.apps.io.frames import Frame, Image, SourceInfo
-from prunus.apps.io.rows import without_password
 from prunus.apps.io.sources.clip import Clip
 from prunus.apps.io.timeline import TimeLine
 from prunus.runtime.errors import MissingDependencyError, SourceError
 
-_OPEN_MS = 5_000  # a network camera that does not answer by then is called absent
-_READ_MS = 5_000
 _ASSUMED_FPS = 25.0  # for sources that do not tell
 
 
@@ -206,22 +203,3 @@ def open_camera(name: str) -> CaptureSource:
         )
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest frame, not one of a second ago
     return CaptureSource(capture, "camera", f"Camera {name}")
-
-
-def open_stream(uri: str) -> CaptureSource:
-    """Open a network stream; gives up after five seconds.
-
-    Raises:
-        SourceError: nothing answers there.
-    """
-    cv2 = load_cv2("Reading a stream")
-    limits = [
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_MS,
-    ]  # fmt: skip
-    capture = cv2.VideoCapture(uri, cv2.CAP_FFMPEG, limits)
-    if not capture.isOpened():
-        raise SourceError(
-            f"No stream answers at {without_password(uri)}.",
-            "Check address, port, user and network; try it in another player.",
-        )
-    return CaptureSource(capture, "stream", without_password(uri))

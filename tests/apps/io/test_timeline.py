@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prunus.apps.io.frames import AudioBlock
-from prunus.apps.io.timeline import LONGEST_GAP, Leaps, TimeLine, joined
+from prunus.apps.io.timeline import LONGEST_GAP, CaptureClock, Leaps, TimeLine, joined
 
 WALL = 1.75e9
 
@@ -80,3 +80,29 @@ def test_sound_before_the_start_is_left_out_and_jitter_passes() -> None:
 def test_silence_comes_in_small_pieces() -> None:
     pieces = [len(block) for block in joined(_ramp((250.0, 0, 10)), 1000)]
     assert max(pieces) <= 1000 and sum(pieces) == 250_010
+
+
+def test_the_delay_of_the_network_does_not_move_pictures() -> None:
+    rng = np.random.default_rng(0)
+    stamps = np.arange(500) / 25
+    arrived = 1000 + stamps + 0.05 + rng.exponential(0.05, 500)
+    clock = CaptureClock()
+    times = np.array([clock.captured(s, a) for s, a in zip(stamps, arrived, strict=True)])
+    assert (times <= arrived + 1e-9).all()
+    behind = times - (1000 + stamps)
+    assert np.ptp(behind[100:]) < 0.01  # the arrivals alone: 0.3 s
+    assert 0.05 <= behind[-1] < 0.06
+
+
+def test_clocks_that_drift_apart_stay_together() -> None:
+    stamps = np.arange(0, 3600, 0.5)
+    arrived = stamps * (1 + 5e-5)
+    clock = CaptureClock()
+    times = np.array([clock.captured(s, a) for s, a in zip(stamps, arrived, strict=True)])
+    assert np.abs(times - arrived).max() < 1e-6
+
+
+def test_stamps_that_fall_behind_for_good_begin_anew() -> None:
+    clock = CaptureClock()
+    assert clock.captured(0.0, 10.0) == 10.0
+    assert clock.captured(0.1, 100.0) == 100.0

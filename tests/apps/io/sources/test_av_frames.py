@@ -198,3 +198,57 @@ def test_live_moments_follow_the_microphone_and_show_the_newest_picture() -> Non
     np.testing.assert_allclose([m.sound[0] for m in found], np.arange(10) / 10, atol=1e-6)
     assert found[-1].image[0, 0, 0] == 4 and not found[-1].fresh
     assert not moments.info.live  # late moments wait; none is dropped for a newer one
+
+
+class _Stage:
+    """A camera and a microphone in one room whose clock goes on when both have been heard."""
+
+    def __init__(self, rate: int, event: float, seconds: float, monkeypatch) -> None:
+        self.sample_rate_hz, self._event, self._until = rate, event, seconds
+        self.now, self._shown, self._ended = 0.0, 0.0, False
+        self._changed = threading.Condition()
+        self.info = SourceInfo("camera", 6, 4, 25.0, 0, True)
+        self.warnings: list[str] = []
+        monkeypatch.setattr("prunus.apps.io.sound.live.time.perf_counter", lambda: 7 + self.now)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for k in range(int(25 * self._until)):
+            with self._changed:
+                while self.now < k / 25 and not self._ended:
+                    self._changed.wait()
+            image = _image(255 if k / 25 == self._event else 0)
+            yield Frame(k, image, "", round(1e9 * (7 + k / 25)))
+            with self._changed:
+                self._shown = (k + 1) / 25
+                self._changed.notify_all()
+        with self._changed:  # a camera does not end by itself
+            self._changed.wait_for(lambda: self._ended, 10)
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        for start in range(0, int(self._until * self.sample_rate_hz), size):
+            sound = np.zeros(size, np.float32)
+            click = round(self._event * self.sample_rate_hz) - start
+            if 0 <= click < size:
+                sound[click] = 1.0
+            with self._changed:
+                self.now = (start + size) / self.sample_rate_hz
+                self._changed.notify_all()
+                while self._shown < self.now - 1e-9 and not self._ended:
+                    self._changed.wait(5)
+            yield sound
+
+    def close(self) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000, 8_000])
+def test_a_click_and_a_flash_at_once_come_in_one_step(rate: int, monkeypatch) -> None:
+    stage = _Stage(rate, 0.6, 1.2, monkeypatch)
+    moments = LiveAVFrames(stage, Recorder(stage, RATE, rate // 25), 25, RATE)
+    with contextlib.closing(moments):
+        found = list(moments)
+    flash = next(k for k, m in enumerate(found) if m.image[0, 0, 0] == 255)
+    loudest = max(range(len(found)), key=lambda k: np.abs(found[k].sound).max())
+    assert (flash, loudest) == (15, 15)

@@ -219,6 +219,12 @@ def test_pipes_and_devices_are_not_waited_for(tmp_path):
             open_source(str(name))
 
 
+@pytest.mark.parametrize("uri", [":", ":x", ":8080", "::"])
+def test_a_colon_in_front_is_no_scheme(uri):
+    with pytest.raises(SourceError, match="Source not found"):
+        open_source(uri)
+
+
 @pytest.mark.fuzz
 @given(
     st.sampled_from(["", "/dev/video", "synthetic:", "http:", "file://", "rtsp:", "x://", "~"]),
