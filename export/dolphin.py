@@ -57,8 +57,8 @@ from prunus.runtime.tasks.separation.metric import snr_db
 PARTS: tuple[Part, ...] = ("lips", "voice")
 PAPER = "arXiv 2509.23610"
 SECONDS = (0.4, 8.0)
-# Windows on which an export is compared with PyTorch; one has thousands of samples. int8 takes more,
-# half of which calibrate.
+# Windows on which an export is compared with PyTorch; one has thousands of samples. int8 takes
+# more, half of which calibrate.
 _JUDGED, _INT8_WINDOWS = 2, 8
 # Sums over thousands of values, epsilons below half's range, and the search of the nearest code.
 _FLOAT32 = (GlobalNorm, RMSNorm, LinearAttention, SqueezeExcite, LipQuantizer)

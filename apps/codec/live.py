@@ -33,6 +33,7 @@ from prunus.apps.codec.endpoints import (
 )
 from prunus.apps.codec.options import CodecOptions
 from prunus.apps.codec.spectrogram import Spectrogram, draw
+from prunus.apps.io.sinks.outlets import Outlets
 from prunus.apps.io.sinks.registry import Stop
 from prunus.apps.io.sinks.sound import SoundSink, open_sound_sink
 from prunus.apps.io.sound.live import SteadySpeaker
@@ -67,7 +68,7 @@ class CodecRun(Summary):
             another clock, milliseconds that wait for the speaker, and those dropped before it.
         network: Packets, loss and rate of UDP ends.
         notes: What was changed on the way.
-        damage: Why the source ended early, empty when it did not.
+        damage: Why the source ended early, and which sinks failed; empty when all went well.
     """
 
     source: str
@@ -88,7 +89,9 @@ class CodecRun(Summary):
         """Return what the source broke off with."""
         if not self.damage:
             return None
-        kept = f"What came before is complete in {', '.join(self.outputs)}."
+        kept = ""
+        if self.outputs:
+            kept = f"What came before is complete in {', '.join(self.outputs)}."
         if self.source.endswith(".pcodec"):
             return CheckFailedError(f"{self.source}: {self.damage}.", kept)
         return SourceError(self.damage, kept)
@@ -170,9 +173,9 @@ class _Run:
         if self.sound_in is not None:
             self.encoding = Encoding(self.codec, self.sound_in, strict=options.strict)
         self.lossy = LossyDecoder(self.codec, eager=self.live) if decodes else None
-        self.code_sinks: list[CodeSink] = []
-        self.sound_sinks: list[SoundSink] = []
-        self._open_sinks(stack)
+        self.code_sinks: Outlets[CodeSink] = Outlets(stack)
+        self.sound_sinks: Outlets[SoundSink] = Outlets(stack)
+        self._open_sinks()
         wanted = options.plot is not None
         self.before = Spectrogram(form.sample_rate_hz) if wanted else None
         self.after = Spectrogram(form.sample_rate_hz) if wanted else None
@@ -209,33 +212,41 @@ class _Run:
                 raise
             self._fault = error
         self._finish()
-        return self._result(interrupted, self._fault.message if self._fault else self._silent())
+        uris = self.options.sinks
+        failures = self.code_sinks.failures(uris) + self.sound_sinks.failures(uris)
+        source = self._fault.message.rstrip(".") if self._fault else self._silent()
+        return self._result(interrupted, ". ".join(filter(None, (source, *failures))))
 
     def _step(self, piece: _Piece, stage_ms: Mapping[str, float]) -> None:
         self.steps.append(sum(v for name, v in stage_ms.items() if name != CAPTURE))
         self.lasts.append(self._lasts(piece))
         self._write(piece)
-        if self._fault is not None:
+        if not (self.code_sinks.uris or self.sound_sinks.uris):
             raise Stop
 
-    def _open_sinks(self, stack: ExitStack) -> None:
+    def _open_sinks(self) -> None:
         form = self.codec.format
         for uri in self.options.sinks:
             if takes_codes(uri):
                 pace = 0.0 if self.live else self.options.speed
-                sink = open_code_sink(uri, form, self.options, self._packet_frames(), pace, stack)
-                self.code_sinks.append(sink)
+                frames = self._packet_frames()
+                self.code_sinks.add(
+                    uri,
+                    lambda owned, uri=uri, pace=pace, frames=frames: open_code_sink(
+                        uri, form, self.options, frames, pace, owned
+                    ),
+                )
                 continue
-            keep = form.hop * form.stride
-            self.sound_sinks.append(
-                open_sound_sink(
+            self.sound_sinks.add(
+                uri,
+                lambda owned, uri=uri: open_sound_sink(
                     uri,
                     form.sample_rate_hz,
-                    keep=keep,
+                    keep=form.hop * form.stride,
                     block_seconds=self._delivery(),
-                    stack=stack,
+                    stack=owned,
                     live=self.live,
-                )
+                ),
             )
 
     def _delivery(self) -> float:
@@ -285,15 +296,9 @@ class _Run:
     def _write(self, piece: _Piece) -> None:
         for group in piece.groups:
             self.frames += group.frames
-            for sink in self.code_sinks:
-                sink.begin(self._voice())
-                sink.write(group)
-        for sound_sink in tuple(self.sound_sinks):
-            try:
-                sound_sink.write(piece.after)
-            except SourceError as error:  # the others still get all of it
-                self.sound_sinks.remove(sound_sink)
-                self._fault = self._fault or error
+            self.code_sinks.each(lambda sink: sink.begin(self._voice()))
+            self.code_sinks.each(lambda sink, group=group: sink.write(group))
+        self.sound_sinks.each(lambda sink: sink.write(piece.after))
         if self.before is not None and self.after is not None:
             self.before.push(piece.before)
             self.after.push(piece.after)
@@ -313,13 +318,9 @@ class _Run:
             )
         samples = self._samples()
         self._write(last)
-        for sink in self.code_sinks:
-            sink.finish(samples if samples is not None else self.frames * self.codec.format.hop)
-        for sound_sink in self.sound_sinks:
-            try:
-                sound_sink.finish(samples)
-            except SourceError as error:
-                self._fault = self._fault or error
+        whole = samples if samples is not None else self.frames * self.codec.format.hop
+        self.code_sinks.finish(lambda sink: sink.finish(whole))
+        self.sound_sinks.finish(lambda sink: sink.finish(samples))
 
     def _lasts(self, piece: _Piece) -> float:
         """Return milliseconds: of a block, or of the codes that came at once."""
@@ -361,14 +362,15 @@ class _Run:
         seconds = samples / form.sample_rate_hz
         steps, lasts = np.array(self.steps or [0.0]), np.array(self.lasts or [0.0])
         network: dict[str, float] = {}
-        for sink in self.code_sinks:
+        for sink in self.code_sinks.sinks:
             network |= sink.statistics(seconds)
         if self.codes_in is not None:
             network |= self.codes_in.statistics(seconds)
+        lost = (*self.code_sinks.lost, *self.sound_sinks.lost)
         return CodecRun(
             model=form.name,
             source=self.options.source,
-            outputs=self.options.sinks,
+            outputs=tuple(uri for uri in self.options.sinks if uri not in lost),
             seconds=seconds,
             kilobits_per_second=form.bits_per_second / 1000.0,
             delay_ms=1000.0 * self._delay(),
@@ -402,7 +404,7 @@ class _Run:
         found = {}
         if self.sound_in is not None and self.sound_in.live:
             found["overflows"] = int(getattr(self.sound_in, "overflows", 0))
-        for sink in self.sound_sinks:
+        for sink in self.sound_sinks.sinks:
             if hasattr(sink, "underflows"):
                 found["underflows"] = int(sink.underflows)
             if isinstance(sink, SteadySpeaker):

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from prunus.apps.common.model_files import find_model, separation_models
 from prunus.apps.io.frames import AVFrame, Frame, Image, Sink, Source
 from prunus.apps.io.sinks.clip import ClipWriter
+from prunus.apps.io.sinks.outlets import Outlets
 from prunus.apps.io.sinks.registry import VIDEOS, open_sink
 from prunus.apps.io.sinks.window import WindowSink
 from prunus.apps.io.sources.av_frames import LiveAVFrames, open_av_frames
@@ -33,7 +34,7 @@ from prunus.apps.separation.options import SeparationOptions
 from prunus.apps.separation.summary import SeparationSummary
 from prunus.apps.separation.voices import VoicePicker
 from prunus.runtime.card.artifact import atomic_path
-from prunus.runtime.errors import CheckFailedError, SourceError, UsageError
+from prunus.runtime.errors import CheckFailedError, UsageError
 
 if TYPE_CHECKING:
     from prunus.apps.io.sinks.sound import SoundSink
@@ -81,7 +82,9 @@ def run_separation(options: SeparationOptions, *, quiet: bool = False) -> Separa
             SpeechSeparator.open(paths[1], **options.compute.keywords())
         )
         rate, fps = separator.sample_rate_hz, separator.mouth.frame_rate_hz
-        av_frames = stack.enter_context(closing(open_av_frames(options.source, fps, rate)))
+        av_frames = stack.enter_context(
+            closing(open_av_frames(options.source, fps, rate, reconnect=options.reconnect))
+        )
         run = _Run(options, av_frames, separator, stack)
         if not quiet:
             random = "the weights are random: the voice shows speed, not separation"
@@ -108,6 +111,7 @@ class _Run:
         from prunus.runtime.tasks.faces.mesh import FaceMesh
 
         self.options, self.av_frames, self.separator = options, av_frames, separator
+        self._told: list[str] = []  # what the run itself has to say
         self.rate = separator.sample_rate_hz
         self.step = self.rate // separator.mouth.frame_rate_hz
         self.live = isinstance(av_frames, LiveAVFrames)
@@ -143,8 +147,8 @@ class _Run:
         self._busy_ms = {"faces": 0.0, "separate": 0.0}
         self._clocks = StageClocks()
         self.pictures: list[Sink[Frame]] = []
-        self.sounds: list[SoundSink] = []
-        self.clips: list[ClipWriter] = []
+        self.sounds: Outlets[SoundSink] = Outlets(stack)
+        self.clips: Outlets[ClipWriter] = Outlets(stack)
         self.outputs: list[str] = []
         self._open_sinks(stack)
 
@@ -156,19 +160,19 @@ class _Run:
         for uri in uris:
             suffix = Path(uri).suffix.lower()
             if suffix in VIDEOS:
-                temporary = stack.enter_context(atomic_path(uri))
-                writer = ClipWriter(
-                    temporary, info.width, info.height, round(info.fps), self.rate
-                )
-                self.clips.append(stack.enter_context(closing(writer)))
+                self.clips.add(uri, lambda owned, uri=uri: self._clip(uri, owned))
             elif uri.startswith("speaker:"):
-                self.sounds.append(_open_speaker(uri, self.rate, stack))
+                self.sounds.add(
+                    uri, lambda owned, uri=uri: _open_speaker(uri, self.rate, owned)
+                )
             elif suffix == ".wav" or uri == "-":
                 seconds = self.step / self.rate
-                self.sounds.append(
-                    open_sound_sink(uri, self.rate, keep=self.rate, block_seconds=seconds,
-                                    stack=stack)
-                )  # fmt: skip
+                self.sounds.add(
+                    uri,
+                    lambda owned, uri=uri, seconds=seconds: open_sound_sink(
+                        uri, self.rate, keep=self.rate, block_seconds=seconds, stack=owned
+                    ),
+                )
             else:
                 self.pictures.append(stack.enter_context(closing(open_sink(uri, info))))
             if uri != "null:":
@@ -176,6 +180,11 @@ class _Run:
         for sink in self.pictures:
             if isinstance(sink, WindowSink):  # its keys and clicks choose the voice
                 sink.on_key, sink.on_click = self._key, self._click
+
+    def _clip(self, uri: str, owned: ExitStack) -> ClipWriter:
+        info, temporary = self.av_frames.info, owned.enter_context(atomic_path(uri))
+        writer = ClipWriter(temporary, info.width, info.height, round(info.fps), self.rate)
+        return owned.enter_context(closing(writer))
 
     def _key(self, code: int) -> None:
         if ord("1") <= code <= ord("9"):
@@ -251,15 +260,13 @@ class _Run:
         self._voice.append(voice)
         true = voice[: max(0, self._came - self._voiced)]
         self._voiced += len(true)
-        for sink in self.sounds:
-            sink.write(true)
-        for clip in self.clips:
-            clip.sound(voice)
+        self.sounds.each(lambda sink: sink.write(true))
+        self.clips.each(lambda clip: clip.sound(voice))
 
     def _show(self, work: _Work) -> None:
         begun = time.perf_counter()
         voice = self._voice_of(work)
-        if not (self.pictures or self.clips):
+        if not (self.pictures or self.clips.uris):
             return
         drawn = work.frame.image
         if self.options.overlay:
@@ -268,8 +275,7 @@ class _Run:
         frame = Frame(work.frame.index, drawn, "", work.frame.captured_ns, seconds=seconds)
         for sink in self.pictures:
             sink.write(frame, drawn)
-        for clip in self.clips:
-            clip.picture(drawn, seconds)
+        self.clips.each(lambda clip: clip.picture(drawn, seconds))
         self._draw_ms = (time.perf_counter() - begun) * 1000
 
     def _voice_of(self, work: _Work) -> Audio:
@@ -303,7 +309,7 @@ class _Run:
         if recorder is None or recorder.waiting < _BEHIND * self.rate:
             return
         self._warned = True
-        self.av_frames.warnings.append(
+        self._told.append(
             f"this machine is {self.factor():.2f} times too slow to separate live with this "
             "model: sound was dropped. Take a smaller model, or record a clip and separate that"
         )
@@ -325,16 +331,16 @@ class _Run:
         self._hear(self.picker.finish())
         while self._pending:
             self._show(self._pending.popleft())
-        for sink in self.sounds:
-            try:
-                sink.finish(self._came)
-            except SourceError as error:  # a lost speaker; the others still get all of it
-                self.av_frames.warnings.append(error.message)
+        self.sounds.finish(lambda sink: sink.finish(self._came))
+        self.clips.finish(lambda clip: None)
+        self._told += self.sounds.failures(self.outputs) + self.clips.failures(self.outputs)
+        lost = (*self.sounds.lost, *self.clips.lost)
+        self.outputs = [uri for uri in self.outputs if uri not in lost]
 
     def summary(self, counts: Counts) -> SeparationSummary:
         """Return what the run did."""
         seconds = self._came / self.rate
-        notes = [*self.av_frames.warnings]
+        notes = [*self.av_frames.warnings, *self._told]
         share = self._inside / max(counts.frames, 1)
         if share < 0.95:
             notes.append(

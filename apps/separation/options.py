@@ -47,6 +47,7 @@ class SeparationOptions:
     seconds: float | None = option(
         "Stop after so many seconds of sound.", default=None, minimum=0.04
     )
+    reconnect: bool = shared.reconnect()
     overlay: bool = option("Do not draw on the pictures.", default=True)
     compute: BackendChoice = group(BackendChoice)
 

@@ -39,13 +39,16 @@ _PICTURES = 32  # of a camera that wait for their sound
 _SOUNDS = (".wav", ".flac", ".ogg", ".aif", ".aiff")
 
 
-def open_av_frames(uri: str, fps: int, sample_rate_hz: int) -> Source[AVFrame]:
+def open_av_frames(
+    uri: str, fps: int, sample_rate_hz: int, *, reconnect: bool = True
+) -> Source[AVFrame]:
     """Open what a URI names (see the table in the module docstring).
 
     Args:
         uri: Source of pictures and sound.
         fps: AV frames per second.
         sample_rate_hz: Of the sound that comes out; a multiple of `fps`.
+        reconnect: Open a network camera again when it breaks off.
 
     Raises:
         SourceError: nothing there, no picture, or no sound.
@@ -61,7 +64,7 @@ def open_av_frames(uri: str, fps: int, sample_rate_hz: int) -> Source[AVFrame]:
         )
     row = named(SOURCES, uri, "av") or by_suffix(SOURCES, suffix, "av")
     opener = open_clip if row is None else row.load()
-    source: Source[AVFrame] = opener(uri, fps, sample_rate_hz)
+    source: Source[AVFrame] = opener(uri, fps, sample_rate_hz, reconnect=reconnect)
     return source
 
 
@@ -71,8 +74,8 @@ def _parts(uri: str) -> tuple[str, str]:
     return (pictures, sound) if plus and not Path(uri).exists() else (uri, "")
 
 
-def open_clip(uri: str, fps: int, sample_rate_hz: int) -> ClipAVFrames:
-    """Open ``clip.mp4`` or ``clip.mp4+speech.wav``, see `open_av_frames`."""
+def open_clip(uri: str, fps: int, sample_rate_hz: int, *, reconnect: bool = True) -> ClipAVFrames:
+    """Open ``clip.mp4`` or ``clip.mp4+speech.wav``, see `open_av_frames`; `reconnect` is for cameras."""
     pictures, sound = _parts(uri)
     if sound and Path(sound).suffix.lower() not in _SOUNDS:
         raise SourceError(
@@ -279,12 +282,16 @@ class LiveAVFrames:
         self._error: BaseException | None = None
         self._changed = threading.Condition()
         self._closed = False
-        self.warnings: list[str] = []
         seen = camera.info
         # Late AV frames wait, up to what the recorder holds: none is dropped for a newer one.
         self.info = SourceInfo("camera", seen.width, seen.height, float(fps), 0, live=False)
         self._thread = threading.Thread(target=self._watch, name="camera", daemon=True)
         self._thread.start()
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what the camera has to say, interruptions for example."""
+        return self._camera.warnings
 
     def _watch(self) -> None:
         try:
@@ -335,12 +342,12 @@ class LiveAVFrames:
         self._camera.close()
 
 
-def open_live(uri: str, fps: int, sample_rate_hz: int) -> LiveAVFrames:
+def open_live(uri: str, fps: int, sample_rate_hz: int, *, reconnect: bool = True) -> LiveAVFrames:
     """Open ``CAMERA+mic:`` or ``CAMERA+mic:NAME``, see `open_av_frames`."""
     from prunus.apps.io.sound.devices import Microphone
 
     pictures, _, device = uri.rpartition("+mic:")
-    camera = open_source(pictures)
+    camera = open_source(pictures, reconnect=reconnect)
     try:
         if not camera.info.live:
             raise SourceError(

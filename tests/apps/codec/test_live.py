@@ -1,6 +1,7 @@
 """`prunus run codec`: devices (played by a fake), files, the network, and what ends a run."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -8,15 +9,17 @@ import subprocess
 import sys
 import time
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from prunus.apps.cli.main import main
-from prunus.apps.codec import live
+from prunus.apps.codec import endpoints, live
 from prunus.apps.codec.options import CodecOptions
 from prunus.apps.codec.spectrogram import Spectrogram
 from prunus.apps.common.options import BackendChoice
+from prunus.apps.io.sinks.sound import PipeSink, WavSink
 from prunus.apps.io.sound import devices as sound_devices
 from prunus.runtime.errors import HostError, SourceError
 from prunus.runtime.tasks.codec.codec import SpeechCodec
@@ -242,6 +245,38 @@ def test_a_lost_speaker_keeps_the_recording(model, tmp_path, devices):
     assert 0 < len(_read(out)) <= 24000
 
 
+@pytest.mark.parametrize("fails", ["pipe", "wav", "codes"])
+def test_a_sink_that_fails_takes_no_other_along(model, tmp_path, monkeypatch, capfd, fails):
+    kept = tmp_path / "kept.wav"
+    run_codec(_options(model, "synthetic:2", str(kept)))
+    paths = {"pipe": "-", "wav": str(tmp_path / "a.wav"), "codes": str(tmp_path / "a.pcodec")}
+    full = OSError(errno.ENOSPC, "No space left on device")
+    victim, error = {
+        "pipe": (PipeSink, BrokenPipeError(errno.EPIPE, "Broken pipe")),
+        "wav": (WavSink, full),
+        "codes": (endpoints._FileSink, full),
+    }[fails]
+    writes = []
+
+    def write(self, piece):
+        writes.append(piece)
+        raise error
+
+    monkeypatch.setattr(victim, "write", write)
+    code = main(["run", "codec", "--model", model, "--source", "synthetic:2", "--quiet",
+                 "--backend", "onnxruntime", "--threads", "1",
+                 *(word for path in paths.values() for word in ("--sink", path))])  # fmt: skip
+    said = capfd.readouterr().err
+    assert code == 2 and len(writes) == 1
+    words = "The reader of standard output has gone" if fails == "pipe" else "No space left"
+    assert said.count(words) == 1
+    assert Path(paths["wav"]).exists() == (fails != "wav")
+    assert Path(paths["codes"]).exists() == (fails != "codes")
+    if fails != "wav":
+        assert Path(paths["wav"]).read_bytes() == kept.read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_missing_devices_are_named(model, devices, monkeypatch):
     devices(_sound(10), device=False)
     with pytest.raises(HostError, match="no microphone"):
@@ -413,8 +448,7 @@ def test_loss_costs_what_it_must_and_redundancy_repairs_it(tiny_codec, percent):
             groups += [g for p in packets[-3:] for g in receiver.take(p)] + receiver.rest()
             decoder = LossyDecoder(codec)
             parts = [
-                decoder.lose(g.frames) if g.codes is None else decoder.push(g.codes)
-                for g in groups
+                decoder.lose(g.frames) if g.codes is None else decoder.push(g.codes) for g in groups
             ]
             sound = np.concatenate([*parts, decoder.finish()])
             assert len(sound) == 320 * 600 and np.isfinite(sound).all()

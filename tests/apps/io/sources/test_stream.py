@@ -7,7 +7,6 @@ import socket
 import struct
 import threading
 from fractions import Fraction
-
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -17,8 +16,6 @@ from prunus.apps.io.sources.reconnect import ReconnectingSource
 from prunus.apps.io.sources.registry import open_source
 from prunus.apps.io.sources.stream import StreamSource
 from prunus.runtime.errors import SourceError
-
-
 
 av = pytest.importorskip("av")
 SIZE = (64, 48)
