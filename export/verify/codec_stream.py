@@ -30,7 +30,7 @@ from prunus.runtime.audio.quality import mel_distance_db
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import PrunusError, UsageError
 from prunus.runtime.tasks.codec.codec import SpeechCodec
-from prunus.runtime.tasks.codec.metric import snr_db
+from prunus.runtime.tasks.metrics import worst_snr_db
 
 Codes = Mapping[str, npt.NDArray[np.int64]]
 KNOWN = ("nsfcodec", "wavtokenizer", "fusecodec", "freecodec")
@@ -143,7 +143,7 @@ def stream_deviation(
     decoded = np.concatenate((stream.push(codes), stream.finish()))[: len(sound)]
     mel = mel_distance_db(expected, decoded, form.sample_rate_hz)
     seconds = len(sound) / form.sample_rate_hz
-    return Deviation(seconds, equal, snr_db(expected, decoded), mel)
+    return Deviation(seconds, equal, worst_snr_db(expected[None], decoded[None]), mel)
 
 
 def _rows(codes: torch.Tensor, codebooks: int) -> npt.NDArray[np.int64]:

@@ -22,6 +22,7 @@ from prunus.runtime.tasks.registry import task_named
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
 _DRAWS = 4
+_QUIET_DB = 30.0  # decibels below the mean power of all samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +111,60 @@ def peak(gap: Array) -> float:
 
 
 def relative_rms(expected: Array, got: Array) -> float:
-    """Return the root mean square difference as a share of that of the reference.
+    """Return the root mean square difference of the worst sample, as a share of the reference.
 
-    It sees what a comparison of ranks or of the best class does not: numbers that are all halved
-    differ by 0.5. A reference of zeros has no scale; then any difference at all is infinite.
+    The share is of the sample's own values, or of all samples' where those are larger. It sees what
+    a comparison of ranks or of the best class does not: numbers that are all halved differ by 0.5,
+    also where one sample of many is. A reference of zeros has no scale; then any difference at all
+    is infinite.
+
+    Args:
+        expected: (N, ...) samples.
+        got: The same shape.
     """
-    wide = expected.astype(np.float64)
-    gap = float(np.sqrt(np.square(got.astype(np.float64) - wide).mean())) if wide.size else 0.0
-    scale = float(np.sqrt(np.square(wide).mean())) if wide.size else 0.0
-    if gap == 0.0:
+    gap, power = noise_and_power(expected, got, 0.0)
+    if not gap.any():
         return 0.0
-    return gap / scale if scale > 0.0 else float("inf")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.where(gap == 0.0, 0.0, np.sqrt(gap / power))
+    return float(shares.max())
+
+
+def worst_snr_db(expected: Array, got: Array) -> float:
+    """Return the signal-to-noise ratio of the worst sample, in decibels.
+
+    Args:
+        expected: (N, ...) samples.
+        got: The same shape.
+
+    Returns:
+        300 where all are equal, NaN where either is not finite, -300 beside a silent reference.
+    """
+    noise, power = noise_and_power(expected, got, _QUIET_DB)
+    if not (np.isfinite(noise).all() and np.isfinite(power).all()):
+        return float("nan")
+    if not noise.any():
+        return 300.0
+    ratios = np.full(len(noise), 300.0)
+    there = noise > 0.0
+    ratios[there] = 10.0 * np.log10(np.maximum(power[there], 1e-30 * noise[there]) / noise[there])
+    return float(ratios.min())
+
+
+def noise_and_power(
+    expected: Array, got: Array, quiet_db: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return mean squares of difference and reference of each sample, (N,) float64 both.
+
+    A sample that is far quieter than the others is measured by what they are: rounding does not
+    get smaller with it. None counts as quieter than `quiet_db` below their mean.
+    """
+    if not expected.size:
+        return np.zeros(0), np.zeros(0)
+    wide = expected.astype(np.float64).reshape(len(expected), -1)
+    gap = got.astype(np.float64).reshape(len(got), -1) - wide
+    noise, power = np.square(gap).mean(axis=1), np.square(wide).mean(axis=1)
+    return noise, np.maximum(power, power.mean() * 10 ** (-quiet_db / 10))
 
 
 def non_finite(outputs: Outputs, owner: str) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def _parts(uri: str) -> tuple[str, str]:
 
 
 def open_clip(uri: str, fps: int, sample_rate_hz: int, *, reconnect: bool = True) -> ClipAVFrames:
-    """Open ``clip.mp4`` or ``clip.mp4+speech.wav``, see `open_av_frames`; `reconnect` is for cameras."""
+    """Open a clip, alone or with a sound file, see `open_av_frames`; files do not break off."""
     pictures, sound = _parts(uri)
     if sound and Path(sound).suffix.lower() not in _SOUNDS:
         raise SourceError(

@@ -10,7 +10,7 @@ from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import ArtifactError
 from prunus.runtime.references import load
 from prunus.runtime.tasks import registry
-from prunus.runtime.tasks.metrics import metric_for
+from prunus.runtime.tasks.metrics import metric_for, relative_rms, spread, worst_snr_db
 from prunus.runtime.tasks.pose.card import KeypointPostprocess
 from prunus.runtime.tasks.segmentation.card import MaskPostprocess
 from prunus.runtime.tasks.separation.card import SeparatorPostprocess
@@ -91,6 +91,81 @@ def test_a_fault_in_any_output_is_found(case, name, precision) -> None:
     else:
         halved += 1
     assert _broken(metric, card, outputs, {**outputs, name: halved}, precision)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize(("case", "name"), FAULTS)
+def test_a_fault_in_one_sample_of_many_is_found(case, name, precision) -> None:
+    """As where the last of a batch is wrong, or one window of a recording."""
+    post, outputs = CASES[case]
+    outputs = {n: np.concatenate([v] * (120 // len(v))) for n, v in outputs.items()}
+    card = _card("separation" if case == "lips" else case, post, **outputs)
+    wrong = outputs[name].copy()
+    if name == "keypoints":
+        wrong[7, :, :2] += 30
+    elif name == "heatmaps":
+        wrong[7] = wrong[7, ::-1]
+    elif wrong.dtype.kind == "f":
+        wrong[7] = -wrong[7]
+    else:
+        wrong[7] += 1
+    assert _broken(metric_for(card), card, outputs, {**outputs, name: wrong}, precision)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_one_joint_of_many_that_is_wrong_everywhere_is_found(precision) -> None:
+    places = np.concatenate([RNG.uniform(0, 100, (60, 17, 2)), np.full((60, 17, 1), 0.9)], -1)
+    outputs = {"keypoints": places.astype(np.float32)}
+    card = _card("pose", KEYPOINTS, **outputs)
+    wrong = outputs["keypoints"].copy()
+    wrong[:, 9, :2] += 5
+    assert _broken(metric_for(card), card, outputs, {"keypoints": wrong}, precision)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_class_that_vanishes_is_found_however_small(precision) -> None:
+    logits = np.zeros((8, 3, 40, 40), np.float32)
+    logits[:, 0] = 2.0
+    logits[:, 1, :4, :4] = 9.0  # 1 % of the pixels
+    post = MaskPostprocess("class_ids", ("x", "y", "z"), ((0, 0, 0),) * 3)
+    classes = {"classes": logits.argmax(1).astype(np.uint8)}
+    card = _card("segmentation", post, **classes)
+    assert _broken(metric_for(card), card, classes, classes, precision) == []
+    gone = {"classes": np.zeros_like(classes["classes"])}
+    assert _broken(metric_for(card), card, classes, gone, precision)
+
+
+def test_worst_samples_by_hand() -> None:
+    expected = np.array([[3.0, 4.0], [30.0, 40.0], [0.0, 0.0]])
+    got = np.array([[3.0, 4.5], [30.0, 45.0], [0.0, 0.0]])
+    # Own noise: 0.25, 25, 0 of powers 25, 2500, 0; the mean power is 841 2/3.
+    assert relative_rms(expected, got) == pytest.approx(5 / 50)
+    assert worst_snr_db(expected, got) == pytest.approx(20.0)
+    loud = np.array([[0.0, 0.0], [30.0, 40.0], [0.0, 1.0]])
+    # The third sample is silent: it counts as 30 dB below the mean power of the three.
+    assert worst_snr_db(expected, loud) == pytest.approx(
+        min(10 * np.log10(25 / 25), 10 * np.log10((2525 / 3 / 1000) / 1.0))
+    )
+    assert relative_rms(expected, expected) == 0.0
+    assert worst_snr_db(expected, expected) == 300.0
+    zeros = np.zeros((2, 3))
+    assert relative_rms(zeros, zeros + 1e-9) == float("inf")
+    assert worst_snr_db(zeros, zeros + 1e-9) == -300.0
+    assert np.isnan(worst_snr_db(zeros, zeros + np.nan))
+    assert relative_rms(np.zeros((0, 3)), np.zeros((0, 3))) == 0.0
+
+
+def test_the_spread_over_draws_is_told() -> None:
+    post, outputs = CASES["separation"]
+    outputs = {"voice": RNG.standard_normal((9, 400)).astype(np.float32)}
+    card = _card("separation", post, **outputs)
+    noisy = outputs["voice"].copy()
+    noisy[:2] *= 1.1  # 20 dB, in the first draw alone
+    noisy[2:] *= 1.01
+    (told,) = spread(outputs, {"voice": noisy}, card, ["snr_db", "unknown"])
+    assert told == "In 4 disjoint draws of 2-3 samples: snr_db 20 to 40."
+    (few,) = spread({"voice": noisy[:3]}, {"voice": noisy[:3]}, card, ["snr_db"])
+    assert few == "3 samples are too few to tell how far the result depends on the draw."
 
 
 def test_rounding_of_each_precision_passes() -> None:
