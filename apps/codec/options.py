@@ -106,7 +106,7 @@ class EncodeOptions:
       cat talk.wav | prunus encode - - --model wavtokenizer-tok75-fp32 --quiet > talk.pcodec
     """
 
-    source: str = argument("Sound file (WAV, FLAC, Ogg), or - for a pipe.")
+    source: str = argument("Sound file (WAV, FLAC, Ogg, or the sound of a clip), or - for a pipe.")
     target: str = argument("The .pcodec file, or - for a pipe.")
     model: str | None = shared.codec()
     strict: bool = option(_STRICT, default=False)

@@ -37,6 +37,12 @@ class Person:
     area: float
 
 
+# What reading a file of another kind, or with numbers beyond floats, runs into.
+_NOT_COCO = (
+    AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class CocoPeople:
     """A ``person_keypoints`` file.
@@ -78,7 +84,7 @@ class CocoPeople:
             joints, number = tuple(map(str, category["keypoints"])), int(category["id"])
             images = _images(path, data["images"])
             own = [a for a in data["annotations"] if a.get("category_id") == category["id"]]
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except _NOT_COCO as error:
             raise UsageError(
                 f"{path} is not a COCO keypoint file ({type(error).__name__}: {error}).",
                 "Give a person_keypoints file with images, annotations and categories.",
@@ -189,7 +195,7 @@ def _completed(
         area = _BOX_TO_AREA * box[2] * box[3] if area is None else float(area)
         good = len(box) == 4 and all(map(math.isfinite, (*box, area)))
         good = good and min(*box[2:], area) >= 0
-    except (KeyError, TypeError, ValueError, IndexError):
+    except _NOT_COCO:
         good = False
     if not good:
         raise UsageError(
@@ -200,13 +206,21 @@ def _completed(
     keypoints = _keypoints(where, entry.get("keypoints"), joints)
     seen = sum(1 for v in keypoints[2::3] if v > 0)
     counted = entry.get("num_keypoints")  # evaluators go by the file's own count
+    crowd = entry.get("iscrowd")
+    whole = counted is None or (_finite(counted) and counted >= 0 and int(counted) == counted)
+    if not whole or not (crowd is None or _finite(crowd)):
+        raise UsageError(
+            f"{where} has the num_keypoints {counted!r} and the iscrowd {crowd!r}; expected a "
+            "number of joints, and 0 or 1.",
+            "Correct this entry, or leave both out.",
+        )
     return {
         "image_id": image,
         "bbox": box,
         "area": area,
-        "iscrowd": int(bool(entry.get("iscrowd"))),
+        "iscrowd": int(bool(crowd)),
         "keypoints": keypoints,
-        "num_keypoints": seen if counted is None else counted,
+        "num_keypoints": seen if counted is None else int(counted),
     }
 
 
@@ -223,13 +237,21 @@ def _keypoints(where: str, values: Any, joints: Sequence[str]) -> list[float]:
         if seen is None or seen == 0:
             kept += (0.0, 0.0, 0.0)  # whatever stands there is not labelled
             continue
-        if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in (x, y, seen)):
+        if not all(map(_finite, (x, y, seen))):
             raise UsageError(
                 f"{where}: the joint '{name}' is {x}, {y}, visibility {seen}; expected numbers.",
                 "Correct the joint, or give it the visibility 0: not labelled.",
             )
         kept += (float(x), float(y), float(seen))
     return kept
+
+
+def _finite(value: Any) -> bool:
+    """Tell a number that a float holds."""
+    try:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _person(entry: Mapping[str, Any]) -> Person:

@@ -85,7 +85,7 @@ def read_boxes(
         person = category if category is not None else (0 if 0 in found else 1)
         own = [e for e in entries if e.get("category_id", person) == person]
         rows = [_row(k, e) for k, e in enumerate(own)]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UsageError(
             f"{path} is not a COCO detection result ({type(error).__name__}: {error}).",
             "Give a JSON list of image_id, category_id, bbox and score.",

@@ -1,7 +1,7 @@
-"""Sound files, block by block: WAV, FLAC, Ogg and what else libsndfile reads; WAV is written.
+"""Sound files, block by block: what libsndfile or PyAV reads (WAV, FLAC, Ogg, MP4); WAV is written.
 
-Everything above this file sees mono float32 blocks. Reading needs the package ``soundfile``, which
-is imported when a file is opened.
+Everything above this file sees mono float32 blocks. Reading needs the package ``soundfile``, and
+``av`` for sound in containers of films, which are imported when a file is opened.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from prunus.runtime.audio.container import SLACK_SECONDS, ContainerSound
 from prunus.runtime.audio.header import (
     MendedWav,
     mp3_tells_length,
@@ -32,6 +33,7 @@ Audio = npt.NDArray[np.float32]
 BLOCK = 1 << 15  # samples per block: memory does not grow with the file
 STDIO = "-"
 _MP3 = (b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
+_LIBSNDFILE = (*_MP3, b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"riff", b"fLaC", b"OggS")
 _CANCELLED = 1e-4  # -40 dB: what is left of channels that are each other's negative
 
 
@@ -60,14 +62,13 @@ class SoundReader(AbstractContextManager["SoundReader"]):
         self.title = "standard input" if self.piped else str(path)
         self._owned: Any = None  # what the library reads from and does not close
         self._sizeless = False
+        self._slack = 0.0  # seconds by which its own length may be wrong
         try:
             self._file = library.SoundFile(self._opened(Path(path)))
         except library.LibsndfileError as error:
             self._release()
-            raise SourceError(
-                f"{self.title} holds no sound that can be read: {_reason(error)}.{_disguise(path)}",
-                "Give a WAV, FLAC or Ogg file.",
-            ) from None
+            self._file = self._contained(Path(path), _reason(error))
+            self._slack = SLACK_SECONDS
         self.sample_rate_hz = int(self._file.samplerate)
         self.channels = int(self._file.channels)
         self.samples = int(self._file.frames)
@@ -80,6 +81,23 @@ class SoundReader(AbstractContextManager["SoundReader"]):
         except UsageError:
             self.close()
             raise
+
+    def _contained(self, path: Path, reason: str) -> Any:
+        """Open what libsndfile does not know; what it knows and refuses is damaged."""
+        hint = "Give a WAV, FLAC or Ogg file."
+        if not self.piped:
+            with path.open("rb") as file:
+                head = file.read(12)
+            if head and not head.startswith(_LIBSNDFILE):
+                try:
+                    return ContainerSound(path)
+                except SourceError as error:
+                    reason = error.message.removeprefix(f"{path} ").rstrip(".")
+                except MissingDependencyError as error:
+                    hint = error.hint
+        raise SourceError(
+            f"{self.title} holds no sound that can be read: {reason}.{_disguise(path)}", hint
+        )
 
     def _opened(self, path: Path) -> Any:
         if self.piped:
@@ -117,7 +135,11 @@ class SoundReader(AbstractContextManager["SoundReader"]):
                         f"{self.title} is damaged: {self._ended}.", "Copy the file again."
                     ) from None
             if not len(block):
-                self._ended = self._ended or "end"
+                self._ended = self._ended or getattr(self._file, "broken", "") or "end"
+                if not self._read and self._ended != "end":
+                    raise SourceError(
+                        f"{self.title} is damaged: {self._ended}.", "Copy the file again."
+                    )
                 return
             self._read += len(block)
             yield self._mono(block)
@@ -150,7 +172,8 @@ class SoundReader(AbstractContextManager["SoundReader"]):
             short = self._owned is not None or not self.piped
             if short and self.format in ("MP3", "MPEG") and not self.piped:
                 short = mp3_tells_length(Path(self.title))
-            if self._ended != "end" or (short and self._read < self.samples):
+            least = self.samples - self._slack * rate
+            if self._ended != "end" or (short and self._read < least):
                 return (f"its header promises {self.samples / rate:.2f} s, "
                         f"{self._read / rate:.2f} s are there")  # fmt: skip
         if self.piped:

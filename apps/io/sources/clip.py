@@ -99,8 +99,12 @@ class Clip:
         av = load_av()
         try:
             # Absolute: FFmpeg takes what stands before a colon for a protocol. Titles and comments
-            # of a clip may be in any encoding.
-            return av.open(str(Path(self.title).absolute()), metadata_errors="replace")
+            # of a clip may be in any encoding. A file that is a list of addresses opens none.
+            return av.open(
+                str(Path(self.title).absolute()),
+                metadata_errors="replace",
+                options={"protocol_whitelist": "file"},
+            )
         except (av.error.FFmpegError, OSError) as error:
             raise SourceError(
                 f"{self.title} cannot be read: {reason(error)}.",

@@ -142,3 +142,79 @@ def test_a_full_disk_is_an_error_of_the_disk(sound):
         with WavWriter("/dev/full", RATE) as writer:
             writer.write(sound)
     assert caught.value.errno == 28
+
+
+def _contained(path, sound, rate, *, codec="aac", layout="mono"):
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        converter = av.AudioResampler(stream.codec_context.format.name, layout, rate)
+        sound = np.atleast_2d(sound)
+        for start in range(0, sound.shape[1], 1000):
+            piece = np.ascontiguousarray(sound[:, start : start + 1000])
+            frame = av.AudioFrame.from_ndarray(piece, "fltp", layout)
+            frame.sample_rate = rate
+            for part in converter.resample(frame):
+                container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(("ending", "codec"), [
+    (".m4a", "aac"), (".mp4", "aac"), (".mkv", "pcm_s16le"), (".mov", "pcm_s16le"), (".aac", "aac"),
+    (".webm", "libopus"),
+])  # fmt: skip
+def test_the_sound_of_containers_is_read(tmp_path, ending, codec):
+    rate = 48_000
+    sine = (0.3 * np.sin(2 * np.pi * 440 * np.arange(2 * rate) / rate)).astype(np.float32)
+    path = tmp_path / f"a{ending}"
+    _contained(path, sine, rate, codec=codec)
+    with SoundReader(path) as reader:
+        assert (reader.sample_rate_hz, reader.channels) == (rate, 1)
+        heard = np.concatenate(list(reader.blocks()))
+        assert reader.ends_early == ""
+    assert abs(len(heard) - 2 * rate) <= 0.06 * rate
+    middle = heard[rate // 2 : rate]
+    spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
+    assert spectrum.argmax() == 220  # bins of 2 Hz
+    assert np.sqrt(np.square(middle).mean()) == pytest.approx(0.3 / 2**0.5, rel=0.1)
+
+
+def test_channels_of_containers_are_averaged(tmp_path):
+    rate = 16_000
+    left = (0.3 * np.sin(2 * np.pi * 500 * np.arange(rate) / rate)).astype(np.float32)
+    _contained(tmp_path / "a.mov", np.stack([left, 0 * left]), rate, codec="pcm_s16le",
+               layout="stereo")  # fmt: skip
+    with SoundReader(tmp_path / "a.mov") as reader:
+        heard = np.concatenate(list(reader.blocks(777)))
+        assert reader.channels == 2 and not reader.cancels
+    np.testing.assert_allclose(heard, left / 2, atol=1e-4)
+
+
+def test_a_container_that_broke_off_tells_what_is_missing(tmp_path):
+    rate = 16_000
+    noise = (0.1 * np.random.default_rng(0).standard_normal(10 * rate)).astype(np.float32)
+    _contained(tmp_path / "a.mkv", noise, rate, codec="pcm_s16le")
+    whole = (tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    with SoundReader(tmp_path / "cut.mkv") as reader:
+        heard = np.concatenate(list(reader.blocks()))
+        assert 3 * rate < len(heard) < 7 * rate
+        assert reader.ends_early.startswith("its header promises 10.0")
+
+
+def test_a_film_without_sound_and_noise_are_one_clear_error(tmp_path):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "mute.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "bgr24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    (tmp_path / "noise.m4a").write_bytes(np.random.default_rng(0).bytes(4000))
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n")
+    for name, words in (
+        ("mute.mp4", "holds no sound"), ("noise.m4a", "cannot be read"), ("list.m3u8", "no sound"),
+    ):  # fmt: skip
+        with pytest.raises(SourceError, match=words) as caught:
+            SoundReader(tmp_path / name)
+        assert "WAV, FLAC or Ogg" in caught.value.hint
