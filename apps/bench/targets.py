@@ -94,10 +94,10 @@ def scene(inputs: Inputs, threads: int | None, backend: str, path: str) -> Calla
             arithmetic.
         path: Model file.
     """
-    from prunus.apps.common.opencv import load_cv2
     from prunus.apps.pose.overlay import draw_panel
     from prunus.apps.segmentation.overlay import Look, MaskPainter
     from prunus.runtime.measure.runner import benchmarked
+    from prunus.runtime.pictures.opencv import load_cv2
     from prunus.runtime.tasks.segmentation.segmenter import Segmenter
 
     cv2, (name, options) = load_cv2(), benchmarked(backend)
@@ -169,7 +169,7 @@ def _takes_crops(card: ModelCard) -> bool:
 
 def clip_frames(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
     """Return real inputs of a dense network: (copies, *input shape) frames of the clip."""
-    from prunus.apps.common.opencv import load_cv2
+    from prunus.runtime.pictures.opencv import load_cv2
     from prunus.runtime.pictures.tensor import picture_size, picture_spec, to_tensor
 
     assert isinstance(card.preprocess, ScenePreprocess)  # for the type checker

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunus.apps.common.opencv import load_cv2
 from prunus.runtime.card.artifact import atomic_path
+from prunus.runtime.pictures.opencv import load_cv2
 
 Audio = npt.NDArray[np.float32]
 _COLUMNS = 1600  # kept at most

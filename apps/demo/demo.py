@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunus.apps.common.media import PEDESTRIANS
-from prunus.apps.common.opencv import load_cv2
 from prunus.apps.common.options import BackendChoice
 from prunus.apps.common.tables import plain_table
 from prunus.apps.demo.voices import hear_each
@@ -27,6 +26,7 @@ from prunus.apps.pose.options import PoseOptions
 from prunus.apps.segmentation.app import run_segmentation
 from prunus.apps.segmentation.options import SegmentationOptions
 from prunus.runtime.errors import PrunusError, SourceError
+from prunus.runtime.pictures.opencv import load_cv2
 from prunus.runtime.progress import ConsoleProgress
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]
 Audio = npt.NDArray[np.float32]
-PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 Item_co = TypeVar("Item_co", covariant=True)
 Item_contra = TypeVar("Item_contra", contravariant=True)
 

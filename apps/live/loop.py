@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from prunus.apps.io.frames import PICTURES, Frame, Sink, Source, SourceInfo
+from prunus.apps.io.frames import Frame, Sink, Source, SourceInfo
 from prunus.apps.io.sinks.registry import Stop, open_sink
 from prunus.runtime.command import Console
 from prunus.runtime.errors import UsageError
+from prunus.runtime.pictures.files import PICTURES
 from prunus.runtime.references import load
 from prunus.runtime.tasks.registry import task_named
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prunus.apps.common.opencv import load_cv2
 from prunus.apps.io.sources.registry import Image
+from prunus.runtime.pictures.opencv import load_cv2
 
 if TYPE_CHECKING:
     from prunus.runtime.tasks.pose.card import KeypointPostprocess

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunus.apps.common.opencv import load_cv2, quiet_stderr
-from prunus.apps.io.sources.registry import PICTURES
 from prunus.runtime.errors import SourceError, UsageError, nearest
+from prunus.runtime.pictures.files import PICTURES
+from prunus.runtime.pictures.opencv import load_cv2, quiet_stderr
 from prunus.runtime.tasks.segmentation.accuracy import IGNORED
 
 Labels = npt.NDArray[np.integer[Any]]

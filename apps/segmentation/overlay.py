@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from prunus.apps.common.opencv import load_cv2
 from prunus.apps.io.sources.registry import Image
 from prunus.apps.pose.overlay import Colour, draw_panel
 from prunus.apps.segmentation.options import Mode
 from prunus.runtime.errors import UsageError, nearest
+from prunus.runtime.pictures.opencv import load_cv2
 
 if TYPE_CHECKING:
     from prunus.runtime.tasks.segmentation.card import MaskPostprocess

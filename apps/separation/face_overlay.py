@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from prunus.apps.common.opencv import load_cv2
 from prunus.apps.io.sources.registry import Image
 from prunus.apps.pose.overlay import draw_tag, tag_colour
+from prunus.runtime.pictures.opencv import load_cv2
 
 if TYPE_CHECKING:
     from prunus.runtime.tasks.faces.finder import Face

@@ -20,11 +20,11 @@ import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from prunus.apps.common.opencv import load_cv2
 from prunus.apps.io.frames import Frame, Image, SourceInfo
 from prunus.runtime.errors import SourceError
 from prunus.runtime.http_client import Wire
 from prunus.runtime.limits import REQUEST_S, WEB_CONNECTIONS
+from prunus.runtime.pictures.opencv import load_cv2
 
 _BOUNDARY = "prunusframe"
 _QUALITY = 85

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from prunus.export.common.samples import Samples
 from prunus.runtime.errors import HostError, SourceError, UsageError
+from prunus.runtime.pictures.files import PICTURES, read_picture
 from prunus.runtime.tasks.pose.card import ImagePreprocess
 
 Crops = npt.NDArray[np.uint8]
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 CLIPS = (".mp4", ".avi", ".mkv", ".mov")
 BUNDLED = "bundled clip and portrait"
 _RENDERED = ("two_voices.mp4",)  # bundled for the separation app, see media/ATTRIBUTION.txt
@@ -125,7 +125,7 @@ def read_frames(path: Path, count: int) -> list[Any]:
     """
     if path.suffix.lower() not in CLIPS:
         return [read_picture(path)]
-    from prunus.runtime.pictures.crop import load_cv2
+    from prunus.runtime.pictures.opencv import load_cv2
 
     cv2 = load_cv2()
     clip = cv2.VideoCapture(str(path))
@@ -140,18 +140,6 @@ def read_frames(path: Path, count: int) -> list[Any]:
         raise SourceError(f"Cannot read {path} as a video.", "Give a clip that OpenCV can decode.")
     chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
     return [frames[k] for k in chosen]
-
-
-def read_picture(path: Path) -> Any:
-    """Return a picture of any usual kind as uint8 (h, w, 3) BGR; SourceError when unreadable."""
-    from prunus.runtime.pictures.crop import as_bgr8, load_cv2
-
-    image = load_cv2().imread(str(path)) if path.is_file() else None
-    if image is None:
-        raise SourceError(
-            f"Cannot read {path} as a picture.", f"Give one of: {', '.join(PICTURES)}."
-        )
-    return as_bgr8(image)
 
 
 def whole_crop(frame: Any, preprocess: ImagePreprocess) -> Crops:

@@ -12,13 +12,12 @@ from prunus.export.common.samples import Samples
 from prunus.export.precision.calibration import (
     BUNDLED,
     CLIPS,
-    PICTURES,
     bundled_media,
     read_frames,
-    read_picture,
 )
 from prunus.runtime.audio.windows import window_corners
 from prunus.runtime.errors import SourceError, UsageError
+from prunus.runtime.pictures.files import PICTURES, read_picture
 from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 from prunus.runtime.tasks.segmentation.frame_fit import FrameFit, resize
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.errors import MissingDependencyError, TensorError
+from prunus.runtime.errors import TensorError
+from prunus.runtime.pictures.opencv import load_cv2
 from prunus.runtime.tasks.pose.card import ImagePreprocess
 
 Frame = npt.NDArray[np.uint8]
@@ -265,12 +266,3 @@ def resample(image: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]
         if image.shape[:2] != step:
             image = cv2.resize(image, (step[1], step[0]), interpolation=method)
     return image
-
-
-def load_cv2() -> Any:
-    """Return the cv2 module; raises MissingDependencyError without OpenCV."""
-    try:
-        import cv2
-    except ImportError:
-        raise MissingDependencyError("cv2", "apps", "Cutting people out of a frame") from None
-    return cv2

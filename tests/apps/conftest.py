@@ -11,7 +11,7 @@ import pytest
 
 from prunus.apps.cli.main import main
 from prunus.apps.common.media import MEDIA
-from prunus.apps.common.opencv import load_cv2
+from prunus.runtime.pictures.opencv import load_cv2
 
 cv2 = load_cv2()  # first of all: FFmpeg inside it keeps the loudness that it begins with
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy.typing as npt
 
-from prunus.apps.common.opencv import load_cv2
 from prunus.apps.io.frames import Frame, Image, SourceInfo
 from prunus.apps.io.sinks.registry import require_space
 from prunus.runtime.card.artifact import atomic_path, write_error
 from prunus.runtime.errors import SourceError
+from prunus.runtime.pictures.opencv import load_cv2
 
 
 def write_picture(path: Path, image: npt.NDArray[Any]) -> None:

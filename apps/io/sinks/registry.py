@@ -18,9 +18,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from prunus.apps.io.frames import PICTURES, Frame, Image, Sink, SourceInfo
+from prunus.apps.io.frames import Frame, Image, Sink, SourceInfo
 from prunus.apps.io.rows import Item, Row, by_suffix, listed, named, schemes
 from prunus.runtime.errors import HostError, SourceError, nearest
+from prunus.runtime.pictures.files import PICTURES
 
 __all__ = ["SINKS", "VIDEOS", "NullSink", "Sink", "Stop", "open_sink", "require_space"]
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from prunus.apps.common.opencv import load_cv2
 from prunus.apps.io.frames import Audio, Frame, Image, SourceInfo
 from prunus.apps.io.sinks.clip import ClipWriter
 from prunus.apps.io.sinks.registry import require_space
@@ -19,6 +18,7 @@ from prunus.apps.io.sources.clip import Clip
 from prunus.apps.io.timeline import joined
 from prunus.runtime.card.artifact import write_error
 from prunus.runtime.errors import HostError, MissingDependencyError, SourceError
+from prunus.runtime.pictures.opencv import load_cv2
 
 _CHECK_EVERY = 16  # frames between two looks at the disk
 _PICTURE_FPS = 2.0  # rate of a video made of pictures

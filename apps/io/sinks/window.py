@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prunus.apps.common.opencv import load_cv2
 from prunus.apps.io.frames import Frame, Image, SourceInfo
 from prunus.apps.io.sinks.registry import Stop
 from prunus.runtime.errors import HostError
+from prunus.runtime.pictures.opencv import load_cv2
 
 _END_KEYS = (27, ord("q"))
 _NO_KEY = 255

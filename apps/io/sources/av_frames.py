@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunus.apps.io.frames import PICTURES, Audio, AVFrame, Frame, Image, Source, SourceInfo
+from prunus.apps.io.frames import Audio, AVFrame, Frame, Image, Source, SourceInfo
 from prunus.apps.io.rows import by_suffix, named
 from prunus.apps.io.sound.live import Recorder
 from prunus.apps.io.sources.clip import CLIPS, Clip
@@ -32,6 +32,7 @@ from prunus.apps.io.timeline import joined
 from prunus.runtime.audio.files import SoundReader
 from prunus.runtime.audio.resample import Resampler
 from prunus.runtime.errors import SourceError, UsageError
+from prunus.runtime.pictures.files import PICTURES
 
 _UNEVEN = 1.6  # ratio of long to short frame intervals from which a rate is called variable
 _LENGTHS = 0.2  # seconds by which picture and sound may differ in length without a note

@@ -18,8 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from prunus.apps.common.opencv import load_cv2, quiet_stderr
-from prunus.apps.io.frames import PICTURES, Frame, Image, Source, SourceInfo
+from prunus.apps.io.frames import Frame, Image, Source, SourceInfo
 from prunus.apps.io.rows import without_password
 from prunus.apps.io.sources.stream import StreamSource
 from prunus.apps.io.sources.video import open_video
@@ -34,6 +33,8 @@ from prunus.runtime.limits import (
     PICTURE_BYTES,
     PICTURE_S,
 )
+from prunus.runtime.pictures.files import PICTURES
+from prunus.runtime.pictures.opencv import load_cv2, quiet_stderr
 
 _ASSUMED_FPS = 25.0  # MJPEG does not tell its rate
 _BAD_IN_A_ROW = 10  # damaged pictures before a stream is given up

@@ -7,59 +7,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
+from prunus.apps.io.frames import Frame, Image, SourceInfo
+from prunus.runtime.errors import SourceError
+from prunus.runtime.pictures.files import PICTURES, read_picture
 
-from prunus.apps.common.opencv import MAX_PIXELS, load_cv2, quiet_stderr
-from prunus.apps.io.frames import PICTURES, Frame, Image, SourceInfo
-from prunus.runtime.errors import SourceError, TensorError
-
-# May hold 16-bit or float pixels, which must not be cut to 8 bits blindly.
-_DEEP = (".tif", ".tiff")
 _NUMBERED = re.compile(r"(?:COCO_[a-z-]+\d*_)?(\d{1,18})", re.ASCII)
-# In a scan's data: a marker that is neither a stuffed byte, nor a restart, nor filling.
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-
-
-def read_picture(path: Path) -> Image:
-    """Read a picture as uint8 (height, width, 3) BGR, upright by its EXIF orientation.
-
-    Raises:
-        SourceError: missing, empty, truncated, too large, not a picture, or with NaN pixels.
-    """
-    from prunus.runtime.pictures.crop import as_bgr8
-
-    cv2 = load_cv2()
-    data = _read_bytes(path)
-    flags = cv2.IMREAD_UNCHANGED if path.suffix.lower() in _DEEP else cv2.IMREAD_COLOR
-    try:
-        with quiet_stderr():
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        if "pixels" in str(error).lower() or "CV_IO_MAX_IMAGE" in str(error):
-            raise SourceError(
-                f"{path} has more than {MAX_PIXELS / 1e6:.0f} million pixels.",
-                "Make it smaller first: a person needs a few hundred pixels.",
-            ) from None
-        raise _damaged(path, len(data)) from None
-    if image is None or _ends_early(data):
-        raise _damaged(path, len(data))
-    try:
-        return as_bgr8(image)
-    except TensorError as error:
-        raise SourceError(f"{path}: {error.message}", error.hint) from None
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise SourceError(
-            f"Cannot read {path}: {reason}.", "Check the path and its rights."
-        ) from None
-    if not data:
-        raise SourceError(f"{path} is empty (0 bytes).", "Copy the picture again.")
-    return data
 
 
 def picture_ids(names: Sequence[str]) -> dict[str, int]:
@@ -76,31 +28,6 @@ def picture_ids(names: Sequence[str]) -> dict[str, int]:
     numbers = [int(m[1]) for m in (_NUMBERED.fullmatch(Path(n).stem) for n in names) if m]
     unique = len(names) == len(set(numbers))
     return dict(zip(names, numbers if unique else range(len(names)), strict=True))
-
-
-def _ends_early(data: bytes) -> bool:
-    """Tell whether a JPEG lacks its end marker; its decoder fills the rest with grey, silently.
-
-    The marker is looked for where the format has it: thumbnails have one of their own, and phones
-    append a film to the picture.
-    """
-    if data[:2] != b"\xff\xd8":
-        return False
-    at = 2
-    while (found := _MARKER.search(data, at)) is not None:
-        marker, at = data[found.start() + 1], found.end()
-        if marker == 0xD9:
-            return False
-        if marker not in (0x01, 0xD8):  # the others begin with their length
-            at += int.from_bytes(data[at : at + 2], "big")
-    return True
-
-
-def _damaged(path: Path, size: int) -> SourceError:
-    return SourceError(
-        f"{path} is not a complete picture ({size} bytes): damaged, cut off or of another format.",
-        f"Give one of {', '.join(PICTURES)}, or copy the file again.",
-    )
 
 
 class PictureSource:

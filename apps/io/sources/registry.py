@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prunus.apps.io.frames import PICTURES, Frame, Image, Source, SourceInfo
+from prunus.apps.io.frames import Frame, Image, Source, SourceInfo
 from prunus.apps.io.rows import Item, Row, by_suffix, listed, named, schemes, without_password
 from prunus.apps.io.sources.live import LiveSource
 from prunus.apps.io.sources.reconnect import ReconnectingSource
 from prunus.runtime.errors import SourceError, nearest
+from prunus.runtime.pictures.files import PICTURES
 
 __all__ = [
-    "PICTURES",
     "SOURCES",
     "Frame",
     "Image",

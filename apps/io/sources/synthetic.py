@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 
 from prunus.apps.common.media import PORTRAIT
-from prunus.apps.common.opencv import load_cv2
 from prunus.apps.io.frames import Frame, Image, SourceInfo
 from prunus.apps.io.sources.pictures import read_picture
 from prunus.runtime.errors import SourceError
+from prunus.runtime.pictures.opencv import load_cv2
 
 _GRAMMAR = re.compile(
     r"(?:(\d{1,5})x(\d{1,5}))?(?:@(\d{1,4}(?:\.\d{1,6})?))?(?:\*(\d{1,12}))?", re.ASCII

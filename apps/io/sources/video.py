@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from prunus.apps.common.opencv import load_cv2
 from prunus.apps.io.frames import Frame, Image, SourceInfo
 from prunus.apps.io.sources.clip import Clip
 from prunus.apps.io.timeline import TimeLine
 from prunus.runtime.errors import MissingDependencyError, SourceError
+from prunus.runtime.pictures.opencv import load_cv2
 
 _ASSUMED_FPS = 25.0  # for sources that do not tell
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from prunus.models.training.rendering.body_poses import rotation
 from prunus.runtime.errors import MissingDependencyError
-from prunus.runtime.pictures.crop import load_cv2
+from prunus.runtime.pictures.opencv import load_cv2
 
 Floats = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import UsageError
-from prunus.runtime.pictures.crop import check_frame, load_cv2, warp
+from prunus.runtime.pictures.crop import check_frame, warp
+from prunus.runtime.pictures.opencv import load_cv2
 from prunus.runtime.tasks.calls import OneStream, in_turn
 from prunus.runtime.tasks.faces.mesh import EYE_CORNERS, INNER_LIPS, LIPS, OUTER_LIPS
 from prunus.runtime.tasks.separation.card import MouthPreprocess

@@ -13,8 +13,9 @@ from typing import Any
 import numpy.typing as npt
 
 from prunus.runtime.errors import ArtifactError, UsageError
-from prunus.runtime.pictures.crop import Frame, load_cv2, resample
+from prunus.runtime.pictures.crop import Frame, resample
 from prunus.runtime.pictures.letterbox import letterbox_size
+from prunus.runtime.pictures.opencv import load_cv2
 from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 
 Size = tuple[int, int]  # height, width

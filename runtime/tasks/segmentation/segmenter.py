@@ -19,7 +19,8 @@ import numpy.typing as npt
 from prunus.runtime.audio.windows import window_corners
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import ArtifactError, TensorError
-from prunus.runtime.pictures.crop import Frame, check_frame, load_cv2, resample
+from prunus.runtime.pictures.crop import Frame, check_frame, resample
+from prunus.runtime.pictures.opencv import load_cv2
 from prunus.runtime.pictures.tensor import to_tensor
 from prunus.runtime.protocols import Closable
 from prunus.runtime.tasks.calls import Buffers, OneStream, StageClock, in_turn

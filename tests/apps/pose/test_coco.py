@@ -136,7 +136,7 @@ def test_the_number_of_the_category_may_be_anything_that_is_one(tmp_path, number
     if number == 10**30:
         assert CocoPeople.read(tmp_path / "labels.json").category == 10**30
         return
-    with pytest.raises(UsageError, match="not a COCO keypoint file|not JSON"):
+    with pytest.raises(UsageError, match=r"not a COCO keypoint file|not JSON"):
         CocoPeople.read(tmp_path / "labels.json")
 
 

@@ -23,6 +23,7 @@ _SETTINGS = {
     "OPENCV_VIDEOIO_PRIORITY_OBSENSOR": "0",
 }
 _OWN_LEVEL = "OPENCV_LOG_LEVEL" not in os.environ
+_quietened: list[bool] = []
 _stderr_lock = threading.Lock()
 
 
@@ -32,14 +33,17 @@ def load_cv2(purpose: str = "Reading and writing pictures") -> Any:
     Raises:
         MissingDependencyError: it is not installed.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
+    if not _quietened:
+        for name, value in _SETTINGS.items():
+            os.environ.setdefault(name, value)
     try:
         import cv2
     except ImportError:
         raise MissingDependencyError("cv2", "apps", purpose) from None
-    if _OWN_LEVEL:  # somebody may have loaded OpenCV before the variable was set
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    if not _quietened:  # once: this is asked for with every crop
+        _quietened.append(True)
+        if _OWN_LEVEL:  # somebody may have loaded OpenCV before the variable was set
+            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
 
 
