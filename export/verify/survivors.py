@@ -120,8 +120,9 @@ def _chain(kept: Mapping[int, npt.NDArray[Any]], tokens: int) -> dict[int, Map]:
 
 def _fed(card: ModelCard, path: Path) -> tuple[dict[str, Any], npt.NDArray[np.uint8]]:
     """Return the inputs of a picture, and what the network sees of it, BGR."""
-    from prunus.export.precision.calibration import find_people, read_picture, whole_crop
+    from prunus.export.precision.calibration import find_people, whole_crop
     from prunus.runtime.errors import SourceError
+    from prunus.runtime.pictures.files import read_picture
     from prunus.runtime.tasks.generic.feed import picture_feed
     from prunus.runtime.tasks.pose.card import ImagePreprocess
 
