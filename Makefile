@@ -57,9 +57,10 @@ plugin-deps: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[plugin]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps kernel-lens
 
-# Judges of speech: PESQ is compiled on the spot. Resemblyzer lends its weights alone.
+# Judges of speech: PESQ is compiled on the spot. Resemblyzer lends its weights alone. And the
+# library that results convert to.
 judge-deps: $(STAMP)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[eval-audio]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[eval-audio,supervision]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps resemblyzer
 
 # Peers of benchmarks/separation.py: their dependencies would bring torchaudio, and are not used.

@@ -79,7 +79,7 @@ class PoseResult(_Result):
         """Return ``supervision.KeyPoints``; raises MissingDependencyError without the package."""
         xyz = np.array([p.keypoints for p in self.people], np.float32)
         xyz = xyz.reshape(len(self.people), len(self.joints), 3)
-        return _supervision().KeyPoints(xy=xyz[..., :2], confidence=xyz[..., 2])
+        return _supervision().KeyPoints(xy=xyz[..., :2], keypoint_confidence=xyz[..., 2])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

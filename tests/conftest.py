@@ -36,7 +36,8 @@ MAY_SKIP = {
     "make plugin-deps, a C++ compiler": r"triton is not installed|could not import 'triton'|"
     r"Compiling the plugin needs |no (g\+\+|C compiler|binutils)",
     "make judge-deps": r"resemblyzer is not installed|"
-    r"could not import '(fast_bss_eval|pesq|pocketsphinx|pystoi|speechmos)'",
+    r"could not import '(fast_bss_eval|pesq|pocketsphinx|pystoi|speechmos|"
+    r"supervision)'",
     "make peer-deps": r"could not import 'asteroid'",
     "make mutate-deps": r"cosmic-ray: make mutate-deps",
     "bfloat16 arithmetic": r"this (CPU|processor) (has|computes) .*(bfloat16|bf16)",

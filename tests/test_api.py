@@ -1,11 +1,11 @@
 """`prunus.load`: any model by name, path or task; one input, a list, an iterator; typed answers."""
 
+import dataclasses
 import json
 import re
 import shutil
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import cv2
@@ -124,14 +124,39 @@ def test_unknown_names_and_halves_are_named() -> None:
         prunus.load("pose", finder="nobody")
 
 
-def test_supervision_gets_its_arrays(pose, picture, monkeypatch) -> None:
-    fake = types.ModuleType("supervision")
-    fake.KeyPoints = dict
-    monkeypatch.setitem(sys.modules, "supervision", fake)
+@pytest.mark.filterwarnings("error:.*parameter in .* is deprecated")
+def test_supervision_takes_and_draws_people(pose, picture) -> None:
+    supervision = pytest.importorskip("supervision")
     result = pose(picture)
     given = result.to_supervision()
-    assert given["xy"].shape == (1, 17, 2) and given["confidence"].shape == (1, 17)
-    np.testing.assert_array_equal(given["xy"][0], result.people[0].keypoints[:, :2])
+    assert len(given) == 1 and given.xy.shape == (1, 17, 2)
+    np.testing.assert_array_equal(given.xy[0], result.people[0].keypoints[:, :2])
+    np.testing.assert_array_equal(given.keypoint_confidence[0], result.people[0].keypoints[:, 2])
+    drawn = supervision.VertexAnnotator(radius=5).annotate(picture.copy(), given)
+    x, y = given.xy[0, 0].astype(int)
+    assert (drawn[y, x] != picture[y, x]).any() and drawn.shape == picture.shape
+    assert len(dataclasses.replace(result, people=()).to_supervision()) == 0
+
+
+def test_supervision_takes_and_draws_masks(picture) -> None:
+    supervision = pytest.importorskip("supervision")
+    with prunus.load("segmentation") as segment:
+        result = segment(picture)
+    given = result.to_supervision()
+    assert given.class_id.tolist() == [0, 1]
+    assert given.area.sum() == picture.shape[0] * picture.shape[1]
+    np.testing.assert_array_equal(given.mask[1], result.mask.classes == 1)
+    rows, columns = np.nonzero(given.mask[1])
+    np.testing.assert_array_equal(
+        given.xyxy[1], [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    )
+    assert supervision.MaskAnnotator().annotate(picture.copy(), given).shape == picture.shape
+
+
+def test_without_supervision_its_name_is_told(pose, picture, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(prunus.PrunusError, match="supervision"):
+        pose(picture).to_supervision()
 
 
 def test_the_readme_example_runs(tmp_path, capsys, monkeypatch) -> None:

@@ -29,20 +29,20 @@ from prunus.models.training.pose.state import saved_config
 from prunus.models.training.shipping import record_path
 from prunus.models.training.state import read_run
 from prunus.models.training.teachers.movenet import SinglePose
+from prunus.runtime.pictures.crop import warp
 
 Reader = Callable[[HeldOut], np.ndarray]
 _BATCH = 16
 
 
 def crop_people(data: HeldOut, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return crops RGB uint8 (N,h,w,3) and the matrices (N,2,3) picture -> crop."""
-    import cv2
-
+    """Return crops RGB uint8 (N,h,w,3), sampled as users get them, and matrices picture -> crop."""
     crops, matrices = [], []
     for image, box in zip(data.images, data.boxes, strict=True):
         centre, extent = box_to_centre_size(box, size[1] / size[0])
         matrix = udp_matrix(centre, extent, 0.0, size)
-        crops.append(cv2.warpAffine(image, matrix, (size[1], size[0]), flags=cv2.INTER_LINEAR))
+        back = np.linalg.inv(np.vstack([matrix, (0, 0, 1)]))[:2]
+        crops.append(warp(image, back, size))
         matrices.append(matrix)
     return np.stack(crops), np.stack(matrices)
 
