@@ -73,8 +73,8 @@ def people(
         count: How many people, as text.
         paths: Model files, one per batch size.
     """
-    from prunus.apps.io.sources.pictures import read_picture
     from prunus.runtime.measure.runner import benchmarked
+    from prunus.runtime.pictures.files import read_picture
     from prunus.runtime.tasks.pose.estimator import PoseEstimator
 
     name, options = benchmarked(backend)
@@ -192,8 +192,8 @@ def portrait_crops(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
     Raises:
         UsageError: the model does not take crops of people.
     """
-    from prunus.apps.io.sources.pictures import read_picture
     from prunus.runtime.pictures.crop import CropGeometry
+    from prunus.runtime.pictures.files import read_picture
     from prunus.runtime.pictures.tensor import to_tensor
 
     if not isinstance(card.preprocess, ImagePreprocess) or card.preprocess.fit != "udp_affine":

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -225,29 +226,27 @@ class _Run:
             raise Stop
 
     def _open_sinks(self) -> None:
-        form = self.codec.format
         for uri in self.options.sinks:
             if takes_codes(uri):
                 pace = 0.0 if self.live else self.options.speed
-                frames = self._packet_frames()
-                self.code_sinks.add(
-                    uri,
-                    lambda owned, uri=uri, pace=pace, frames=frames: open_code_sink(
-                        uri, form, self.options, frames, pace, owned
-                    ),
-                )
-                continue
-            self.sound_sinks.add(
-                uri,
-                lambda owned, uri=uri: open_sound_sink(
-                    uri,
-                    form.sample_rate_hz,
-                    keep=form.hop * form.stride,
-                    block_seconds=self._delivery(),
-                    stack=owned,
-                    live=self.live,
-                ),
-            )
+                self.code_sinks.add(uri, partial(self._code_sink, uri, pace))
+            else:
+                self.sound_sinks.add(uri, partial(self._sound_sink, uri))
+
+    def _code_sink(self, uri: str, pace: float, owned: ExitStack) -> CodeSink:
+        form = self.codec.format
+        return open_code_sink(uri, form, self.options, self._packet_frames(), pace, owned)
+
+    def _sound_sink(self, uri: str, owned: ExitStack) -> SoundSink:
+        form = self.codec.format
+        return open_sound_sink(
+            uri,
+            form.sample_rate_hz,
+            keep=form.hop * form.stride,
+            block_seconds=self._delivery(),
+            stack=owned,
+            live=self.live,
+        )
 
     def _delivery(self) -> float:
         """Return seconds of sound that come at once: blocks, or packets."""
@@ -297,7 +296,7 @@ class _Run:
         for group in piece.groups:
             self.frames += group.frames
             self.code_sinks.each(lambda sink: sink.begin(self._voice()))
-            self.code_sinks.each(lambda sink, group=group: sink.write(group))
+            self.code_sinks.each(partial(_write_group, group))
         self.sound_sinks.each(lambda sink: sink.write(piece.after))
         if self.before is not None and self.after is not None:
             self.before.push(piece.before)
@@ -412,6 +411,10 @@ class _Run:
                 found["speaker_waits_ms"] = round(1000.0 * sink.delay_seconds)
                 found["speaker_dropped_ms"] = round(sink.ring.dropped / per_ms)
         return found
+
+
+def _write_group(group: Group, sink: CodeSink) -> None:
+    sink.write(group)
 
 
 def _block_frames(codec: SpeechCodec) -> int:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prunus.apps.io.sources.pictures import read_picture
 from prunus.apps.pose.coco import CocoPeople, ImageId, Person
 from prunus.apps.pose.coco_results import Boxes, read_boxes
 from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.errors import MissingDependencyError, SourceError, UsageError
+from prunus.runtime.pictures.files import read_picture
 from prunus.runtime.progress import Progress, Silent
 from prunus.runtime.tasks.pose.accuracy import (
     box_length,

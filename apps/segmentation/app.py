@@ -254,7 +254,7 @@ def _backdrop(options: SegmentationOptions) -> Image | Colour:
     colour = parse_colour(options.background)
     if options.mode != "replace" or colour is not None:
         return colour or (0, 0, 0)
-    from prunus.apps.io.sources.pictures import read_picture
+    from prunus.runtime.pictures.files import read_picture
 
     path = Path(options.background)
     if not path.is_file():

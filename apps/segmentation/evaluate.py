@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunus.apps.io.sources.pictures import read_picture
 from prunus.apps.segmentation.label_maps import Labels, label_pairs, layout_of, read_labels
 from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.errors import SourceError, TensorError, UsageError
+from prunus.runtime.pictures.files import read_picture
 from prunus.runtime.progress import Progress, Silent
 from prunus.runtime.tasks.segmentation.accuracy import IGNORED, ConfusionMatrix, MaskScores
 

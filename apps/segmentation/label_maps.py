@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import SourceError, UsageError, nearest
-from prunus.runtime.pictures.files import PICTURES
-from prunus.runtime.pictures.opencv import load_cv2, quiet_stderr
+from prunus.runtime.pictures.files import PICTURES, decode, read_bytes
 from prunus.runtime.tasks.segmentation.accuracy import IGNORED
 
 Labels = npt.NDArray[np.integer[Any]]
@@ -112,14 +111,8 @@ def read_labels(path: Path, layout: Layout) -> Labels:
 
 
 def _read_numbers(path: Path) -> npt.NDArray[Any]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SourceError(f"Cannot read {path}: {error.strerror}.", "Check the path.") from None
-    cv2 = load_cv2()
-    with quiet_stderr():
-        plain = _without_palette(data)
-        image = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    data = read_bytes(path)
+    image = decode(_without_palette(data), path, as_is=True)
     if image is None:
         raise SourceError(f"{path} is not a complete PNG.", "Copy the labels again.")
     if image.ndim == 3 and (image[..., :1] == image[..., :3]).all():

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,26 +154,16 @@ class _Run:
         self._open_sinks(stack)
 
     def _open_sinks(self, stack: ExitStack) -> None:
-        from prunus.apps.io.sinks.sound import open_sound_sink
-
         uris = self.options.sinks or (_default_sink(self.options.source, self.live),)
         info = self.av_frames.info
         for uri in uris:
             suffix = Path(uri).suffix.lower()
             if suffix in VIDEOS:
-                self.clips.add(uri, lambda owned, uri=uri: self._clip(uri, owned))
+                self.clips.add(uri, partial(self._clip, uri))
             elif uri.startswith("speaker:"):
-                self.sounds.add(
-                    uri, lambda owned, uri=uri: _open_speaker(uri, self.rate, owned)
-                )
+                self.sounds.add(uri, partial(_open_speaker, uri, self.rate))
             elif suffix == ".wav" or uri == "-":
-                seconds = self.step / self.rate
-                self.sounds.add(
-                    uri,
-                    lambda owned, uri=uri, seconds=seconds: open_sound_sink(
-                        uri, self.rate, keep=self.rate, block_seconds=seconds, stack=owned
-                    ),
-                )
+                self.sounds.add(uri, partial(self._sound, uri))
             else:
                 self.pictures.append(stack.enter_context(closing(open_sink(uri, info))))
             if uri != "null:":
@@ -180,6 +171,14 @@ class _Run:
         for sink in self.pictures:
             if isinstance(sink, WindowSink):  # its keys and clicks choose the voice
                 sink.on_key, sink.on_click = self._key, self._click
+
+    def _sound(self, uri: str, owned: ExitStack) -> SoundSink:
+        from prunus.apps.io.sinks.sound import open_sound_sink
+
+        seconds = self.step / self.rate
+        return open_sound_sink(
+            uri, self.rate, keep=self.rate, block_seconds=seconds, stack=owned
+        )
 
     def _clip(self, uri: str, owned: ExitStack) -> ClipWriter:
         info, temporary = self.av_frames.info, owned.enter_context(atomic_path(uri))

@@ -18,6 +18,7 @@ Audio = npt.NDArray[np.float32]
 SLACK_SECONDS = 0.1  # containers round their length to packets
 _GAP = 0.04  # seconds without a sample that become silence
 _LONGEST_GAP = 300.0  # seconds; stamps that leap further are not believed
+_LISTS = ("concat", "dash", "hls", "imf", "sdp")  # they only name other files
 _LONGEST = 48 * 3600.0
 
 
@@ -57,6 +58,9 @@ class ContainerSound:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise SourceError(f"{path} cannot be read: {_reason(error)}.", "") from None
         sounds = self._container.streams.audio
+        if self._container.format.name in _LISTS:
+            self.close()
+            raise SourceError(f"{path} is a list of other files.", "")
         if not sounds or not sounds[0].codec_context.sample_rate:
             self.close()
             raise SourceError(f"{path} holds no sound.", "")
@@ -85,7 +89,8 @@ class ContainerSound:
 
     def _decoded(self) -> Iterator[Audio]:
         """Yield (T, channels) float32 without holes."""
-        form, convert, given = None, None, 0
+        form, given = None, 0
+        convert: Any = None
         begin: float | None = None
         layout = str(self._stream.codec_context.layout.name)
         for frame in self._frames():

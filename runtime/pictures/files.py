@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,19 +31,8 @@ def read_picture(path: Path) -> Image:
     Raises:
         SourceError: missing, empty, truncated, too large, not a picture, or with NaN pixels.
     """
-    cv2 = load_cv2()
-    data = _read_bytes(path)
-    flags = cv2.IMREAD_UNCHANGED if path.suffix.lower() in _DEEP else cv2.IMREAD_COLOR
-    try:
-        with quiet_stderr():
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        if "pixels" in str(error).lower() or "CV_IO_MAX_IMAGE" in str(error):
-            raise SourceError(
-                f"{path} has more than {MAX_PIXELS / 1e6:.0f} million pixels.",
-                "Make it smaller first: a person needs a few hundred pixels.",
-            ) from None
-        raise _damaged(path, len(data)) from None
+    data = read_bytes(path)
+    image = decode(data, path, as_is=path.suffix.lower() in _DEEP)
     if image is None or _ends_early(data):
         raise _damaged(path, len(data))
     try:
@@ -51,7 +41,34 @@ def read_picture(path: Path) -> Image:
         raise SourceError(f"{path}: {error.message}", error.hint) from None
 
 
-def _read_bytes(path: Path) -> bytes:
+def decode(data: bytes, path: Path, *, as_is: bool) -> npt.NDArray[Any] | None:
+    """Return the pixels of a file's bytes, BGR where it has colours; None where it is damaged.
+
+    Args:
+        data: The bytes.
+        path: For messages.
+        as_is: Keep depth and channels; otherwise 8 bits and three channels.
+
+    Raises:
+        SourceError: it declares more pixels than permitted.
+    """
+    cv2 = load_cv2()
+    flags = cv2.IMREAD_UNCHANGED if as_is else cv2.IMREAD_COLOR
+    try:
+        with quiet_stderr():
+            pixels: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        if "pixels" in str(error).lower() or "CV_IO_MAX_IMAGE" in str(error):
+            raise SourceError(
+                f"{path} has more than {MAX_PIXELS / 1e6:.0f} million pixels.",
+                "Make it smaller first: a person needs a few hundred pixels.",
+            ) from None
+        return None
+    return pixels
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return what a file holds; raises SourceError when it cannot be read or is empty."""
     try:
         data = path.read_bytes()
     except OSError as error:

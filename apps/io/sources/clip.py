@@ -23,6 +23,7 @@ from prunus.apps.io.timeline import Leaps, TimeLine
 from prunus.runtime.errors import MissingDependencyError, SourceError
 
 CLIPS = (".avi", ".mkv", ".mov", ".mp4", ".webm")
+_LISTS = ("concat", "dash", "hls", "imf", "sdp")
 _QUARTER = 90  # degrees
 _LONGEST = 48 * 3600.0  # seconds; a longer clip has stamps of another clock, not such a length
 
@@ -100,7 +101,7 @@ class Clip:
         try:
             # Absolute: FFmpeg takes what stands before a colon for a protocol. Titles and comments
             # of a clip may be in any encoding. A file that is a list of addresses opens none.
-            return av.open(
+            container = av.open(
                 str(Path(self.title).absolute()),
                 metadata_errors="replace",
                 options={"protocol_whitelist": "file"},
@@ -110,6 +111,8 @@ class Clip:
                 f"{self.title} cannot be read: {reason(error)}.",
                 "Give a video file with sound, e.g. H.264 and AAC in an .mp4 file.",
             ) from None
+        refuse_list(container, self.title)
+        return container
 
     def frames(self) -> Iterator[tuple[float, Image]]:
         """Yield time in seconds and picture, uint8 (height, width, 3) BGR, upright.
@@ -164,7 +167,7 @@ class Clip:
     def _decoded(self, container: Any, stream: Any) -> Iterator[tuple[float | None, Any]]:
         """Yield stamp in seconds and decoded frame, in the order of presentation."""
         av = load_av()
-        got, broken = 0, ""
+        got, lost, broken = 0, 0, ""
         # AVI stores no times of presentation: its packets come at an even pace, in another order
         # than the pictures, and FFmpeg's guess from that order is late or mixed up.
         paced = container.format.name == "avi" and stream.type == "video"
@@ -176,7 +179,7 @@ class Clip:
             try:
                 decoded = packet.decode()
             except av.error.FFmpegError as error:  # a damaged packet; the next one may be whole
-                broken = reason(error)
+                lost, broken = lost + 1, reason(error)
                 if pace:
                     order.pop()
                 continue
@@ -193,6 +196,8 @@ class Clip:
                 f"{self.title} has a stream of {what} that gives nothing{why}.",
                 "Play it with another program, or convert it to H.264 and AAC.",
             )
+        if lost:
+            self.warnings.append(f"{lost} packets of {stream.type} are damaged and left out")
 
 
 def load_av() -> Any:
@@ -203,6 +208,13 @@ def load_av() -> Any:
         raise MissingDependencyError("av", "apps", "Clips with sound") from None
     av.logging.set_level(None)
     return av
+
+
+def refuse_list(container: Any, title: str) -> None:
+    """Close and refuse a file that only names others: what is opened is for the user to say."""
+    if container.format.name in _LISTS:
+        container.close()
+        raise SourceError(f"{title} is a list of other files.", "Give the video itself.")
 
 
 def picture_rate(stream: Any) -> float:

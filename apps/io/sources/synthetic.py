@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from prunus.apps.common.media import PORTRAIT
 from prunus.apps.io.frames import Frame, Image, SourceInfo
-from prunus.apps.io.sources.pictures import read_picture
 from prunus.runtime.errors import SourceError
+from prunus.runtime.pictures.files import read_picture
 from prunus.runtime.pictures.opencv import load_cv2
 
 _GRAMMAR = re.compile(

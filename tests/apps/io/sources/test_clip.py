@@ -200,3 +200,14 @@ def test_a_rate_that_changes_inside_a_clip_keeps_the_pitch(tmp_path) -> None:
         piece = sound[int(begin * rate) :][: rate // 2]
         peak = np.argmax(np.abs(np.fft.rfft(piece * np.hanning(len(piece))))) * rate / len(piece)
         assert peak == pytest.approx(1000, abs=2)
+
+
+def test_a_list_of_other_files_is_no_clip(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"not opened")
+    for name, text in (
+        ("list.mp4", "ffconcat version 1.0\nfile a.mp4\n"),
+        ("list.mkv", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.ts\n#EXT-X-ENDLIST\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(SourceError):
+            Clip(tmp_path / name)
