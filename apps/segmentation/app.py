@@ -57,6 +57,9 @@ class SegmentationSummary(FrameSummary):
         return "" if share is None else f", subject {100 * share:.1f} %"
 
 
+_BACKGROUND = "#40a040"
+
+
 @dataclass(slots=True)
 class _Work:
     """One frame on its way through the stages; without a mask it could not be segmented."""
@@ -246,20 +249,25 @@ def _check(options: SegmentationOptions) -> None:
 
 
 def _backdrop_files(options: SegmentationOptions) -> tuple[Path, ...]:
-    picture = options.mode == "replace" and parse_colour(options.background) is None
-    return (Path(options.background),) if picture else ()
+    given = options.background
+    return (Path(given),) if given is not None and parse_colour(given) is None else ()
 
 
 def _backdrop(options: SegmentationOptions) -> Image | Colour:
-    colour = parse_colour(options.background)
-    if options.mode != "replace" or colour is not None:
-        return colour or (0, 0, 0)
+    given = _BACKGROUND if options.background is None else options.background
+    if options.background is not None and options.mode != "replace":
+        raise UsageError(
+            f"Got --background {given} with --mode {options.mode}, which shows none.",
+            "Add --mode replace.",
+        )
+    if (colour := parse_colour(given)) is not None:
+        return colour
     from prunus.runtime.pictures.files import read_picture
 
-    path = Path(options.background)
+    path = Path(given)
     if not path.is_file():
         raise SourceError(
-            f"Background not found: {options.background}.",
+            f"Background not found: {given}.",
             "Give a picture, or a colour such as '#40a040' (with quotes in a shell).",
         )
     return read_picture(path)

@@ -32,7 +32,9 @@ class SegmentationOptions:
     sinks: tuple[str, ...] = shared.frames_out()
     model: str | None = option(_MODEL, default=None)
     mode: Mode = option("What is shown: the masks, or a changed background.", default="overlay")
-    background: str = option("For replace: a picture, or a colour as '#rrggbb'.", default="#40a040")
+    background: str | None = option(
+        "For replace: a picture, or a colour as '#rrggbb'; default: #40a040.", default=None
+    )
     subject: str | None = option(
         "Class that stays in front; default: what the model names.", default=None
     )

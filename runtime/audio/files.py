@@ -88,7 +88,7 @@ class SoundReader(AbstractContextManager["SoundReader"]):
         if not self.piped:
             with path.open("rb") as file:
                 head = file.read(12)
-            if head and not head.startswith(_LIBSNDFILE):
+            if head and (head[8:12] == b"AVI " or not head.startswith(_LIBSNDFILE)):
                 try:
                     return ContainerSound(path)
                 except SourceError as error:

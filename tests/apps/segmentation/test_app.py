@@ -290,6 +290,8 @@ def test_a_video_that_is_cut_off_gives_its_part_and_says_so(segment, tmp_path, f
         (["--source", "empty"], 2, "holds no picture"),
         (["--mode", "blurr"], 2, "did you mean 'blur'"),
         (["--mode", "replace", "--background", "beach.jpg"], 2, "Background not found"),
+        (["--background", "#00ff00"], 2, "which shows none"),
+        (["--mode", "blur", "--background", "beach.jpg"], 2, "which shows none"),
         (["--mode", "replace", "--background", "#12345"], 2, "Background not found"),
         (["--subject", "gren"], 2, "did you mean 'green'"),
         (["--opacity", "2"], 2, "opacity"),

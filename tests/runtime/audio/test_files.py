@@ -160,8 +160,8 @@ def _contained(path, sound, rate, *, codec="aac", layout="mono"):
 
 
 @pytest.mark.parametrize(("ending", "codec"), [
-    (".m4a", "aac"), (".mp4", "aac"), (".mkv", "pcm_s16le"), (".mov", "pcm_s16le"), (".aac", "aac"),
-    (".webm", "libopus"),
+    (".m4a", "aac"), (".mp4", "aac"), (".mkv", "pcm_s16le"), (".mov", "pcm_s16le"),
+    (".aac", "aac"), (".avi", "pcm_s16le"), (".webm", "libopus"),
 ])  # fmt: skip
 def test_the_sound_of_containers_is_read(tmp_path, ending, codec):
     rate = 48_000

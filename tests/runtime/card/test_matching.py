@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from prunus.runtime.card.matching import check_graph, check_inputs, check_outputs
+from prunus.runtime.card.matching import check_array, check_graph, check_inputs, check_outputs
+from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import ArtifactError, TensorError
 
 
@@ -19,6 +20,8 @@ def test_fitting_inputs_pass(card, tiny_inputs) -> None:
         ({"gain": [0.5]}, "'gain' is a list; expected a numpy array"),
         ({"image": np.zeros((3, 4), np.uint8)}, r"\[batch=3!, pixel=4\].*\[batch=2, pixel=4\]"),
         ({"image": np.zeros(8, np.uint8)}, r"\[8\] \(1 axes instead of 2\)"),
+        ({"image": np.zeros((1, 5), np.uint8)}, r"\[batch=1!, pixel=5!\]"),
+        ({"image": np.zeros((2, 4, 1), np.uint8)}, r"\[2, 4, 1\] \(3 axes instead of 2\)"),
         ({"image": np.zeros((2, 4), np.float32)}, "dtype float32; expected image uint8"),
     ],
 )
@@ -36,6 +39,23 @@ def test_not_finite_is_refused_on_request(card, tiny_inputs, value) -> None:
     check_inputs(card, inputs)
     with pytest.raises(TensorError, match="'gain' has 1 of 1 values that are NaN or infinite"):
         check_inputs(card, inputs, finite=True)
+
+
+def test_values_that_are_not_finite_are_counted() -> None:
+    spec = TensorSpec("sound", "float32", (2, 300), ("batch", "sample"))
+    sound = np.zeros((2, 300), np.float32)
+    check_array(spec, sound, finite=True)
+    sound[0, :3] = np.nan, np.inf, -np.inf
+    with pytest.raises(TensorError, match="'sound' has 3 of 600 values that are NaN"):
+        check_array(spec, sound, finite=True)
+    numbers = TensorSpec("ids", "int64", (2,), ("batch",))
+    check_array(numbers, np.array([1, 2]), finite=True)
+
+
+def test_sizes_beyond_small_numbers_are_compared_by_value() -> None:
+    spec = TensorSpec("sound", "float32", (1, 16_000), ("batch", "sample"))
+    with pytest.raises(TensorError, match=r"\[batch=3!, sample=16000\]"):
+        check_array(spec, np.zeros((3, 16_000), np.float32))
 
 
 def test_graph_that_breaks_its_cards_promise(card) -> None:

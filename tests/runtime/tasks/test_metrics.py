@@ -7,10 +7,21 @@ import pytest
 
 from prunus.runtime.card.card import ModelCard, Weights
 from prunus.runtime.card.tensors import TensorSpec
-from prunus.runtime.errors import ArtifactError
+from prunus.runtime.errors import ArtifactError, CheckFailedError
 from prunus.runtime.references import load
 from prunus.runtime.tasks import registry
-from prunus.runtime.tasks.metrics import metric_for, relative_rms, spread, worst_snr_db
+from prunus.runtime.tasks.metrics import (
+    Difference,
+    differences,
+    metric_for,
+    noise_and_power,
+    non_finite,
+    peak,
+    relative_rms,
+    span,
+    spread,
+    worst_snr_db,
+)
 from prunus.runtime.tasks.pose.card import KeypointPostprocess
 from prunus.runtime.tasks.segmentation.card import MaskPostprocess
 from prunus.runtime.tasks.separation.card import SeparatorPostprocess
@@ -153,6 +164,54 @@ def test_worst_samples_by_hand() -> None:
     assert worst_snr_db(zeros, zeros + 1e-9) == -300.0
     assert np.isnan(worst_snr_db(zeros, zeros + np.nan))
     assert relative_rms(np.zeros((0, 3)), np.zeros((0, 3))) == 0.0
+
+
+def test_differences_by_hand() -> None:
+    reference = {"a": np.array([[1.0, 5.0], [3.0, 1.0]]), "n": np.array([7], np.uint8)}
+    suspect = {"n": np.array([9], np.uint8), "a": np.array([[1.0, 4.0], [3.0, 3.0]])}
+    first, second = differences(reference, suspect)
+    assert first == Difference("a", 2.0, 0.75, 0.5)
+    assert (second.output, second.maximum, second.mean) == ("n", 2.0, 2.0)
+    with pytest.raises(CheckFailedError, match=r"no output \['n'\]; it has \['a'\]"):
+        differences(reference, {"a": suspect["a"]})
+    for shape in ((2, 1), (2, 3), (3, 2), (1, 2), (4,)):
+        with pytest.raises(CheckFailedError, match="Output 'a' has shape"):
+            differences(reference, {**suspect, "a": np.zeros(shape)})
+
+
+@pytest.mark.parametrize(("values", "width"), [
+    ([1.0, 3.0, np.nan, np.inf], 2.0), ([-2.0, -8.0], 6.0), ([5.0, 5.0], 5e-6),
+    ([-500.0], 5e-4), ([0.0, 0.0], 1e-30), ([np.nan], 1.0), ([], 1.0),
+])  # fmt: skip
+def test_the_span_of_values(values, width) -> None:
+    assert span(np.array(values)) == pytest.approx(width, rel=1e-12)
+
+
+def test_the_peak_of_nothing_and_of_nan() -> None:
+    assert peak(np.zeros(0)) == 0.0 and peak(np.array([1.0, 3.0])) == 3.0
+    assert np.isnan(peak(np.array([1.0, np.nan, 3.0])))
+
+
+def test_values_that_are_not_finite_are_counted_and_placed() -> None:
+    bad = np.zeros((4, 3), np.float32)
+    bad[2, 1], bad[3] = np.nan, (np.inf, -np.inf, np.nan)
+    outputs = {"fine": np.zeros(3), "ids": np.array([1]), "bad": bad}
+    (told,) = non_finite(outputs, "runner")
+    assert told == ("runner: output 'bad' holds 2 NaN and 2 Inf in 12 values, first in sample 2.")
+
+
+def test_noise_and_power_by_hand() -> None:
+    expected = np.array([[[1.0], [1.0]], [[3.0], [3.0]]])
+    got = np.array([[[1.5], [0.5]], [[3.0], [5.0]]])
+    noise, power = noise_and_power(expected, got, 0.0)
+    np.testing.assert_allclose(noise, [0.25, 2.0])
+    np.testing.assert_allclose(power, [5.0, 9.0])  # the mean of 1 and 9 holds for the quiet one
+    np.testing.assert_allclose(noise_and_power(expected, got, 10.0)[1], [1.0, 9.0])
+    assert relative_rms(expected[:1], got[:1]) == pytest.approx(0.5)
+    one = np.stack([got[0], expected[1]])
+    assert relative_rms(expected, one) == pytest.approx((0.25 / 5) ** 0.5)
+    assert relative_rms(np.array([[2.0]]), np.array([[3.0]])) == pytest.approx(0.5)
+    assert worst_snr_db(np.array([[2.0]]), np.array([[3.0]])) == pytest.approx(10 * np.log10(4))
 
 
 def test_the_spread_over_draws_is_told() -> None:
