@@ -168,6 +168,7 @@ class Clip:
         """Yield stamp in seconds and decoded frame, in the order of presentation."""
         av = load_av()
         got, lost, broken = 0, 0, ""
+        pending = 0  # damaged packets behind which nothing whole came yet: the end of a cut file
         # AVI stores no times of presentation: its packets come at an even pace, in another order
         # than the pictures, and FFmpeg's guess from that order is late or mixed up.
         paced = container.format.name == "avi" and stream.type == "video"
@@ -179,11 +180,13 @@ class Clip:
             try:
                 decoded = packet.decode()
             except av.error.FFmpegError as error:  # a damaged packet; the next one may be whole
-                lost, broken = lost + 1, reason(error)
+                pending, broken = pending + 1, reason(error)
                 if pace:
                     order.pop()
                 continue
             got += len(decoded)
+            if decoded:
+                lost, pending = lost + pending, 0
             for frame in decoded:
                 if paced:
                     yield (float(order.popleft() * stream.time_base) if order else None), frame

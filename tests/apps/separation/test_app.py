@@ -264,7 +264,7 @@ class _Speaker:
 def test_camera_and_microphone_to_loudspeaker(
     prunus, tmp_path, portrait, separator, monkeypatch
 ):
-    monkeypatch.setattr(moments, "open_source", lambda _: _Camera(portrait))
+    monkeypatch.setattr(moments, "open_source", lambda _, **__: _Camera(portrait))
     monkeypatch.setattr(sound_devices, "Microphone", _Microphone)
     monkeypatch.setattr(sound_devices, "Speaker", _Speaker)
     out = tmp_path / "live.wav"
@@ -285,7 +285,7 @@ def test_camera_and_microphone_to_loudspeaker(
 def test_a_live_run_that_cannot_keep_up_says_by_how_much(
     prunus, tmp_path, portrait, separator, monkeypatch
 ):
-    monkeypatch.setattr(moments, "open_source", lambda _: _Camera(portrait))
+    monkeypatch.setattr(moments, "open_source", lambda _, **__: _Camera(portrait))
     monkeypatch.setattr(sound_devices, "Microphone", _Microphone)
     monkeypatch.setattr(separation, "_BEHIND", 0.0)  # any sound that waits is too much
     ran = prunus(*_words("0+mic:desk", separator, "--sink", "null:", "--seconds", 1.0))
