@@ -108,7 +108,7 @@ def _one(card: ModelCard, spec: TensorSpec, value: str, rate: int | None) -> tup
         return _array(path), value
     if suffix in _SOUNDS:
         return _sound(path, spec, rate)
-    from prunus.apps.io.sources.pictures import read_picture
+    from prunus.runtime.pictures.files import read_picture
     from prunus.runtime.tasks.generic.feed import picture_feed
 
     feed = picture_feed(card, read_picture(path))

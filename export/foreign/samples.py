@@ -64,7 +64,8 @@ def read_archive(path: Path) -> dict[str, np.ndarray]:
 
 
 def _pictures(card: ModelCard, path: Path, limit: int) -> Samples:
-    from prunus.export.precision.calibration import CLIPS, PICTURES, read_frames
+    from prunus.export.precision.calibration import CLIPS, read_frames
+    from prunus.runtime.pictures.files import PICTURES
     from prunus.runtime.tasks.generic.feed import picture_feed
 
     if len(card.inputs) != 1:

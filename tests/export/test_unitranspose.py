@@ -135,7 +135,8 @@ def test_untrained_files_say_so_and_check_out(small, crops, tmp_path):
 
 
 @pytest.mark.slow
-def test_int8_quantises_around_the_nodes(small, crops, tmp_path):
+def test_int8_quantises_around_the_nodes(small, noise_crops, tmp_path):
+    crops = crop_samples(noise_crops, "noise")
     path = export_unitranspose(precision="int8", calibration=crops, output=tmp_path / "a.onnx")
     model = onnx.load(path)
     assert len(attention_nodes(model)) == 8
