@@ -47,12 +47,14 @@ class Pose:
         box: x0, y0, x1, y1 in image pixels.
         score: 0..1, how sure the model is that this is a person.
         track_id: Identity over time, -1 when nobody tracks.
+        age_s: Seconds since the joints were read; above 0 where they were moved on meanwhile.
     """
 
     keypoints: Floats
     box: tuple[float, float, float, float]
     score: float
     track_id: int = -1
+    age_s: float = 0.0
 
 
 def _input_pixels(rows: Floats, height: int, width: int) -> Floats:
