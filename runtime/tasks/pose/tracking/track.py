@@ -13,13 +13,13 @@ import numpy.typing as npt
 from prunus.runtime.tasks.pose.estimator import Pose
 from prunus.runtime.tasks.pose.similarity import box_of_joints
 from prunus.runtime.tasks.pose.smoothing import SmoothState
-from prunus.runtime.tasks.pose.tracking.looks import Looks, blended
+from prunus.runtime.tasks.pose.tracking.looks import Looks
 
 Box = tuple[float, float, float, float]
 Doubles = npt.NDArray[np.float64]
 
-_SPEED_SECONDS = 0.25  # a step weighs as much as what the last quarter of a second said
-_CROWD = 0.3  # weight of a step beside others, whose joints may have been taken
+_SPEED_SECONDS = 0.3  # of steps make the speed
+_CROWD = 0.5  # weight of a step beside others, whose joints may have been taken
 _COAST_SECONDS = 1.0  # a hidden person goes on for about as long, ever slower
 _TRAIL = 32  # steps remembered, for a finder that answers late
 _NEVER = -math.inf
@@ -108,12 +108,10 @@ class Track:
         box, elapsed = box_of_joints(pose), now - self.seconds
         if self.seen and self.sights and elapsed > 0:
             step = (centre_of(box) - centre_of(self.pose.box)) / elapsed
-            share = 1 - math.exp(-elapsed / _SPEED_SECONDS)
-            share *= _CROWD if crowded else 1.0
             # One bad frame must not throw the next crop off the person.
-            self.velocity = self.velocity + (share if self.sights > 1 else 1.0) * (
-                step - self.velocity
-            )
+            share = max(1 - math.exp(-elapsed / _SPEED_SECONDS), 1 / self.sights)
+            share *= _CROWD if crowded else 1.0
+            self.velocity = self.velocity + share * (step - self.velocity)
         tall = box[3] - box[1]
         self.height = tall if not self.sights else 0.9 * self.height + 0.1 * tall
         self.pose = dataclasses.replace(pose, box=box, track_id=self.track_id)
@@ -147,8 +145,3 @@ class Track:
         dx, dy = float(shift[0]), float(shift[1])
         self.found_box = (box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy)
         self.found_s, self.missed_finds = now, 0
-
-    def remember_looks(self, looks: Looks | None) -> None:
-        """Blend in what a clear view shows."""
-        if looks is not None:
-            self.looks = looks if self.looks is None else blended(self.looks, looks)

@@ -31,7 +31,7 @@ from prunus.runtime.tasks.pose.tracking.bodies import (
     within_reach,
 )
 from prunus.runtime.tasks.pose.tracking.finding import Finding, Search
-from prunus.runtime.tasks.pose.tracking.looks import alike, looks_of
+from prunus.runtime.tasks.pose.tracking.looks import Looks, alike, blended, looks_of
 from prunus.runtime.tasks.pose.tracking.track import Track, centre_of
 
 Frame = npt.NDArray[np.uint8]
@@ -54,7 +54,8 @@ _MOVING = 0.05  # heights per second by which even a still person may have moved
 _PRESENT = 1e-6
 _LEAST = 1e-3  # a pose that hardly fits is still better than none
 _OWN = 0.1  # bonus of the pose of one's own crop
-_STRANGER = 0.3  # clothes less alike than that are another's, where somebody was hidden
+_IN_CROWD = 0.6  # how well a pose must fit in a crowd
+_PATIENCE = 0.3  # of the time somebody may be hidden, after which it need not fit so well
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class TrackerOptions:
     finding: Finding = field(default_factory=Finding)
     minimum_score: float = 0.15
     minimum_match: float = 0.2
-    same_person: float = 0.6
+    same_person: float = 0.45
     confirm: int = 3
     hidden_s: float = 1.5
     memory_s: float = 10.0
@@ -112,6 +113,7 @@ class PeopleTracker:
         self._stream: AbstractContextManager[None] = OneStream("A people tracker")
         self._sigmas = np.array(sigmas if sigmas is not None else _COCO_SIGMAS, np.float64)
         self._limbs, self._flips = limbs, flip_pairs
+        self._joints = len(self._sigmas)
         self.reset()
 
     def reset(self) -> None:
@@ -175,7 +177,7 @@ class PeopleTracker:
         """
         found = self._apart(found)
         first = self._next_id == 0 and not self._tracks
-        looks = [looks_of(frame_bgr, p.box) if when >= now else None for p in found]
+        looks = [self._looks(frame_bgr, p) if when >= now else None for p in found]
         pairs = self._match(found, looks, when)
         matched = {row for row, _ in pairs}
         for row, track in enumerate(self._tracks):
@@ -220,15 +222,15 @@ class PeopleTracker:
             expected = [t.predicted(now) for t in read]
             boxes = np.array([t.crop(now) for t in read], np.float64)
             poses = estimator(frame_bgr, boxes)
-            looks = [looks_of(frame_bgr, p.box) for p in poses]
-            chosen = self._settled(read, poses, expected, looks, rest)
-            crowded = touching(np.array([p.box for p in expected], np.float64)).any(1)
+            looks = [self._looks(frame_bgr, p) for p in poses]
+            crowded = touching(np.array([p.box for p in expected], np.float64)).any(1).tolist()
+            chosen = self._settled(read, poses, expected, looks, crowded, rest)
             seen = [k for k, pose in enumerate(chosen) if pose >= 0]
             for track, pose in zip(read, chosen, strict=True):
                 if pose < 0:
                     track.coast(now, seen=False)
             self._see([read[k] for k in seen], [poses[chosen[k]] for k in seen],
-                      [expected[k] for k in seen], [bool(crowded[k]) for k in seen], now)  # fmt: skip
+                      [expected[k] for k in seen], [crowded[k] for k in seen], now)  # fmt: skip
         self._remember(frame_bgr)
         return self._finish(now)
 
@@ -248,7 +250,7 @@ class PeopleTracker:
         """
         now = self._time(seconds)
         poses = [p for p in self._apart(poses) if p.score >= self.options.minimum_score]
-        looks = [None if frame_bgr is None else looks_of(frame_bgr, p.box) for p in poses]
+        looks = [self._looks(frame_bgr, p) for p in poses]
         first = self._next_id == 0 and not self._tracks
         pairs = self._match(poses, looks, now)
         matched = {row for row, _ in pairs}
@@ -280,7 +282,7 @@ class PeopleTracker:
     # Matching
 
     def _match(
-        self, poses: Sequence[Pose], looks: Sequence[npt.NDArray[np.float32] | None], now: float
+        self, poses: Sequence[Pose], looks: Sequence[Looks | None], now: float
     ) -> list[tuple[int, int]]:
         """Return pairs (track, pose): those who are seen choose before those who are hidden."""
         pairs: list[tuple[int, int]] = []
@@ -336,7 +338,7 @@ class PeopleTracker:
     def _returned(
         self,
         poses: Sequence[Pose],
-        looks: Sequence[npt.NDArray[np.float32] | None],
+        looks: Sequence[Looks | None],
         now: float,
     ) -> list[tuple[Track, int]]:
         """Return pairs of somebody who was lost and the index of the pose that is likely them."""
@@ -388,7 +390,8 @@ class PeopleTracker:
         tracks: Sequence[Track],
         poses: Sequence[Pose],
         expected: Sequence[Pose],
-        looks: Sequence[npt.NDArray[np.float32] | None],
+        looks: Sequence[Looks | None],
+        crowded: Sequence[bool],
         rest: Sequence[Track],
     ) -> list[int]:
         """Return the index of each track's pose, -1 for those who are not seen.
@@ -404,9 +407,8 @@ class PeopleTracker:
         gain = place + _LOOKS * (clothes - 0.5)
         own = np.diag(gain).copy()
         own[[t.sights == 0 for t in tracks]] = _LEAST  # a track that has just begun gives way
-        hidden = np.array([t.sights > 0 and not t.seen for t in tracks])
-        strange = (np.diag(place) < options.minimum_match) | (np.diag(clothes) < _STRANGER)
-        usable = np.array([p.score >= options.minimum_score for p in poses]) & ~(hidden & strange)
+        usable = np.array([p.score >= options.minimum_score for p in poses])
+        usable &= own >= [self._least(t, c) for t, c in zip(tracks, crowded, strict=True)]
         # Each person once, as the crop shows them that knew best where they are.
         alone: list[int] = list(range(len(poses), same.shape[1]))
         for row in np.argsort(-own, kind="stable"):
@@ -422,6 +424,15 @@ class PeopleTracker:
         np.fill_diagonal(scores, np.where(shown, np.maximum(own, _LEAST) + _OWN, 0.0))
         pairs = dict(assign(scores, _PRESENT))
         return [pairs.get(k, -1) for k in range(len(tracks))]
+
+    def _least(self, track: Track, crowded: bool) -> float:
+        """Return how well a pose must fit a track at least: in a crowd it may be another's."""
+        if not track.sights:
+            return 0.0
+        if not crowded:
+            return self.options.minimum_match if not track.seen else -1.0
+        hidden = (track.seconds - track.seen_s) / self.options.hidden_s
+        return float(np.interp(hidden, (_PATIENCE, 1.0), (_IN_CROWD, self.options.minimum_match)))
 
     def _see(
         self,
@@ -455,10 +466,15 @@ class PeopleTracker:
         clear = ~touching(np.array([t.pose.box for t in seen], np.float64)).any(1)
         for track, alone in zip(seen, clear, strict=True):
             if alone and track.read_s == track.seconds:
-                track.remember_looks(looks_of(frame, track.pose.box))
-                if self._limbs:
+                looks = self._looks(frame, track.pose)
+                if looks is not None:
+                    track.looks = blended(track.looks, looks)
                     lengths = limb_lengths(track.pose, track.height, self._limbs)
                     track.limbs = grown(track.limbs, lengths)
+
+    def _looks(self, frame: Frame | None, pose: Pose) -> Looks | None:
+        fits = len(self._limbs) and len(pose.keypoints) == self._joints
+        return looks_of(frame, pose, self._limbs) if frame is not None and fits else None
 
     def _name(self, track: Track) -> None:
         track.track_id = self._next_id
