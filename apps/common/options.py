@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from prunus.apps.io.sinks.registry import sinks_help
@@ -16,6 +18,8 @@ Arithmetic = Literal["auto", "f32", "bf16"]
 # Text, not a path, which would lose the '/' that means a folder.
 SINKS = ("--sink", "--output", "-o")
 _ARITHMETIC = "OpenVINO's products; auto is bf16 where the card allows it."
+_FASTEST_MS, _SLOWEST_MS = 1000 / 30, 1000 / 15  # no camera's rate is a reason to ask for more
+_LONGEST_MS = 60_000.0
 LEVELS = ("L0", "L1", "L2", "L3")
 
 
@@ -134,6 +138,71 @@ def level() -> Any:
 def max_frames() -> Any:
     """Return the field of ``--max-frames``."""
     return option("Stop after so many frames.", default=None, minimum=1)
+
+
+def stride() -> Any:
+    """Return the field of ``--stride``."""
+    return option("Take every n-th frame of the source.", default=1, minimum=1, metavar="N")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much time a frame may take, and who sees to it."""
+
+    budget: str | None = option(
+        "Time a frame may take, e.g. 33ms; variants and rates are chosen so that nine of ten frames "
+        "keep it. Default for live sources: their interval.", default=None, metavar="TIME",
+    )  # fmt: skip
+    fps: float | None = option(
+        "The same as frames per second.", default=None, minimum=0.1, metavar="RATE"
+    )
+    governor: bool = option("Live sources: always the best variant, however late.", default=True)
+    log: Path | None = option(
+        "A line of JSON per frame: its times, and the variant that was chosen.", default=None
+    )
+
+    def budget_ms(self, live: bool, fps: float) -> float | None:
+        """Return the time of a frame in milliseconds, None where nobody governs.
+
+        Args:
+            live: The source does not wait.
+            fps: Its rate, 0 when unknown.
+
+        Raises:
+            UsageError: no such time, two answers, or a budget beside ``--no-governor``.
+        """
+        if self.budget is not None and self.fps is not None:
+            raise UsageError("Got --budget and --fps; expected one of them.", "Leave one out.")
+        asked = self.budget is not None or self.fps is not None or self.log is not None
+        if not self.governor:
+            if asked:
+                raise UsageError(
+                    "Got --no-governor beside --budget, --fps or --log.", "Leave it out."
+                )
+            return None
+        if self.budget is not None:
+            return _milliseconds(self.budget)
+        if self.fps is not None:
+            return 1000 / self.fps
+        if not live and self.log is None:
+            return None
+        return float(min(max(1000 / fps if fps > 0 else 0.0, _FASTEST_MS), _SLOWEST_MS))
+
+
+def _milliseconds(text: str) -> float:
+    """Return a time in milliseconds.
+
+    >>> _milliseconds("33ms"), _milliseconds("0.1s")
+    (33.0, 100.0)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s)\s*", text)
+    value = float(match[1]) * (1000 if match[2] == "s" else 1) if match else 0.0
+    if not 0 < value <= _LONGEST_MS:
+        raise UsageError(
+            f"Got --budget {text}; expected a time from above 0 to 60 s.",
+            "Example: --budget 33ms",
+        )
+    return value
 
 
 def reconnect() -> Any:

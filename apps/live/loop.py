@@ -115,10 +115,13 @@ class Loop:
         return Counts(done, pipeline.dropped, seconds, first_ms, times, interrupted)
 
 
-def frames_loop(source: Source[Frame], begin: Callable[[Frame], Any], **details: Any) -> Loop:
-    """Return a loop over the frames of a source; `begin` wraps a frame for the stages."""
+def frames_loop(
+    source: Source[Frame], begin: Callable[[Frame], Any], *, stride: int = 1, **details: Any
+) -> Loop:
+    """Return a loop over every `stride`-th frame of a source; `begin` wraps it for the stages."""
     info = source.info
-    return Loop(items=map(begin, source), live=info.live, expected=info.frames, **details)
+    items = map(begin, itertools.islice(source, 0, None, stride))
+    return Loop(items=items, live=info.live, expected=-(-info.frames // stride), **details)
 
 
 class Panel:
@@ -135,14 +138,19 @@ class Panel:
         self._last = 0.0
 
     def lines(
-        self, stage_ms: Mapping[str, float], dropped: int, rare: Sequence[str] = ()
+        self,
+        stage_ms: Mapping[str, float],
+        dropped: int,
+        rare: Sequence[str] = (),
+        more: Sequence[str] = (),
     ) -> list[str]:
-        """Return the lines for one more frame.
+        """Return the lines for one more frame; `card` may be set to that of another variant.
 
         Args:
             stage_ms: Milliseconds by name, in the order of display.
             dropped: Frames dropped so far.
             rare: Stages whose zeros do not count: they run now and then only.
+            more: Lines of the app itself.
         """
         now = time.perf_counter()
         if self._last:
@@ -162,7 +170,7 @@ class Panel:
         if self.info.kind not in _TIMELESS and "interval" in shown:
             rate = 1000 / max(shown["interval"], 1e-3)
             lines.append(f"{rate:.1f} fps  {dropped} dropped")
-        return lines
+        return [*lines, *more]
 
     def _steady(self, name: str, value: float) -> None:
         old = self._shown.get(name, value)

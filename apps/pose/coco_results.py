@@ -27,7 +27,7 @@ def result_of(frame: Frame, pose: Pose) -> dict[str, Any]:
     """Return one entry of a COCO keypoint result file.
 
     ``keypoints`` are x, y in image pixels and the joint's score; ``bbox`` is x, y, width, height.
-    ``track_id``, ``seconds`` and ``file_name`` are additions that evaluators ignore; `read_boxes`
+    ``track_id``, ``age_s`` (how old the joints are), ``seconds`` and ``file_name`` are additions that evaluators ignore; `read_boxes`
     goes by the name first.
     """
     x0, y0, x1, y1 = pose.box
@@ -40,6 +40,7 @@ def result_of(frame: Frame, pose: Pose) -> dict[str, Any]:
     }
     if pose.track_id >= 0:
         entry["track_id"] = pose.track_id
+        entry["age_s"] = round(pose.age_s, 4)
     if frame.seconds is not None:
         entry["seconds"] = round(frame.seconds, 6)
     if frame.name:
@@ -48,7 +49,7 @@ def result_of(frame: Frame, pose: Pose) -> dict[str, Any]:
 
 
 class ResultWriter(JsonListWriter):
-    """Write poses as they come; the file gets its name, whole and valid, when it is closed."""
+    """Write poses as they come: a COCO list, lines of JSON, or a table with a column per value."""
 
     def write(self, frame: Frame, poses: Iterable[Pose]) -> None:
         """Add the people of one frame."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunus.apps.common import options as shared
-from prunus.apps.common.options import BackendChoice
+from prunus.apps.common.options import BackendChoice, Pace
 from prunus.runtime.options import argument, group, option
 
 
@@ -21,14 +21,14 @@ class PoseOptions:
     \b
     Examples:
       prunus run pose --source street.mp4 -o street-pose.mp4 --json-out street.json
-      prunus run pose --source rtsp://camera/stream --sink web:8080 --level L3 --detect-every 15
+      prunus run pose --source rtsp://camera/stream --sink web:8080 --level L3 --budget 50ms
     """
 
     source: str = shared.frames_in()
     sinks: tuple[str, ...] = shared.frames_out()
     models: tuple[str, ...] = option(
-        "Model file, folder or listed name, one per batch size; default: MoveNet Lightning.",
-        default=(), flags=("--model",),
+        "Model file, folder or listed name, one per batch size, of one or of several levels or "
+        "precisions; default: MoveNet Lightning.", default=(), flags=("--model",),
     )  # fmt: skip
     level: str | None = shared.level()
     finder: str = option("Model that finds people.", default="movenet_multipose")
@@ -36,12 +36,24 @@ class PoseOptions:
         "People boxes of any detector, COCO result format (JSON).", default=None
     )
     single: bool = option("One person: crop from the previous pose, no finder.", default=False)
-    detect_every: int = option("Look for people every n frames.", default=8, minimum=1)
-    json_out: Path | None = option("Keypoints in COCO result format.", default=None)
+    detect_every: int | None = option(
+        "Look for people every n frames; default: each second, and when somebody is lost or "
+        "something new moves.", default=None, minimum=1,
+    )  # fmt: skip
+    max_people: int | None = option("Follow at most so many people.", default=None, minimum=1)
+    conf: float | None = option(
+        "Least score of a person, 0 to 1; default: 0.15.", default=None, minimum=0.0, maximum=1.0
+    )
+    json_out: Path | None = option(
+        "Keypoints: COCO list .json, .jsonl, .csv, or - for JSON lines on standard output.",
+        default=None,
+    )
+    stride: int = shared.stride()
     max_frames: int | None = shared.max_frames()
     reconnect: bool = shared.reconnect()
     smooth: bool = option("Joints as they are, unfiltered.", default=True)
     overlay: bool = option("Do not draw on the pictures.", default=True)
+    pace: Pace = group(Pace)
     compute: BackendChoice = group(BackendChoice)
 
 

@@ -145,7 +145,9 @@ def _draw_name(scene: Image, pose: Pose, minimum: float) -> None:
     seen = joints[joints[:, 2] >= minimum]
     top = float(seen[:, 1].min()) if len(seen) else pose.box[1]
     middle = float(seen[:, 0].mean()) if len(seen) else (pose.box[0] + pose.box[2]) / 2
-    draw_tag(scene, str(pose.track_id), middle, top, tag_colour(pose.track_id))
+    # Joints that were moved on, not read, say for how long.
+    age = f" {pose.age_s * 1000:.0f}ms" if pose.age_s > 0 else ""
+    draw_tag(scene, f"{pose.track_id}{age}", middle, top, tag_colour(pose.track_id))
 
 
 def tag_colour(number: int) -> Colour:

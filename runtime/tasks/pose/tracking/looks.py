@@ -46,9 +46,7 @@ def looks_of(frame: Frame, pose: Pose, limbs: Sequence[tuple[int, int]]) -> Look
     x, y = np.clip(spots[..., 0], 0, columns - 1), np.clip(spots[..., 1], 0, rows - 1)
     blue, green, red = np.moveaxis(np.median(frame[y, x].astype(np.float32), axis=1), -1, 0)
     # Light changes as people walk; the two colour axes count double.
-    looks = np.stack(
-        [(red + green + blue) / 3, 2 * (red - green), red + green - 2 * blue], axis=-1
-    )
+    looks = np.stack([(red + green + blue) / 3, 2 * (red - green), red + green - 2 * blue], axis=-1)
     looks[~seen] = np.nan
     return looks.astype(np.float32)
 

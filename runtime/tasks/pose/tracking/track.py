@@ -31,9 +31,7 @@ def moved(pose: Pose, shift: Doubles) -> Pose:
     keypoints[:, :2] += shift.astype(np.float32)
     x0, y0, x1, y1 = pose.box
     dx, dy = float(shift[0]), float(shift[1])
-    return dataclasses.replace(
-        pose, keypoints=keypoints, box=(x0 + dx, y0 + dy, x1 + dx, y1 + dy)
-    )
+    return dataclasses.replace(pose, keypoints=keypoints, box=(x0 + dx, y0 + dy, x1 + dx, y1 + dy))
 
 
 def centre_of(box: Box) -> Doubles:

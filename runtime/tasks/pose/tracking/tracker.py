@@ -72,17 +72,19 @@ class TrackerOptions:
         hidden_s: Somebody unseen for longer is no longer looked for around the expected place.
         memory_s: Somebody unseen for longer is somebody new.
         missed_finds: Somebody whom the finder misses so often in a row, for `hidden_s`, is gone.
+        most_people: At most so many people are followed; None for all.
         smoothing: Filter of the joints, None for raw joints.
     """
 
     finding: Finding = field(default_factory=Finding)
     minimum_score: float = 0.15
     minimum_match: float = 0.2
-    same_person: float = 0.45
+    same_person: float = 0.55
     confirm: int = 3
     hidden_s: float = 1.5
     memory_s: float = 10.0
     missed_finds: int = 3
+    most_people: int | None = None
     smoothing: Smoothing | None = None
 
 
@@ -189,7 +191,7 @@ class PeopleTracker:
         rest = [k for k in rest if not self._inside(found[k], when)]
         back = self._returned([found[k] for k in rest], [looks[k] for k in rest], now)
         for k in rest:
-            if k in {rest[column] for _, column in back}:
+            if k in {rest[column] for _, column in back} or self._full(len(back)):
                 continue
             track = Track(found[k], now, looks=looks[k], found_box=found[k].box, found_s=now)
             if first:
@@ -267,7 +269,9 @@ class PeopleTracker:
         for track in lost:
             if all(track is not one for one, _ in seen):
                 track.coast(now, seen=False)
-        for k in set(range(len(rest))) - {column for _, column in back}:
+        for k in sorted(set(range(len(rest))) - {column for _, column in back}):
+            if self._full(0):
+                break
             track = Track(poses[rest[k]], now, looks=looks[rest[k]])
             if first:
                 self._name(track)
@@ -294,9 +298,7 @@ class PeopleTracker:
             if not rows or not free:
                 continue
             tracks = [self._tracks[k] for k in rows]
-            place = self._similarity(
-                [t.predicted(now) for t in tracks], [poses[k] for k in free]
-            )
+            place = self._similarity([t.predicted(now) for t in tracks], [poses[k] for k in free])
             clothes = np.array([[alike(t.looks, looks[k]) for k in free] for t in tracks])
             gain = np.where(
                 place >= self.options.minimum_match, place + _LOOKS * (clothes - 0.5), -1.0
@@ -419,7 +421,9 @@ class PeopleTracker:
         close = touching(np.array([p.box for p in poses], np.float64))
         allowed = (close | np.eye(len(poses), dtype=bool)) & shown[None]
         # A new track has no motion yet: nobody else's pose is its own.
-        allowed &= np.eye(len(poses), dtype=bool) | np.array([t.sights > 1 for t in tracks])[:, None]
+        allowed &= (
+            np.eye(len(poses), dtype=bool) | np.array([t.sights > 1 for t in tracks])[:, None]
+        )
         scores = np.where(allowed, np.maximum(gain, _LEAST), 0.0)
         np.fill_diagonal(scores, np.where(shown, np.maximum(own, _LEAST) + _OWN, 0.0))
         pairs = dict(assign(scores, _PRESENT))
@@ -475,6 +479,10 @@ class PeopleTracker:
     def _looks(self, frame: Frame | None, pose: Pose) -> Looks | None:
         fits = len(self._limbs) and len(pose.keypoints) == self._joints
         return looks_of(frame, pose, self._limbs) if frame is not None and fits else None
+
+    def _full(self, coming: int) -> bool:
+        most = self.options.most_people
+        return most is not None and len(self._tracks) + coming >= most
 
     def _name(self, track: Track) -> None:
         track.track_id = self._next_id
