@@ -22,17 +22,17 @@ Limbs = Sequence[tuple[int, int]]
 
 _SEEN = 0.2  # joints below are not drawn anyway
 _SPOT = 0.05  # of the smaller height: two joints nearer than that are one spot
-_TOUCH = 0.02  # intersection over union from which two people may disturb one another
+TOUCH = 0.02  # intersection over union from which two people may disturb one another
 _STRETCH = 1.35  # of the longest length known
 _SLACK = 0.06  # heights that a limb may gain besides
 _FORGET = 0.995  # of a longest length is left after each view
 
 
-def touching(boxes: Doubles) -> npt.NDArray[np.bool_]:
-    """Say which boxes (n, 4) overlap one another: (n, n), False on the diagonal."""
-    close = box_iou(boxes, boxes) > _TOUCH
-    np.fill_diagonal(close, False)
-    return np.asarray(close)
+def overlaps(boxes: Doubles) -> Doubles:
+    """Return intersection over union of boxes (n, 4) with one another: (n, n), 0 with itself."""
+    shared = box_iou(boxes, boxes)
+    np.fill_diagonal(shared, 0.0)
+    return shared
 
 
 def separated(
@@ -50,7 +50,7 @@ def separated(
     kept = [p.keypoints for p in poses]
     boxes = np.array([p.box for p in poses], np.float64)
     heights = boxes[:, 3] - boxes[:, 1]
-    for a, b in zip(*np.nonzero(np.triu(touching(boxes))), strict=True):
+    for a, b in zip(*np.nonzero(np.triu(overlaps(boxes) > TOUCH)), strict=True):
         reach = _SPOT * min(heights[a], heights[b])
         for other in (np.arange(len(mirror)), mirror):
             one, two = poses[a].keypoints, poses[b].keypoints[other]

@@ -18,8 +18,10 @@ from prunus.runtime.tasks.pose.tracking.looks import Looks
 Box = tuple[float, float, float, float]
 Doubles = npt.NDArray[np.float64]
 
-_SPEED_SECONDS = 0.3  # of steps make the speed
-_CROWD = 0.5  # weight of a step beside others, whose joints may have been taken
+# Seconds after which a change of place and of speed is believed: alone, and all but hidden.
+_PLACE_SECONDS = (0.05, 0.25)
+_SPEED_SECONDS = (0.3, 2.0)
+_HIDDEN = 0.3  # intersection over union with somebody else that is all but hidden
 _COAST_SECONDS = 1.0  # a hidden person goes on for about as long, ever slower
 _TRAIL = 32  # steps remembered, for a finder that answers late
 _NEVER = -math.inf
@@ -53,6 +55,7 @@ class Track:
         missed_finds: How often it did not since then.
         sights: How often the person was seen.
         velocity: x, y in pixels per second.
+        centre: Middle of the box, steadied.
         height: Of the person's box in pixels, steadied.
         found_box: Where the finder saw the person in this frame.
         looks: Colours of the clothes, None before the first clear view.
@@ -69,6 +72,7 @@ class Track:
     missed_finds: int = 0
     sights: int = 0
     velocity: Doubles = field(default_factory=lambda: np.zeros(2))
+    centre: Doubles = field(default_factory=lambda: np.zeros(2))
     height: float = 0.0
     found_box: Box | None = None
     looks: Looks | None = None
@@ -83,7 +87,8 @@ class Track:
 
     def predicted(self, now: float) -> Pose:
         """Return the pose moved to where the person should be at a time."""
-        return moved(self.pose, self.velocity * self._steps(now))
+        shift = self.centre - centre_of(self.pose.box) if self.sights else np.zeros(2)
+        return moved(self.pose, shift + self.velocity * self._steps(now))
 
     def _steps(self, now: float) -> float:
         """Return the seconds of full speed until `now`; a hidden person slows down."""
@@ -101,15 +106,30 @@ class Track:
         before = [box for seconds, box in self.trail if seconds <= when]
         return before[-1] if before else self.pose.box
 
-    def see(self, pose: Pose, now: float, *, crowded: bool = False) -> None:
-        """Take the pose of this frame; in a crowd it says less about the motion."""
+    def see(self, pose: Pose, now: float, crowding: float = 0.0) -> None:
+        """Take the pose of this frame.
+
+        Args:
+            pose: Of this person, as far as we know.
+            now: Time in seconds.
+            crowding: Largest intersection over union with anybody else, 0 to 1.
+        """
         box, elapsed = box_of_joints(pose), now - self.seconds
+        middle = centre_of(box)
         if self.seen and self.sights and elapsed > 0:
-            step = (centre_of(box) - centre_of(self.pose.box)) / elapsed
-            # One bad frame must not throw the next crop off the person.
-            share = max(1 - math.exp(-elapsed / _SPEED_SECONDS), 1 / self.sights)
-            share *= _CROWD if crowded else 1.0
-            self.velocity = self.velocity + share * (step - self.velocity)
+            # A g-h filter: one bad frame must not throw the next crop off the person, and least of
+            # all beside others, whose joints may have been taken for this person's.
+            hidden = min(crowding / _HIDDEN, 1.0)
+            place, speed = (
+                1 - math.exp(-elapsed / (low + (high - low) * hidden))
+                for low, high in (_PLACE_SECONDS, _SPEED_SECONDS)
+            )
+            off = middle - (self.centre + self.velocity * elapsed)
+            self.centre = self.centre + self.velocity * elapsed + place * off
+            speed = max(speed, 1 / self.sights) if not crowding else speed
+            self.velocity = self.velocity + speed * off / elapsed
+        else:
+            self.centre = middle
         tall = box[3] - box[1]
         self.height = tall if not self.sights else 0.9 * self.height + 0.1 * tall
         self.pose = dataclasses.replace(pose, box=box, track_id=self.track_id)
@@ -127,6 +147,7 @@ class Track:
         """
         before = self.seen
         self.pose = self.predicted(now)
+        self.centre = centre_of(self.pose.box)
         if not before:
             self.velocity = self.velocity * math.exp(-(now - self.seconds) / _COAST_SECONDS)
         self.seconds = now
@@ -142,4 +163,8 @@ class Track:
             shift = np.zeros(2)
         dx, dy = float(shift[0]), float(shift[1])
         self.found_box = (box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy)
+        if not self.seen:  # whoever was hidden is where the finder says, not where motion ended
+            self.pose = moved(self.pose, centre_of(self.found_box) - centre_of(self.pose.box))
+            self.centre = centre_of(self.pose.box)
+            self.seconds, self.velocity = now, self.velocity * 0.5
         self.found_s, self.missed_finds = now, 0

@@ -20,14 +20,15 @@ import numpy.typing as npt
 from prunus.runtime.tasks.calls import OneStream, in_turn
 from prunus.runtime.tasks.pose.assignment import assign
 from prunus.runtime.tasks.pose.estimator import Pose
-from prunus.runtime.tasks.pose.similarity import box_iou, keypoint_similarity
+from prunus.runtime.tasks.pose.similarity import box_iou, box_of_joints, keypoint_similarity
 from prunus.runtime.tasks.pose.smoothing import Smoothing, smooth
 from prunus.runtime.tasks.pose.tracking.bodies import (
+    TOUCH,
     Limbs,
     grown,
     limb_lengths,
+    overlaps,
     separated,
-    touching,
     within_reach,
 )
 from prunus.runtime.tasks.pose.tracking.finding import Finding, Search
@@ -55,7 +56,8 @@ _PRESENT = 1e-6
 _LEAST = 1e-3  # a pose that hardly fits is still better than none
 _OWN = 0.1  # bonus of the pose of one's own crop
 _IN_CROWD = 0.6  # how well a pose must fit in a crowd
-_PATIENCE = 0.3  # of the time somebody may be hidden, after which it need not fit so well
+_PATIENCE = (0.2, 0.5)  # of the time somebody may be hidden, in which it need fit ever less
+_SIZE = 0.5  # weight of the logarithm by which a pose is taller than its person: it may be of two
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,14 +227,15 @@ class PeopleTracker:
             boxes = np.array([t.crop(now) for t in read], np.float64)
             poses = estimator(frame_bgr, boxes)
             looks = [self._looks(frame_bgr, p) for p in poses]
-            crowded = touching(np.array([p.box for p in expected], np.float64)).any(1).tolist()
+            crowding = overlaps(np.array([p.box for p in expected], np.float64)).max(1)
+            crowded = (crowding > TOUCH).tolist()
             chosen = self._settled(read, poses, expected, looks, crowded, rest)
             seen = [k for k, pose in enumerate(chosen) if pose >= 0]
             for track, pose in zip(read, chosen, strict=True):
                 if pose < 0:
                     track.coast(now, seen=False)
             self._see([read[k] for k in seen], [poses[chosen[k]] for k in seen],
-                      [expected[k] for k in seen], [crowded[k] for k in seen], now)  # fmt: skip
+                      [expected[k] for k in seen], [float(crowding[k]) for k in seen], now)  # fmt: skip
         self._remember(frame_bgr)
         return self._finish(now)
 
@@ -406,11 +409,14 @@ class PeopleTracker:
         place = self._similarity(expected, poses)
         same = self._similarity(poses, [*poses, *(t.pose for t in rest if t.seen)])
         clothes = np.array([[alike(t.looks, found) for found in looks] for t in tracks])
-        gain = place + _LOOKS * (clothes - 0.5)
+        tall = np.log([max(p.box[3] - p.box[1], 1.0) for p in map(_boxed, poses)])
+        usual = np.log([max(t.height, 1.0) if t.sights else 1.0 for t in tracks])
+        grown_ = np.abs(tall[None] - usual[:, None]) * np.array([[t.sights > 0] for t in tracks])
+        gain = place + _LOOKS * (clothes - 0.5) - _SIZE * grown_
         own = np.diag(gain).copy()
         own[[t.sights == 0 for t in tracks]] = _LEAST  # a track that has just begun gives way
         usable = np.array([p.score >= options.minimum_score for p in poses])
-        usable &= own >= [self._least(t, c) for t, c in zip(tracks, crowded, strict=True)]
+        usable &= (grown_.diagonal() < np.log(_SIZES)) & (own >= [self._least(t, c) for t, c in zip(tracks, crowded, strict=True)])
         # Each person once, as the crop shows them that knew best where they are.
         alone: list[int] = list(range(len(poses), same.shape[1]))
         for row in np.argsort(-own, kind="stable"):
@@ -418,7 +424,7 @@ class PeopleTracker:
             if usable[row] and not doubled:
                 alone.append(int(row))
         shown = np.isin(np.arange(len(poses)), alone)
-        close = touching(np.array([p.box for p in poses], np.float64))
+        close = overlaps(np.array([p.box for p in poses], np.float64)) > TOUCH
         allowed = (close | np.eye(len(poses), dtype=bool)) & shown[None]
         # A new track has no motion yet: nobody else's pose is its own.
         allowed &= (
@@ -434,16 +440,16 @@ class PeopleTracker:
         if not track.sights:
             return 0.0
         if not crowded:
-            return self.options.minimum_match if not track.seen else -1.0
+            return self.options.minimum_match if not track.seen else 0.0
         hidden = (track.seconds - track.seen_s) / self.options.hidden_s
-        return float(np.interp(hidden, (_PATIENCE, 1.0), (_IN_CROWD, self.options.minimum_match)))
+        return float(np.interp(hidden, _PATIENCE, (_IN_CROWD, self.options.minimum_match)))
 
     def _see(
         self,
         tracks: list[Track],
         poses: list[Pose],
         expected: list[Pose],
-        crowded: list[bool],
+        crowding: list[float],
         now: float,
     ) -> None:
         """Give each track its pose, with every joint on its own body."""
@@ -454,20 +460,20 @@ class PeopleTracker:
             mirror[a], mirror[b] = b, a
         apart = separated(poses, expected, mirror)
         for track, pose, own, before, crowd in zip(
-            tracks, poses, apart, expected, crowded, strict=True
+            tracks, poses, apart, expected, crowding, strict=True
         ):
             if not track.sights:
                 track.see(pose, now)
                 continue
             own = within_reach(own, before, track.height, track.limbs, self._limbs)
-            track.see(own, now, crowded=crowd)
+            track.see(own, now, crowd)
 
     def _remember(self, frame: Frame) -> None:
         """Learn clothes and limbs of those whom nobody hides."""
         seen = [t for t in self._tracks if t.seen]
         if not seen:
             return
-        clear = ~touching(np.array([t.pose.box for t in seen], np.float64)).any(1)
+        clear = overlaps(np.array([t.pose.box for t in seen], np.float64)).max(1) <= TOUCH
         for track, alone in zip(seen, clear, strict=True):
             if alone and track.read_s == track.seconds:
                 looks = self._looks(frame, track.pose)
@@ -528,3 +534,8 @@ class PeopleTracker:
             pose.keypoints, size, now, track.filter, self.options.smoothing
         )
         return dataclasses.replace(pose, keypoints=keypoints)
+
+
+def _boxed(pose: Pose) -> Pose:
+    """Return the pose with the box of its joints, as tracks keep it."""
+    return dataclasses.replace(pose, box=box_of_joints(pose))
