@@ -24,8 +24,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from prunus.runtime.errors import UsageError
 
 _LOG_VERSION = 1
@@ -190,9 +188,9 @@ class Governor:
             self._seen.popleft()
         self._own = min(self._own, len(self._seen))
         self._learn()
-        expected = [self._expected(k) for k in range(len(self.rungs))]
-        if expected[self._at] is not None:
-            self._move([e if e is not None else 0.0 for e in expected])
+        expected = self._expected()
+        if expected is not None:
+            self._move(expected)
         self.use[self.rung.name] = self.use.get(self.rung.name, 0) + 1
         return self.rung
 
@@ -219,7 +217,7 @@ class Governor:
         own = [s.per_unit_ms for s in list(self._seen)[-self._own :] if s.per_unit_ms is not None]
         if self._own == 0 or len(own) < min(self.settings.least, 3):
             return None
-        return float(np.percentile(own, self.settings.percentile))
+        return _percentile(own, self.settings.percentile)
 
     def _learn(self) -> None:
         """Correct the ratio of two variants once both were measured, one right after the other."""
@@ -234,18 +232,19 @@ class Governor:
             self._ratio[now] = self._ratio[variant] * unit / before
         self._before = None
 
-    def _expected(self, index: int) -> float | None:
-        """Return the expected percentile of a rung in milliseconds, None while unknown."""
-        unit = self._unit_ms()
+    def _expected(self) -> list[float] | None:
+        """Return the expected percentile of each rung in milliseconds, None while unknown."""
+        unit, running = self._unit_ms(), self.rung.variant
         if unit is None and self._before is not None:  # just changed: from what was before
             variant, before = self._before
-            unit = before * self._ratio[self.rung.variant] / self._ratio[variant]
+            unit = before * self._ratio[running] / self._ratio[variant]
         if unit is None or not self._seen:
             return None
-        rest = float(np.percentile([s.rest_ms for s in self._seen], self.settings.percentile))
-        rung = self.rungs[index]
-        share = self._ratio[rung.variant] / self._ratio[self.rung.variant]
-        return rest + rung.units(self._work) * unit * share
+        rest = _percentile([s.rest_ms for s in self._seen], self.settings.percentile)
+        return [
+            rest + r.units(self._work) * unit * self._ratio[r.variant] / self._ratio[running]
+            for r in self.rungs
+        ]
 
     # What is done
 
@@ -307,6 +306,11 @@ class Governor:
             self._beyond_since = self._now
         elif self._now - self._beyond_since >= self.settings.window_s:
             self.beyond = True
+
+
+def _percentile(values: Sequence[float], percentile: float) -> float:
+    """Return a percentile of a few values, the higher neighbour where it falls between two."""
+    return sorted(values)[math.ceil(percentile / 100 * (len(values) - 1))]
 
 
 def header(governor: Governor) -> dict[str, Any]:

@@ -100,3 +100,25 @@ def _nearness(one: Box, other: Box, reach: float) -> float:
     """Return 1 for boxes with one centre, 0 for those out of reach."""
     apart = np.hypot(one[0] + one[2] - other[0] - other[2], one[1] + one[3] - other[1] - other[3])
     return float(max(1 - apart / 2 / (reach * max(one[3] - one[1], 1e-9)), 0.0))
+
+
+def true_boxes(
+    marks: Mapping[str, Mapping[str, Sequence[float]]], frames: int, shape: float = 0.4
+) -> list[dict[Hashable, Box]]:
+    """Return a box per person and frame from marks in some frames, with straight lines between.
+
+    Args:
+        marks: Name -> frame -> middle x, y and height in pixels.
+        frames: How many there are; the last mark of a person holds for one step of the marks.
+        shape: Width over height of the boxes.
+    """
+    found: list[dict[Hashable, Box]] = [{} for _ in range(frames)]
+    for name, places in marks.items():
+        at = np.array(sorted(map(int, places)))
+        values = np.array([places[str(k)] for k in at], np.float64)
+        step = int(np.diff(at).min()) if len(at) > 1 else 1
+        for k in range(at[0], min(at[-1] + step, frames)):
+            x, y, tall = (float(np.interp(k, at, column)) for column in values.T)
+            wide = shape * tall
+            found[k][name] = (x - wide / 2, y - tall / 2, x + wide / 2, y + tall / 2)
+    return found

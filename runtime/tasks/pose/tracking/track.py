@@ -19,8 +19,8 @@ Box = tuple[float, float, float, float]
 Doubles = npt.NDArray[np.float64]
 
 # Seconds after which a change of place and of speed is believed: alone, and all but hidden.
-_PLACE_SECONDS = (0.05, 0.25)
-_SPEED_SECONDS = (0.3, 2.0)
+_PLACE_SECONDS = (0.05, 0.15)
+_SPEED_SECONDS = (0.3, 1.0)
 _HIDDEN = 0.3  # intersection over union with somebody else that is all but hidden
 _COAST_SECONDS = 1.0  # a hidden person goes on for about as long, ever slower
 _TRAIL = 32  # steps remembered, for a finder that answers late

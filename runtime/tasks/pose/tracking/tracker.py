@@ -49,13 +49,14 @@ _COCO_SIGMAS = (
 _LOOKS = 0.5  # weight of the clothes beside place and joints
 _REACH = (0.6, 1.5, 3.0)  # heights that a lost person may be off: at once, more per second, at most
 _SIZES = 1.7  # by which factor the size of a lost person may differ
+_FOREIGN = 0.1  # clothes less alike are another person's, wherever it appears
 _RETURN = 0.35  # least similarity of a lost person's place and clothes
 _INSIDE = 0.7  # of a found box inside people who are there already: it is nobody new
-_MOVING = 0.05  # heights per second by which even a still person may have moved
+_MOVING = 0.3  # heights per second by which even a still person may have begun to move
 _PRESENT = 1e-6
 _LEAST = 1e-3  # a pose that hardly fits is still better than none
 _OWN = 0.1  # bonus of the pose of one's own crop
-_IN_CROWD = 0.6  # how well a pose must fit in a crowd
+_IN_CROWD = 0.5  # how well a pose must fit in a crowd
 _PATIENCE = (0.2, 0.5)  # of the time somebody may be hidden, in which it need fit ever less
 _SIZE = 0.5  # weight of the logarithm by which a pose is taller than its person: it may be of two
 
@@ -360,8 +361,9 @@ class PeopleTracker:
                 tall = max(pose.box[3] - pose.box[1], 1.0)
                 size = max(tall / max(track.height, 1.0), track.height / tall)
                 gap = float(np.linalg.norm(centre_of(pose.box) - middle)) / reach
-                if gap < 1 and size < _SIZES:
-                    gain[row, column] = (1 - gap + alike(track.looks, looks[column])) / 2
+                clothes = alike(track.looks, looks[column])
+                if gap < 1 and size < _SIZES and clothes > _FOREIGN:
+                    gain[row, column] = (1 - gap + clothes) / 2
         return [(lost[row], column) for row, column in assign(gain, _RETURN)]
 
     def _bring_back(self, track: Track, pose: Pose, when: float, now: float) -> None:
@@ -382,7 +384,7 @@ class PeopleTracker:
             return list(self._tracks)
 
         def urgency(track: Track) -> float:
-            if track.found_box is not None and not track.sights:
+            if not track.sights:
                 return np.inf
             speed = float(np.linalg.norm(track.velocity)) / max(track.height, 1.0)
             return (now - track.read_s) * (speed + _MOVING)
@@ -502,7 +504,7 @@ class PeopleTracker:
         options = self.options
         kept = []
         for track in self._tracks:
-            hidden = now - track.seen_s
+            hidden = now - max(track.seen_s, track.found_s)
             unfound = (
                 track.missed_finds >= options.missed_finds
                 and now - track.found_s > options.hidden_s
