@@ -150,8 +150,9 @@ class Pace:
     """How much time a frame may take, and who sees to it."""
 
     budget: str | None = option(
-        "Time a frame may take, e.g. 33ms; variants and rates are chosen so that nine of ten frames "
-        "keep it. Default for live sources: their interval.", default=None, metavar="TIME",
+        "Time a frame may take, e.g. 33ms: variant and rate are chosen so that 9 of 10 keep it. "
+        "Default for live sources: their interval, from 1/30 to 1/15 s.",
+        default=None, metavar="TIME",
     )  # fmt: skip
     fps: float | None = option(
         "The same as frames per second.", default=None, minimum=0.1, metavar="RATE"

@@ -27,8 +27,8 @@ def result_of(frame: Frame, pose: Pose) -> dict[str, Any]:
     """Return one entry of a COCO keypoint result file.
 
     ``keypoints`` are x, y in image pixels and the joint's score; ``bbox`` is x, y, width, height.
-    ``track_id``, ``age_s`` (how old the joints are), ``seconds`` and ``file_name`` are additions that evaluators ignore; `read_boxes`
-    goes by the name first.
+    ``track_id``, ``age_s`` (how old the joints are), ``seconds`` and ``file_name`` are additions
+    that evaluators ignore; `read_boxes` goes by the name first.
     """
     x0, y0, x1, y1 = pose.box
     entry: dict[str, Any] = {

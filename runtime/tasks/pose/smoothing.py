@@ -29,9 +29,9 @@ class Smoothing:
         speed_cutoff_hz: Cut-off of the speed estimate.
     """
 
-    minimum_cutoff_hz: float = 1.5
-    slope: float = 8.0
-    speed_cutoff_hz: float = 1.0
+    minimum_cutoff_hz: float = 1.0
+    slope: float = 30.0
+    speed_cutoff_hz: float = 0.6
 
 
 @dataclass(frozen=True, slots=True, eq=False)

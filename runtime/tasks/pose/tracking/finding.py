@@ -66,7 +66,7 @@ class Search:
         self._last: float | None = None
         self._frame = -1
         self._unmet = 0
-        self._scene: npt.NDArray[np.int16] | None = None
+        self._scene: npt.NDArray[np.int16] = np.zeros((0, 0), np.int16)
         self._were: Sequence[Box] = ()
 
     def due(self, frame: Frame, now: float, boxes: Sequence[Box], lost: int) -> bool:
@@ -95,15 +95,13 @@ class Search:
         waited = (now - self._last) / self.stretch
         if waited >= settings.period_s:
             return "time"
-        if lost and waited >= min(settings.pause_s * 2**self._unmet, settings.period_s):
+        patience = settings.pause_s * 2**self._unmet if boxes else settings.pause_s
+        if lost and waited >= min(patience, settings.period_s):
             return "lost"
-        if waited < settings.pause_s:
-            return ""
-        if not boxes and lost:
-            return "lost"
-        assert self._scene is not None  # for the type checker: there was a search
         # Where somebody stood at the last search, the background has come to light.
-        return "new" if stirred(self._scene, frame, (*self._were, *boxes)) else ""
+        theirs = (*self._were, *boxes)
+        new = waited >= settings.pause_s and stirred(self._scene, frame, theirs)
+        return "new" if new else ""
 
 
 def coarse(frame: Frame) -> npt.NDArray[np.int16]:

@@ -91,6 +91,26 @@ class TrackerOptions:
     smoothing: Smoothing | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was read in one frame, a row per track: its pose, where it was expected, its crowd."""
+
+    tracks: list[Track]
+    poses: list[Pose]
+    expected: list[Pose]
+    crowding: list[float]
+
+    def chosen(self, poses: Sequence[int]) -> _Seen:
+        """Return the rows of those who have a pose, whichever it is."""
+        rows = [k for k, pose in enumerate(poses) if pose >= 0]
+        return _Seen(
+            [self.tracks[k] for k in rows],
+            [self.poses[poses[k]] for k in rows],
+            [self.expected[k] for k in rows],
+            [self.crowding[k] for k in rows],
+        )
+
+
 class PeopleTracker:
     """Keep the people of one video, frame by frame; each video needs a tracker of its own.
 
@@ -226,17 +246,13 @@ class PeopleTracker:
         if read:
             expected = [t.predicted(now) for t in read]
             boxes = np.array([t.crop(now) for t in read], np.float64)
-            poses = estimator(frame_bgr, boxes)
-            looks = [self._looks(frame_bgr, p) for p in poses]
-            crowding = overlaps(np.array([p.box for p in expected], np.float64)).max(1)
-            crowded = (crowding > TOUCH).tolist()
-            chosen = self._settled(read, poses, expected, looks, crowded, rest)
-            seen = [k for k, pose in enumerate(chosen) if pose >= 0]
+            crowding = overlaps(np.array([p.box for p in expected], np.float64)).max(1).tolist()
+            seen = _Seen(read, estimator(frame_bgr, boxes), expected, crowding)
+            chosen = self._settled(seen, [self._looks(frame_bgr, p) for p in seen.poses], rest)
             for track, pose in zip(read, chosen, strict=True):
                 if pose < 0:
                     track.coast(now, seen=False)
-            self._see([read[k] for k in seen], [poses[chosen[k]] for k in seen],
-                      [expected[k] for k in seen], [float(crowding[k]) for k in seen], now)  # fmt: skip
+            self._see(seen.chosen(chosen), now)
         self._remember(frame_bgr)
         return self._finish(now)
 
@@ -393,45 +409,40 @@ class PeopleTracker:
         return [self._tracks[k] for k in sorted(order[: max(most, 1)])]
 
     def _settled(
-        self,
-        tracks: Sequence[Track],
-        poses: Sequence[Pose],
-        expected: Sequence[Pose],
-        looks: Sequence[Looks | None],
-        crowded: Sequence[bool],
-        rest: Sequence[Track],
+        self, seen: _Seen, looks: Sequence[Looks | None], rest: Sequence[Track]
     ) -> list[int]:
         """Return the index of each track's pose, -1 for those who are not seen.
 
         Where people cross, the crop of one may show the other: two crops lock on the one in front,
         or each on the other's. So poses of a crowd are handed out anew, each once, to those whom
         place, motion and clothes fit best; who gets none coasts.
+
+        Args:
+            seen: Tracks whose joints were read, and what was read.
+            looks: Clothes of the poses.
+            rest: The other tracks.
         """
-        options = self.options
-        place = self._similarity(expected, poses)
-        same = self._similarity(poses, [*poses, *(t.pose for t in rest if t.seen)])
+        tracks, poses, own_pose = seen.tracks, seen.poses, np.eye(len(seen.poses), dtype=bool)
         clothes = np.array([[alike(t.looks, found) for found in looks] for t in tracks])
-        tall = np.log([max(p.box[3] - p.box[1], 1.0) for p in map(_boxed, poses)])
-        usual = np.log([max(t.height, 1.0) if t.sights else 1.0 for t in tracks])
-        grown_ = np.abs(tall[None] - usual[:, None]) * np.array([[t.sights > 0] for t in tracks])
-        gain = place + _LOOKS * (clothes - 0.5) - _SIZE * grown_
+        sizes = np.array([[_taller(t, p) for p in poses] for t in tracks])
+        gain = self._similarity(seen.expected, poses) + _LOOKS * (clothes - 0.5) - _SIZE * sizes
         own = np.diag(gain).copy()
         own[[t.sights == 0 for t in tracks]] = _LEAST  # a track that has just begun gives way
-        usable = np.array([p.score >= options.minimum_score for p in poses])
-        usable &= (grown_.diagonal() < np.log(_SIZES)) & (own >= [self._least(t, c) for t, c in zip(tracks, crowded, strict=True)])
+        least = [self._least(t, c > TOUCH) for t, c in zip(tracks, seen.crowding, strict=True)]
+        usable = (own >= least) & (np.diag(sizes) < np.log(_SIZES))
+        usable &= np.array([p.score for p in poses]) >= self.options.minimum_score
         # Each person once, as the crop shows them that knew best where they are.
+        same = self._similarity(poses, [*poses, *(t.pose for t in rest if t.seen)])
         alone: list[int] = list(range(len(poses), same.shape[1]))
         for row in np.argsort(-own, kind="stable"):
-            doubled = any(same[row, other] >= options.same_person for other in alone)
+            doubled = any(same[row, other] >= self.options.same_person for other in alone)
             if usable[row] and not doubled:
                 alone.append(int(row))
         shown = np.isin(np.arange(len(poses)), alone)
         close = overlaps(np.array([p.box for p in poses], np.float64)) > TOUCH
-        allowed = (close | np.eye(len(poses), dtype=bool)) & shown[None]
         # A new track has no motion yet: nobody else's pose is its own.
-        allowed &= (
-            np.eye(len(poses), dtype=bool) | np.array([t.sights > 1 for t in tracks])[:, None]
-        )
+        known = np.array([t.sights > 1 for t in tracks])
+        allowed = ((close & known[:, None]) | own_pose) & shown[None]
         scores = np.where(allowed, np.maximum(gain, _LEAST), 0.0)
         np.fill_diagonal(scores, np.where(shown, np.maximum(own, _LEAST) + _OWN, 0.0))
         pairs = dict(assign(scores, _PRESENT))
@@ -446,29 +457,20 @@ class PeopleTracker:
         hidden = (track.seconds - track.seen_s) / self.options.hidden_s
         return float(np.interp(hidden, _PATIENCE, (_IN_CROWD, self.options.minimum_match)))
 
-    def _see(
-        self,
-        tracks: list[Track],
-        poses: list[Pose],
-        expected: list[Pose],
-        crowding: list[float],
-        now: float,
-    ) -> None:
+    def _see(self, seen: _Seen, now: float) -> None:
         """Give each track its pose, with every joint on its own body."""
-        if not tracks:
+        if not seen.tracks:
             return
-        mirror = np.arange(poses[0].keypoints.shape[0])
+        mirror = np.arange(seen.poses[0].keypoints.shape[0])
         for a, b in self._flips:
             mirror[a], mirror[b] = b, a
-        apart = separated(poses, expected, mirror)
-        for track, pose, own, before, crowd in zip(
-            tracks, poses, apart, expected, crowding, strict=True
-        ):
-            if not track.sights:
-                track.see(pose, now)
-                continue
-            own = within_reach(own, before, track.height, track.limbs, self._limbs)
-            track.see(own, now, crowd)
+        apart = separated(seen.poses, seen.expected, mirror)
+        for k, track in enumerate(seen.tracks):
+            pose = seen.poses[k]
+            if track.sights:
+                before = seen.expected[k]
+                pose = within_reach(apart[k], before, track.height, track.limbs, self._limbs)
+            track.see(pose, now, seen.crowding[k])
 
     def _remember(self, frame: Frame) -> None:
         """Learn clothes and limbs of those whom nobody hides."""
@@ -538,6 +540,9 @@ class PeopleTracker:
         return dataclasses.replace(pose, keypoints=keypoints)
 
 
-def _boxed(pose: Pose) -> Pose:
-    """Return the pose with the box of its joints, as tracks keep it."""
-    return dataclasses.replace(pose, box=box_of_joints(pose))
+def _taller(track: Track, pose: Pose) -> float:
+    """Return by how much a pose is off the person's height, as a logarithm; 0 for a new track."""
+    if not track.sights:
+        return 0.0
+    box = box_of_joints(pose)
+    return abs(float(np.log(max(box[3] - box[1], 1.0) / max(track.height, 1.0))))

@@ -1,8 +1,12 @@
 """The one-euro filter: steady at rest, quick in motion."""
 
+import cv2
 import numpy as np
 import pytest
 
+from prunus.apps.common.media import MEDIA
+from prunus.models import zoo
+from prunus.runtime.tasks.pose.estimator import PoseEstimator
 from prunus.runtime.tasks.pose.smoothing import Smoothing, smooth
 
 SETTINGS = Smoothing()
@@ -40,3 +44,48 @@ def test_first_frame_and_repeated_time_pass_unchanged() -> None:
 
 def test_a_still_point_stays() -> None:
     assert _follow(np.full((20, 2), 7.0)) == pytest.approx(7.0)
+
+
+@pytest.fixture(scope="module")
+def still():
+    """Joints of the portrait in 40 frames of camera noise, crops trembling, and its box."""
+    picture = cv2.imread(str(MEDIA / "portrait.jpg"))
+    rng, (rows, columns) = np.random.default_rng(0), picture.shape[:2]
+    box = np.array([0.02 * columns, 0.02 * rows, 0.98 * columns, 0.98 * rows])
+    path = zoo.model_path("movenet_lightning")
+    with PoseEstimator.open(path, "onnxruntime", threads=1) as estimator:
+        found = [
+            estimator(
+                np.clip(picture + rng.normal(0, 6, picture.shape), 0, 255).astype(np.uint8),
+                box[None] + rng.normal(0, 2, (1, 4)),
+            )[0].keypoints
+            for _ in range(40)
+        ]
+    return np.stack(found), float(np.hypot(box[2] - box[0], box[3] - box[1]))
+
+
+def test_joints_of_a_still_person_tremble_by_less_than_half_a_percent(still) -> None:
+    raw, size = still
+    seen = raw[:, :, 2].mean(0) > 0.3
+    state, out = None, []
+    for number, keypoints in enumerate(raw):
+        filtered, state = smooth(keypoints, size, number / 30, state, SETTINGS)
+        out.append(filtered)
+    settled = np.stack(out)[10:, seen, :2] / size
+    assert seen.sum() >= 5
+    assert (raw[10:, seen, :2] / size).std(0).max() > 0.005
+    assert settled.std(0).max() < 0.005
+    assert np.linalg.norm(np.diff(settled, axis=0), axis=-1).mean() < 0.002
+
+
+@pytest.mark.parametrize("speed", [0.1, 0.3, 1.0, 3.0])
+def test_the_filter_adds_at_most_a_frame_of_lag(speed) -> None:
+    """From standing still into any speed in person sizes per second, at 30 frames a second."""
+    size, state, lags = 200.0, None, []
+    for number in range(120):
+        x = size * speed * max(number - 30, 0) / 30
+        keypoints = np.array([[x, 0, 1]], np.float32)
+        filtered, state = smooth(keypoints, size, number / 30, state, SETTINGS)
+        lags.append((x - float(filtered[0, 0])) / (size * speed / 30))
+    assert lags[-1] <= 1.0
+    assert max(lags) <= (1.0 if speed >= 0.3 else 2.0)

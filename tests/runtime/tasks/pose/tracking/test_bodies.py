@@ -22,7 +22,8 @@ MIRROR = np.array([0, 1, 3, 2])
 
 
 def person(x, scores=(0.9, 0.9, 0.9, 0.9), joints=STANDING):
-    keypoints = np.concatenate([joints + (x, 0), np.array(scores)[:, None]], 1).astype(np.float32)
+    moved = joints + np.array((x, 0))
+    keypoints = np.concatenate([moved, np.array(scores)[:, None]], 1).astype(np.float32)
     return Pose(keypoints, (x - 20.0, -5.0, x + 20.0, 105.0), 0.9)
 
 
@@ -86,9 +87,11 @@ def test_clothes_tell_people_apart_whatever_the_background():
     same = looks_of(frame((24, 26, 190), (115, 35, 25), 200), person(100), limbs)
     blue = looks_of(frame((200, 60, 20), (40, 40, 40), 90), person(100), limbs)
     assert red.shape == (3, 3)
-    assert alike(red, same) > 0.9 > 0.1 > alike(red, blue)
+    assert alike(red, same) > 0.8 > 0.1 > alike(red, blue)
     assert alike(red, None) == 0.5
-    unseen = looks_of(frame((20, 20, 200), (120, 30, 20), 90), person(100, (0.9, 0.1, 0.9, 0.9)), limbs)
+    unseen = looks_of(
+        frame((20, 20, 200), (120, 30, 20), 90), person(100, (0.9, 0.1, 0.9, 0.9)), limbs
+    )
     assert np.isnan(unseen).all() and alike(red, unseen) == 0.5
     np.testing.assert_array_equal(blended(red, unseen), red)
     np.testing.assert_array_equal(blended(unseen, red), red)

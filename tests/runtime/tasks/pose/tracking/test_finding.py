@@ -50,7 +50,7 @@ def test_a_need_that_stays_is_met_ever_more_rarely():
     found = times(Search(Finding(period_s=1.0, pause_s=0.1)), 4.0, lambda t: EMPTY, [PERSON], 1)
     gaps = np.diff([t for t, _ in found])
     assert found[1] == (0.1, "lost")
-    np.testing.assert_allclose(gaps[:4], [0.1, 0.2, 0.4, 0.8], atol=0.035)
+    np.testing.assert_allclose(gaps[:4], [0.1, 0.2, 0.4, 0.8], atol=0.05)  # to a frame
     assert max(gaps) <= 1.0 + 0.035
 
 

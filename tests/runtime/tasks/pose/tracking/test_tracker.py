@@ -9,8 +9,8 @@ import pytest
 
 from prunus.apps.common.media import MEDIA
 from prunus.models import zoo
-from prunus.runtime.tasks.pose.identities import score_identities, true_boxes
 from prunus.runtime.tasks.pose.estimator import Pose, PoseEstimator
+from prunus.runtime.tasks.pose.identities import score_identities, true_boxes
 from prunus.runtime.tasks.pose.people import PeopleFinder
 from prunus.runtime.tasks.pose.similarity import box_of_joints, keypoint_similarity
 from prunus.runtime.tasks.pose.tracking.finding import Finding
@@ -300,7 +300,9 @@ def _followed(clip, options: TrackerOptions, frames: range) -> list[dict[int, tu
 def test_the_marked_crossing_has_no_switch(clip) -> None:
     """Frames 76 to 99: two walk through one another's way beside a third; five more people."""
     frames = range(76, 100)
-    scores = score_identities([clip[1][k] for k in frames], _followed(clip, TrackerOptions(), frames))
+    scores = score_identities(
+        [clip[1][k] for k in frames], _followed(clip, TrackerOptions(), frames)
+    )
     assert scores.switches == 0
     assert scores.identities <= 1.2 * scores.people
     assert scores.idf1 > 0.9
