@@ -20,7 +20,7 @@ from prunus.apps.live.governing import Governed, ladder
 from prunus.apps.pose.coco_results import Boxes, read_boxes
 from prunus.apps.pose.options import PoseOptions
 from prunus.runtime.card.artifact import read_card
-from prunus.runtime.errors import UsageError
+from prunus.runtime.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
     from prunus.apps.pose.coco import ImageId
@@ -70,10 +70,17 @@ def variants_of(files: Sequence[Path]) -> list[Variant]:
     """Return the variants among model files, the costliest, which is the best, first.
 
     Raises:
-        ArtifactError: a file cannot be read.
+        ArtifactError: a file cannot be read, or two are different networks.
         UsageError: two files of one variant have the same batch size.
     """
     cards = {path: read_card(path) for path in files}
+    first = cards[files[0]]
+    for card in cards.values():
+        if (card.model, card.variant, card.weights) != (first.model, first.variant, first.weights):
+            raise ArtifactError(
+                f"{card.name} and {first.name} are different networks.",
+                "Give files of one network: its batch sizes, levels and precisions.",
+            )
     groups: dict[tuple[Any, ...], list[Path]] = defaultdict(list)
     for path, card in cards.items():
         plan = card.tokens

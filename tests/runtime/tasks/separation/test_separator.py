@@ -85,7 +85,9 @@ def _gated(inputs):
 
 
 def _separator(voice=_gated, **changes):
-    return SpeechSeparator(Session(_card("lips"), _lips), Session(_card("voice", **changes), voice))
+    return SpeechSeparator(
+        Session(_card("lips"), _lips), Session(_card("voice", **changes), voice)
+    )
 
 
 def _sound(count, seed=0):
