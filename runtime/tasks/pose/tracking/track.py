@@ -58,7 +58,8 @@ class Track:
         centre: Middle of the box, steadied.
         height: Of the person's box in pixels, steadied.
         found_box: Where the finder saw the person in this frame.
-        looks: Colours of the clothes, None before the first clear view.
+        looks: Colours of the clothes in clear views, NaN where none was.
+        view: Those of the last pose.
         limbs: Longest length of each limb in heights, 0 before a view.
         filter: State of the smoothing.
     """
@@ -75,7 +76,8 @@ class Track:
     centre: Doubles = field(default_factory=lambda: np.zeros(2))
     height: float = 0.0
     found_box: Box | None = None
-    looks: Looks | None = None
+    looks: Looks = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+    view: Looks = field(default_factory=lambda: np.zeros((0, 3), np.float32))
     limbs: Doubles | None = None
     filter: SmoothState | None = None
     trail: deque[tuple[float, Box]] = field(default_factory=lambda: deque(maxlen=_TRAIL))

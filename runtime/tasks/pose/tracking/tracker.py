@@ -93,12 +93,13 @@ class TrackerOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What was read in one frame, a row per track: its pose, where it was expected, its crowd."""
+    """What was read in one frame, a row per track: pose, where it was expected, crowd, clothes."""
 
     tracks: list[Track]
     poses: list[Pose]
     expected: list[Pose]
     crowding: list[float]
+    looks: list[Looks]
 
     def chosen(self, poses: Sequence[int]) -> _Seen:
         """Return the rows of those who have a pose, whichever it is."""
@@ -108,6 +109,7 @@ class _Seen:
             [self.poses[poses[k]] for k in rows],
             [self.expected[k] for k in rows],
             [self.crowding[k] for k in rows],
+            [self.looks[poses[k]] for k in rows],
         )
 
 
@@ -138,7 +140,6 @@ class PeopleTracker:
         self._stream: AbstractContextManager[None] = OneStream("A people tracker")
         self._sigmas = np.array(sigmas if sigmas is not None else _COCO_SIGMAS, np.float64)
         self._limbs, self._flips = limbs, flip_pairs
-        self._joints = len(self._sigmas)
         self.reset()
 
     def reset(self) -> None:
@@ -198,11 +199,11 @@ class PeopleTracker:
             found: People of a frame.
             when: Time of that frame.
             now: Time of the frame that comes next to `follow`; people have moved on since `when`.
-            frame_bgr: The frame of `now`; clothes are compared in it where `when` is `now`.
+            frame_bgr: The frame that was searched; clothes are compared in it.
         """
         found = self._apart(found)
         first = self._next_id == 0 and not self._tracks
-        looks = [self._looks(frame_bgr, p) if when >= now else None for p in found]
+        looks = looks_of(frame_bgr, found, self._limbs)
         pairs = self._match(found, looks, when)
         matched = {row for row, _ in pairs}
         for row, track in enumerate(self._tracks):
@@ -212,7 +213,7 @@ class PeopleTracker:
             self._tracks[row].found(found[column].box, when, now)
         rest = sorted(set(range(len(found))) - {column for _, column in pairs})
         rest = [k for k in rest if not self._inside(found[k], when)]
-        back = self._returned([found[k] for k in rest], [looks[k] for k in rest], now)
+        back = self._returned([found[k] for k in rest], looks[rest], now)
         for k in rest:
             if k in {rest[column] for _, column in back} or self._full(len(back)):
                 continue
@@ -247,13 +248,15 @@ class PeopleTracker:
             expected = [t.predicted(now) for t in read]
             boxes = np.array([t.crop(now) for t in read], np.float64)
             crowding = overlaps(np.array([p.box for p in expected], np.float64)).max(1).tolist()
-            seen = _Seen(read, estimator(frame_bgr, boxes), expected, crowding)
-            chosen = self._settled(seen, [self._looks(frame_bgr, p) for p in seen.poses], rest)
+            poses = estimator(frame_bgr, boxes)
+            looks = list(looks_of(frame_bgr, poses, self._limbs))
+            seen = _Seen(read, poses, expected, crowding, looks)
+            chosen = self._settled(seen, rest)
             for track, pose in zip(read, chosen, strict=True):
                 if pose < 0:
                     track.coast(now, seen=False)
             self._see(seen.chosen(chosen), now)
-        self._remember(frame_bgr)
+        self._remember()
         return self._finish(now)
 
     @in_turn
@@ -272,20 +275,20 @@ class PeopleTracker:
         """
         now = self._time(seconds)
         poses = [p for p in self._apart(poses) if p.score >= self.options.minimum_score]
-        looks = [self._looks(frame_bgr, p) for p in poses]
+        looks = looks_of(frame_bgr, poses, self._limbs)
         first = self._next_id == 0 and not self._tracks
         pairs = self._match(poses, looks, now)
         matched = {row for row, _ in pairs}
         rest = sorted(set(range(len(poses))) - {column for _, column in pairs})
-        seen = [(self._tracks[row], poses[column]) for row, column in pairs]
+        seen = [(self._tracks[row], column) for row, column in pairs]
         lost = [t for row, t in enumerate(self._tracks) if row not in matched]
-        back = self._returned([poses[k] for k in rest], [looks[k] for k in rest], now)
+        back = self._returned([poses[k] for k in rest], looks[rest], now)
         for track, column in back:
             if track not in self._tracks:
                 self._gone.remove(track)
                 self._tracks.append(track)
             track.seconds = now
-            seen.append((track, poses[rest[column]]))
+            seen.append((track, rest[column]))
         for track in lost:
             if all(track is not one for one, _ in seen):
                 track.coast(now, seen=False)
@@ -296,18 +299,17 @@ class PeopleTracker:
             if first:
                 self._name(track)
             self._tracks.append(track)
-            seen.append((track, poses[rest[k]]))
-        for track, pose in seen:
-            track.see(pose, now)
+            seen.append((track, rest[k]))
+        for track, column in seen:
+            track.see(poses[column], now)
+            track.view = looks[column]
         if frame_bgr is not None:
-            self._remember(frame_bgr)
+            self._remember()
         return self._finish(now)
 
     # Matching
 
-    def _match(
-        self, poses: Sequence[Pose], looks: Sequence[Looks | None], now: float
-    ) -> list[tuple[int, int]]:
+    def _match(self, poses: Sequence[Pose], looks: Looks, now: float) -> list[tuple[int, int]]:
         """Return pairs (track, pose): those who are seen choose before those who are hidden."""
         pairs: list[tuple[int, int]] = []
         if not poses:
@@ -319,7 +321,7 @@ class PeopleTracker:
                 continue
             tracks = [self._tracks[k] for k in rows]
             place = self._similarity([t.predicted(now) for t in tracks], [poses[k] for k in free])
-            clothes = np.array([[alike(t.looks, looks[k]) for k in free] for t in tracks])
+            clothes = alike(np.stack([t.looks for t in tracks]), looks[free])
             gain = np.where(
                 place >= self.options.minimum_match, place + _LOOKS * (clothes - 0.5), -1.0
             )
@@ -360,7 +362,7 @@ class PeopleTracker:
     def _returned(
         self,
         poses: Sequence[Pose],
-        looks: Sequence[Looks | None],
+        looks: Looks,
         now: float,
     ) -> list[tuple[Track, int]]:
         """Return pairs of somebody who was lost and the index of the pose that is likely them."""
@@ -368,6 +370,7 @@ class PeopleTracker:
         if not lost or not poses:
             return []
         gain = np.zeros((len(lost), len(poses)))
+        clothes = alike(np.stack([t.looks for t in lost]), looks)
         at_once, per_second, limit = _REACH
         for row, track in enumerate(lost):
             away = now - track.seen_s
@@ -377,9 +380,8 @@ class PeopleTracker:
                 tall = max(pose.box[3] - pose.box[1], 1.0)
                 size = max(tall / max(track.height, 1.0), track.height / tall)
                 gap = float(np.linalg.norm(centre_of(pose.box) - middle)) / reach
-                clothes = alike(track.looks, looks[column])
-                if gap < 1 and size < _SIZES and clothes > _FOREIGN:
-                    gain[row, column] = (1 - gap + clothes) / 2
+                if gap < 1 and size < _SIZES and clothes[row, column] > _FOREIGN:
+                    gain[row, column] = (1 - gap + clothes[row, column]) / 2
         return [(lost[row], column) for row, column in assign(gain, _RETURN)]
 
     def _bring_back(self, track: Track, pose: Pose, when: float, now: float) -> None:
@@ -408,9 +410,7 @@ class PeopleTracker:
         order = sorted(range(len(self._tracks)), key=lambda k: -urgency(self._tracks[k]))
         return [self._tracks[k] for k in sorted(order[: max(most, 1)])]
 
-    def _settled(
-        self, seen: _Seen, looks: Sequence[Looks | None], rest: Sequence[Track]
-    ) -> list[int]:
+    def _settled(self, seen: _Seen, rest: Sequence[Track]) -> list[int]:
         """Return the index of each track's pose, -1 for those who are not seen.
 
         Where people cross, the crop of one may show the other: two crops lock on the one in front,
@@ -419,12 +419,11 @@ class PeopleTracker:
 
         Args:
             seen: Tracks whose joints were read, and what was read.
-            looks: Clothes of the poses.
             rest: The other tracks.
         """
         tracks, poses, own_pose = seen.tracks, seen.poses, np.eye(len(seen.poses), dtype=bool)
-        clothes = np.array([[alike(t.looks, found) for found in looks] for t in tracks])
-        sizes = np.array([[_taller(t, p) for p in poses] for t in tracks])
+        clothes = alike(np.stack([t.looks for t in tracks]), np.stack(seen.looks))
+        sizes = _taller(tracks, poses)
         gain = self._similarity(seen.expected, poses) + _LOOKS * (clothes - 0.5) - _SIZE * sizes
         own = np.diag(gain).copy()
         own[[t.sights == 0 for t in tracks]] = _LEAST  # a track that has just begun gives way
@@ -471,8 +470,9 @@ class PeopleTracker:
                 before = seen.expected[k]
                 pose = within_reach(apart[k], before, track.height, track.limbs, self._limbs)
             track.see(pose, now, seen.crowding[k])
+            track.view = seen.looks[k]
 
-    def _remember(self, frame: Frame) -> None:
+    def _remember(self) -> None:
         """Learn clothes and limbs of those whom nobody hides."""
         seen = [t for t in self._tracks if t.seen]
         if not seen:
@@ -480,15 +480,9 @@ class PeopleTracker:
         clear = overlaps(np.array([t.pose.box for t in seen], np.float64)).max(1) <= TOUCH
         for track, alone in zip(seen, clear, strict=True):
             if alone and track.read_s == track.seconds:
-                looks = self._looks(frame, track.pose)
-                if looks is not None:
-                    track.looks = blended(track.looks, looks)
-                    lengths = limb_lengths(track.pose, track.height, self._limbs)
-                    track.limbs = grown(track.limbs, lengths)
-
-    def _looks(self, frame: Frame | None, pose: Pose) -> Looks | None:
-        fits = len(self._limbs) and len(pose.keypoints) == self._joints
-        return looks_of(frame, pose, self._limbs) if frame is not None and fits else None
+                track.looks = blended(track.looks, track.view)
+                lengths = limb_lengths(track.pose, track.height, self._limbs)
+                track.limbs = grown(track.limbs, lengths)
 
     def _full(self, coming: int) -> bool:
         most = self.options.most_people
@@ -540,9 +534,10 @@ class PeopleTracker:
         return dataclasses.replace(pose, keypoints=keypoints)
 
 
-def _taller(track: Track, pose: Pose) -> float:
-    """Return by how much a pose is off the person's height, as a logarithm; 0 for a new track."""
-    if not track.sights:
-        return 0.0
-    box = box_of_joints(pose)
-    return abs(float(np.log(max(box[3] - box[1], 1.0) / max(track.height, 1.0))))
+def _taller(tracks: Sequence[Track], poses: Sequence[Pose]) -> Doubles:
+    """Return by how much poses are off people's heights, as logarithms; 0 for a new track."""
+    boxes = np.array([box_of_joints(p) for p in poses], np.float64)
+    tall = np.log(np.maximum(boxes[:, 3] - boxes[:, 1], 1.0))
+    usual = np.log([max(t.height, 1.0) for t in tracks])
+    known = np.array([t.sights > 0 for t in tracks])
+    return np.asarray(np.abs(tall[None] - usual[:, None]) * known[:, None])

@@ -83,21 +83,25 @@ def test_clothes_tell_people_apart_whatever_the_background():
             picture[k, 84:116] = bottom
         return picture
 
-    red = looks_of(frame((20, 20, 200), (120, 30, 20), 90), person(100), limbs)
-    same = looks_of(frame((24, 26, 190), (115, 35, 25), 200), person(100), limbs)
-    blue = looks_of(frame((200, 60, 20), (40, 40, 40), 90), person(100), limbs)
-    assert red.shape == (3, 3)
-    assert alike(red, same) > 0.8 > 0.1 > alike(red, blue)
-    assert alike(red, None) == 0.5
-    unseen = looks_of(
-        frame((20, 20, 200), (120, 30, 20), 90), person(100, (0.9, 0.1, 0.9, 0.9)), limbs
-    )
-    assert np.isnan(unseen).all() and alike(red, unseen) == 0.5
+    def view(picture, scores=(0.9,) * 4):
+        return looks_of(picture, [person(100, scores)], limbs)
+
+    red = view(frame((20, 20, 200), (120, 30, 20), 90))
+    same = view(frame((24, 26, 190), (115, 35, 25), 200))
+    blue = view(frame((200, 60, 20), (40, 40, 40), 90))
+    unseen = view(frame((20, 20, 200), (120, 30, 20), 90), (0.9, 0.1, 0.9, 0.9))
+    assert red.shape == (1, 3, 3)
+    found = alike(red, np.concatenate([same, blue, unseen]))
+    assert found.shape == (1, 3)
+    assert found[0, 0] > 0.8 > 0.1 > found[0, 1]
+    assert np.isnan(unseen).all() and found[0, 2] == 0.5
     np.testing.assert_array_equal(blended(red, unseen), red)
     np.testing.assert_array_equal(blended(unseen, red), red)
     assert alike(blended(red, blue), red) > alike(blue, red)
 
 
 def test_limbs_outside_the_frame_are_not_seen():
-    looks = looks_of(np.zeros((50, 240, 3), np.uint8), person(100), LIMBS)
+    looks = looks_of(np.zeros((50, 240, 3), np.uint8), [person(100)], LIMBS)[0]
     assert np.isfinite(looks[0]).all() and np.isnan(looks[1:]).all()
+    assert np.isnan(looks_of(None, [person(100)], LIMBS)).all()
+    assert looks_of(np.zeros((50, 240, 3), np.uint8), [], LIMBS).shape == (0, 3, 3)
