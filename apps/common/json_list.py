@@ -47,8 +47,8 @@ class JsonListWriter:
         self._temporary: Path | None = None
         if self._ending not in _ENDINGS:
             raise SourceError(
-                f"Got {flag} {path}; expected a .json, .jsonl or .csv file, or - for lines of JSON "
-                "on standard output.",
+                f"Got {flag} {path}; expected a .json file, one that ends in .jsonl or .csv, or - "
+                "for lines of JSON on standard output.",
                 f"Example: {flag} a.json",
             )
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from prunus.apps.pose.coco_results import Boxes, read_boxes
 from prunus.apps.pose.options import PoseOptions
 from prunus.runtime.card.artifact import read_card
 from prunus.runtime.errors import ArtifactError, UsageError
+from prunus.runtime.host import usable_cpus
 
 if TYPE_CHECKING:
     from prunus.apps.pose.coco import ImageId
@@ -151,7 +151,7 @@ def open_steps(
         # An engine cannot hold the finder, so a back end for engines is for the pose network only.
         engines = compute.backend == "tensorrt" and path.suffix == ".onnx"
         backend = "auto" if engines else compute.backend
-        beside = info.live and governed is not None and (os.cpu_count() or 1) > 1
+        beside = info.live and governed is not None and usable_cpus() > 1
         # Beside the pose network one thread is enough, and the other cores stay free for joints.
         threads = 1 if beside and compute.threads is None else compute.threads
         steps.finder = stack.enter_context(PeopleFinder.open(path, backend, threads))
