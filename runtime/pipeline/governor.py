@@ -27,6 +27,7 @@ from typing import Any
 from prunus.runtime.errors import UsageError
 
 _LOG_VERSION = 1
+_MEDIAN = 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class Settings:
         trial_s: A better rung that is left sooner has failed.
         penalty: By which factor it is expected to be dearer then.
         forgive_s: Time in which half of that is forgotten.
+        other_speed: A machine that became slower or faster by this factor is another one: measured
+            ratios give way to those of the costs.
         alarm: Frames in a row that take twice the budget: no percentile is waited for.
     """
 
@@ -75,9 +78,10 @@ class Settings:
     least: int = 6
     room: float = 0.9
     settle_s: float = 0.5
-    trial_s: float = 2.0
+    trial_s: float = 8.0
     penalty: float = 1.25
-    forgive_s: float = 8.0
+    forgive_s: float = 15.0
+    other_speed: float = 1.35
     alarm: int = 3
 
 
@@ -161,7 +165,8 @@ class Governor:
         self._at, self._since = 0, -math.inf
         self._seen: deque[_Seen] = deque(maxlen=self.settings.window)
         self._own = 0  # of the samples, those of the running variant
-        self._before: tuple[int, float] | None = None  # variant and unit time before the change
+        self._before: tuple[int, float, float] | None = None  # variant, median and percentile left
+        self._speed: float | None = None  # time per cost when a ratio was learnt
         self._fits_since: float | None = None
         self._beyond_since: float | None = None
         self._came_up_s = -math.inf
@@ -212,31 +217,39 @@ class Governor:
 
     # What is expected
 
-    def _unit_ms(self) -> float | None:
-        """Return the percentile of the time of a unit in the running variant."""
+    def _unit_ms(self, percentile: float | None = None) -> float | None:
+        """Return a percentile of the time of a unit in the running variant."""
         own = [s.per_unit_ms for s in list(self._seen)[-self._own :] if s.per_unit_ms is not None]
         if self._own == 0 or len(own) < min(self.settings.least, 3):
             return None
-        return _percentile(own, self.settings.percentile)
+        return _percentile(own, percentile or self.settings.percentile)
 
     def _learn(self) -> None:
-        """Correct the ratio of two variants once both were measured, one right after the other."""
-        if self._before is None or self._own < self.settings.least:
+        """Correct the ratio of two variants once both were measured, one right after the other.
+
+        The one that was left gets the difference, so that what is said of the others still refers
+        to the one that runs. What was learnt on a machine of another speed is forgotten.
+        """
+        unit = self._unit_ms(_MEDIAN)
+        if unit is None or unit <= 0:
             return
-        unit = self._unit_ms()
-        if unit is None:
-            return
-        variant, before = self._before
-        now = self.rung.variant
-        if variant != now and before > 0 and unit > 0:
-            self._ratio[now] = self._ratio[variant] * unit / before
-        self._before = None
+        running = self.rung.variant
+        if self._before is not None and self._own >= 2 * self.settings.least:
+            variant, before, _ = self._before
+            if variant != running and before > 0:
+                self._ratio[variant] = self._ratio[running] * before / unit
+                self._speed = unit / self._ratio[running]
+            self._before = None
+        elif self._before is None and self._speed is not None:
+            other = unit / self._ratio[running] / self._speed
+            if not 1 / self.settings.other_speed < other < self.settings.other_speed:
+                self._ratio, self._speed = list(self.costs), None
 
     def _expected(self) -> list[float] | None:
         """Return the expected percentile of each rung in milliseconds, None while unknown."""
         unit, running = self._unit_ms(), self.rung.variant
         if unit is None and self._before is not None:  # just changed: from what was before
-            variant, before = self._before
+            variant, _, before = self._before
             unit = before * self._ratio[running] / self._ratio[variant]
         if unit is None or not self._seen:
             return None
@@ -285,10 +298,10 @@ class Governor:
         return self._own >= self.settings.least or (alarm and self._own >= self.settings.alarm)
 
     def _go(self, target: int) -> None:
-        unit = self._unit_ms()
         if self.rungs[target].variant != self.rung.variant:
-            if unit is not None:
-                self._before = (self.rung.variant, unit)
+            middle, high = self._unit_ms(_MEDIAN), self._unit_ms()
+            if middle is not None and high is not None:
+                self._before = (self.rung.variant, middle, high)
             self._own = 0
         self._at, self._since, self._fits_since = target, self._now, None
         self.changes += 1

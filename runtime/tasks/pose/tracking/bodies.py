@@ -113,7 +113,7 @@ def within_reach(
         return pose
     off = np.linalg.norm(pose.keypoints[:, :2] - expected.keypoints[:, :2], axis=1)
     lost = np.zeros(len(pose.keypoints), bool)
-    for index in np.nonzero(long)[0]:
+    for index in np.flatnonzero(long).tolist():
         a, b = limbs[index]
         lost[a if off[a] > off[b] else b] = True
     return dataclasses.replace(pose, keypoints=_given_up(pose.keypoints, expected, lost))
