@@ -259,7 +259,7 @@ def _play(scene: Scene, models: Sequence[str], fps: float, seconds: float, gover
     )
     if not governed:
         options = dataclasses.replace(options, models=tuple(models[:1]))
-    ages, spent = [], []
+    ages, spent, people = [], [], []
     with ExitStack() as stack:
         steps = open_steps(options, source, stack, quiet=True)
         steps(Work(Frame(0, scene.frames[0].copy(), "", 0, seconds=0.0)))  # warm
@@ -270,8 +270,9 @@ def _play(scene: Scene, models: Sequence[str], fps: float, seconds: float, gover
             for item in pipeline:
                 ages.append(item.age_ms)
                 spent.append(item.stage_ms["pose"])
+                people.append(len(item.payload.poses))
             dropped = pipeline.dropped
-    return ages, spent, dropped
+    return ages, spent, people, dropped
 
 
 def compare_governed(
@@ -281,12 +282,14 @@ def compare_governed(
     names = ("fixed", "governed")
     ages: dict[str, list[float]] = {n: [] for n in names}
     spent: dict[str, list[float]] = {n: [] for n in names}
+    people: dict[str, list[int]] = {n: [] for n in names}
     dropped = dict.fromkeys(names, 0)
     for _ in range(rounds):
         for name in names:
-            a, s, d = _play(scene, models, fps, seconds, name == "governed")
+            a, s, p, d = _play(scene, models, fps, seconds, name == "governed")
             ages[name] += a
             spent[name] += s
+            people[name] += p
             dropped[name] += d
     budget = 1000 / fps
     body: dict[str, Any] = {
@@ -295,6 +298,7 @@ def compare_governed(
             "p50_ms": float(np.percentile(ages[name], 50)),
             "p99_ms": float(np.percentile(ages[name], 99)),
             "held": float(np.mean(np.array(spent[name]) <= budget)),
+            "people": float(np.mean(people[name])),
             "dropped": dropped[name],
             "dropped_share": dropped[name] / max(dropped[name] + len(ages[name]), 1),
         }
@@ -302,10 +306,10 @@ def compare_governed(
     }
     show(
         f"capture to joints at {fps:.0f} frames a second, a hog in the middle third",
-        ("run", "p50 ms", "p99 ms", f"within {budget:.0f} ms", "dropped"),
+        ("run", "p50 ms", "p99 ms", f"within {budget:.0f} ms", "dropped", "people"),
         [
             (n, f"{b['p50_ms']:.0f}", f"{b['p99_ms']:.0f}", f"{b['held']:.0%}",
-             f"{b['dropped_share']:.0%}")
+             f"{b['dropped_share']:.0%}", f"{b['people']:.1f}")
             for n, b in body.items()
         ],
     )  # fmt: skip

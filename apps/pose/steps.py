@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _LOW = {"fp32": 1.0, "fp16": 1.0, "int8": 0.6}  # first guess of what a number format saves
 _PICTURES = ("picture", "folder")
+_LATE_MS = 300.0  # in which people walk out of the boxes in which they were found
 
 
 @dataclass(slots=True)
@@ -209,7 +210,7 @@ class Steps:
         )
         self._single = SinglePerson() if options.single else None
         self._alone = info.kind in _PICTURES
-        self._find_ms = 0.0
+        self._find_ms = self._search_ms = 0.0
 
     @property
     def card(self) -> ModelCard:
@@ -247,13 +248,15 @@ class Steps:
     def _look(self, image: Any, now: float) -> float:
         """Look for people if it is time to; return the milliseconds that the frame waited."""
         tracker, background = self._tracker, self.background
-        if background is None:
+        # An answer that is too late for people without a known motion finds them gone: wait for it.
+        late = tracker.people == 0 and self._search_ms > _LATE_MS
+        if background is None or (late and not background.busy):
             if tracker.wants(image, now):
                 tracker.take(self._find(image), now, now, image)
             return self._find_ms
         answer = background.take()
         if answer is not None:
-            self._find_ms = answer.took_ms
+            self._find_ms = self._search_ms = answer.took_ms
             tracker.take(answer.people, answer.seconds, now, answer.frame)
         if not background.busy and tracker.wants(image, now):
             background.offer(image, now)
