@@ -52,6 +52,7 @@ _SIZES = 1.7  # by which factor the size of a lost person may differ
 _FOREIGN = 0.1  # clothes less alike are another person's, wherever it appears
 _RETURN = 0.35  # least similarity of a lost person's place and clothes
 _INSIDE = 0.7  # of a found box inside people who are there already: it is nobody new
+_GUESS_S = 0.5  # so long the joints of somebody hidden are looked for where motion leads
 _MOVING = 0.3  # heights per second by which even a still person may have begun to move
 _PRESENT = 1e-6
 _LEAST = 1e-3  # a pose that hardly fits is still better than none
@@ -397,9 +398,17 @@ class PeopleTracker:
     # One frame
 
     def _chosen(self, now: float, most: int | None) -> list[Track]:
-        """Return whose joints to read, in the order of the tracks."""
-        if most is None or most >= len(self._tracks):
-            return list(self._tracks)
+        """Return whose joints to read, in the order of the tracks.
+
+        Of those who are hidden for long only the finder tells when they are back.
+        """
+        there = [
+            t
+            for t in self._tracks
+            if not t.sights or t.found_box is not None or now - t.seen_s <= _GUESS_S
+        ]
+        if most is None or most >= len(there):
+            return there
 
         def urgency(track: Track) -> float:
             if not track.sights:
@@ -407,8 +416,8 @@ class PeopleTracker:
             speed = float(np.linalg.norm(track.velocity)) / max(track.height, 1.0)
             return (now - track.read_s) * (speed + _MOVING)
 
-        order = sorted(range(len(self._tracks)), key=lambda k: -urgency(self._tracks[k]))
-        return [self._tracks[k] for k in sorted(order[: max(most, 1)])]
+        order = sorted(range(len(there)), key=lambda k: -urgency(there[k]))
+        return [there[k] for k in sorted(order[: max(most, 1)])]
 
     def _settled(self, seen: _Seen, rest: Sequence[Track]) -> list[int]:
         """Return the index of each track's pose, -1 for those who are not seen.
