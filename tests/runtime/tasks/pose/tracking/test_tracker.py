@@ -148,8 +148,9 @@ def test_a_lost_person_coasts_ever_slower_in_the_direction_of_the_walk() -> None
     seen, lost = np.diff(centres[15:30], axis=0), np.diff(centres[31:], axis=0)
     np.testing.assert_allclose(seen, [[8, 3]] * len(seen), atol=0.05)
     np.testing.assert_allclose(lost[0], [8, 3], atol=0.4)
-    # A second behind, speed has fallen to a third: exp(-28 / 30).
-    np.testing.assert_allclose(lost[27] / lost[0], np.exp(-27 / 30), rtol=0.02)
+    # A speed falls to a third in a second; after half a second the place is given up.
+    np.testing.assert_allclose(lost[11] / lost[0], np.exp(-11 / 30), rtol=0.02)
+    assert len(lost) == 13
 
 
 def test_a_person_hidden_while_walking_is_the_same_where_the_walk_leads() -> None:
