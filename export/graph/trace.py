@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from prunus.export.graph.exporter import quick
 from prunus.export.graph.functions import add_functions, describe_shapes, translation
 from prunus.export.graph.naming import scoped_names
 from prunus.runtime.errors import MissingDependencyError, PrunusError
@@ -53,7 +54,7 @@ def trace(
     training = [m for m in module.modules() if m.training]
     module.eval()
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), _quiet(), quick():
             program = torch.onnx.export(
                 module,
                 tuple(example_inputs),
