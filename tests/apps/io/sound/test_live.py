@@ -34,7 +34,9 @@ def test_drift_between_two_clocks_is_corrected(drift: float) -> None:
     assert ring.missing == 0 and ring.dropped == 0
 
 
-@pytest.mark.parametrize(("ppm", "seconds"), [(200, 3600), (-200, 900)])
+@pytest.mark.parametrize(
+    ("ppm", "seconds"), [pytest.param(200, 3600, marks=pytest.mark.slow), (-200, 900)]
+)
 def test_clocks_apart_by_200_ppm_meet_for_an_hour(ppm: float, seconds: int) -> None:
     """As in `run codec`: blocks of 20 ms that come up to 8 ms late, a speaker that takes 20 ms."""
     block, rng = RATE // 50, np.random.default_rng(0)

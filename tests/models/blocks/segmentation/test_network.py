@@ -14,7 +14,9 @@ OTHERS = [name for name in SIBLINGS if name not in ("edaformer", "clsclip")]
 SMALL = EDAFormerConfig("t", (32, 32, 64, 64), (1, 1, 1, 1), 3.8, 2, 24, (1, 1, 2, 2), classes=5)
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize(
+    "name", [OTHERS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS[1:])]
+)
 def test_deployed_form_computes_the_same(name) -> None:
     network = build_sibling(name, size=(64, 128), classes=7)
     image = torch.randn(2, 3, 64, 128, generator=torch.Generator().manual_seed(1))
@@ -30,7 +32,6 @@ def test_networks_are_of_edaformers_size(name) -> None:
     assert 0.85 < ratio < 1.8
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_onnx_runtime_gives_the_same(name, run_onnx) -> None:
     network = build_sibling(name, size=(128, 128), config=SMALL)
