@@ -13,11 +13,14 @@ STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 demo: $(STAMP)
 	$(BIN)/python -m prunus.apps.demo.demo
 
+# One worker a core, at most eight; a file's tests stay together, since they share what they export.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow and not gpu" -rs
+	$(PYTEST) -m "not slow and not gpu" -rs
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 # Faults planted in FILES (default: what differs from main in runtime/ and export/verify), judged by
 # the mirrored tests of each.

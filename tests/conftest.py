@@ -1,13 +1,21 @@
 """What every test may rely on."""
 
+import contextlib
+import fcntl
+import functools
+import hashlib
 import importlib.util
+import inspect
 import json
 import os
 import re
 import shutil
 import signal
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -76,10 +84,11 @@ def pytest_make_collect_report():
 
 def pytest_terminal_summary(terminalreporter):
     """Count what was skipped by what this machine lacks; list it in the file PRUNUS_SKIPPED."""
-    skipped = terminalreporter.stats.get("skipped", ())
+    # By name: every worker reports the modules that it could not collect.
+    skipped = {r.nodeid: r for r in terminalreporter.stats.get("skipped", ())}
     if path := os.environ.get("PRUNUS_SKIPPED"):
-        Path(path).write_text("".join(f"{n}\n" for n in sorted({r.nodeid for r in skipped})))
-    counts = Counter(map(lacking, skipped))
+        Path(path).write_text("".join(f"{name}\n" for name in sorted(skipped)))
+    counts = Counter(map(lacking, skipped.values()))
     for need, count in counts.most_common():
         terminalreporter.write_line(f"{count} skipped for want of: {need}")
 
@@ -133,6 +142,52 @@ def attention_definition():
     return module
 
 
+# What a file of `made_once` may depend on: the code that makes it, and its packages.
+_SOURCES = ("runtime/**/*.py", "models/**/*.*", "export/**/*.py")
+_PACKAGES = ("torch", "onnx", "onnxscript", "onnxsim", "numpy")
+
+
+@contextlib.contextmanager
+def _alone(path):
+    """Hold the lock file `path`: one process of this machine at a time."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def made_once(pytestconfig, tmp_path_factory):
+    """Return a keeper of files that take long to make, for all workers and runs of the same code.
+
+    Called with a name and a function that fills a folder, it returns a copy of that folder, which
+    belongs to the caller. Any change of code, weights or packages makes the files anew, and so does
+    one of the file in which the function is.
+    """
+    root = Path(__file__).parents[1]
+    state = hashlib.sha256(" ".join(map(metadata.version, _PACKAGES)).encode())
+    for path in sorted({p for pattern in _SOURCES for p in root.glob(pattern) if p.is_file()}):
+        state.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    kept = Path(pytestconfig.cache.mkdir("prunus-made"))
+    for old in kept.iterdir():
+        if old.stat().st_mtime < time.time() - 7 * 86400:
+            shutil.rmtree(old, ignore_errors=True)
+    kept = kept / state.hexdigest()[:16]
+    kept.mkdir(exist_ok=True)
+
+    def once(name, fill):
+        maker = Path(inspect.getsourcefile(fill)).read_bytes()
+        whole = kept / f"{name}-{hashlib.sha256(maker).hexdigest()[:16]}"
+        with _alone(kept / f"{name}.lock"):
+            if not whole.is_dir():
+                with tempfile.TemporaryDirectory(dir=kept) as draft:
+                    (folder := Path(draft) / name).mkdir()
+                    fill(folder)
+                    folder.rename(whole)
+        return Path(shutil.copytree(whole, tmp_path_factory.mktemp("made") / name))
+
+    return once
+
+
 @pytest.fixture(scope="session")
 def plugin_library(request, tmp_path_factory):
     """The plugin library with kernels for one GPU; compiled ones are kept between runs."""
@@ -150,7 +205,8 @@ def plugin_library(request, tmp_path_factory):
     except HostError as error:
         pytest.skip(str(error))
     cache = Path(request.config.cache.mkdir("prunus-plugin"))
-    return build_library(tmp_path_factory.mktemp("plugin") / LIBRARY, [80], cache=cache)
+    with _alone(cache / "lock"):
+        return build_library(tmp_path_factory.mktemp("plugin") / LIBRARY, [80], cache=cache)
 
 
 @pytest.fixture
@@ -200,21 +256,20 @@ def onnx_file(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def tiny_codec(tmp_path_factory):
+def tiny_codec(made_once):
     """Return an exporter of codecs with the published strides and very few channels.
 
     Called with a model's name, it returns NAME of ``NAME-encoder.onnx`` and so on.
     """
-    made = {}
-    folder = tmp_path_factory.mktemp("codecs")
 
+    @functools.cache
     def export(model):
-        if model not in made:
+        def fill(folder):
             with pytest.MonkeyPatch.context() as patch:
                 _shrink_codecs(patch)
-                made[model] = folder / model
-                _export_codec(model, made[model])
-        return made[model]
+                _export_codec(model, folder / model)
+
+        return made_once(f"codec-{model}", fill) / model
 
     return export
 
@@ -257,16 +312,17 @@ def small_codecs(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def tiny_separator(tmp_path_factory):
+def tiny_separator(made_once):
     """Return NAME of ``NAME-lips.onnx`` and ``NAME-voice.onnx``: a Dolphin of two levels, 0.4 s."""
     pytest.importorskip("onnxscript")
     from prunus.export.dolphin import export_dolphin
 
-    name = tmp_path_factory.mktemp("separator") / "tiny"
-    with pytest.MonkeyPatch.context() as patch:
-        _shrink_dolphin(patch)
-        export_dolphin("nano", seconds=0.4, checkpoint="random", output=name)
-    return name
+    def fill(folder):
+        with pytest.MonkeyPatch.context() as patch:
+            _shrink_dolphin(patch)
+            export_dolphin("nano", seconds=0.4, checkpoint="random", output=folder / "tiny")
+
+    return made_once("separator", fill) / "tiny"
 
 
 def _shrink_dolphin(patch):

@@ -36,14 +36,14 @@ def test_parity(parity):
 """
 
 
-def _run(folder, *texts):
+def _run(folder, *texts, words=()):
     """Run test files under the suite's own conftest; return the exit code and what was printed."""
     shutil.copy(Path(__file__).with_name("conftest.py"), folder)
-    shutil.copytree(SMALL / "edaformer", folder / "parity" / "edaformer")
+    shutil.copytree(SMALL / "edaformer", folder / "parity" / "edaformer", dirs_exist_ok=True)
     (folder / "pytest.ini").write_text("[pytest]\n")
     for number, text in enumerate(texts):
         (folder / f"test_{number}.py").write_text(text)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *words]
     environment = os.environ | {"PRUNUS_PARITY_DIR": "parity", "PYTEST_ADDOPTS": ""}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
@@ -77,3 +77,30 @@ def test_modules_may_skip_for_want_of_optional_packages_alone(tmp_path):
 def test_every_model_has_published_numbers_here():
     assert sorted(path.parent.name for path in SMALL.glob("*/cases.npz")) == MODELS
     assert sum(path.stat().st_size for path in SMALL.rglob("*") if path.is_file()) <= 4 * 2**20
+
+
+MADE = """
+import os
+from pathlib import Path
+
+LOG = Path(__file__).with_name("made.log")
+
+def test_it(made_once):
+    def fill(folder):
+        (folder / "file").write_text("whole")
+        with LOG.open("a") as log:
+            log.write(f"{os.getpid()}\\n")
+
+    folders = [made_once("thing", fill) for _ in range(2)]
+    assert folders[0] != folders[1]
+    (folders[0] / "file").write_text("edited by its owner")
+    assert (folders[1] / "file").read_text() == "whole"
+"""
+
+
+def test_what_takes_long_is_made_once_for_all_workers_and_runs(tmp_path):
+    log = tmp_path / "made.log"
+    code, told = _run(tmp_path, MADE, MADE, words=["-n", "2", "--dist", "loadfile"])
+    assert (code, len(log.read_text().splitlines())) == (0, 1), told
+    code, told = _run(tmp_path, MADE, MADE.replace("whole", "of other code"))
+    assert (code, len(log.read_text().splitlines())) == (0, 2), told

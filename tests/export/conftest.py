@@ -42,19 +42,34 @@ def noise_crops():
 
 
 @pytest.fixture(scope="session")
-def traced_pose(small_pose, noise_crops):
-    """The traced graph; copy before editing."""
+def _pose_graphs(small_pose, noise_crops, made_once):
+    """A folder with the traced and the simplified graph."""
+    import onnx
     import torch
 
+    from prunus.export.graph.simplify import simplify
     from prunus.export.graph.trace import trace
 
-    example = torch.from_numpy(noise_crops[:1])
-    return trace(small_pose, (example,), ["image"], ["keypoints", "heatmaps"])
+    def fill(folder):
+        example = torch.from_numpy(noise_crops[:1])
+        traced = trace(small_pose, (example,), ["image"], ["keypoints", "heatmaps"])
+        onnx.save(traced, folder / "traced.onnx")
+        onnx.save(simplify(traced), folder / "simple.onnx")
+
+    return made_once("pose", fill)
 
 
 @pytest.fixture(scope="session")
-def pose_graph(traced_pose):
-    """The simplified graph; copy before editing."""
-    from prunus.export.graph.simplify import simplify
+def traced_pose(_pose_graphs):
+    """The traced graph; copy before editing."""
+    import onnx
 
-    return simplify(traced_pose)
+    return onnx.load(_pose_graphs / "traced.onnx")
+
+
+@pytest.fixture(scope="session")
+def pose_graph(_pose_graphs):
+    """The simplified graph; copy before editing."""
+    import onnx
+
+    return onnx.load(_pose_graphs / "simple.onnx")

@@ -25,10 +25,13 @@ NAME = "edaformer_t_person"
 
 
 @pytest.fixture(scope="module")
-def person(tmp_path_factory):
+def person(made_once):
     """The default export at the size of the training's last stage, with soft edges."""
-    path = tmp_path_factory.mktemp("person") / "p.onnx"
-    return export_edaformer(size="256x256", probability=True, output=path)
+
+    def fill(folder):
+        export_edaformer(size="256x256", probability=True, output=folder / "p.onnx")
+
+    return made_once("person", fill) / "p.onnx"
 
 
 def test_shipped_weights_are_taken_unless_another_network_is_asked_for() -> None:
