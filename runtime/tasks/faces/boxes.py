@@ -10,19 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.errors import ArtifactError
 from prunus.runtime.pictures.crop import check_frame
-from prunus.runtime.pictures.letterbox import letterbox_into
-from prunus.runtime.protocols import Closable
-from prunus.runtime.tasks.calls import Buffers
 from prunus.runtime.tasks.faces.card import FacesPostprocess
-from prunus.runtime.tasks.pose.card import ImagePreprocess
+from prunus.runtime.tasks.picture import PictureNetwork
 from prunus.runtime.tasks.pose.similarity import box_iou
 
 if TYPE_CHECKING:
@@ -97,7 +92,7 @@ def _merged(rows: Floats, scores: Floats, same: float) -> tuple[Floats, Floats]:
     return np.array(faces, np.float32).reshape(-1, width), np.array(best, np.float32)
 
 
-class FaceFinder(Closable):
+class FaceFinder(PictureNetwork[FacesPostprocess]):
     """Find faces in whole frames; any number of threads may share it.
 
     Args:
@@ -108,22 +103,7 @@ class FaceFinder(Closable):
     """
 
     def __init__(self, session: Session) -> None:
-        card = session.card
-        before, after = card.preprocess, card.postprocess
-        if not isinstance(before, ImagePreprocess) or not isinstance(after, FacesPostprocess):
-            raise ArtifactError(
-                f"{card.name} is a model for {card.task}; expected a face finder.",
-                "Give blazeface_full.onnx.",
-            )
-        self.session, self.preprocess, self.postprocess = session, before, after
-        self._buffers = Buffers(card.inputs[0].shape)
-
-    @staticmethod
-    def open(path: str | Path, backend: str = "auto", threads: int | None = None) -> FaceFinder:
-        """Open a model file."""
-        from prunus.runtime.session.base import open as open_session
-
-        return FaceFinder(open_session(path, backend, threads=threads))
+        super().__init__(session, FacesPostprocess, "a face finder", "blazeface_full.onnx")
 
     def __call__(self, frame_bgr: npt.NDArray[np.uint8]) -> list[FaceBox]:
         """Find faces, the most certain first.
@@ -136,13 +116,8 @@ class FaceFinder(Closable):
             TensorError: the frame has a wrong shape or dtype.
         """
         check_frame(frame_bgr)
-        p = self.preprocess
-        with self._buffers.borrowed() as buffer:
-            scale = letterbox_into(
-                frame_bgr, buffer[0], rgb=p.colour == "rgb", pad_value=p.pad_value
-            )
-            heads = self.session.run({self.session.card.inputs[0].name: buffer})
-        rows, scores = decode_faces(heads, p.height, self.postprocess)
+        heads, scale = self._run_whole(frame_bgr)
+        rows, scores = decode_faces(heads, self.preprocess.height, self.postprocess)
         # Rows count from the edge of the first pixel, pictures from its middle.
         points = rows.reshape(len(rows), rows.shape[1] // 2, 2) / scale - 0.5
         boxes = points[:, :2].reshape(-1, 4)
@@ -154,7 +129,3 @@ class FaceFinder(Closable):
             )
             for b, k, s in zip(boxes, points[:, 2:], scores, strict=True)
         ]
-
-    def close(self) -> None:
-        """Close the session."""
-        self.session.close()

@@ -9,19 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.errors import ArtifactError
 from prunus.runtime.pictures.crop import check_frame, warp
-from prunus.runtime.protocols import Closable
-from prunus.runtime.tasks.calls import Buffers
 from prunus.runtime.tasks.faces.boxes import FaceBox
 from prunus.runtime.tasks.faces.card import FaceMeshPostprocess
-from prunus.runtime.tasks.pose.card import ImagePreprocess
+from prunus.runtime.tasks.picture import PictureNetwork
 
 if TYPE_CHECKING:
     from prunus.runtime.session.base import Session
@@ -85,7 +81,7 @@ def square_of_points(points: Floats, padding: float) -> Square:
     return Square(float(x), float(y), float((high - low).max()) * padding, turn)
 
 
-class FaceMesh(Closable):
+class FaceMesh(PictureNetwork[FaceMeshPostprocess]):
     """Read landmarks in squares; any number of threads may share it.
 
     Args:
@@ -96,22 +92,7 @@ class FaceMesh(Closable):
     """
 
     def __init__(self, session: Session) -> None:
-        card = session.card
-        before, after = card.preprocess, card.postprocess
-        if not isinstance(before, ImagePreprocess) or not isinstance(after, FaceMeshPostprocess):
-            raise ArtifactError(
-                f"{card.name} is a model for {card.task}; expected a face mesh.",
-                "Give facemesh.onnx.",
-            )
-        self.session, self.preprocess, self.postprocess = session, before, after
-        self._buffers = Buffers(card.inputs[0].shape)
-
-    @staticmethod
-    def open(path: str | Path, backend: str = "auto", threads: int | None = None) -> FaceMesh:
-        """Open a model file."""
-        from prunus.runtime.session.base import open as open_session
-
-        return FaceMesh(open_session(path, backend, threads=threads))
+        super().__init__(session, FaceMeshPostprocess, "a face mesh", "facemesh.onnx")
 
     def __call__(
         self, frame_bgr: npt.NDArray[np.uint8], squares: Sequence[Square]
@@ -138,7 +119,7 @@ class FaceMesh(Closable):
         crop = warp(frame, matrix, (size, size))
         with self._buffers.borrowed() as buffer:
             buffer[0] = crop[:, :, ::-1] if self.preprocess.colour == "rgb" else crop
-            found = self.session.run({self.session.card.inputs[0].name: buffer})
+            found = self._run(buffer)
         raw = found["points"].reshape(-1, 3).astype(np.float64)
         # The network counts from the middle of the first pixel: over mirrored crops x + x' is
         # 190.8 +- 0.2 of 192 pixels.
@@ -146,7 +127,3 @@ class FaceMesh(Closable):
         depth = raw[:, 2:] * (square.side / size)
         points = np.concatenate([flat, depth], axis=1).astype(np.float32)
         return points, float(found["face"].reshape(-1)[0])
-
-    def close(self) -> None:
-        """Close the session."""
-        self.session.close()

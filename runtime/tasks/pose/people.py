@@ -15,18 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from prunus.runtime.errors import ArtifactError
 from prunus.runtime.pictures.crop import check_frame
-from prunus.runtime.pictures.letterbox import letterbox_into
-from prunus.runtime.protocols import Closable
-from prunus.runtime.tasks.calls import Buffers
-from prunus.runtime.tasks.pose.card import ImagePreprocess, PeoplePostprocess
+from prunus.runtime.tasks.picture import PictureNetwork
+from prunus.runtime.tasks.pose.card import PeoplePostprocess
 from prunus.runtime.tasks.pose.estimator import Pose
 from prunus.runtime.tasks.pose.movenet import PIXEL_SHIFT
 
@@ -131,7 +127,7 @@ def _joints(heat: Floats, offsets: Floats, guess: Floats, low: Floats, high: Flo
     )
 
 
-class PeopleFinder(Closable):
+class PeopleFinder(PictureNetwork[PeoplePostprocess]):
     """Find people in whole frames; any number of threads may share it.
 
     Args:
@@ -143,29 +139,8 @@ class PeopleFinder(Closable):
     """
 
     def __init__(self, session: Session, minimum_score: float = 0.12) -> None:
-        card = session.card
-        before = card.preprocess
-        if not isinstance(before, ImagePreprocess) or not isinstance(
-            card.postprocess, PeoplePostprocess
-        ):
-            raise ArtifactError(
-                f"{card.name} is a model for {card.task}; expected a people finder.",
-                "Give movenet_multipose.onnx.",
-            )
-        self.session, self.minimum_score, self.postprocess = (
-            session,
-            minimum_score,
-            card.postprocess,
-        )
-        self.preprocess = before
-        self._buffers = Buffers(card.inputs[0].shape)
-
-    @staticmethod
-    def open(path: str | Path, backend: str = "auto", threads: int | None = None) -> PeopleFinder:
-        """Open a model file."""
-        from prunus.runtime.session.base import open as open_session
-
-        return PeopleFinder(open_session(path, backend, threads=threads))
+        super().__init__(session, PeoplePostprocess, "a people finder", "movenet_multipose.onnx")
+        self.minimum_score = minimum_score
 
     def __call__(self, frame_bgr: npt.NDArray[np.uint8]) -> list[Pose]:
         """Find people, best first.
@@ -180,19 +155,12 @@ class PeopleFinder(Closable):
             TensorError: the frame has a wrong shape or dtype.
         """
         check_frame(frame_bgr)
-        rgb, pad = self.preprocess.colour == "rgb", self.preprocess.pad_value
-        with self._buffers.borrowed() as buffer:
-            scale = letterbox_into(frame_bgr, buffer[0], rgb=rgb, pad_value=pad)
-            heads = self.session.run({self.session.card.inputs[0].name: buffer})
+        heads, scale = self._run_whole(frame_bgr)
         post = self.postprocess
         people = decode_multipose(heads, post.stride, post.maximum_people, self.minimum_score)
         return [
             p for p in _to_image(people, scale, frame_bgr.shape) if p.score >= self.minimum_score
         ]
-
-    def close(self) -> None:
-        """Close the session."""
-        self.session.close()
 
 
 def _to_image(people: People, scale: npt.NDArray[np.float64], shape: tuple[int, ...]) -> list[Pose]:
