@@ -10,16 +10,17 @@ PyTorch's codes before it is timed. All run in one process in turns, one thread.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from record import RESULTS, finish, show, write_record
 
+from prunus.export.common.sessions import graph_card
 from prunus.export.graph.audit import require_clean
 from prunus.export.graph.simplify import simplify
 from prunus.export.graph.trace import trace
@@ -28,6 +29,7 @@ from prunus.models.blocks.quantizers.zoo import QUANTIZERS, build_quantizer
 from prunus.models.macs import count_parameters
 from prunus.runtime.errors import CheckFailedError
 from prunus.runtime.measure.latency import environment, summarise, time_window
+from prunus.runtime.session.base import open as open_session
 
 HEADS = (
     "quantiser", "numbers", "codes", "bits", "whole bits", "parameters", "table KiB", "p50 us",
@@ -41,21 +43,19 @@ def measure(frames: int, rounds: int, seconds: float) -> dict[str, Any]:
     Raises:
         CheckFailedError: a graph's codes are not PyTorch's.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
     calls: dict[str, Any] = {}
     for name in QUANTIZERS:
         quantizer = build_quantizer(name).eval()
         x = torch.randn(frames, quantizer.dim, generator=torch.Generator().manual_seed(1))
         graph = simplify(trace(EncodeGraph(quantizer), (x,), ["frames"], ["codes"]))
         require_clean(graph)
-        session = onnxruntime.InferenceSession(
-            graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        session = open_session(
+            graph.SerializeToString(), "onnxruntime", threads=1, card=graph_card(graph)
         )
         feed = {"frames": x.numpy()}
-        if not np.array_equal(session.run(None, feed)[0], quantizer.encode(x).numpy()):
+        if not np.array_equal(session.run(feed)["codes"], quantizer.encode(x).numpy()):
             raise CheckFailedError(f"ONNX Runtime gives other codes than PyTorch for {name}.")
-        calls[name] = lambda session=session, feed=feed: session.run(None, feed)
+        calls[name] = functools.partial(session.run, feed)
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 1):
         for name, call in calls.items():

@@ -12,24 +12,22 @@ from pathlib import Path
 import numpy as np
 
 from prunus.runtime.errors import ArtifactError
+from prunus.runtime.session.base import BaseSession
+from prunus.runtime.session.base import open as open_session
 
 FLIP_ORDER = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
 _STRIDE = 4
 
 
-def _open(path: Path, threads: int) -> tuple[object, str, tuple[int, int]]:
-    import onnxruntime as ort
-
+def _open(path: Path, threads: int) -> tuple[BaseSession, str, tuple[int, int]]:
     if not path.is_file():
         raise ArtifactError(
             f"The teacher {path} does not exist.",
             "Convert it: prunus export movenet PACKAGE --variant thunder -o thunder.onnx",
         )
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    entry = session.get_inputs()[0]
-    return session, entry.name, (int(entry.shape[1]), int(entry.shape[2]))
+    session = open_session(path, "onnxruntime", threads=threads)
+    entry = session.card.inputs[0]
+    return session, entry.name, (entry.shape[1], entry.shape[2])
 
 
 class SinglePose:
@@ -79,7 +77,8 @@ class SinglePose:
 
     def _run(self, crop: np.ndarray) -> np.ndarray:
         entry = np.ascontiguousarray(crop[None])
-        out = self._session.run(None, {self._input: entry})[0].reshape(17, 3)  # type: ignore[attr-defined]
+        (out,) = self._session.run({self._input: entry}).values()
+        out = out.reshape(17, 3)
         # MoveNet's relative coordinates count from the crop's edge, pixel centres lie half inside.
         return np.stack([out[:, 1] * self.side - 0.5, out[:, 0] * self.side - 0.5, out[:, 2]], 1)
 
@@ -97,9 +96,8 @@ class MultiPose:
         height, width = self.size
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         entry = small[None]
-        heads = ["centre", "regression"]
-        centre, regress = self._session.run(heads, {self._input: entry})  # type: ignore[attr-defined]
-        score = centre[0, :, :, 0]
+        heads = self._session.run({self._input: entry})
+        score, regress = heads["centre"][0, :, :, 0], heads["regression"]
         peak = cv2.dilate(score, np.ones((5, 5), np.uint8)) <= score
         rows, cols = np.nonzero(peak & (score > least))
         order = np.argsort(-score[rows, cols])
