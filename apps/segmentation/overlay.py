@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from prunus.runtime.tasks.segmentation.card import MaskPostprocess
     from prunus.runtime.tasks.segmentation.segmenter import Mask
 
-MODES = get_args(Mode)
 Floats = npt.NDArray[np.float32]
 _BLUR_SHARE = 0.03  # radius of the blur as a share of the frame's longer side
 _FEATHER_SHARE = 1 / 250  # half width of the soft edge of a mask without probabilities

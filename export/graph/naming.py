@@ -21,18 +21,6 @@ def scope_of(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def in_scope(name: str, part: str) -> bool:
-    """Return whether a node lies in a module whose path contains the component(s) `part`.
-
-    Example:
-        >>> in_scope("network.blocks.3.reducer/TopK", "blocks.3")
-        True
-        >>> in_scope("network.blocks.31.mlp/Gelu", "blocks.3")
-        False
-    """
-    return f".{part}." in f".{scope_of(name)}."
-
-
 def scoped_names(model: onnx.ModelProto) -> onnx.ModelProto:
     """Name every node of a freshly traced model after the module that it came from."""
     for node in model.graph.node:

@@ -98,11 +98,6 @@ class ImportedDolphin:
     described: bool
 
 
-def is_dolphin(names: Mapping[str, object]) -> bool:
-    """Return whether these are the parameter names of a Dolphin."""
-    return any(n.startswith("modalfuse.") for n in names) and _INITTED in names
-
-
 def convert_dolphin(state: Mapping[str, Tensor], config: DolphinConfig) -> dict[str, Tensor]:
     """Return a state dict that `Dolphin(config)` loads strictly.
 

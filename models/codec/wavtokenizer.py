@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from prunus.models.codec.layers.seanet import SeanetEncoder
 from prunus.models.codec.layers.vector_quantizer import ResidualQuantizer
 from prunus.models.codec.layers.vocos import SpectrumHead, VocosBackbone
-from prunus.runtime.errors import UsageError, nearest
 
 BANDWIDTHS = 4  # rows of the adaptive norms; published inference uses row 0
 
@@ -66,17 +65,6 @@ CONFIGS: Mapping[str, WavTokenizerConfig] = MappingProxyType(
         "tok40": WavTokenizerConfig("tok40", (4, 5, 5, 6)),
     }
 )
-
-
-def wavtokenizer_config(name: str) -> WavTokenizerConfig:
-    """Return a published configuration; raises UsageError when there is none of that name."""
-    if name not in CONFIGS:
-        known = list(CONFIGS)
-        raise UsageError(
-            f"Unknown WavTokenizer '{name}'{nearest(name, known)}.",
-            f"Expected one of: {', '.join(known)}.",
-        )
-    return CONFIGS[name]
 
 
 class WavTokenizer(nn.Module):

@@ -103,17 +103,6 @@ SUBSETS: dict[str, tuple[str, ...]] = {
 SKELETONS = {skeleton.name: skeleton for skeleton in (COCO17, UNIFIED23)}
 
 
-def skeleton_for(joints: int) -> Skeleton:
-    """Return the joint set with that many joints, or one with numbered joints and no limbs."""
-    if joints < 1:
-        raise UsageError(f"A skeleton of {joints} joints was asked for; expected at least 1.")
-    for skeleton in SKELETONS.values():
-        if len(skeleton.joints) == joints:
-            return skeleton
-    names = tuple(f"joint_{i}" for i in range(joints))
-    return Skeleton(f"joints{joints}", names, (), (), (0.079,) * joints)
-
-
 def read_out(skeleton: Skeleton, wanted: str) -> tuple[Skeleton, tuple[int, ...]]:
     """Choose joints of a skeleton.
 

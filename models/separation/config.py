@@ -151,10 +151,6 @@ class DolphinConfig:
         """Return the audio frames after padding to whole tokens."""
         return -(-self.audio_frames(samples) // self.block) * self.block
 
-    def samples_out(self, samples: int) -> int:
-        """Return the length of the output: up to `stride` - 1 samples shorter than the input."""
-        return (self.audio_frames(samples) - 1) * self.stride + self.kernel
-
 
 MAX_RADIUS = 256  # one second of the coarsest level; more would be the dense form by another name
 

@@ -26,25 +26,11 @@ from prunus.export.graph.functions import (
     constant_inputs,
     known_shapes,
 )
-from prunus.runtime.errors import PrunusError
 
 TABLES = ("q_index", "kv_index", "o_index")
 _NEUTRAL = (1, 1, 1, 1)
 _WHOLE = (TensorProto.INT32, TensorProto.INT64)
 _REAL = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-
-
-def require_sound(model: onnx.ModelProto) -> None:
-    """Refuse a model with a wrong local-global attention node.
-
-    Raises:
-        PrunusError: naming the first such node and what is wrong with it.
-    """
-    for node, reason in problems(model):
-        raise PrunusError(
-            f"Node {node} cannot run: {reason}.",
-            "Build its tables with prunus.models.layers.local_global.index, and export again.",
-        )
 
 
 def problems(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:

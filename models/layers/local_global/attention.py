@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from prunus.models.layers.local_global import op as attention_op  # noqa: F401 - registers the operator
-from prunus.models.layers.local_global.checks import check_heads, check_operands, check_positions
+from prunus.models.layers.local_global.checks import check_heads
 from prunus.models.layers.local_global.index import AttentionIndex
-from prunus.models.layers.local_global.math import Combine, Operands, reference
-from prunus.runtime.errors import UsageError
+from prunus.models.layers.local_global.math import Combine
 
 
 def local_global_attention(  # noqa: PLR0917 - the operator's signature
@@ -82,48 +81,6 @@ def local_global_attention(  # noqa: PLR0917 - the operator's signature
 
 def _same_dtype(q: Tensor, *others: Tensor) -> list[Tensor]:
     return [other if other.dtype == q.dtype else other.to(q.dtype) for other in others]
-
-
-def local_global_attention_lse(  # noqa: PLR0917 - the operator's signature
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    q_index: Tensor,
-    kv_index: Tensor,
-    bias_l: Tensor,
-    kg: Tensor,
-    vg: Tensor,
-    bias_g: Tensor,
-    gate: Tensor,
-    o_index: Tensor,
-    *,
-    num_heads: int,
-    scale: float,
-    combine: Combine,
-) -> tuple[Tensor, Tensor]:
-    """Return the attention's output and the log-sum-exp (B, h, Nq) of each row's scores.
-
-    From it a weight is exp(score - lse) without a second pass. Takes what
-    `local_global_attention` takes, without gradients; ``sum`` has two softmaxes and is refused.
-
-    Raises:
-        TensorError: as `local_global_attention`.
-        UsageError: as `local_global_attention`, or ``sum``.
-    """
-    if combine == "sum":
-        raise UsageError(
-            "A gated sum has two softmaxes, not one log-sum-exp.",
-            "Ask for the log-sum-exp of 'local' and of 'global'.",
-        )
-    bias_l, kg, vg, bias_g, gate = _same_dtype(q, bias_l, kg, vg, bias_g, gate)
-    ops = Operands(
-        q, k, v, q_index, kv_index, bias_l, kg, vg, bias_g, gate, o_index,
-        num_heads, scale, combine,
-    )  # fmt: skip
-    check_operands(ops)
-    check_positions(ops)
-    with torch.no_grad():
-        return reference(ops)
 
 
 def window_attention(

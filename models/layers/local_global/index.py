@@ -265,25 +265,6 @@ def kept_windows(tables: WindowTables, kept: Tensor) -> WindowTables:
     return WindowTables(index, index, len(kept))
 
 
-def append_key(tables: WindowTables, pad: Tensor, mask_value: float | None = None) -> WindowTables:
-    """Point some of the keys at one appended row (position `tables.keys`).
-
-    With a zero row and no mask, padding enters the softmax with score 0, as in super-token
-    attention (arXiv 2211.11167); with a mask it is hidden.
-
-    Args:
-        tables: The partition.
-        pad: (W, Lk) bool, true where the key is padding.
-        mask_value: Bias of the padding; None for none.
-    """
-    keys = torch.where(pad, tables.keys, tables.kv_index)
-    mask = tables.mask
-    if mask_value is not None:
-        hidden = torch.zeros(pad.shape).masked_fill(pad, mask_value)[:, None, None, :]
-        mask = hidden if mask is None else mask + hidden
-    return WindowTables(tables.q_index, keys, tables.keys + 1, mask)
-
-
 def _positions(grid: tuple[int, int]) -> Tensor:
     rows, columns = grid
     if rows < 1 or columns < 1:

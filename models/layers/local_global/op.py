@@ -17,31 +17,18 @@ INPUTS = (
 )  # fmt: skip
 
 
-@torch.library.custom_op(NAME, mutates_args=())
-def _operator(  # noqa: PLR0917 - the operator's signature
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    q_index: Tensor,
-    kv_index: Tensor,
-    bias_l: Tensor,
-    kg: Tensor,
-    vg: Tensor,
-    bias_g: Tensor,
-    gate: Tensor,
-    o_index: Tensor,
-    *,
-    num_heads: int,
-    scale: float,
-    combine: str,
-) -> Tensor:
-    ops = _operands(
-        (q, k, v, q_index, kv_index, bias_l, kg, vg, bias_g, gate, o_index),
-        {"num_heads": num_heads, "scale": scale, "combine": combine},
-    )
+SCHEMA = (
+    f"({', '.join(f'Tensor {name}' for name in INPUTS)}, *, "
+    "SymInt num_heads, float scale, str combine) -> Tensor"
+)
+
+
+@torch.library.custom_op(NAME, mutates_args=(), schema=SCHEMA)
+def _operator(*inputs: Tensor, **attributes: Any) -> Tensor:
+    ops = _operands(inputs, attributes)
     check_operands(ops)
     check_positions(ops)
-    if q.dtype in (torch.float16, torch.bfloat16) and q.device.type == "cpu":
+    if ops.q.dtype in (torch.float16, torch.bfloat16) and ops.q.device.type == "cpu":
         return reference(ops)[0]  # the CPU's half-precision kernels round the softmax
     return fused(ops)
 

@@ -7,8 +7,7 @@ import torch
 from prunus.models.codec.layers.istft import InverseStft
 from prunus.models.codec.layers.vocos import SpectrumHead, VocosBackbone, fold_rows
 from prunus.models.codec.layers.weight_norm import fold_weight_norm
-from prunus.models.codec.wavtokenizer import CONFIGS, WavTokenizer, wavtokenizer_config
-from prunus.runtime.errors import UsageError
+from prunus.models.codec.wavtokenizer import CONFIGS, WavTokenizer
 
 EMB, AUDIO, INNER = 1e-5, 5e-6, 3e-5
 
@@ -146,8 +145,3 @@ def test_inverse_transform_against_the_fft():
     cut = (size - hop) // 2
     expected = (wave / power)[cut : cut + length * hop]
     torch.testing.assert_close(inverse(spectrum)[0].double(), expected, atol=1e-6, rtol=1e-5)
-
-
-def test_unknown_configuration():
-    with pytest.raises(UsageError, match="tok75"):
-        wavtokenizer_config("tok57")

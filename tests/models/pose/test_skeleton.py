@@ -8,7 +8,6 @@ from prunus.models.pose.skeleton import (
     UNIFIED23_FROM,
     UNIFIED23_FROM_JRDB,
     read_out,
-    skeleton_for,
 )
 from prunus.runtime.errors import UsageError
 
@@ -59,13 +58,6 @@ def test_data_set_maps(dataset):
 def test_jrdb_map():
     assert len(UNIFIED23_FROM_JRDB) == 17 == len(set(UNIFIED23_FROM_JRDB.values()))
     assert set(UNIFIED23_FROM_JRDB.values()) <= set(UNIFIED23.joints)
-
-
-def test_lookup_by_count():
-    assert skeleton_for(17) is COCO17 and skeleton_for(23) is UNIFIED23
-    assert skeleton_for(5).joints[4] == "joint_4"
-    with pytest.raises(UsageError, match="at least 1"):
-        skeleton_for(0)
 
 
 @pytest.mark.parametrize("name", SUBSETS)

@@ -11,7 +11,6 @@ from prunus.models.layers.local_global.attention import (
     global_attention,
     joint_attention,
     local_global_attention,
-    local_global_attention_lse,
     window_attention,
 )
 from prunus.models.layers.local_global.index import AttentionIndex, grid_windows, shifted_windows
@@ -201,15 +200,11 @@ def test_joint_is_a_sum_gated_by_the_log_sum_exps(attention_definition):
     arguments = tensors(inputs, torch.float64)
     parts, sums = {}, {}
     for combine in ("joint", "local", "global"):
-        parts[combine], sums[combine] = local_global_attention_lse(
-            *arguments, num_heads=2, scale=0.5, combine=combine
-        )
+        parts[combine], sums[combine] = reference(Operands(*arguments, 2, 0.5, combine))
     share = torch.sigmoid(sums["global"] - sums["local"]).transpose(1, 2).repeat_interleave(4, -1)
     mixed = (1 - share) * parts["local"] + share * parts["global"]
     torch.testing.assert_close(mixed, parts["joint"])
     torch.testing.assert_close(torch.logaddexp(sums["local"], sums["global"]), sums["joint"])
-    with pytest.raises(UsageError, match="two softmaxes"):
-        local_global_attention_lse(*arguments, num_heads=2, scale=0.5, combine="sum")
 
 
 def test_wrappers_are_plain_attention_where_one_window_holds_all():

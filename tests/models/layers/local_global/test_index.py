@@ -10,7 +10,6 @@ from prunus.models.layers.local_global.attention import window_attention
 from prunus.models.layers.local_global.index import (
     AttentionIndex,
     WindowTables,
-    append_key,
     chunks,
     grid_windows,
     identity_index,
@@ -101,22 +100,10 @@ def test_kept_tokens_fill_windows_in_order():
     assert kept[tables.q_index].tolist() == [[0, 1, 4, 5], [6, 10, 11, 15]]
 
 
-def test_padding_points_at_an_appended_row():
-    pad = torch.zeros(4, 4, dtype=torch.bool)
-    pad[0, 0] = True
-    tables = append_key(grid_windows((4, 4), (2, 2)), pad, MASK_VALUE)
-    assert tables.keys == 17
-    assert int(tables.kv_index[0, 0]) == 16
-    assert tables.mask is not None
-    assert float(tables.mask[0, 0, 0, 0]) == MASK_VALUE
-    assert append_key(grid_windows((4, 4), (2, 2)), pad).mask is None
-
-
 def test_a_hidden_key_equals_a_missing_one():
-    pad = torch.zeros(1, 4, dtype=torch.bool)
-    pad[0, 3] = True
     line = torch.arange(4)[None]
-    hidden = AttentionIndex(append_key(WindowTables(line, line, 4), pad, MASK_VALUE))
+    mask = torch.tensor([0.0, 0.0, 0.0, MASK_VALUE]).view(1, 1, 1, 4)
+    hidden = AttentionIndex(WindowTables(line, torch.tensor([[0, 1, 2, 4]]), 5, mask))
     short = AttentionIndex(WindowTables(line, line[:, :3], 4))
     x = torch.randn(1, 4, 4)
     longer = torch.cat((x, torch.full((1, 1, 4), 7.0)), 1)
