@@ -24,7 +24,7 @@ from prunus.runtime.tasks.codec.card import CodecPreprocess
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
-Run = Callable[[Arrays], Arrays]
+Run = Callable[[Arrays], Arrays]  # what it returns belongs to the caller, as of `BaseSession.run`
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class Steps:
         feed = self._buffer.take(self._done, self._frames)
         result = self._run({**feed, **self._states})
         for spec in self._specs:
-            self._states[spec.name] = np.array(result[f"{spec.name}_next"])
+            self._states[spec.name] = result[f"{spec.name}_next"]
         first = max(0, self._delay - self._done)  # frames that lie before the start
         last = self._frames
         self._done += self._frames
@@ -176,9 +176,7 @@ class Steps:
             last = min(last, first + total - self._given)
         self._given += max(0, last - first)
         self._buffer.drop_before(self._done)
-        return {
-            n: np.array(_cut(result[n], lane, first, last)) for n, lane in self._outputs.items()
-        }
+        return {n: _cut(result[n], lane, first, last) for n, lane in self._outputs.items()}
 
     def _joined(self, parts: list[Arrays]) -> dict[str, Array]:
         return {n: np.concatenate([p[n] for p in parts], axis=-1) for n in self._outputs if parts}
@@ -260,7 +258,7 @@ class Windows:
         first, last = self._next - begin, until - begin
         out = {}
         for name, lane in self._outputs.items():
-            values = np.array(result[name])
+            values = result[name]
             piece = _cut(values, lane, first, last)
             out[name] = self._blended(name, lane, values, piece, last)
         return out

@@ -215,14 +215,14 @@ class VoiceStream:
         mixture = self._cut(begin * plan.samples_per_frame, end * plan.samples_per_frame)
         if mixture.any():
             feed = {"mixture": mixture[None], "lips": features[None]}
-            voice = np.array(self._voice.run(feed)["voice"][0])
+            voice: Audio = self._voice.run(feed)["voice"][0]
             if self._relative:
                 voice *= np.sqrt(np.mean(np.square(mixture, dtype=np.float64)), dtype=np.float32)
         else:
             self.silent += 1
             voice = np.zeros_like(mixture)
         last = (plan.frames - plan.lookahead) * plan.samples_per_frame
-        piece = voice[last - plan.hop * plan.samples_per_frame : last].copy()
+        piece = voice[last - plan.hop * plan.samples_per_frame : last]
         if len(self._tail):
             ramp = ((np.arange(plan.fade) + 0.5) / plan.fade).astype(np.float32)
             piece[: plan.fade] = self._tail * (1 - ramp) + piece[: plan.fade] * ramp
@@ -235,7 +235,7 @@ class VoiceStream:
         """Return the lip features (V, frames) of the frames before `end`."""
         plan = self.plan
         crops = self.mouths.take(end - plan.lip_frames, end)
-        seen = np.array(self._lips.run({"mouth": crops[None]})["lips"][0])
+        seen = self._lips.run({"mouth": crops[None]})["lips"][0]
         known = self._features.shape[1]
         if not known:  # nothing lies before the first run: its oldest frame is held
             before = np.repeat(seen[:, :1], plan.frames, axis=1)
