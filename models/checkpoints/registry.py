@@ -63,6 +63,8 @@ class Importer:
 IMPORTERS = (
     Importer("vitpose", "ViTPose, ViTPose++, MAE", "vitpose:read_in",
              ("variant", "head", "expert")),
+    Importer("dinov2", "DINOv2 ViT-S/14 as the trunk of EViTPose", "dinov2:read_in",
+             ("variant", "head")),
     Importer("edaformer", "EDAFormer", "edaformer:read_in", ("variant", "classes")),
     Importer("dolphin", "Dolphin", "dolphin:read_in", ("variant",)),
     Importer("wavtokenizer", "WavTokenizer", "codecs:read_in", ("names",)),

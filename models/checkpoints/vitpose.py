@@ -135,7 +135,7 @@ def fit_positions(table: Tensor, config: EViTPoseConfig) -> Tensor:
         if grid is None:
             continue
         patches = table[:, 1:] + table[:, :1] if special else table
-        return patches if grid == config.grid else _resample(patches, grid, config.grid)
+        return patches if grid == config.grid else resample(patches, grid, config.grid)
     rows, columns = config.grid
     raise UsageError(
         f"The checkpoint's position table has the shape {list(table.shape)}, which is no grid; "
@@ -157,7 +157,8 @@ def _grid_of(count: int, config: EViTPoseConfig) -> tuple[int, int] | None:
     return (side, side) if side * side == count else None
 
 
-def _resample(patches: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+def resample(patches: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Return position codes (1, N, D) of one grid (rows, columns) for another, bicubically."""
     image = patches.reshape(1, *old, -1).permute(0, 3, 1, 2)
     resized = functional.interpolate(image, size=new, mode="bicubic", align_corners=False)
     return resized.flatten(2).transpose(1, 2).contiguous()

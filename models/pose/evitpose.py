@@ -34,10 +34,14 @@ from prunus.runtime.errors import UsageError, nearest
 
 Fill = Literal["carry", "zero", "mask"]
 PATCH = 16
-_SIZES: dict[str, tuple[int, int, Head]] = {
-    "tiny": (192, 3, "subpixel"),
-    "small": (384, 12, "classic"),
-    "base": (768, 12, "classic"),
+# Channels, attention heads, blocks, head; "dino" is small with the heads and first blocks of DINOv2.
+_SIZES: dict[str, tuple[int, int, int, Head]] = {
+    "tiny": (192, 3, 12, "subpixel"),
+    "small": (384, 12, 12, "classic"),
+    "base": (768, 12, 12, "classic"),
+    "dino6": (384, 6, 6, "subpixel"),
+    "dino8": (384, 6, 8, "subpixel"),
+    "dino12": (384, 6, 12, "subpixel"),
 }
 
 
@@ -116,7 +120,7 @@ def evitpose_config(
     fill: Fill = "carry",
     score: Combine = "sum",
 ) -> EViTPoseConfig:
-    """Return the configuration of ``tiny``, ``small`` or ``base`` at a pruning level.
+    """Return the configuration of a size (``tiny``, ``small``, ``base``, ``dino8`` ...) at a level.
 
     Raises:
         UsageError: unknown variant or level.
@@ -127,13 +131,14 @@ def evitpose_config(
             f"Unknown EViTPose variant '{variant}'{nearest(variant, known)}.",
             f"Choose one of {', '.join(known)}.",
         )
-    dim, heads, default_head = _SIZES[variant]
+    dim, heads, depth, default_head = _SIZES[variant]
     return EViTPoseConfig(
         variant=variant,
         dim=dim,
         heads=heads,
-        plan=evitpose_plan(level, joints),
+        plan=evitpose_plan(level, joints, depth),
         head=head or default_head,
+        depth=depth,
         joints=joints,
         fill=fill,
         score=score,
