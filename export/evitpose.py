@@ -31,7 +31,7 @@ from prunus.export.pose.weights import PoseWeights, find_weights, weights_of
 from prunus.models.macs import count_macs
 from prunus.models.pose.deployed import DeployedPose
 from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig, evitpose_config
-from prunus.models.pose.levels import evitpose_plan, parse_plan, plan_for_ratio
+from prunus.models.pose.levels import DEPTH, evitpose_plan, parse_plan, plan_for_ratio
 from prunus.models.pose.skeleton import COCO17, UNIFIED23, Skeleton
 from prunus.models.tokens.plan import PruningPlan
 from prunus.runtime.card.card import ModelCard
@@ -62,9 +62,10 @@ def export_evitpose(options: EvitposeOptions, progress: Progress) -> Path:
     """
     file, form = options.file, options.file.format
     share, plan = options.tokens.share_and_plan
+    depth = evitpose_config(options.variant).depth
     config = _config(
         options.variant,
-        choose_plan(options.tokens.level, share, plan, options.joints),
+        choose_plan(options.tokens.level, share, plan, options.joints, depth),
         head=options.head,
         joints=options.joints,
         fill=options.fill,
@@ -133,7 +134,7 @@ def build_network(config: EViTPoseConfig, weights: PoseWeights) -> EViTPose:
 
 
 def choose_plan(
-    level: str | None, keep: float | None, plan: str | None, joints: int
+    level: str | None, keep: float | None, plan: str | None, joints: int, depth: int = DEPTH
 ) -> PruningPlan:
     """Return the plan of the one option that is given, L0 when none is.
 
@@ -146,10 +147,10 @@ def choose_plan(
     if len(given) > 1:
         raise UsageError(f"Got {' and '.join(given)}; expected one of them.")
     if keep is not None:
-        return plan_for_ratio(keep, joints)
+        return plan_for_ratio(keep, joints, depth)
     if plan is not None:
-        return parse_plan(plan, joints)
-    return evitpose_plan(level or "L0", joints)
+        return parse_plan(plan, joints, depth)
+    return evitpose_plan(level or "L0", joints, depth)
 
 
 def build_card(network: EViTPose, weights: PoseWeights, batch: int, heatmaps: bool) -> ModelCard:

@@ -78,7 +78,7 @@ def fetch_file(options: FetchOptions, console: Console) -> None:
     """Download a checkpoint whose hash is known."""
     from urllib.parse import unquote, urlparse
 
-    from prunus.models.checkpoints.fetch import fetch
+    from prunus.models.fetch import fetch
 
     name = Path(unquote(urlparse(options.url).path)).name
 

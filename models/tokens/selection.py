@@ -42,6 +42,10 @@ class SelectingReducer(TokenReducer):
             2505.22654); ``soft``: each patch spreads a mass of 1 over the kept ones by the softmax
             of their similarity over `tau` (Token Transforming, arXiv 2506.05709).
         tau: Temperature of ``soft``: towards 0 it is ``nearest``, towards infinity the mean of all.
+
+    Attributes:
+        noise: Standard deviation of noise on each score, relative to it; a training sets it, so
+            that a network bears the few swaps of a lower precision. 0 everywhere else.
     """
 
     commutes: Commutes = "permutation"
@@ -59,6 +63,7 @@ class SelectingReducer(TokenReducer):
         self.merge: Merge = merge
         self.tau = tau
         self.convex = merge != "fuse"
+        self.noise = 0.0
 
     @property
     def chosen(self) -> int:
@@ -100,6 +105,8 @@ class SelectingReducer(TokenReducer):
             return untouched(x, self.place)
         patches = x[:, self.place.special :]
         score = self.score(patches, side)
+        if self.noise:
+            score = score * (1 + self.noise * torch.randn_like(score))
         kept = self.select(score, patches, side)
         if self.merge == "drop":
             return Reduced(keep_tokens(x, kept, self.place.special), kept)

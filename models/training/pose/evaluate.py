@@ -165,7 +165,9 @@ def as_data(scores: dict[str, dict[str, PoseScores]], sets: list[HeldOut]) -> di
 def level_readers(network: EViTPose) -> dict[str, Reader]:
     """Return a reader per level; inputs smaller than 256x192 have no pruned levels."""
     levels = LEVELS if (network.config.height, network.config.width) == (256, 192) else LEVELS[:1]
-    plans = {level: evitpose_plan(level, network.config.joints) for level in levels}
+    plans = {
+        level: evitpose_plan(level, network.config.joints, network.config.depth) for level in levels
+    }
     return {
         f"EViTPose-{network.config.variant.title()} {level}": network_reader(
             network.with_plan(plan)

@@ -74,6 +74,41 @@ def moved_to_size(network: EViTPose, variant: str, size: tuple[int, int]) -> EVi
     return twin
 
 
+def freeze(network: EViTPose, blocks: int) -> None:
+    """Let nothing below a network's block of that number learn; 0 freezes the patch filters alone.
+
+    The filters are always frozen: see `prunus.models.training.pose.init`.
+    """
+    network.patch_embed.requires_grad_(False)
+    if blocks:
+        network.pos_embed.requires_grad_(False)
+        network.joint_tokens.requires_grad_(False)
+        network.blocks[:blocks].requires_grad_(False)
+
+
+def trunk_optimisers(
+    network: EViTPose, readout: nn.Module, rate: float, decay: float, *, share: float
+) -> Optimisers:
+    """Drive a head that starts fresh at the full rate and a trained trunk at a share of it.
+
+    AdamW drives both: Muon changes every direction of a matrix alike, also those that a trunk has
+    learnt to leave alone.
+    """
+    trunk, head = [], []
+    for name, value in network.named_parameters():
+        (head if name.startswith("keypoint_head.") else trunk).append(value)
+    head += readout.parameters()
+    groups = [(head, 1.0, decay), (trunk, share, decay)]
+    all_groups = [
+        {"params": [p for p in members if (p.ndim in (2, 4)) == heavy and p.requires_grad],
+         "share": part, "weight_decay": weight if heavy else 0.0}
+        for members, part, weight in groups
+        for heavy in (True, False)
+    ]  # fmt: skip
+    adamw = torch.optim.AdamW(all_groups, lr=rate, betas=(0.9, 0.99), fused=True)
+    return Optimisers([adamw], rate)
+
+
 def pose_optimisers(
     network: EViTPose, readout: nn.Module, rate: float, decay: float, *, with_muon: bool
 ) -> Optimisers:
@@ -84,9 +119,9 @@ def pose_optimisers(
     """
     matrices, kernels, vectors = [], [], []
     for name, value in network.named_parameters():
-        if name.startswith("patch_embed."):
-            value.requires_grad_(False)  # see `init`: frozen cosine filters
-        elif value.ndim == 2 and name.startswith("blocks."):
+        if not value.requires_grad:
+            continue
+        if value.ndim == 2 and name.startswith("blocks."):
             matrices.append(value)
         elif value.ndim == 4:
             kernels.append(value)

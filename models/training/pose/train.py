@@ -28,20 +28,29 @@ from prunus.models.training.pose.dataset import (
     pose_batches,
 )
 from prunus.models.training.pose.init import level_patches
-from prunus.models.training.pose.losses import heatmap_loss
+from prunus.models.training.pose.losses import agreement_loss, heatmap_loss
 from prunus.models.training.pose.shards import PeopleShard, read_shards
 from prunus.models.training.pose.ship import SHIPPED, export_weights, record_start
 from prunus.models.training.pose.state import (
     build_network,
     facts_of,
+    freeze,
     moved_to_size,
     pose_optimisers,
     resize_positions,
     saved_config,
     start_from,
+    trunk_optimisers,
 )
 from prunus.models.training.schedule import locate_weight, stage_at
-from prunus.models.training.state import Average, Optimisers, read_run, saved_in, write_run
+from prunus.models.training.state import (
+    Average,
+    Optimisers,
+    computes_bfloat16,
+    read_run,
+    saved_in,
+    write_run,
+)
 from prunus.models.training.teachers.joint_readout import JointReadout, readout_loss
 
 
@@ -55,6 +64,10 @@ class TrainConfig(RunConfig):
         workers: Processes that prepare batches.
         stages: What changes on the way.
         init: Weights to start from.
+        frozen: Leading blocks that do not learn, and with them all that lies before.
+        trunk: Learning rate of a trained trunk, relative to the head's; None: it is not one.
+        noise: Relative noise on the scores before each cut; the two noisy selections of a crop
+            are then held to the same heatmap.
     """
 
     variant: str = "tiny"
@@ -62,6 +75,9 @@ class TrainConfig(RunConfig):
     workers: int = 1
     stages: tuple[PoseStage, ...] = STAGES
     init: Path | None = None
+    frozen: int = 0
+    trunk: float | None = None
+    noise: float = 0.0
 
 
 def _few_tokens(network: EViTPose) -> bool:
@@ -101,6 +117,11 @@ class PoseTrainer(Trainer):
 
     def _new_optimisers(self, network: EViTPose) -> Optimisers:
         config = self.config
+        freeze(network, config.frozen)
+        if config.trunk is not None:
+            return trunk_optimisers(
+                network, self.readout, config.rate, config.decay, share=config.trunk
+            )
         return pose_optimisers(
             network, self.readout, config.rate, config.decay, with_muon=config.muon
         )
@@ -164,27 +185,39 @@ class PoseTrainer(Trainer):
         cut = len(images) - round(stage.pruned * len(images))
         parts: list[tuple[EViTPose, slice]] = [(network, slice(0, cut))]
         if cut < len(images):
-            level = f"L{int(torch.randint(1, 4, (1,), generator=self._generator))}"
-            pruned = network.with_plan(evitpose_plan(level, network.config.joints))
-            parts.append((pruned, slice(cut, None)))
+            parts.append((self._pruned(), slice(cut, None)))
         locate = locate_weight(self.progress())
         kernels = _plain_attention if _few_tokens(network) else contextlib.nullcontext
         total, read = 0.0, 0.0
         for module, rows in parts:
+            twice = config.noise > 0 and module is not network
+            seen = inputs[rows].repeat(2, 1, 1, 1) if twice else inputs[rows]
+            wanted = labels[rows].repeat(2, 1, 1) if twice else labels[rows]
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16), kernels():
-                tokens, patches = module.features(inputs[rows])
+                tokens, patches = module.features(seen)
                 heatmaps = module.keypoint_head(tokens, patches)
             share = len(inputs[rows]) / len(inputs)
-            maps = heatmap_loss(heatmaps, labels[rows], stage.size, locate, stage.sigma)
-            lines = readout_loss(self.readout(tokens), labels[rows], stage.size)
-            loss = share * (maps + lines)
-            loss.backward()
+            maps = heatmap_loss(heatmaps, wanted, stage.size, locate, stage.sigma)
+            lines = readout_loss(self.readout(tokens), wanted, stage.size)
+            loss = maps + lines
+            if twice:
+                loss = loss + agreement_loss(*heatmaps.chunk(2), stage.sigma)
+            (share * loss).backward()
             total += share * float(maps.detach())
             read += share * float(lines.detach())
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         self.optimisers.step(self.factor())
         self.average.update(network, self.clock.step)
         return total, read
+
+    def _pruned(self) -> EViTPose:
+        """Return the network at a random level, its cuts as noisy as the run wants them."""
+        own = self.network.config
+        level = f"L{int(torch.randint(1, 4, (1,), generator=self._generator))}"
+        pruned = self.network.with_plan(evitpose_plan(level, own.joints, own.depth))
+        for cut in pruned.cuts.values():
+            cut.noise = self.config.noise
+        return pruned
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -202,6 +235,16 @@ def main() -> None:
     parser.add_argument(
         "--init", type=Path, metavar="FILE", help="start from these weights, at full size at once"
     )
+    parser.add_argument("--variant", default="tiny", help="size of the network (tiny)")
+    parser.add_argument(
+        "--frozen", type=int, default=0, help="leading blocks that do not learn (0)"
+    )
+    parser.add_argument(
+        "--trunk", type=float, help="learning rate of a trained trunk, relative to the head's"
+    )
+    parser.add_argument(
+        "--noise", type=float, default=0.0, help="relative noise on the scores before each cut (0)"
+    )
     parser.add_argument(
         "--export-only",
         nargs="?",
@@ -215,7 +258,8 @@ def main() -> None:
         print(export_weights(args.out, args.export_only, args.device))
         return
     stages = FINE_STAGES if args.init else STAGES
-    config = TrainConfig(**start(args, "init"), stages=stages)
+    own = start(args, "init", "variant", "frozen", "trunk", "noise")
+    config = TrainConfig(**own, bf16=computes_bfloat16(args.device), stages=stages)
     PoseTrainer(config, resume=args.resume == "auto").run()
 
 

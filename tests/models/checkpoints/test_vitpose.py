@@ -308,7 +308,7 @@ def test_unknown_layouts_are_refused():
 
 
 def test_file_to_file(tmp_path, monkeypatch):
-    monkeypatch.setitem(evitpose._SIZES, "small", (DIM, 2, "classic"))
+    monkeypatch.setitem(evitpose._SIZES, "small", (DIM, 2, DEPTH, "classic"))
     monkeypatch.setattr(
         vitpose, "evitpose_config", lambda v, **k: _config(**{n: x for n, x in k.items() if x})
     )

@@ -12,8 +12,8 @@ import urllib.request
 import numpy as np
 import pytest
 
-from prunus.models.checkpoints import fetch as fetching
-from prunus.models.checkpoints.fetch import fetch
+from prunus.models import fetch as fetching
+from prunus.models.fetch import fetch
 from prunus.runtime.errors import ArtifactError, HostError, UsageError
 from prunus.runtime.http_client import _Redirects
 from prunus.runtime.limits import Limit

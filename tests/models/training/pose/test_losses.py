@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from prunus.models.pose.decode import udp_dark_decode
-from prunus.models.training.pose.heatmap_targets import gaussian_targets
+from prunus.models.training.pose.losses import gaussian_targets
 from prunus.models.training.pose.losses import heatmap_loss
 
 SIZE, GRID = (256, 192), (64, 48)
