@@ -193,7 +193,11 @@ def _check_size(state: Mapping[str, Tensor], config: EViTPoseConfig) -> None:
 
 
 def _fold_scales(state: dict[str, Tensor]) -> None:
-    for name in [n for n in state if n.endswith(".gamma")]:
+    scales = [n for n in state if n.endswith(".gamma")]
+    halves = {f"blocks.{n.split('.')[1]}.{ls}.gamma" for n in scales for ls in ("ls1", "ls2")}
+    if lacking := sorted(halves - set(scales)):
+        raise UsageError(f"The checkpoint lacks LayerScale: {lacking[0]}.", "Copy it again.")
+    for name in scales:
         prefix, half = name.removesuffix(".gamma").rsplit(".", 1)
         gamma = state.pop(name)
         layer = f"{prefix}.{'attn.proj' if half == 'ls1' else 'mlp.fc2'}"
@@ -246,10 +250,6 @@ def _read_onnx(path: Path) -> dict[str, Tensor]:
             named[bias.removeprefix("backbone.").removesuffix("bias") + "weight"] = matrix.T.contiguous()
     tables = [v for n, v in arrays.items() if n.startswith("onnx::") and v.dim() == 3]
     if len(tables) == 2:
-        named["embeddings.position_embeddings"] = torch.cat(sorted(tables, key=len_of), 1)
+        own, patches = sorted(tables, key=lambda table: table.shape[1])
+        named["embeddings.position_embeddings"] = torch.cat((own, patches), 1)
     return named
-
-
-def len_of(table: Tensor) -> int:
-    """Return the number of positions of a table (1, N, D)."""
-    return table.shape[1]
