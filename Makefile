@@ -68,7 +68,7 @@ judge-deps: $(STAMP)
 
 # Peers of benchmarks/separation.py: their dependencies would bring torchaudio, and are not used.
 peer-deps: $(STAMP)
-	$(BIN)/python -m pip install -q -c constraints.txt requests
+	$(BIN)/python -m pip install -q -c constraints.txt requests transformers
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps asteroid asteroid-filterbanks
 
 # Not among the extras: fifteen packages for one command.

@@ -82,7 +82,9 @@ def cache_features(
         pools: People.
         config: Folder, depths, seed and number of files.
     """
-    batches = pose_batches(pools, FINE_STAGES[0], _LOOKS, config.seed)
+    own = network.config
+    stage = replace(FINE_STAGES[0], size=(own.height, own.width))
+    batches = pose_batches(pools, stage, _LOOKS, config.seed)
     name = "-".join(map(str, config.depths))
     paths = [config.out / f"features-{name}-{i:04d}.npz" for i in range(config.files)]
     for index, path in enumerate(paths):

@@ -19,6 +19,14 @@ def test_published_levels(joints):
     assert evitpose_plan("L0", joints) == PruningPlan("L0", (), ())
 
 
+def test_cuts_lie_after_each_quarter_of_the_blocks():
+    assert [evitpose_plan("L2", depth=d).blocks for d in (6, 8, 12)] == [
+        (1, 3, 4), (2, 4, 6), (3, 6, 9)
+    ]  # fmt: skip
+    assert parse_plan("0.5", depth=8).blocks == parse_plan("90/60/30", depth=8).blocks == (2, 4, 6)
+    assert parse_plan("L1", depth=8).keep == parse_plan("L1").keep
+
+
 @given(joints=st.integers(1, 400), level=st.sampled_from(LEVELS[1:]))
 def test_rule_for_other_joint_counts(joints, level):
     plan = evitpose_plan(level, joints)

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from prunus.models.pose.decode import udp_dark_decode
-from prunus.models.training.pose.losses import gaussian_targets
-from prunus.models.training.pose.losses import heatmap_loss
+from prunus.models.training.pose.losses import agreement_loss, gaussian_targets, heatmap_loss
 
 SIZE, GRID = (256, 192), (64, 48)
 
@@ -54,3 +53,10 @@ def test_the_place_loss_prefers_the_right_place():
         for w in (0.0, 0.3)
     ]
     assert gap[1] > 1.5 * gap[0] > 0
+
+
+def test_two_equal_readings_agree_and_a_lost_joint_counts_one():
+    target = gaussian_targets(_joints(), SIZE, GRID)
+    assert agreement_loss(target, target) == 0
+    lost = agreement_loss(target, torch.zeros_like(target))
+    assert lost == pytest.approx(1.0, abs=0.1)

@@ -109,6 +109,39 @@ def test_a_run_starts_from_weights_and_says_so(short_run, figure_cache, tmp_path
     assert (before["steps"], before["samples_seen"]) == (50, 200)
 
 
+def test_what_lies_below_a_frozen_block_stays_and_the_trunk_learns_slowly(figure_cache, tmp_path):
+    full = (PoseStage(1.0, (256, 192), 4, 0.5, pruned=0.5, augment=NONE),)
+    config = _config(
+        tmp_path, figure_cache, steps=2, stages=full, frozen=10, trunk=0.1, noise=0.05, bf16=False
+    )
+    trainer = PoseTrainer(config, resume=False)
+    pruned = trainer._pruned()
+    assert [cut.rank.noise for cut in pruned.cuts.values()] == [0.05] * 3
+    assert [cut.rank.noise for cut in trainer.network.cuts.values()] == []
+    start = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    trainer.run()
+    moved = {
+        name: float((value - start[name]).float().abs().mean())
+        for name, value in trainer.network.state_dict().items()
+    }
+    below = ("patch_embed.", "pos_embed", "joint_tokens", *(f"blocks.{i}." for i in range(10)))
+    assert not any(moved[name] for name in moved if name.startswith(below) and "patch" not in name)
+    head, trunk = moved["keypoint_head.up_layers.0.weight"], moved["blocks.11.mlp.fc1.weight"]
+    assert 0 < trunk < 0.3 * head
+
+
+def test_noise_on_the_scores_changes_which_patches_stay():
+    network = EViTPose(evitpose_config("tiny", "L3")).eval()
+    images = torch.randn(1, 3, 256, 192)
+    with torch.no_grad():
+        quiet = [network(images) for _ in range(2)]
+        for cut in network.cuts.values():
+            cut.rank.noise = 0.2
+        noisy = [network(images) for _ in range(2)]
+    assert torch.equal(*quiet)
+    assert not torch.equal(*noisy)
+
+
 def test_weights_of_another_network_are_refused(figure_cache, tmp_path):
     save_file({"pos_embed": torch.zeros(1, 2, 3)}, str(tmp_path / "other.safetensors"))
     full = (PoseStage(1.0, (256, 192), 2, 0.5, pruned=0.5, augment=NONE),)

@@ -1,0 +1,65 @@
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig
+from prunus.models.tokens.plan import PruningPlan
+from prunus.models.training.pose import frozen
+from prunus.models.training.pose.frozen import features_after
+from prunus.runtime.errors import UsageError
+
+TOY = EViTPoseConfig(
+    "toy3", 32, 2, PruningPlan("L0", (), ()), "simple", depth=3, height=64, width=48
+)
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    monkeypatch.setattr(
+        frozen, "evitpose_config", lambda v: replace(TOY, variant=v, depth=int(v[-1]))
+    )
+
+
+def _main(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["frozen", *map(str, words)])
+    frozen.main()
+
+
+def test_features_after_all_blocks_are_the_networks():
+    network = EViTPose(TOY).eval()
+    images = torch.randn(2, 3, 64, 48)
+    with torch.no_grad():
+        found = features_after(network, images, (1, 3))
+        torch.testing.assert_close(found[3], network.features(images)[1])
+    assert not torch.allclose(found[1], found[3])
+
+
+def test_a_head_is_trained_for_each_depth_and_a_second_call_goes_on(
+    toy, monkeypatch, figure_cache, tmp_path
+):
+    torch.manual_seed(0)
+    trunk = EViTPose(TOY)
+    save_file(trunk.state_dict(), tmp_path / "toy3.safetensors")
+    out = tmp_path / "heads"
+    words = ("--variant", "toy3", "--init", tmp_path / "toy3.safetensors", "--depths", 2, 3,
+             "--files", 2, "--data", figure_cache, "--out", out, "--steps")  # fmt: skip
+    _main(monkeypatch, *words, 10)
+    first = load_file(out / "toy2.safetensors")
+    assert first.keys() == EViTPose(replace(TOY, depth=2)).state_dict().keys()
+    assert torch.equal(first["blocks.1.mlp.fc1.weight"], trunk.blocks[1].mlp.fc1.weight)
+    head = "keypoint_head.final_layer.weight"
+    assert not torch.equal(first[head], load_file(out / "toy3.safetensors")[head])
+    written = {path: path.stat().st_mtime_ns for path in out.glob("features-*.npz")}
+    assert len(written) == 2
+    _main(monkeypatch, *words, 12)
+    assert {p: p.stat().st_mtime_ns for p in out.glob("features-*.npz")} == written
+    assert not torch.equal(load_file(out / "toy2.safetensors")[head], first[head])
+    assert frozen.read_run(out / "depth2").clock.step == 12
+
+
+def test_depths_that_the_trunk_lacks_are_refused(toy, monkeypatch, tmp_path):
+    with pytest.raises(UsageError, match=r"\[4\]; expected 1 to 3"):
+        _main(monkeypatch, "--variant", "toy3", "--init", "x", "--depths", 4, "--out", tmp_path)
