@@ -39,7 +39,11 @@ class PoseFileOptions:
 class EvitposeOptions:
     """Options of EViTPose."""
 
-    variant: str = option("Size: tiny, small, base; dino6, dino8 or dino12 (DINOv2's trunk).", default="tiny", metavar="NAME")
+    variant: str = option(
+        "Size: tiny, small, base; dino6, dino8 or dino12 (DINOv2's trunk).",
+        default="tiny",
+        metavar="NAME",
+    )
     tokens: TokenOptions = group(TokenOptions)
     head: Head | None = option("Decoder; default: by size.", default=None)
     joints: int = option("Joints of the skeleton.", default=17, minimum=1, maximum=256)

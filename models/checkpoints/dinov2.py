@@ -101,7 +101,7 @@ def convert_dinov2(
         )
     state, _ = rename(tensors, layout)
     _check_size(state, config)
-    deeper = rf"blocks\.(\d+)\."
+    deeper = r"blocks\.(\d+)\."
     state = {
         name: value
         for name, value in state.items()
@@ -175,7 +175,7 @@ def _has(tensors: Mapping[str, Tensor], layout: Layout) -> bool:
 
 
 def _check_size(state: Mapping[str, Tensor], config: EViTPoseConfig) -> None:
-    """Refuse another width, and a network whose heads are not DINOv2's: shapes do not show those."""
+    """Refuse another width, and other attention heads, which no shape shows."""
     width = state["blocks.0.ls1.gamma"].numel()
     blocks = 1 + max(int(n.split(".")[1]) for n in state if n.startswith("blocks."))
     if width != config.dim or blocks < config.depth:
@@ -232,7 +232,9 @@ def _read_onnx(path: Path) -> dict[str, Tensor]:
         raise MissingDependencyError("onnx", "export", "Reading an ONNX file") from None
     try:
         graph = onnx.load(str(path)).graph
-        arrays = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer}
+        arrays = {
+            i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer
+        }
     except Exception as error:  # protobuf, numpy and the operating system raise a dozen kinds
         raise ArtifactError(
             f"Cannot read {path}: {str(error).splitlines()[0][:250]}.", "Copy or download it again."
@@ -247,7 +249,9 @@ def _read_onnx(path: Path) -> dict[str, Tensor]:
         bias = next((n for n in node.input if n.endswith(".bias")), "")
         matrix = next((product[n] for n in node.input if n in product), None)
         if node.op_type == "Add" and bias and matrix is not None:
-            named[bias.removeprefix("backbone.").removesuffix("bias") + "weight"] = matrix.T.contiguous()
+            named[bias.removeprefix("backbone.").removesuffix("bias") + "weight"] = (
+                matrix.T.contiguous()
+            )
     tables = [v for n, v in arrays.items() if n.startswith("onnx::") and v.dim() == 3]
     if len(tables) == 2:
         own, patches = sorted(tables, key=lambda table: table.shape[1])

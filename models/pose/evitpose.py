@@ -34,7 +34,7 @@ from prunus.runtime.errors import UsageError, nearest
 
 Fill = Literal["carry", "zero", "mask"]
 PATCH = 16
-# Channels, attention heads, blocks, head; "dino" is small with the heads and first blocks of DINOv2.
+# Channels, attention heads, blocks, head; dino*: small, with DINOv2's heads and first blocks.
 _SIZES: dict[str, tuple[int, int, int, Head]] = {
     "tiny": (192, 3, 12, "subpixel"),
     "small": (384, 12, 12, "classic"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from prunus.runtime.errors import PrunusError
+from prunus.runtime.errors import PrunusError, UsageError
 
 # Name of the file in a run's folder that tells how many pictures of each set it used.
 DATA_RECORD = "data.json"
@@ -157,6 +158,31 @@ class Pools(Generic[_S]):
             "synthetic": len(self.synthetic),
             self.name: 0 if self.real is None else len(self.real),
         }
+
+
+def note_data(run: Path, counts: Mapping[str, int], begun: bool) -> None:
+    """Write into a run's folder how many pictures of each set it uses.
+
+    Args:
+        run: The folder; created where it is missing.
+        counts: Pictures by set.
+        begun: The run goes on, and must go on with the data it began with: a step's batch is drawn
+            from all of them.
+
+    Raises:
+        UsageError: the data of a run that has begun have changed; nothing is written.
+    """
+    path = run / DATA_RECORD
+    if begun and path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before != dict(counts):
+            raise UsageError(
+                f"The data of the run in {run} have changed: it began with {before}, now there are "
+                f"{dict(counts)}.",
+                "Bring the old data back, or start another folder with --out and --init.",
+            )
+    run.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(counts)) + "\n", encoding="utf-8")
 
 
 Sampler = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]

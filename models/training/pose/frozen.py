@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.pose.heads import build_head
 from prunus.models.training.loop import Facts, RunConfig, Trainer, start, train_parser
-from prunus.models.training.pictures import Pools, normalise, write_arrays
+from prunus.models.training.pictures import Pools, normalise, note_data, write_arrays
 from prunus.models.training.pose.dataset import FINE_STAGES, STREET, pose_batches
 from prunus.models.training.pose.losses import heatmap_loss
 from prunus.models.training.pose.shards import PeopleShard, read_shards
@@ -172,7 +172,9 @@ def main() -> None:
         raise UsageError(f"Got the depths {args.depths}; expected 1 to {trunk.config.depth}.")
     start_from(trunk, config.init)
     family = re.sub(r"\d+$", "", config.variant)
-    paths = cache_features(trunk.eval(), Pools.read(config.data, read_shards, STREET), config)
+    pools = Pools.read(config.data, read_shards, STREET)
+    note_data(config.out, pools.counts(), begun=any(config.out.glob("features-*.npz")))
+    paths = cache_features(trunk.eval(), pools, config)
     for depth in config.depths:
         trainer = HeadTrainer(config, trunk, depth)
         trainer.run(paths)

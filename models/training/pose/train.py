@@ -9,7 +9,6 @@ ECCV 2024) does, so that one checkpoint serves every level L0-L3.
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from prunus.models.pose.evitpose import EViTPose
 from prunus.models.pose.levels import evitpose_plan
 from prunus.models.training.loop import FOREVER, Facts, RunConfig, Trainer, start, train_parser
-from prunus.models.training.pictures import DATA_RECORD, Pools, normalise
+from prunus.models.training.pictures import Pools, normalise, note_data
 from prunus.models.training.pose.dataset import (
     FINE_STAGES,
     STAGES,
@@ -129,8 +128,7 @@ class PoseTrainer(Trainer):
     def run(self) -> None:
         """Train until the time or the steps are used up, then save."""
         pools = Pools.read(self.config.data, read_shards, STREET)
-        self.config.out.mkdir(parents=True, exist_ok=True)
-        (self.config.out / DATA_RECORD).write_text(json.dumps(pools.counts()) + "\n")
+        note_data(self.config.out, pools.counts(), begun=self.clock.step > 0)
         if self.clock.step == 0 and self.config.init is not None:
             record_start(self.config.out, self.config.init)
         elif self.clock.step == 0:

@@ -9,7 +9,6 @@ serves both settings (the paper trains without it; on so little data the habit c
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
 from prunus.models.segmentation.isr import IsrSetting, parse_isr
 from prunus.models.training.loop import FOREVER, Facts, RunConfig, Trainer, start, train_parser
-from prunus.models.training.pictures import DATA_RECORD, Pools, normalise
+from prunus.models.training.pictures import Pools, normalise, note_data
 from prunus.models.training.schedule import Stage, stage_at
 from prunus.models.training.segmentation.dataset import mask_batches
 from prunus.models.training.segmentation.losses import mask_loss
@@ -80,8 +79,7 @@ class SegmentationTrainer(Trainer):
     def run(self) -> None:
         """Train until the time or the steps are used up, then save."""
         pools = Pools.read(self.config.data, read_masks)
-        self.config.out.mkdir(parents=True, exist_ok=True)
-        (self.config.out / DATA_RECORD).write_text(json.dumps(pools.counts()) + "\n")
+        note_data(self.config.out, pools.counts(), begun=self.clock.step > 0)
         while self.progress() < 1:
             self.clock.stage = stage_at(self.progress(), self.config.stages)
             self._run_stage(pools, self.clock.stage)

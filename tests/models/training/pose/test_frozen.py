@@ -63,3 +63,18 @@ def test_a_head_is_trained_for_each_depth_and_a_second_call_goes_on(
 def test_depths_that_the_trunk_lacks_are_refused(toy, monkeypatch, tmp_path):
     with pytest.raises(UsageError, match=r"\[4\]; expected 1 to 3"):
         _main(monkeypatch, "--variant", "toy3", "--init", "x", "--depths", 4, "--out", tmp_path)
+
+
+def test_features_of_other_data_are_not_mixed(toy, monkeypatch, figure_cache, tmp_path):
+    save_file(EViTPose(TOY).state_dict(), tmp_path / "toy3.safetensors")
+    out, less = tmp_path / "heads", tmp_path / "less"
+    (less / "synthetic").mkdir(parents=True)
+    for shard in (figure_cache / "synthetic").iterdir():
+        (less / "synthetic" / shard.name).write_bytes(shard.read_bytes())
+    words = ("--variant", "toy3", "--init", tmp_path / "toy3.safetensors", "--depths", 3,
+             "--files", 1, "--steps", 1, "--out", out, "--data")  # fmt: skip
+    _main(monkeypatch, *words, figure_cache)
+    before = (out / "data.json").read_text()
+    with pytest.raises(UsageError, match=r"have changed: it began with .* now there are"):
+        _main(monkeypatch, *words, less)
+    assert (out / "data.json").read_text() == before
