@@ -116,8 +116,8 @@ def test_what_lies_below_a_frozen_block_stays_and_the_trunk_learns_slowly(figure
     )
     trainer = PoseTrainer(config, resume=False)
     pruned = trainer._pruned()
-    assert [cut.rank.noise for cut in pruned.cuts.values()] == [0.05] * 3
-    assert [cut.rank.noise for cut in trainer.network.cuts.values()] == []
+    assert [cut.noise for cut in pruned.cuts.values()] == [0.05] * 3
+    assert [cut.noise for cut in trainer.network.cuts.values()] == []
     start = {name: value.clone() for name, value in trainer.network.state_dict().items()}
     trainer.run()
     moved = {
@@ -136,7 +136,7 @@ def test_noise_on_the_scores_changes_which_patches_stay():
     with torch.no_grad():
         quiet = [network(images) for _ in range(2)]
         for cut in network.cuts.values():
-            cut.rank.noise = 0.2
+            cut.noise = 0.2
         noisy = [network(images) for _ in range(2)]
     assert torch.equal(*quiet)
     assert not torch.equal(*noisy)
