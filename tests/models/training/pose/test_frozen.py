@@ -62,7 +62,7 @@ def test_a_head_is_trained_for_each_depth_and_a_second_call_goes_on(
 
 def test_depths_that_the_trunk_lacks_are_refused(toy, monkeypatch, tmp_path):
     with pytest.raises(UsageError, match=r"\[4\]; expected 1 to 3"):
-        _main(monkeypatch, "--variant", "toy3", "--init", "x", "--depths", 4, "--out", tmp_path)
+        _main(monkeypatch, "--variant", "toy3", "--init", "x", "--depths", 4, "--out", tmp_path, "--steps", 1)
 
 
 def test_features_of_other_data_are_not_mixed(toy, monkeypatch, figure_cache, tmp_path):
