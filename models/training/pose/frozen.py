@@ -27,6 +27,7 @@ from prunus.models.training.pose.dataset import FINE_STAGES, STREET, pose_batche
 from prunus.models.training.pose.losses import heatmap_loss
 from prunus.models.training.pose.shards import PeopleShard, read_shards
 from prunus.models.training.pose.state import start_from
+from prunus.models.training.schedule import locate_weight
 from prunus.models.training.shipping import write_weights
 from prunus.models.training.state import Average, Optimisers, adam, read_run, saved_in, write_run
 from prunus.runtime.errors import UsageError
@@ -134,7 +135,7 @@ class HeadTrainer(Trainer):
         def step(rows: Tensor) -> tuple[int, Facts]:
             self.network.train()
             maps = self.network(features[rows, :0].float(), features[rows].float())
-            loss = heatmap_loss(maps, joints[rows], self.size)
+            loss = heatmap_loss(maps, joints[rows], self.size, locate_weight(self.progress()))
             loss.backward()
             self.optimisers.step(self.factor())
             self.average.update(self.network, self.clock.step)
