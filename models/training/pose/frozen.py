@@ -28,8 +28,9 @@ from prunus.models.training.pose.losses import heatmap_loss
 from prunus.models.training.pose.shards import PeopleShard, read_shards
 from prunus.models.training.pose.state import start_from
 from prunus.models.training.schedule import locate_weight
-from prunus.models.training.shipping import write_weights
+from prunus.models.training.shipping import run_facts, write_weights
 from prunus.models.training.state import Average, Optimisers, adam, read_run, saved_in, write_run
+from prunus.runtime.card.artifact import sha256_of
 from prunus.runtime.errors import UsageError
 
 _LOOKS = 16  # in a file of features
@@ -181,7 +182,13 @@ def main() -> None:
         trainer.run(paths)
         state = with_head(trunk, trainer.average.state, f"{family}{depth}")
         target = config.out / f"{family}{depth}.safetensors"
-        print(write_weights(target, state, {}, {"steps": trainer.clock.step}))
+        record = {
+            "trained_by": "prunus.models.training.pose.frozen",
+            **run_facts(trainer.clock, config.device),
+            "samples_seen": trainer.clock.samples,
+            "trunk": {"file": config.init.name, "sha256": sha256_of(config.init)},
+        }
+        print(write_weights(target, state, {}, record))
 
 
 if __name__ == "__main__":

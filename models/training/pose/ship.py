@@ -16,8 +16,6 @@ from prunus.models.training.state import SavedRun, read_run
 from prunus.models.zoo import WEIGHTS
 from prunus.runtime.card.artifact import sha256_of
 
-SHIPPED = WEIGHTS / "evitpose_tiny_coco17.safetensors.xz"
-
 # What a training set was made of, by folder of the cache.
 _SOURCES = {
     "synthetic": {
@@ -41,7 +39,9 @@ def record_start(run: Path, weights: Path) -> None:
     """Note in a run's folder which weights it begins with, and what is known about them."""
     beside = record_path(weights)
     known = json.loads(beside.read_text()) if beside.is_file() else {}
-    facts = ("trained_by", "steps", "samples_seen", "wall_minutes", "hardware", "input_sizes")
+    facts = (
+        "trained_by", "steps", "samples_seen", "wall_minutes", "hardware", "input_sizes", "trunk"
+    )  # fmt: skip
     record = {"sha256": sha256_of(weights), **{k: known[k] for k in facts if k in known}}
     if "continued_from" in known:
         record["continued_from"] = known["continued_from"]
@@ -86,13 +86,13 @@ def provenance(saved: SavedRun, pictures: dict[str, int]) -> dict[str, object]:
     }
 
 
-def export_weights(run: Path, target: Path = SHIPPED, device: str = "cpu") -> Path:
+def export_weights(run: Path, target: Path | None = None, device: str = "cpu") -> Path:
     """Write the weights and, beside them, ``<name>.json``; return the weights' path.
 
     Args:
         run: Training folder.
         target: ``.safetensors`` or ``.safetensors.xz`` file; replaced only when the new one is
-            complete.
+            complete. None: the shipped file of the network's size.
         device: Device the run was trained on, for the record.
 
     Raises:
@@ -108,5 +108,7 @@ def export_weights(run: Path, target: Path = SHIPPED, device: str = "cpu") -> Pa
         }
     if device != "cpu":
         record["hardware"] = device
-    header = {"model": "evitpose_tiny_coco17"}
+    name = f"evitpose_{saved.facts['variant']}_coco17"
+    header = {"model": name}
+    target = target or WEIGHTS / f"{name}.safetensors.xz"
     return write_weights(target, shipped_state(saved), header, record)

@@ -29,7 +29,7 @@ from prunus.models.training.pose.dataset import (
 from prunus.models.training.pose.init import level_patches
 from prunus.models.training.pose.losses import agreement_loss, heatmap_loss
 from prunus.models.training.pose.shards import PeopleShard, read_shards
-from prunus.models.training.pose.ship import SHIPPED, export_weights, record_start
+from prunus.models.training.pose.ship import export_weights, record_start
 from prunus.models.training.pose.state import (
     build_network,
     facts_of,
@@ -246,14 +246,14 @@ def main() -> None:
     parser.add_argument(
         "--export-only",
         nargs="?",
-        const=SHIPPED,
-        type=Path,
+        const="",
         metavar="FILE",
         help="write the run's averaged weights as the shipped file, do not train",
     )
     args = parser.parse_args()
     if args.export_only is not None:
-        print(export_weights(args.out, args.export_only, args.device))
+        target = Path(args.export_only) if args.export_only else None
+        print(export_weights(args.out, target, args.device))
         return
     stages = FINE_STAGES if args.init else STAGES
     own = start(args, "init", "variant", "frozen", "trunk", "noise")

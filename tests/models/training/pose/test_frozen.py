@@ -1,3 +1,4 @@
+import json
 import sys
 from dataclasses import replace
 
@@ -50,6 +51,9 @@ def test_a_head_is_trained_for_each_depth_and_a_second_call_goes_on(
     first = load_file(out / "toy2.safetensors")
     assert first.keys() == EViTPose(replace(TOY, depth=2)).state_dict().keys()
     assert torch.equal(first["blocks.1.mlp.fc1.weight"], trunk.blocks[1].mlp.fc1.weight)
+    record = json.loads((out / "toy2.json").read_text())
+    assert (record["steps"], record["samples_seen"]) == (10, 160)
+    assert record["trunk"]["sha256"] == frozen.sha256_of(tmp_path / "toy3.safetensors")
     head = "keypoint_head.final_layer.weight"
     assert not torch.equal(first[head], load_file(out / "toy3.safetensors")[head])
     written = {path: path.stat().st_mtime_ns for path in out.glob("features-*.npz")}
@@ -62,7 +66,8 @@ def test_a_head_is_trained_for_each_depth_and_a_second_call_goes_on(
 
 def test_depths_that_the_trunk_lacks_are_refused(toy, monkeypatch, tmp_path):
     with pytest.raises(UsageError, match=r"\[4\]; expected 1 to 3"):
-        _main(monkeypatch, "--variant", "toy3", "--init", "x", "--depths", 4, "--out", tmp_path, "--steps", 1)
+        words = ("--variant", "toy3", "--init", "x", "--depths", 4, "--steps", 1)
+        _main(monkeypatch, *words, "--out", tmp_path)
 
 
 def test_features_of_other_data_are_not_mixed(toy, monkeypatch, figure_cache, tmp_path):
