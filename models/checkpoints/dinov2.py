@@ -140,7 +140,7 @@ def resize_kernel(kernel: Tensor, side: int) -> Tensor:
     enlarged = functional.interpolate(units, size=(side, side), mode="bilinear")
     resize = enlarged.reshape(old * old, side * side)  # row i: what pixel i becomes
     flat = kernel.double().reshape(-1, old * old)
-    resized = flat @ torch.linalg.pinv(resize).T
+    resized: Tensor = flat @ torch.linalg.pinv(resize).T
     return resized.reshape(*kernel.shape[:2], side, side).to(kernel.dtype)
 
 

@@ -94,7 +94,8 @@ def trunk_optimisers(
     AdamW drives both: Muon changes every direction of a matrix alike, also those that a trunk has
     learnt to leave alone.
     """
-    trunk, head = [], []
+    trunk: list[nn.Parameter] = []
+    head: list[nn.Parameter] = []
     for name, value in network.named_parameters():
         (head if name.startswith("keypoint_head.") else trunk).append(value)
     head += readout.parameters()

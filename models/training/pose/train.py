@@ -199,7 +199,8 @@ class PoseTrainer(Trainer):
             lines = readout_loss(self.readout(tokens), wanted, stage.size)
             loss = maps + lines
             if twice:
-                loss = loss + agreement_loss(*heatmaps.chunk(2), stage.sigma)
+                one, other = heatmaps.chunk(2)
+                loss = loss + agreement_loss(one, other, stage.sigma)
             (share * loss).backward()
             total += share * float(maps.detach())
             read += share * float(lines.detach())
@@ -214,7 +215,7 @@ class PoseTrainer(Trainer):
         level = f"L{int(torch.randint(1, 4, (1,), generator=self._generator))}"
         pruned = self.network.with_plan(evitpose_plan(level, own.joints, own.depth))
         for cut in pruned.cuts.values():
-            cut.noise = self.config.noise
+            cut.noise = self.config.noise  # type: ignore[assignment]
         return pruned
 
     def save(self) -> None:
