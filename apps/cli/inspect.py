@@ -96,7 +96,7 @@ def inspect(options: InspectOptions, console: Console) -> None:
 def _draw_tokens(path: Path, picture: Path, output: Path, console: Console) -> None:
     from prunus.export.verify.survivors import draw, find_survivors
     from prunus.runtime.card.artifact import atomic_path, write_error
-    from prunus.runtime.pictures.crop import load_cv2
+    from prunus.runtime.pictures.opencv import load_cv2
 
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"Got -o {output}; expected a name ending in .png or .jpg.")

@@ -168,7 +168,7 @@ def draw(found: Survivors) -> npt.NDArray[np.uint8]:
 
     Patches that are gone are dimmed; patches that became one token share a colour.
     """
-    from prunus.runtime.pictures.crop import load_cv2
+    from prunus.runtime.pictures.opencv import load_cv2
 
     cv2 = load_cv2()
     zoom = max(1, -(-_LEAST // found.picture.shape[0]))
