@@ -196,9 +196,9 @@ def _add_cuts(
         else:
             worked |= {method, keep}
     by_default = () if field.options.keep != _default("keep") else field.options.keep
-    for word, problem in failed.items():
+    for word, failure in failed.items():
         if word not in worked and word not in by_default:
-            raise problem
+            raise failure
 
 
 def _add_cut(field: Field, kind: Kind, words: str) -> None:

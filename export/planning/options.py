@@ -73,7 +73,7 @@ class PlanOptions:
         default=None, minimum=0,
     )  # fmt: skip
     calibration: Path | None = option(
-        "Real inputs: an .npz with an array (n, ...) per input, and those that --score compares "
+        "Real inputs: an .npz with an array of samples per input, and those that --score compares "
         "with; default: noise, which tells little.", default=None, metavar="FILE",
     )  # fmt: skip
     score: str | None = option(

@@ -119,15 +119,16 @@ class Plan:
     def rivals(self, told: BackendPlan) -> list[Point]:
         """Return what the recommended point has to stand beside.
 
-        The best of each other kind under the same budget, whatever it loses, and dense.
+        Dense, and the most accurate of each other kind within the same budget, whatever it loses;
+        without a budget, of those that are no slower.
         """
         assert told.best is not None
         found = [told.dense] if told.best.candidate.kind != "dense" else []
         for kind in PLAINNESS[1:]:
             if kind != told.best.candidate.kind:
                 same = [p for p in told.points if p.candidate.kind == kind]
-                # Without a budget: at the latency that was reached.
-                limit = self.budget or Budget(max(1.0, told.best.share), "x")
+                # Without a budget: what is no slower.
+                limit = self.budget or Budget(told.best.share, "x")
                 other = recommend(same, limit)
                 found += [other] if other is not None else []
         return found
