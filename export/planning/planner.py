@@ -36,6 +36,7 @@ from prunus.runtime.session.base import open as open_session
 from prunus.runtime.session.registry import find, split_word, words
 
 _TOGETHER = 8  # processes in one run, dense in each: all of them stay in memory
+_WHOLE = 100  # steps of the progress shown
 _FEEDS = 4  # inputs that a network on the clock cycles through
 
 
@@ -60,13 +61,14 @@ def make_plan(options: PlanOptions, progress: Progress) -> Plan:
     for path, suffix in ((options.output, ".json"), (options.plot, ".png")):
         _require_target(path, suffix)
     score = find_function(options.score) if options.score else None
-    field = survey(options, progress)
+    field = survey(options, _Part(progress, 0, 10))
     judge = _judge(field, score)
     with tempfile.TemporaryDirectory() as folder:
-        files = write_all(field, judge.labelled.samples, Path(folder), progress)
-        stage = _Stage(options, files, judge, progress)
+        files = write_all(field, judge.labelled.samples, Path(folder), _Part(progress, 10, 50))
         plans = []
-        for backend in options.backend:
+        for number, backend in enumerate(options.backend):
+            low, high = (50 + 50 * k / len(options.backend) for k in (number, number + 1))
+            stage = _Stage(options, files, judge, _Part(progress, low, high))
             points, told = stage.measure(backend, [c for c in field.candidates if c.name in files])
             points = stage.judged(backend, drop_flat(points))
             best = recommend(points, budget, options.lose)
@@ -92,6 +94,19 @@ def make_plan(options: PlanOptions, progress: Progress) -> Plan:
         notes=tuple(field.notes),
         backends=tuple(plans),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Progress of a part of the work, from one percentage of it to another."""
+
+    whole: Progress
+    low: float
+    high: float
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        share = done / total if total else 0.0
+        self.whole.update(round(self.low + (self.high - self.low) * share), _WHOLE, note)
 
 
 def _require_backend(word: str) -> None:
@@ -162,11 +177,13 @@ class _Stage:
         dense, *others = entrants
         points: list[Point] = []
         told = ""
-        for start in range(0, max(1, len(others)), _TOGETHER - 1):
+        starts = range(0, max(1, len(others)), _TOGETHER - 1)
+        for turn, start in enumerate(starts):
             group = [dense, *others[start : start + _TOGETHER - 1]]
+            part = _Part(self.progress, 80 * turn / len(starts), 80 * (turn + 1) / len(starts))
             result = compare(
                 [self._runner(backend, c) for c in group], inputs, rounds=self.options.rounds,
-                seconds=self.options.seconds, clock=self.options.clock, progress=self.progress,
+                seconds=self.options.seconds, clock=self.options.clock, progress=part,
             )  # fmt: skip
             told = result.results[0].description
             first = 1 if start else 0  # dense is a point once
@@ -184,8 +201,9 @@ class _Stage:
     def judged(self, backend: str, points: Sequence[Point]) -> list[Point]:
         """Return the points with the accuracy of those that are in the search."""
         found = []
+        part = _Part(self.progress, 80, 100)
         for number, point in enumerate(points):
-            self.progress.update(number, len(points), f"judge {point.candidate.name}")
+            part.update(number, len(points), f"judge {point.candidate.name}")
             found.append(point if point.dropped else self._judge_one(backend, point))
         return found
 

@@ -284,3 +284,18 @@ def test_what_is_refused_before_anything_is_measured(
     with pytest.raises(error, match=message):
         make_plan(**values)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other.npz"]
+
+
+def test_progress_never_goes_back() -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Heard:
+        def update(self, done: int, total: int, note: str = "") -> None:
+            seen.append((done, total))
+
+    for low, high in ((0, 10), (10, 50)):
+        for done in range(5):
+            planner._Part(planner._Part(Heard(), low, high), 50, 100).update(done, 4)
+    assert seen == sorted(seen) and seen[0] == (5, 100) and seen[-1] == (50, 100)
+    planner._Part(Heard(), 20, 30).update(3, 0)
+    assert seen[-1] == (20, 100)
