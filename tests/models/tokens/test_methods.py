@@ -247,13 +247,8 @@ GRAPHS = {
 GRAPH_PLACES = {"todre": {"keep": 4}, "cdpruner": {"keep": 4}, "dart": {"keep": 6}}
 
 
-@pytest.mark.parametrize(("title", "batch"), [*((title, 2) for title in GRAPHS), ("options", 1)])
-def test_graphs_are_static_and_agree_everywhere(title, batch, bench):
-    """One graph for each mechanism: tracing costs more than the methods in it."""
-    onnxruntime = pytest.importorskip("onnxruntime")
-    openvino = pytest.importorskip("openvino")
-    from prunus.export.graph.audit import audit
-    from prunus.export.graph.functions import inlined
+def _graph(title, batch, bench):
+    """Return the module of a title, its inputs by name, the names of its outputs, and its graph."""
     from prunus.export.graph.trace import trace
 
     reducers = [_build(words, bench, **GRAPH_PLACES.get(words, {})) for words in GRAPHS[title]]
@@ -262,11 +257,23 @@ def test_graphs_are_static_and_agree_everywhere(title, batch, bench):
     levels = torch.stack([side.levels[block] for block in range(5)])
     names = [f"{kind}_{_name(w)}_{k}" for k, w in enumerate(GRAPHS[title]) for kind in "yr"]
     steps = _Steps(reducers)
-    model = trace(steps, (x, attention, levels), ["x", "attention", "levels"], names)
+    inputs = {"x": x, "attention": attention, "levels": levels}
+    return steps, inputs, names, trace(steps, tuple(inputs.values()), list(inputs), names)
+
+
+@pytest.mark.parametrize(("title", "batch"), [*((title, 2) for title in GRAPHS), ("options", 1)])
+def test_graphs_are_static_and_agree_everywhere(title, batch, bench):
+    """One graph for each mechanism: tracing costs more than the methods in it."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    openvino = pytest.importorskip("openvino")
+    from prunus.export.graph.audit import audit
+    from prunus.export.graph.functions import inlined
+
+    steps, inputs, names, model = _graph(title, batch, bench)
     assert audit(model) == []
     with torch.no_grad():
-        expected = steps(x, attention, levels)
-    feed = {"x": x.numpy(), "attention": attention.numpy(), "levels": levels.numpy()}
+        expected = steps(*inputs.values())
+    feed = {name: value.numpy() for name, value in inputs.items()}
     session = onnxruntime.InferenceSession(model.SerializeToString())
     core = openvino.Core()
     network = core.read_model(io.BytesIO(inlined(model).SerializeToString()))
@@ -281,6 +288,21 @@ def test_graphs_are_static_and_agree_everywhere(title, batch, bench):
             np.testing.assert_allclose(
                 value, want.numpy(), rtol=0, atol=2e-5, err_msg=f"{name} in {runner}"
             )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", GRAPHS)
+def test_graphs_build_into_engines(title, bench, tmp_path):
+    """Every method in TensorRT-RTX, which builds without a GPU."""
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra trt-rtx)")
+    import onnx
+
+    from prunus.export.engine.build import build_engine
+
+    path = tmp_path / f"{title}.onnx"
+    onnx.save(_graph(title, 1, bench)[3], path)
+    sidecar = build_engine(path, flavour="tensorrt_rtx", min_half_share=0.0)
+    assert sidecar.describes(path.with_suffix(".engine"))
 
 
 CHAINS = {
