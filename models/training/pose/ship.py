@@ -72,6 +72,8 @@ def provenance(saved: SavedRun, pictures: dict[str, int]) -> dict[str, object]:
         pictures: Pictures used, by set (``synthetic``, ``street``).
     """
     clock = saved.clock
+    # Runs that say nothing are older than the choice.
+    arithmetic = "float32" if saved.facts.get("bf16") == "False" else "bfloat16 autocast"
     sizes = sorted({f"{s.size[0]}x{s.size[1]}" for s in STAGES[: clock.stage + 1]})
     return {
         "model": f"EViTPose-{saved.facts['variant'].title()}, sub-pixel head, COCO-17, "
@@ -80,7 +82,7 @@ def provenance(saved: SavedRun, pictures: dict[str, int]) -> dict[str, object]:
         "data": used_sources(_SOURCES, pictures),
         "held_out": ["vtest.avi frames 650-794", "scikit-image astronaut", "renders of seed 900"],
         "samples_seen": clock.samples,
-        "precision": "bfloat16 autocast, float32 weights; exponential average stored as float16",
+        "precision": f"{arithmetic}, float32 weights; exponential average stored as float16",
         "input_sizes": sizes,
         **run_facts(clock),
     }

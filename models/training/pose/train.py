@@ -225,7 +225,8 @@ class PoseTrainer(Trainer):
             "readout": self.readout.state_dict(),
             "average": self.average.state,
         }
-        write_run(self.config.out, parts, self.optimisers, self.clock, facts_of(self.network))
+        facts = {**facts_of(self.network), "bf16": str(self.config.bf16)}
+        write_run(self.config.out, parts, self.optimisers, self.clock, facts)
 
 
 def main() -> None:

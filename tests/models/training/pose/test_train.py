@@ -128,6 +128,8 @@ def test_what_lies_below_a_frozen_block_stays_and_the_trunk_learns_slowly(figure
     assert not any(moved[name] for name in moved if name.startswith(below) and "patch" not in name)
     head, trunk = moved["keypoint_head.up_layers.0.weight"], moved["blocks.11.mlp.fc1.weight"]
     assert 0 < trunk < 0.3 * head
+    record = export_weights(tmp_path, tmp_path / "own.safetensors").with_suffix(".json")
+    assert json.loads(record.read_text())["precision"].startswith("float32, ")
 
 
 def test_noise_on_the_scores_changes_which_patches_stay():
