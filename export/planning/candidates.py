@@ -182,7 +182,8 @@ def _add_cuts(
     """Add what the methods can do; what one cannot (halve twice in one cut) is noted.
 
     Raises:
-        UsageError: a method that can do nothing of it, or a count of the user's that none can.
+        UsageError: a method that can do nothing of it, or a count that none can; unless they are
+            there by default.
     """
     failed: dict[str, UsageError] = {}
     worked: set[str] = set()
@@ -195,7 +196,11 @@ def _add_cuts(
             field.notes.append(f"{method}:{keep}@{block} left out: {error.message}")
         else:
             worked |= {method, keep}
-    by_default = () if field.options.keep != _default("keep") else field.options.keep
+    told = field.options
+    by_default: set[str] = set()
+    for name in ("keep", "control"):
+        by_default |= set(getattr(told, name)) if getattr(told, name) == _default(name) else set()
+    by_default -= set(told.method)
     for word, failure in failed.items():
         if word not in worked and word not in by_default:
             raise failure

@@ -27,7 +27,14 @@ from prunus.export.planning.options import PlanOptions
 from prunus.export.planning.points import Candidate, Point
 from prunus.export.planning.record import BackendPlan, Plan
 from prunus.export.planning.staircase import drop_flat
-from prunus.runtime.errors import MissingDependencyError, SourceError, UsageError, nearest
+from prunus.runtime import host
+from prunus.runtime.errors import (
+    HostError,
+    MissingDependencyError,
+    SourceError,
+    UsageError,
+    nearest,
+)
 from prunus.runtime.measure.compare import RunnerResult, compare
 from prunus.runtime.measure.latency import environment
 from prunus.runtime.measure.runner import RunnerSpec, benchmarked
@@ -110,14 +117,26 @@ class _Part:
 
 
 def _require_backend(word: str) -> None:
-    """Refuse what cannot run an .onnx file here; raises UsageError or MissingDependencyError."""
+    """Refuse what cannot run an .onnx file here, or not in that arithmetic.
+
+    Raises:
+        UsageError: no such back end.
+        HostError: its package is missing, or this CPU lacks bfloat16, for which OpenVINO would
+            take float32.
+    """
     if word not in (*words(), "auto"):
         raise UsageError(
             f"Cannot plan for the back end '{word}'{nearest(word, list(words()))}.",
             f"Choose of: {', '.join(words())}.",
         )
-    if word != "auto" and not (info := find(split_word(word)[0])).installed:
+    name, arithmetic = split_word(word)
+    if name != "auto" and not (info := find(name)).installed:
         raise MissingDependencyError(info.packages[0].module, info.extra, "Planning for it")
+    if arithmetic == "bf16" and not host.bfloat16_flag():
+        raise HostError(
+            f"Got --backend {word}; the CPU ({host.cpu_model()}) has no bfloat16 arithmetic.",
+            f"Plan on a CPU that has it, or with --backend {name}-f32.",
+        )
 
 
 def _require_target(path: Path | None, suffix: str) -> None:

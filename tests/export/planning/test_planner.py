@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prunus.apps.cli.main import main
-from prunus.export.planning import command, planner
+from prunus.export.planning import candidates, command, planner
 from prunus.export.planning.candidates import first_blocks, survey
 from prunus.export.planning.choice import Budget
 from prunus.export.planning.options import PlanOptions
@@ -18,7 +18,7 @@ from prunus.models.tokens import registry
 from prunus.models.tokens.plan import read_plan
 from prunus.models.tokens.reducer import Place
 from prunus.models.tokens.selection import SelectingReducer
-from prunus.runtime.errors import CheckFailedError, SourceError, TensorError, UsageError
+from prunus.runtime.errors import CheckFailedError, HostError, SourceError, TensorError, UsageError
 from prunus.runtime.progress import Silent
 from tests.models.tokens.networks import PlainVit, build, pixels
 
@@ -70,6 +70,14 @@ class First(SelectingReducer):
         return -torch.arange(self.place.tokens, dtype=torch.float32).expand(len(patches), -1)
 
 
+class Gridded(First):
+    """Stands nowhere."""
+
+    def __init__(self, place: Place) -> None:
+        raise UsageError("No grid.")
+
+
+GRIDDED = registry.Method("gridded", f"{__name__}:Gridded", "control", "", "Needs a grid.")
 FIRST = registry.Method("first", f"{__name__}:First", "control", "", "Keep the first patches.")
 TRAINED = registry.Method("learned", f"{__name__}:First", "query", "", "Learn.", trained=True)
 
@@ -284,6 +292,29 @@ def test_what_is_refused_before_anything_is_measured(
     with pytest.raises(error, match=message):
         make_plan(**values)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other.npz"]
+
+
+def test_an_arithmetic_that_the_cpu_lacks_is_refused(folder, monkeypatch) -> None:
+    """OpenVINO would take float32 instead, and the plan would carry the wrong name."""
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(planner.host, "bfloat16_flag", lambda: "")
+    with pytest.raises(HostError, match="has no bfloat16 arithmetic"):
+        make_plan(f"{folder}/nets.py:pooled", backend=("openvino-bf16",))
+
+
+def test_a_default_control_that_cannot_stand_is_noted_and_a_wanted_one_refused(
+    folder, monkeypatch
+) -> None:
+    monkeypatch.setattr(registry, "METHODS", (*registry.METHODS, GRIDDED))
+    monkeypatch.setattr(candidates, "_default", {"control": ("gridded",), "keep": ()}.get)
+    options = PlanOptions(
+        f"{folder}/nets.py:pooled", input=("pixels:1x3x64x64",), method=("tome",), block=("0",),
+        keep=("0.5",), control=("gridded",),
+    )  # fmt: skip
+    assert [n for n in survey(options, Silent()).notes if "gridded:0.5@0 left out: No grid" in n]
+    monkeypatch.setattr(candidates, "_default", {"control": (), "keep": ()}.get)
+    with pytest.raises(UsageError, match="No grid"):
+        survey(options, Silent())
 
 
 def test_progress_never_goes_back() -> None:
