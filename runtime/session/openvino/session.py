@@ -87,7 +87,7 @@ def open_session(
 
     Raises:
         MissingDependencyError: openvino is not installed.
-        HostError: no such device here.
+        HostError: no such device here, or it does not compute in what was asked for.
         ArtifactError: the graph cannot be read or compiled, or differs from its card.
     """
     try:
@@ -123,6 +123,12 @@ def open_session(
     known = {spec.name for spec in (*card.inputs, *card.outputs)}
     check_graph(called, card, _tensors(compiled.inputs, known), _tensors(compiled.outputs, known))
     used = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+    asked = options.inference_precision
+    if asked not in ("auto", used):
+        raise HostError(
+            f"OpenVINO computes in {used} on this {kind}; {asked} was asked for.",
+            "Use another arithmetic (auto, f32), or a device that has this one.",
+        )
     tail = f" (last layers in f32: {len(kept)})" if kept and used == "bf16" else ""
     description = f"OpenVINO {version()}, {kind}, {used} arithmetic{tail}, {count} threads"
     return OpenVinoSession(card, compiled, description, options)
