@@ -15,7 +15,7 @@ python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install -q -c constraints.txt "$wheel"
 cd "$work"
 "$work/venv/bin/python" "$root/.ci/import_all.py" runtime
-"$work/venv/bin/pip" install -q -c "$root/constraints.txt" "$wheel[apps]"
+"$work/venv/bin/pip" install -q -c "$root/constraints.txt" "$wheel[apps,web]"
 "$work/venv/bin/python" "$root/.ci/import_all.py" runtime apps
 "$work/venv/bin/prunus" models
 "$work/venv/bin/prunus" doctor

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.results import MaskResult, PoseResult, SpeechResult, TensorResult
-from prunus.runtime.errors import ArtifactError, UsageError
+from prunus.runtime.errors import ArtifactError, TensorError, UsageError
 from prunus.runtime.protocols import Closable
+from prunus.runtime.tasks.generic import joining
 from prunus.runtime.tasks.registry import task_named
 
 if TYPE_CHECKING:
-    from prunus.runtime.session.base import BackendOptions
+    from prunus.runtime.session.base import BackendOptions, Session
 
 Result = PoseResult | MaskResult | SpeechResult | TensorResult
 Array = npt.NDArray[Any]
@@ -36,12 +37,23 @@ class Predictor(Closable):
     Attributes:
         name: What was opened.
         estimator: The task object underneath, for everything that this class does not do.
+        takes: What it can be called on: ``picture``, ``sound``, ``tensors``.
+        gives: Class of its results.
+        batch: How many inputs of one item `together` takes at most.
     """
 
+    batch = 1
+    gives: type[Result] = PoseResult
+
     def __init__(
-        self, name: str, estimator: Any, answer: Callable[[Any], Result], parts: tuple[Any, ...]
+        self,
+        name: str,
+        estimator: Any,
+        answer: Callable[[Any], Result],
+        parts: tuple[Any, ...],
+        takes: tuple[str, ...] = ("picture",),
     ) -> None:
-        self.name, self.estimator = name, estimator
+        self.name, self.estimator, self.takes = name, estimator, takes
         self._answer, self._parts = answer, parts
 
     def __call__(self, data: Any) -> Result:
@@ -56,6 +68,14 @@ class Predictor(Closable):
             TensorError: a shape, dtype or value does not fit.
         """
         return self._answer(data)
+
+    def items(self, data: Any) -> int:
+        """Return how many places of the batch an input takes; raises TensorError as a call does."""
+        return 1
+
+    def together(self, inputs: Sequence[Any]) -> list[Result]:
+        """Return the result of each input, from one run where the model's batch holds them all."""
+        return [self(one) for one in inputs]
 
     @overload
     def predict(self, data: Array | dict[str, Array]) -> Result: ...
@@ -75,6 +95,46 @@ class Predictor(Closable):
         """Free the models."""
         for part in self._parts:
             part.close()
+
+
+class TensorPredictor(Predictor):
+    """A network by its tensors; where its card names a batch, inputs may hold fewer items."""
+
+    gives = TensorResult
+
+    def __init__(self, name: str, session: Session) -> None:
+        from prunus.runtime.tasks.segmentation.card import ScenePreprocess
+
+        self.card = session.card
+        self.batch = joining.places_of(self.card)
+        pictures = isinstance(self.card.preprocess, ScenePreprocess)
+        takes = ("tensors", "picture") if pictures else ("tensors",)
+        super().__init__(name, session, lambda data: self.together([data])[0], (session,), takes)
+
+    def items(self, data: Any) -> int:
+        """Return the length of the first axis where it is a batch, all of it for a picture."""
+        return self.batch if isinstance(data, np.ndarray) else joining.items_in(self.card, data)
+
+    def together(self, inputs: Sequence[Any]) -> list[Result]:
+        """Return the result of each input, from one run.
+
+        Raises:
+            TensorError: an input does not fit, or they are more items than the batch holds.
+        """
+        from prunus.runtime.tasks.generic.feed import picture_feed
+
+        feeds = [
+            picture_feed(self.card, one) if isinstance(one, np.ndarray) else one for one in inputs
+        ]
+        if self.batch == 1:
+            return [TensorResult(self.estimator.run(feed)) for feed in feeds]
+        counts = [joining.items_in(self.card, feed) for feed in feeds]
+        if sum(counts) > self.batch:
+            raise TensorError(
+                f"Got {sum(counts)} items; {self.card.name} takes at most {self.batch} at a time."
+            )
+        outputs = self.estimator.run(joining.join(self.card, feeds))
+        return [TensorResult(tensors) for tensors in joining.split(outputs, counts)]
 
 
 def load(
@@ -144,34 +204,29 @@ def _codec(name: str, files: str, choices: dict[str, Any]) -> Predictor:
         speech = codec.encode(sound)
         return SpeechResult(speech, codec.decode(speech), rate, bits)
 
-    return Predictor(name, codec, answer, (codec,))
+    found = Predictor(name, codec, answer, (codec,), ("sound",))
+    found.gives = SpeechResult
+    return found
 
 
 def _tensors(name: str, path: Path, choices: dict[str, Any]) -> Predictor:
     from prunus.runtime.session.base import open as open_session
 
-    session = open_session(path, **choices)
-
-    def answer(data: Any) -> TensorResult:
-        if isinstance(data, np.ndarray):
-            from prunus.runtime.tasks.generic.feed import picture_feed
-
-            data = picture_feed(session.card, data)
-        return TensorResult(session.run(data))
-
-    return Predictor(name, session, answer, (session,))
+    return TensorPredictor(name, open_session(path, **choices))
 
 
 def _segmenter(
     name: str, path: Path, choices: dict[str, Any], finder: str | Path | None
 ) -> Predictor:
     segmenter = task_named("segmentation").estimator("mask").open(path, **choices)
-    return Predictor(
+    found = Predictor(
         name,
         segmenter,
         lambda picture: MaskResult(segmenter(picture), segmenter.postprocess),
         (segmenter,),
     )
+    found.gives = MaskResult
+    return found
 
 
 def _people(name: str, path: Path, choices: dict[str, Any], finder: str | Path | None) -> Predictor:

@@ -74,5 +74,6 @@ WEB_CONNECTIONS = Limit("the number of open connections", 32, "connections")
 ANSWER_S = 10.0  # from the request to the end of the answer's header
 PICTURE_S = 10.0  # from one picture of a stream to the end of the next
 BLOCK_S = 60.0  # for one block of a download
+BODY_S = 30.0  # the whole body of a request to a served model
 REQUEST_S = 10.0  # a browser's whole request, and each picture that it takes
 RECONNECT_S = 300.0  # a live source may be away for so long

@@ -188,7 +188,7 @@ def _entry_points() -> set[str]:
     found = set(re.findall(r'= "prunus\.([a-z_.]+):\w+"', (ROOT / "pyproject.toml").read_text()))
     assert found, "pyproject.toml names no command"
     found |= {name for name, tree in TREES.items() if "__main__" in _strings(tree)}
-    for path in [*ROOT.glob("benchmarks/*.py"), ROOT / "prunus" / "__init__.py"]:
+    for path in [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("prunus/*.py")]:
         for statement, _ in drawing.statements(ast.parse(path.read_text())):
             found |= set(drawing._targets(statement, MODULES))
         found |= {t.partition(":")[0].removeprefix("prunus.")

@@ -61,6 +61,8 @@ def build_app() -> Any:
              "prunus.apps.codec.options:DecodeOptions", f"{_CLI}.codec:decode"),
         Verb("run", "Run a model on a camera, a file or a stream, without PyTorch.",
              verbs=f"{_APPS}:run_verbs", more=_RUN),
+        Verb("serve", "Answer requests over the network with a model's results.",
+             verbs="prunus.apps.serve.options:VERBS", more=_SERVE),
         Verb("eval", "Measure accuracy on labelled data.", verbs=f"{_APPS}:eval_verbs", more=_EVAL),
         verb("doctor", "Report versions, processor, GPU, cameras, disk and usable back ends."),
     )  # fmt: skip
@@ -103,6 +105,11 @@ Examples:
   prunus run pose --source 0 --sink web:8080
   prunus run pose --source street.mp4 --sink street-pose.mp4 --json-out street.json
   prunus run segmentation --source 0 --sink window: --mode blur
+"""
+_SERVE = """\b
+Examples:
+  prunus serve http pose
+  prunus serve http selfie --port 8080 --queue 16
 """
 _EVAL = """\b
 Examples:

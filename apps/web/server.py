@@ -96,7 +96,7 @@ class WebSink:
 
     def __init__(self, host: str, port: int, token: str | None = None) -> None:
         self._newest = NewestJpeg()
-        local = _is_loopback(host)
+        local = is_loopback(host)
         self.token = token or ("" if local else secrets.token_urlsafe(16))
         try:
             self._server = _Server(host, port, self._newest, self.token)
@@ -150,16 +150,17 @@ def open_web(text: str) -> WebSink:
     return WebSink(host or "127.0.0.1", int(port), given[0] if given else None)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether an address is this machine's own."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def _is_local_name(host: str) -> bool:
+def is_local_name(host: str) -> bool:
     """Tell whether a ``Host`` header names this machine and nothing that others can define."""
-    return "@" not in host and _is_loopback(_split(f"//{host}").hostname or "")
+    return "@" not in host and is_loopback(_split(f"//{host}").hostname or "")
 
 
 def _split(address: str) -> urllib.parse.SplitResult:
@@ -175,7 +176,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, host: str, port: int, newest: NewestJpeg, token: str) -> None:
-        self.newest, self.token, self.local = newest, token, _is_loopback(host)
+        self.newest, self.token, self.local = newest, token, is_loopback(host)
         self.stream = "/stream" + (f"?token={urllib.parse.quote(token, safe='')}" if token else "")
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._free = threading.BoundedSemaphore(WEB_CONNECTIONS.most)
@@ -245,7 +246,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _refusal(self, query: str) -> str:
         """Return why this request is not answered, empty when it is."""
         hosts = self.headers.get_all("Host", [])
-        if len(hosts) != 1 or (self.server.local and not _is_local_name(hosts[0])):
+        if len(hosts) != 1 or (self.server.local and not is_local_name(hosts[0])):
             return "Another host was asked for"
         origin = self.headers.get("Origin")
         if origin is not None and _split(origin).netloc != hosts[0]:

@@ -31,7 +31,11 @@ def read_picture(path: Path) -> Image:
     Raises:
         SourceError: missing, empty, truncated, too large, not a picture, or with NaN pixels.
     """
-    data = read_bytes(path)
+    return picture_of(read_bytes(path), path)
+
+
+def picture_of(data: bytes, path: Path) -> Image:
+    """Return the bytes of a picture file as `read_picture` does; `path` is for messages."""
     image = decode(data, path, as_is=path.suffix.lower() in _DEEP)
     if image is None or _ends_early(data):
         raise _damaged(path, len(data))

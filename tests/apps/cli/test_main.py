@@ -15,7 +15,7 @@ from prunus.runtime.errors import CheckFailedError, HostError, UsageError
 
 VERBS = [
     "models", "export", "plan", "inspect", "card", "check", "build", "plugin", "bench", "run",
-    "eval", "doctor",
+    "eval", "doctor", "serve",
 ]  # fmt: skip
 COMMANDS = [[verb] for verb in VERBS] + [
     ["models", "import"],
@@ -25,6 +25,7 @@ COMMANDS = [[verb] for verb in VERBS] + [
     ["plugin", "info"],
     ["run", "pose"],
     ["run", "tensors"],
+    ["serve", "http"],
     ["card", "add"],
     ["eval", "pose"],
 ]

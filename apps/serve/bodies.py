@@ -1,0 +1,218 @@
+"""From the bytes of a request to the input of a model, and from its result to those of an answer.
+
+What a body is, its own first bytes say; the header ``Content-Type`` is not needed. What an answer
+is, the header ``Accept`` says among the rows of `ANSWERS`.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.api import Predictor, Result
+from prunus.results import MaskResult, PoseResult, SpeechResult, TensorResult
+from prunus.runtime.errors import SourceError, TensorError, UsageError, nearest
+from prunus.runtime.pictures.opencv import load_cv2
+
+_HEADER = 1 << 16  # of one array in an .npz, far above what any needs
+JSON = "application/json"
+NPZ = "application/x-npz"
+_NAME = Path("The body")
+
+
+class UnknownBodyError(UsageError):
+    """The body is of no kind that this model takes."""
+
+
+class NoAnswerError(UsageError):
+    """The model's answer has no form that the caller accepts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """One kind of body.
+
+    Attributes:
+        takes: What a model must take for it, as `Predictor.takes` says it.
+        media: Its media types, for the OpenAPI document.
+        begins: Tells it by its first bytes.
+        read: Gets the bytes and the model; returns what the model is called on.
+    """
+
+    takes: str
+    media: tuple[str, ...]
+    begins: Callable[[bytes], bool]
+    read: Callable[[bytes, Predictor], Any]
+
+
+def read_body(data: bytes, model: Predictor) -> Any:
+    """Return what a model is called on.
+
+    Raises:
+        UnknownBodyError: it is of no kind that the model takes.
+        SourceError: it is damaged, or a sound of another rate.
+        TensorError: arrays that do not fit the model.
+    """
+    wanted = [body for body in BODIES if body.takes in model.takes]
+    known = ", ".join(media for body in wanted for media in body.media)
+    for body in BODIES:
+        if body.begins(data):
+            if body not in wanted:
+                raise UnknownBodyError(
+                    f"Got a body of {body.media[0]}; {model.name} takes {known}."
+                )
+            return body.read(data, model)
+    raise UnknownBodyError(
+        f"Got a body of {len(data)} bytes that begins like none of {known}.",
+        "Send the bytes of the file as they are, without a form around them.",
+    )
+
+
+def _picture(data: bytes, model: Predictor) -> npt.NDArray[np.uint8]:
+    from prunus.runtime.pictures.files import picture_of
+
+    return picture_of(data, _NAME)
+
+
+def _sound(data: bytes, model: Predictor) -> npt.NDArray[np.float32]:
+    from prunus.runtime.audio.files import SoundReader
+
+    wanted = model.estimator.format.sample_rate_hz
+    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+        file.write(data)
+        file.flush()
+        try:
+            with SoundReader(file.name) as reader:
+                if reader.sample_rate_hz != wanted:
+                    raise SourceError(
+                        f"Got a sound of {reader.sample_rate_hz} Hz; expected {wanted} Hz.",
+                        "Resample it first.",
+                    )
+                if short := reader.ends_early:
+                    raise SourceError(f"The sound is cut off: {short}.", "Send it whole.")
+                blocks = list(reader.blocks())
+        except SourceError as error:
+            message = error.message.replace(file.name, str(_NAME))
+            raise SourceError(message, error.hint) from None
+    if not blocks:
+        raise SourceError("The sound has no samples.", "Send it whole.")
+    return np.concatenate(blocks)
+
+
+def _arrays(data: bytes, model: Predictor) -> dict[str, npt.NDArray[Any]]:
+    specs = {spec.name: spec for spec in model.estimator.card.inputs}
+    feed: dict[str, npt.NDArray[Any]] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for entry in archive.infolist():
+                name = entry.filename.removesuffix(".npy")
+                if name not in specs or name in feed:
+                    raise TensorError(
+                        f"Got an array named '{name[:80]}'{nearest(name[:80], list(specs))}, "
+                        f"{'twice' if name in feed else 'which is no input'}.",
+                        f"{model.name} takes: {', '.join(s.describe() for s in specs.values())}.",
+                    )
+                spec = specs[name]
+                most = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize + _HEADER
+                if entry.file_size > most:  # before it is unpacked
+                    raise TensorError(
+                        f"Input '{name}' has {entry.file_size} bytes; expected {spec.describe()}."
+                    )
+                feed[name] = _array(archive.read(entry), name)
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, OSError,
+            RuntimeError, ValueError) as error:  # fmt: skip
+        raise SourceError(
+            f"The body is not a complete .npz file: {str(error)[:200]}.",
+            "Make it with numpy.savez.",
+        ) from None
+    model.items(feed)
+    return feed
+
+
+def _array(data: bytes, name: str) -> npt.NDArray[Any]:
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"'{name}' is of version {version} of the format")
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    shape, _, dtype = read[version](file)
+    # Before numpy makes room for what the header declares.
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"'{name}' does not hold the numbers that its header declares")
+    file.seek(0)
+    return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+BODIES = (
+    Body(
+        "picture", ("image/jpeg", "image/png"),
+        lambda data: data[:3] == b"\xff\xd8\xff" or data[:8] == b"\x89PNG\r\n\x1a\n", _picture,
+    ),
+    Body(
+        "sound", ("audio/wav",),
+        lambda data: data[:4] == b"RIFF" and data[8:12] == b"WAVE", _sound,
+    ),
+    Body("tensors", (NPZ,), lambda data: data[:4] == b"PK\x03\x04", _arrays),
+)  # fmt: skip
+
+
+def _json(result: Result) -> bytes:
+    return result.to_json().encode()
+
+
+def _mask(result: MaskResult) -> bytes:
+    numbers = result.mask.classes
+    dtype = np.uint8 if len(result.post.classes) <= 256 else np.uint16
+    done, data = load_cv2().imencode(".png", numbers.astype(dtype))
+    assert done, "OpenCV writes PNG"
+    return bytes(data)
+
+
+def _wav(result: SpeechResult) -> bytes:
+    from prunus.runtime.audio.files import write_wav
+
+    file = io.BytesIO()
+    write_wav(file, iter([result.sound]), result.sample_rate_hz)
+    return file.getvalue()
+
+
+def _npz(result: TensorResult) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **result.tensors)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+# What a result may be sent as; the first where the caller does not say.
+ANSWERS: Mapping[type[Any], Mapping[str, Callable[[Any], bytes]]] = {
+    PoseResult: {JSON: _json},
+    MaskResult: {JSON: _json, "image/png": _mask},
+    SpeechResult: {JSON: _json, "audio/wav": _wav},
+    TensorResult: {NPZ: _npz, JSON: _json},
+}
+
+
+def write_answer(result: Result, accept: str) -> tuple[bytes, str]:
+    """Return the answer and its media type, the first row that the header ``Accept`` allows.
+
+    Raises:
+        NoAnswerError: it allows none.
+    """
+    allowed = [word.partition(";")[0].strip().lower() for word in accept.split(",") if word.strip()]
+    rows = ANSWERS[type(result)]
+    named = [word for word in allowed if word in rows]
+    for media in named or rows:
+        if named or not allowed or {"*/*", f"{media.partition('/')[0]}/*"} & set(allowed):
+            return rows[media](result), media
+    raise NoAnswerError(f"Got Accept: {accept[:200]}; this answer comes as {', '.join(rows)}.")
