@@ -12,7 +12,7 @@ import numpy.typing as npt
 from prunus.results import MaskResult, PoseResult, SpeechResult, TensorResult
 from prunus.runtime.errors import ArtifactError, TensorError, UsageError
 from prunus.runtime.protocols import Closable
-from prunus.runtime.tasks.generic import joining
+from prunus.runtime.tasks import batches
 from prunus.runtime.tasks.registry import task_named
 
 if TYPE_CHECKING:
@@ -42,19 +42,21 @@ class Predictor(Closable):
         batch: How many inputs of one item `together` takes at most.
     """
 
-    batch = 1
-    gives: type[Result] = PoseResult
-
     def __init__(
         self,
         name: str,
         estimator: Any,
         answer: Callable[[Any], Result],
         parts: tuple[Any, ...],
+        *,
         takes: tuple[str, ...] = ("picture",),
+        gives: type[Result] = PoseResult,
+        batch: int = 1,
+        many: Callable[[Sequence[Any]], list[Result]] | None = None,
     ) -> None:
-        self.name, self.estimator, self.takes = name, estimator, takes
-        self._answer, self._parts = answer, parts
+        self.name, self.estimator = name, estimator
+        self.takes, self.gives, self.batch = takes, gives, batch
+        self._answer, self._parts, self._many = answer, parts, many
 
     def __call__(self, data: Any) -> Result:
         """Return the result of one input.
@@ -75,7 +77,7 @@ class Predictor(Closable):
 
     def together(self, inputs: Sequence[Any]) -> list[Result]:
         """Return the result of each input, from one run where the model's batch holds them all."""
-        return [self(one) for one in inputs]
+        return [self(one) for one in inputs] if self._many is None else self._many(inputs)
 
     @overload
     def predict(self, data: Array | dict[str, Array]) -> Result: ...
@@ -100,20 +102,20 @@ class Predictor(Closable):
 class TensorPredictor(Predictor):
     """A network by its tensors; where its card names a batch, inputs may hold fewer items."""
 
-    gives = TensorResult
-
     def __init__(self, name: str, session: Session) -> None:
         from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 
         self.card = session.card
-        self.batch = joining.places_of(self.card)
         pictures = isinstance(self.card.preprocess, ScenePreprocess)
-        takes = ("tensors", "picture") if pictures else ("tensors",)
-        super().__init__(name, session, lambda data: self.together([data])[0], (session,), takes)
+        super().__init__(
+            name, session, lambda data: self.together([data])[0], (session,),
+            takes=("tensors", "picture") if pictures else ("tensors",), gives=TensorResult,
+            batch=batches.places_of(self.card),
+        )  # fmt: skip
 
     def items(self, data: Any) -> int:
         """Return the length of the first axis where it is a batch, all of it for a picture."""
-        return self.batch if isinstance(data, np.ndarray) else joining.items_in(self.card, data)
+        return self.batch if isinstance(data, np.ndarray) else batches.items_in(self.card, data)
 
     def together(self, inputs: Sequence[Any]) -> list[Result]:
         """Return the result of each input, from one run.
@@ -128,13 +130,13 @@ class TensorPredictor(Predictor):
         ]
         if self.batch == 1:
             return [TensorResult(self.estimator.run(feed)) for feed in feeds]
-        counts = [joining.items_in(self.card, feed) for feed in feeds]
+        counts = [batches.items_in(self.card, feed) for feed in feeds]
         if sum(counts) > self.batch:
             raise TensorError(
                 f"Got {sum(counts)} items; {self.card.name} takes at most {self.batch} at a time."
             )
-        outputs = self.estimator.run(joining.join(self.card, feeds))
-        return [TensorResult(tensors) for tensors in joining.split(outputs, counts)]
+        outputs = self.estimator.run(batches.join(self.card, feeds))
+        return [TensorResult(tensors) for tensors in batches.split(outputs, counts)]
 
 
 def load(
@@ -204,9 +206,7 @@ def _codec(name: str, files: str, choices: dict[str, Any]) -> Predictor:
         speech = codec.encode(sound)
         return SpeechResult(speech, codec.decode(speech), rate, bits)
 
-    found = Predictor(name, codec, answer, (codec,), ("sound",))
-    found.gives = SpeechResult
-    return found
+    return Predictor(name, codec, answer, (codec,), takes=("sound",), gives=SpeechResult)
 
 
 def _tensors(name: str, path: Path, choices: dict[str, Any]) -> Predictor:
@@ -219,14 +219,12 @@ def _segmenter(
     name: str, path: Path, choices: dict[str, Any], finder: str | Path | None
 ) -> Predictor:
     segmenter = task_named("segmentation").estimator("mask").open(path, **choices)
-    found = Predictor(
-        name,
-        segmenter,
-        lambda picture: MaskResult(segmenter(picture), segmenter.postprocess),
-        (segmenter,),
-    )
-    found.gives = MaskResult
-    return found
+    post = segmenter.postprocess
+    return Predictor(
+        name, segmenter, lambda picture: MaskResult(segmenter(picture), post), (segmenter,),
+        gives=MaskResult, batch=segmenter.places,
+        many=lambda pictures: [MaskResult(mask, post) for mask in segmenter.many(pictures)],
+    )  # fmt: skip
 
 
 def _people(name: str, path: Path, choices: dict[str, Any], finder: str | Path | None) -> Predictor:
@@ -242,13 +240,19 @@ def _pose(name: str, path: Path, choices: dict[str, Any], finder: str | Path | N
 
     estimator = task_named("pose").estimator("keypoints").open(path, **choices)
     post = estimator.postprocess
+
+    def opened(boxes_of: Callable[[Any], npt.NDArray[np.float32]], *parts: Any) -> Predictor:
+        def many(pictures: Sequence[Any]) -> list[Result]:
+            found = estimator.many(pictures, [boxes_of(picture) for picture in pictures])
+            return [PoseResult(tuple(people), post.joints, post) for people in found]
+
+        return Predictor(
+            name, estimator, lambda picture: many([picture])[0], (estimator, *parts),
+            batch=estimator.batch_sizes[-1], many=many,
+        )  # fmt: skip
+
     if finder is None:
-
-        def whole(picture: Any) -> PoseResult:
-            box = np.array([[0, 0, picture.shape[1], picture.shape[0]]], np.float32)
-            return PoseResult(tuple(estimator(picture, box)), post.joints, post)
-
-        return Predictor(name, estimator, whole, (estimator,))
+        return opened(lambda p: np.array([[0, 0, p.shape[1], p.shape[0]]], np.float32))
     try:
         where = find_model(str(finder))
         find = task_named("detection").estimator("people").open(
@@ -258,12 +262,10 @@ def _pose(name: str, path: Path, choices: dict[str, Any], finder: str | Path | N
         estimator.close()
         raise ArtifactError(f"The finder: {error.message}", error.hint) from None
 
-    def answer(picture: Any) -> PoseResult:
-        boxes = [person.box for person in find(picture)]
-        people = estimator(picture, np.array(boxes, np.float32).reshape(-1, 4))
-        return PoseResult(tuple(people), post.joints, post)
+    def found(picture: Any) -> npt.NDArray[np.float32]:
+        return np.array([person.box for person in find(picture)], np.float32).reshape(-1, 4)
 
-    return Predictor(name, estimator, answer, (estimator, find))
+    return opened(found, find)
 
 
 _MAKERS: dict[str, Callable[[str, Path, dict[str, Any], str | Path | None], Predictor]] = {

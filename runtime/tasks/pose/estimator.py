@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,34 +149,57 @@ class PoseEstimator(Closable):
         Raises:
             TensorError: the frame or the boxes have a wrong shape, dtype or values.
         """
-        check_frame(frame_bgr)
-        corners = check_boxes(boxes)
+        return self.many([frame_bgr], [boxes])[0]
+
+    def many(
+        self, frames_bgr: Sequence[npt.NDArray[np.uint8]], boxes: Sequence[npt.NDArray[Any]]
+    ) -> list[list[Pose]]:
+        """Estimate the people of several frames, of any sizes, in runs that they share.
+
+        Args:
+            frames_bgr: uint8 (height, width, 3) BGR each.
+            boxes: (people, 4) for each frame, as for a single call.
+
+        Returns:
+            The poses of each frame.
+
+        Raises:
+            TensorError: as for a single call.
+        """
+        for frame in frames_bgr:
+            check_frame(frame)
+        each = [check_boxes(one) for one in boxes]
         times = self._clock.start()
-        if len(corners) == 0:
-            return []
+        owners = [frame for frame, own in zip(frames_bgr, each, strict=True) for _ in own]
+        if not owners:
+            return [[] for _ in each]
+        corners = np.concatenate(each)
         windows = self.geometry.windows(corners)
-        joints = self.geometry.to_image(self._joints(frame_bgr, windows, times), windows)
-        return [
+        joints = self.geometry.to_image(self._joints(owners, windows, times), windows)
+        poses = iter(
             Pose(
                 k,
                 (float(b[0]), float(b[1]), float(b[2]), float(b[3])),
                 float(np.clip(k[:, 2], 0, 1).mean()),
             )
             for k, b in zip(joints, corners, strict=True)
-        ]
+        )
+        return [list(islice(poses, len(own))) for own in each]
 
     def _joints(
         self,
-        frame: npt.NDArray[np.uint8],
+        owners: Sequence[npt.NDArray[np.uint8]],
         windows: npt.NDArray[np.float64],
         times: dict[str, float],
     ) -> Floats:
+        """Return the joints, in crop pixels, of each window of its own frame."""
         parts, at = [], 0
         for size in split_batches(len(windows), self.batch_sizes):
             session, batch = self.sessions[size], windows[at : at + size]
             with self._buffers[size].borrowed() as buffer:
                 began = time.perf_counter_ns()
-                self.geometry.crop_into(frame, batch, buffer)
+                for k, frame in enumerate(owners[at : at + len(batch)]):
+                    self.geometry.crop_into(frame, batch[k : k + 1], buffer[k : k + 1])
                 # What the last borrower left here is somebody else's picture.
                 buffer[len(batch) :] = 0
                 cropped = time.perf_counter_ns()

@@ -8,6 +8,7 @@ and to the frame, as the published protocol does. Large frames can go through in
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,13 +132,55 @@ class Segmenter(Closable):
         times["decode"] = total - times["fit"] - times["infer"]
         return mask
 
+    @property
+    def places(self) -> int:
+        """How many frames `many` takes: the batch, 1 where frames slide or masks are steadied."""
+        alone = self.preprocess.fit == "sliding" or self.smoothing is not None
+        return 1 if alone else self.card.inputs[0].shape[0]
+
+    def many(self, frames_bgr: Sequence[Frame]) -> list[Mask]:
+        """Segment frames of any sizes in one run, as single calls would.
+
+        Args:
+            frames_bgr: 1 to `places` of uint8 (height, width, 3) BGR.
+
+        Raises:
+            TensorError: too many of them, or as a single call does.
+            UsageError: as a single call does.
+        """
+        if len(frames_bgr) == 1:
+            return [self(frames_bgr[0])]
+        if not 1 <= len(frames_bgr) <= self.places:
+            raise TensorError(
+                f"Got {len(frames_bgr)} frames; {self.card.name} takes 1 to {self.places} in a run."
+            )
+        for frame in frames_bgr:
+            check_frame(frame)
+        began = time.perf_counter_ns()
+        times = self._clock.start()
+        scaled = [self.fit.scale(frame) for frame in frames_bgr]
+        with self._buffers.borrowed() as buffer:
+            for one, slot in zip(scaled, buffer, strict=False):
+                self.fit.place(one, slot)
+            buffer[len(scaled) :] = 0
+            times["fit"] = (time.perf_counter_ns() - began) / 1e6
+            raw = self._run(buffer, times)
+        sizes = [(frame.shape[0], frame.shape[1]) for frame in frames_bgr]
+        masks = [self._decoded(r, s, n) for r, s, n in zip(raw, scaled, sizes, strict=False)]
+        total = (time.perf_counter_ns() - began) / 1e6
+        times["decode"] = total - times["fit"] - times["infer"]
+        return masks
+
     def _mask(
         self, scaled: Frame, size: tuple[int, int], buffer: Batch, times: dict[str, float]
     ) -> Mask:
         """Return the mask, at the frame's size, of a scaled frame that is placed already."""
         if self.preprocess.fit == "sliding":
             return self._from_logits(self._slide(scaled, buffer, times), size)
-        raw = self._run(buffer, times)[0]
+        return self._decoded(self._run(buffer, times)[0], scaled, size)
+
+    def _decoded(self, raw: npt.NDArray[Any], scaled: Frame, size: tuple[int, int]) -> Mask:
+        """Return the mask, at the frame's size, of what the graph gave for its place."""
         inside = (scaled.shape[0], scaled.shape[1])
         if self.postprocess.decoder == "class_ids":
             kind = _number_dtype(len(self.postprocess.classes))

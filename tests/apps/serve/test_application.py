@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from starlette.testclient import TestClient
 import prunus
 from prunus.apps.common.media import PORTRAIT
 from prunus.apps.serve.application import Limits, application
+from prunus.export.foreign.add import About, add_card
 
 LOCAL = "http://127.0.0.1:8000"
 
@@ -110,6 +112,31 @@ def test_32_callers_get_their_own_answers_from_joined_runs(batched):
     assert float(values["prunus_run_inputs_sum"]) == 32 > float(values["prunus_run_inputs_count"])
     assert float(values['prunus_requests_total{status="200"}']) == 32
     assert float(values["prunus_in_hand"]) == 0
+
+
+def test_pictures_of_different_callers_share_runs(onnx_file, tmp_path):
+    weights = np.array([[1, 0, 0], [0, 0, 1]], np.float32).reshape(2, 3, 1, 1)  # red, blue
+    path = onnx_file(
+        "seg", [("Conv", "x w", "logits")], {"x": ("float32", [4, 3, 16, 16])},
+        {"logits": ("float32", [4, 2, 16, 16])}, {"w": weights},
+    )  # fmt: skip
+    before = {"colour": "rgb", "mean": [0, 0, 0], "std": [255, 255, 255], "fit": "stretch"}
+    about = About(task="segmentation", before=before, after={"classes": ["red", "blue"]})
+    add_card(path, tmp_path / "card.onnx", about)
+    pictures = []
+    for k in range(16):  # columns up to k are red, the others blue
+        picture = np.zeros((16, 16, 3), np.uint8)
+        picture[:, :k, 2] = picture[:, k:, 0] = 255
+        pictures.append(picture)
+    with prunus.load(tmp_path / "card.onnx", threads=1) as model:
+        assert model.batch == 4
+        expected = [model(picture).to_dict() for picture in pictures]
+        with served(model, Limits(wait_s=0.2)) as client, ThreadPoolExecutor(16) as pool:
+            bodies = [cv2.imencode(".png", picture)[1].tobytes() for picture in pictures]
+            answers = list(pool.map(lambda b: client.post("/predict", content=b).json(), bodies))
+            told = client.get("/metrics").text
+    assert answers == expected and len({str(answer) for answer in answers}) == 16
+    assert float(re.search(r"^prunus_run_inputs_count (\S+)", told, re.M)[1]) < 16
 
 
 def _bomb():

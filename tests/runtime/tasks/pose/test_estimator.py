@@ -78,6 +78,18 @@ def test_each_person_gets_the_own_joint(sizes: tuple[int, ...], people: int) -> 
     np.testing.assert_allclose([p.box for p in poses], boxes)
 
 
+def test_people_of_several_frames_share_runs_and_keep_their_frames() -> None:
+    scenes = [_scene(people) for people in (1, 0, 2, 1)]
+    session = DotSession(4)
+    shared = PoseEstimator(session).many([s[0] for s in scenes], [s[1] for s in scenes])
+    assert session.runs == 1 and [len(poses) for poses in shared] == [1, 0, 2, 1]
+    alone = PoseEstimator(DotSession(4))
+    for (frame, boxes, _), poses in zip(scenes, shared, strict=True):
+        for one, other in zip(poses, alone(frame, boxes), strict=True):
+            np.testing.assert_array_equal(one.keypoints, other.keypoints)
+            assert one.box == other.box and one.score == other.score
+
+
 def test_poses_outlive_later_calls() -> None:
     frame = cv2.imread(str(PORTRAIT))
     with PoseEstimator.open(LIGHTNING, "onnxruntime", threads=1) as estimator:

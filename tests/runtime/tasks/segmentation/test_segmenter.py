@@ -200,6 +200,29 @@ def test_closing_closes_the_session() -> None:
     assert session.closed
 
 
+@pytest.mark.parametrize(("decoder", "network"), [("class_ids", reddish), ("logits", red_logits)])
+def test_several_frames_share_a_run_and_keep_their_masks(decoder, network) -> None:
+    frames = [scene(64, 64), scene(240, 320)[:, ::-1], scene(37, 91)]
+    session = StandIn(card(decoder, batch=4), network)
+    segment = Segmenter(session)
+    alone = [segment(frame) for frame in frames]
+    assert segment.places == 4 and session.runs == 3
+    shared = segment.many(frames)
+    assert session.runs == 4 and all(value > 0 for value in segment.stage_ms.values())
+    for one, other in zip(shared, alone, strict=True):
+        np.testing.assert_array_equal(one.classes, other.classes)
+    assert len({mask.classes.tobytes() for mask in shared}) == 3
+    for count in (0, 5):
+        with pytest.raises(TensorError, match=f"Got {count} frames"):
+            segment.many(frames[:1] * count)
+
+
+def test_frames_that_slide_or_are_steadied_go_alone() -> None:
+    sliding = ScenePreprocess(64, 64, "sliding", longest=128, shortest=64, stride=(32, 32))
+    assert Segmenter(StandIn(card("logits", batch=4, fit=sliding), red_logits)).places == 1
+    assert Segmenter(StandIn(card(batch=4), reddish), MaskSmoothing()).places == 1
+
+
 def test_many_classes_are_compared_a_few_at_a_time() -> None:
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((5, 7, 150)).astype(np.float32)

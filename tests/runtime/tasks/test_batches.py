@@ -7,7 +7,7 @@ import pytest
 
 from prunus.runtime.card.foreign import foreign_card
 from prunus.runtime.errors import TensorError
-from prunus.runtime.tasks.generic.joining import items_in, join, places_of, split
+from prunus.runtime.tasks.batches import items_in, join, places_of, split
 
 
 @pytest.fixture
