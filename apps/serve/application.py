@@ -75,6 +75,8 @@ class _Service:
         )
         Gauge("prunus_in_hand", "Requests in hand.", **made).set_function(lambda: self.in_hand)
         self.batcher: Batcher | None = None
+        # A small file may hold a large picture: one run, and what the next one needs, and no more.
+        self.unpacked = anyio.Semaphore(2 * model.batch)
 
     async def predict(self, request: Request) -> Response:
         self.admit(request)
@@ -95,11 +97,11 @@ class _Service:
     async def answer(self, request: Request) -> Response:
         data = await self.body(request)
         assert self.batcher is not None, "open while the application runs"
-        given = await run_in_threadpool(read_body, data, self.model)
-        del data
-        result = await asyncio.wrap_future(self.batcher.submit(given))
         accept = ", ".join(request.headers.getlist("accept"))
-        content, media = await run_in_threadpool(write_answer, result, accept)
+        async with self.unpacked:
+            given = await run_in_threadpool(read_body, data, self.model)
+            result = await asyncio.wrap_future(self.batcher.submit(given))
+            content, media = await run_in_threadpool(write_answer, result, accept)
         return Response(content, media_type=media, headers=_HEADERS)
 
     async def body(self, request: Request) -> bytes:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from prunus.runtime.errors import SourceError, TensorError, UsageError, nearest
 from prunus.runtime.pictures.opencv import load_cv2
 
 _HEADER = 1 << 16  # of one array in an .npz, far above what any needs
+_ENTRY, _CHANCE = b"PK\x01\x02", 1000  # numbers may spell this too, but not so often
 JSON = "application/json"
 NPZ = "application/x-npz"
 _NAME = Path("The body")
@@ -100,7 +103,7 @@ def _sound(data: bytes, model: Predictor) -> npt.NDArray[np.float32]:
                 if short := reader.ends_early:
                     raise SourceError(f"The sound is cut off: {short}.", "Send it whole.")
                 blocks = list(reader.blocks())
-        except SourceError as error:
+        except UsageError as error:
             message = error.message.replace(file.name, str(_NAME))
             raise SourceError(message, error.hint) from None
     if not blocks:
@@ -111,6 +114,8 @@ def _sound(data: bytes, model: Predictor) -> npt.NDArray[np.float32]:
 def _arrays(data: bytes, model: Predictor) -> dict[str, npt.NDArray[Any]]:
     specs = {spec.name: spec for spec in model.estimator.card.inputs}
     feed: dict[str, npt.NDArray[Any]] = {}
+    if data.count(_ENTRY) > len(specs) + _CHANCE:  # before a list of them takes memory
+        raise SourceError("The body holds too many arrays.", f"{model.name} takes {len(specs)}.")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for entry in archive.infolist():
@@ -127,9 +132,12 @@ def _arrays(data: bytes, model: Predictor) -> dict[str, npt.NDArray[Any]]:
                     raise TensorError(
                         f"Input '{name}' has {entry.file_size} bytes; expected {spec.describe()}."
                     )
-                feed[name] = _array(archive.read(entry), name)
+                if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise ValueError("only numpy's own compression is read")
+                with archive.open(entry) as member:  # no further than it declares
+                    feed[name] = _array(member.read(entry.file_size + 1), name)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, OSError,
-            RuntimeError, ValueError) as error:  # fmt: skip
+            RuntimeError, ValueError, zlib.error, struct.error) as error:  # fmt: skip
         raise SourceError(
             f"The body is not a complete .npz file: {str(error)[:200]}.",
             "Make it with numpy.savez.",

@@ -146,6 +146,29 @@ def _bomb():
     return file.getvalue()
 
 
+def _hidden_bomb():
+    """Unpack to 64 MiB, and declare what the input needs."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", bytes(1 << 26))
+    return file.getvalue().replace((1 << 26).to_bytes(4, "little"), (168).to_bytes(4, "little"))
+
+
+def _crowded():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for k in range(1100):
+            archive.writestr(f"x{k}.npy", b"")
+    return file.getvalue()
+
+
+def _bzip2():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("x.npy", bytes(100))
+    return file.getvalue()
+
+
 def _lying():
     """Declare 4 TiB in the header of an array."""
     head = io.BytesIO()
@@ -178,6 +201,9 @@ X = np.zeros((2, 5), np.float32)
         (npz(x=np.float32(1)), 400, "shape"),
         (npz(x=np.array([{}], object)), 400, "complete .npz"),
         (_bomb(), 400, "16777216 bytes"),
+        (_hidden_bomb(), 400, "complete .npz"),
+        (_crowded(), 400, "too many arrays"),
+        (_bzip2(), 400, "numpy's own compression"),
         (_lying(), 400, "header declares"),
     ],
 )  # fmt: skip
