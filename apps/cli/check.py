@@ -65,6 +65,7 @@ def check(options: CheckOptions, console: Console) -> None:
         from prunus.apps.common.model_files import find_model
         from prunus.export.verify.check import check_artifact
 
+        backends = shared.with_arithmetic(options.backend, options.arithmetic, plain="f32")
         path = find_model(options.model, options.shape)
         against = options.against and find_model(options.against, options.shape)
         with console.progress("check") as progress:
@@ -72,7 +73,7 @@ def check(options: CheckOptions, console: Console) -> None:
                 path,
                 feeds=_feeds(path, options),
                 reference=against,
-                backends=shared.with_arithmetic(options.backend, options.arithmetic, plain="f32"),
+                backends=backends,
                 checkpoint=options.checkpoint,
                 limit=options.samples,
                 source=options.images,
