@@ -81,6 +81,14 @@ def open_session(
     check_graph(called, card, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
     placed = _report_placement(session, called, kind)
     version = _library().__version__
+    saturates = kind == "cpu" and card.precision.precision == "int8" and not host.int8_flag()
+    if saturates:
+        _logger.warning(
+            "%s is int8, and this CPU sums its products in 16 bits (no VNNI): answers may be far "
+            "off. Use a float32 file, or judge this one here with prunus check.",
+            called,
+        )
+    placed += ", int8 sums may saturate" if saturates else ""
     description = f"ONNX Runtime {version}, {_PROVIDERS[kind]}{placed}, {count} threads"
     # Its CPU provider runs calls side by side; more of them than CPUs only take memory. The calls
     # of a GPU provider share one device and take turns there anyway.

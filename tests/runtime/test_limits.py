@@ -46,7 +46,8 @@ def test_the_table() -> None:
         "CARD_BYTES": 16 * mib, "SIDECAR_BYTES": 16 * mib, "SAFETENSORS_HEADER_BYTES": 16 * mib,
         "JSON_DEPTH": 64, "TENSOR_VALUES": gib, "UNPACKED_BYTES": gib, "PLUGIN_BYTES": 256 * mib,
         "PICTURE_PIXELS": 128 * mib, "DOWNLOAD_BYTES": 16 * gib, "PICTURE_BYTES": 32 * mib,
-        "PART_HEADER_BYTES": 64 * kib, "WEB_CONNECTIONS": 32,
+        "PART_HEADER_BYTES": 64 * kib, "WEB_CONNECTIONS": 32, "ONNX_BYTES": 2 * gib - 1,
+        "GRAPH_ITEMS": mib, "GRAPH_NAME_BYTES": 64 * kib,
     }  # fmt: skip
     seconds = {name: s for name, s in vars(limits).items() if name.endswith("_S")}
     assert seconds == {

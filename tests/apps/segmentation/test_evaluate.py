@@ -251,5 +251,5 @@ def test_labels_in_every_form_of_png(tmp_path) -> None:
     with pytest.raises(SourceError, match="not a complete PNG"):
         read_labels(tmp_path / "half.png", plain)
     (tmp_path / "empty.png").write_bytes(b"")
-    with pytest.raises(SourceError, match="not a complete PNG"):
+    with pytest.raises(SourceError, match="is empty"):
         read_labels(tmp_path / "empty.png", plain)

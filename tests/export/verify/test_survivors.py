@@ -57,7 +57,7 @@ def test_through_the_command_line(pruned, tmp_path, capsys):
     assert main(["inspect", str(pruned), "--tokens", PORTRAIT, "-o", str(target)]) == 0
     assert "16 x 12 tokens: 95 after block 3" in capsys.readouterr().out
     assert cv2.imread(str(target)).shape[0] == 534
-    assert main(["inspect", str(pruned), "--tokens", "nobody.jpg", "-o", str(target)]) == 1
+    assert main(["inspect", str(pruned), "--tokens", "nobody.jpg", "-o", str(target)]) == 2
     assert main(["inspect", str(pruned), "--tokens", PORTRAIT, "-o", "a.txt"]) == 2
     assert main(["inspect", str(pruned), "-o", "a.png"]) == 2
 

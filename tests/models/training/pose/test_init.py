@@ -13,6 +13,7 @@ from prunus.models.training.pose.init import (
 )
 from prunus.models.training.pose.state import (
     build_network,
+    freeze,
     moved_to_size,
     pose_optimisers,
     resize_positions,
@@ -79,6 +80,7 @@ def test_positions_survive_a_change_of_size():
 
 def test_patch_filters_stay_frozen_and_the_average_follows():
     network = build_network("tiny", (64, 48), seed=0)
+    freeze(network, 0)
     before = network.patch_embed.weight.detach().clone()
     optimisers = pose_optimisers(network, nn.Linear(2, 2), 1e-2, 0.1, with_muon=False)
     average = Average(network, 0.9)

@@ -123,8 +123,9 @@ def test_missing_faces_repeat_the_last_landmarks_and_begin_with_grey(landmarks) 
     clip = [(PICTURE, None)] * 2 + [(PICTURE, landmarks)] * 2 + [(PICTURE, None)] * 3
     crops = _all(MouthCropper(PRE, 0), clip)
     assert all((c == 107).all() for c in crops[:2])
-    for crop in crops[3:]:
-        np.testing.assert_array_equal(crop, crops[2])
+    for crop in crops[3:]:  # warped one by one or in a row, OpenCV may round a pixel otherwise
+        np.testing.assert_allclose(crop.astype(int), crops[2].astype(int), rtol=0, atol=1)
+        assert (crop != crops[2]).mean() < 1e-3
 
 
 def test_a_mouth_half_out_of_the_frame_is_cropped_all_the_same(landmarks) -> None:
