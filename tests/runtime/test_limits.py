@@ -51,5 +51,6 @@ def test_the_table() -> None:
     }  # fmt: skip
     seconds = {name: s for name, s in vars(limits).items() if name.endswith("_S")}
     assert seconds == {
-        "ANSWER_S": 10, "PICTURE_S": 10, "BLOCK_S": 60, "REQUEST_S": 10, "RECONNECT_S": 300,
+        "ANSWER_S": 10, "PICTURE_S": 10, "BLOCK_S": 60, "BODY_S": 30, "REQUEST_S": 10,
+        "RECONNECT_S": 300,
     }  # fmt: skip
