@@ -33,7 +33,7 @@ from prunus.export.foreign.samples import load_samples
 from prunus.export.graph.shapes import read_shapes
 from prunus.models.macs import count_macs
 from prunus.models.tokens.plan import PruningPlan
-from prunus.models.tokens.prune import PrunedBlocks, prune, pruned_blocks, reductions
+from prunus.models.tokens.prune import PrunedBlocks, find_pruned, prune, pruned_blocks, reductions
 from prunus.models.tokens.reducer import Restore
 from prunus.models.tokens.report import token_maps
 from prunus.runtime.card.card import ModelCard, Weights
@@ -114,17 +114,16 @@ class DeployedModule(nn.Module):
     @property
     def blocks(self) -> PrunedBlocks | None:
         """The pruned blocks, None in a network without any."""
-        found = [m for m in self.network.modules() if isinstance(m, PrunedBlocks)]
-        return found[0] if found else None
+        return find_pruned(self.network)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs, then one (B, N) int32 map per cut, see `token_maps`."""
-        if not self.show_tokens or self.blocks is None:
+        blocks = self.blocks if self.show_tokens else None
+        if blocks is None:
             return self._chosen(self.network(*inputs))
         with reductions(self.network) as seen:
             out = self.network(*inputs)
-        maps = token_maps(seen, self.blocks.entry.tokens)
-        return (*self._chosen(out), *maps.values())
+        return (*self._chosen(out), *token_maps(seen, blocks.entry.tokens).values())
 
     def _chosen(self, out: Any) -> tuple[Tensor, ...]:
         made = named_outputs(out)

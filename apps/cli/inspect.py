@@ -108,8 +108,7 @@ def _draw_tokens(path: Path, picture: Path, output: Path, console: Console) -> N
             temporary.write_bytes(data.tobytes())
         except OSError as error:
             raise write_error(error, output) from None
-    counts = {block: len(set(chart.tolist()) - {-1}) for block, chart in found.maps.items()}
-    told = ", ".join(f"{count} after block {block}" for block, count in counts.items())
+    told = ", ".join(f"{count} after block {block}" for block, count in found.counts.items())
     rows, columns = found.grid
     body = {
         "grid": found.grid, "blocks": {str(b): c.tolist() for b, c in found.maps.items()},

@@ -1,4 +1,4 @@
-"""Options of `prunus export module`."""
+"""Options of `prunus export module`, and what `prunus plan` shares with it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from prunus.runtime.options import argument, group, option
 
 
 @dataclass(frozen=True, slots=True)
-class ModuleOptions:
-    """Options of any PyTorch network."""
+class NetworkOptions:
+    """A network of the user's own: what makes it, what goes in and what comes out."""
 
     network: str = argument(
         "What makes the network: package.module:function, or file.py:function; called without "
@@ -21,10 +21,6 @@ class ModuleOptions:
     input: tuple[str, ...] = option(
         "An input, NAME:1x3x224x224 of float32, or NAME:1x16:int64 of another type; repeatable, in "
         "the order of the network's arguments.", default=(), metavar="NAME:SIZES[:TYPE]",
-    )  # fmt: skip
-    plan: str = option(
-        "Tokens dropped: METHOD:COUNTS@BLOCKS, e.g. evit:0.5@4 or tome:160/120@3/6; dense: none.",
-        default="dense", metavar="PLAN",
     )  # fmt: skip
     restore: Literal["none", "scatter", "copy", "transpose", "delta", "learned"] = option(
         "What follows the blocks sees: none: the tokens that are left; else all of them again.",
@@ -37,6 +33,16 @@ class ModuleOptions:
     outputs: str | None = option(
         "Outputs to keep, names between commas; default: all.", default=None, metavar="NAMES"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleOptions(NetworkOptions):
+    """Options of any PyTorch network."""
+
+    plan: str = option(
+        "Tokens dropped: METHOD:COUNTS@BLOCKS, e.g. evit:0.5@4 or tome:160/120@3/6; dense: none.",
+        default="dense", metavar="PLAN",
+    )  # fmt: skip
     show_tokens: bool = option(
         "Give one more output per cut: the token that stands for each patch, -1 where it is gone.",
         default=False,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -33,7 +32,7 @@ from prunus.export.planning.options import PlanOptions
 from prunus.export.planning.points import Candidate, Kind
 from prunus.models.macs import count_macs
 from prunus.models.tokens import registry
-from prunus.models.tokens.layouts import find_layout
+from prunus.models.tokens.layouts import block_list, find_layout, replace_blocks
 from prunus.models.tokens.plan import split_method
 from prunus.models.tokens.registry import find_method
 from prunus.runtime.errors import CheckFailedError, UsageError
@@ -109,7 +108,7 @@ def survey(options: PlanOptions, progress: Progress) -> Field:
     """
     network = build_network(options.network)
     methods = [_checked_method(word) for word in options.method]
-    field = Field(options, network, len(_block_list(network)))
+    field = Field(options, network, len(block_list(network, find_layout(network, None))))
     controls = _controls(field)
     blocks = options.block or _default_blocks(field.depth)
     for block in blocks:
@@ -157,11 +156,6 @@ def _default(name: str) -> Any:
 
 def _default_blocks(depth: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys((str(depth // 4), str(depth // 2))))
-
-
-def _block_list(network: nn.Module) -> Sequence[nn.Module]:
-    found: Sequence[nn.Module] = operator.attrgetter(find_layout(network, None).blocks)(network)
-    return found
 
 
 def _require_blocks(text: str, depth: int) -> None:
@@ -237,14 +231,11 @@ def first_blocks(network: nn.Module, depth: int) -> nn.Module:
         UsageError: no list of blocks that is known, or not so many.
     """
     twin = copy.deepcopy(network)
-    path = find_layout(twin, None).blocks
-    blocks = list(_block_list(twin))
+    layout = find_layout(twin, None)
+    blocks = list(block_list(twin, layout))
     if not 0 < depth <= len(blocks):
         raise UsageError(f"Got {depth} blocks; expected 1 to {len(blocks)}.")
-    parent, _, name = path.rpartition(".")
-    holder = operator.attrgetter(parent)(twin) if parent else twin
-    kind = nn.Sequential if isinstance(getattr(holder, name), nn.Sequential) else None
-    setattr(holder, name, kind(*blocks[:depth]) if kind else nn.ModuleList(blocks[:depth]))
+    replace_blocks(twin, layout, blocks[:depth])
     return twin
 
 

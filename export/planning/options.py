@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prunus.runtime.options import argument, option
+from prunus.export.foreign.options import NetworkOptions
+from prunus.runtime.options import option
 
 
 @dataclass(frozen=True, slots=True)
-class PlanOptions:
+class PlanOptions(NetworkOptions):
     """What `prunus plan` does.
 
     \b
@@ -21,14 +22,6 @@ class PlanOptions:
         --backend openvino-bf16 --budget 12ms --rival nets.py:build_168
     """
 
-    network: str = argument(
-        "What makes the network: package.module:function, or file.py:function; called without "
-        "arguments, it returns a torch.nn.Module."
-    )
-    input: tuple[str, ...] = option(
-        "An input, NAME:1x3x224x224 of float32, or NAME:1x16:int64 of another type; repeatable, in "
-        "the order of the network's arguments.", default=(), metavar="NAME:SIZES[:TYPE]",
-    )  # fmt: skip
     method: tuple[str, ...] = option(
         "A method to try, e.g. evit or evit(merge=drop); repeatable.", default=("evit", "tome"),
         metavar="METHOD",
@@ -41,17 +34,6 @@ class PlanOptions:
         "Patches kept: a share of what enters each cut, or counts, 128 or 128/64; repeatable.",
         default=("0.875", "0.75", "0.625", "0.5", "0.375", "0.25"), metavar="COUNTS",
     )  # fmt: skip
-    restore: Literal["none", "scatter", "copy", "transpose", "delta", "learned"] = option(
-        "What follows the blocks sees: none: the tokens that are left; else all of them again.",
-        default="none",
-    )
-    grid: str | None = option(
-        "Rows and columns of the patches, e.g. 14x14, where the network does not tell.",
-        default=None, metavar="ROWSxCOLUMNS",
-    )  # fmt: skip
-    outputs: str | None = option(
-        "Outputs to keep, names between commas; default: all.", default=None, metavar="NAMES"
-    )
     control: tuple[str, ...] = option(
         "A constant selection to stand beside the methods; repeatable.",
         default=("random", "strided", "centre"), metavar="METHOD",

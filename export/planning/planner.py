@@ -121,8 +121,8 @@ def _require_backend(word: str) -> None:
 
     Raises:
         UsageError: no such back end.
-        HostError: its package is missing, or this CPU lacks bfloat16, for which OpenVINO would
-            take float32.
+        HostError: its package is missing, or this CPU lacks bfloat16; sessions refuse that too,
+            but only after minutes of exports.
     """
     if word not in (*words(), "auto"):
         raise UsageError(

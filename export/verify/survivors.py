@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from prunus.models.tokens.reducer import Reduced
+from prunus.models.tokens.report import DROPPED, token_maps
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import UsageError
 
 Map = npt.NDArray[np.int32]
 _DIM, _GAP, _TITLE = 0.22, 8, 22
 _LEAST = 400  # pixels of height of a panel, so that its title fits
-_GONE = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,11 @@ class Survivors:
     picture: npt.NDArray[np.uint8]
     grid: tuple[int, int]
     maps: Mapping[int, Map]
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """Tokens after each cut, by block."""
+        return {b: len(set(chart.tolist()) - {DROPPED}) for b, chart in self.maps.items()}
 
 
 def find_survivors(path: str | Path, picture: str | Path) -> Survivors:
@@ -108,14 +115,9 @@ def _sorted_indices(model: Any, blocks: tuple[int, ...]) -> dict[int, str]:
 
 def _chain(kept: Mapping[int, npt.NDArray[Any]], tokens: int) -> dict[int, Map]:
     """Return block -> (tokens,) map from the indices (K,) that each cut keeps of what enters it."""
-    where = np.arange(tokens)
-    maps: dict[int, Map] = {}
-    for block, index in kept.items():
-        where = where[index]
-        chart = np.full(tokens, _GONE, np.int32)
-        chart[where] = np.arange(len(where))
-        maps[block] = chart
-    return maps
+    nothing = torch.empty(0)  # the tokens themselves are not asked for
+    seen = {block: Reduced(nothing, torch.from_numpy(k)[None].long()) for block, k in kept.items()}
+    return {block: chart[0].numpy() for block, chart in token_maps(seen, tokens).items()}
 
 
 def _fed(card: ModelCard, path: Path) -> tuple[dict[str, Any], npt.NDArray[np.uint8]]:
@@ -180,13 +182,12 @@ def draw(found: Survivors) -> npt.NDArray[np.uint8]:
         enlarged = cv2.resize(
             cells.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST
         ).astype(np.int32)
-        panel = np.where((enlarged == _GONE)[..., None], large * _DIM, large)
+        panel = np.where((enlarged == DROPPED)[..., None], large * _DIM, large)
         panel = _tinted(panel, enlarged, chart).astype(np.uint8)
         head = np.full((_TITLE, width, 3), 255, np.uint8)
-        alive = len(set(chart.tolist()) - {_GONE})
         cv2.putText(
-            head, f"block {block}: {alive} of {chart.size}", (4, 16), cv2.FONT_HERSHEY_SIMPLEX,
-            0.48, (30, 30, 30), 1, cv2.LINE_AA,
+            head, f"block {block}: {found.counts[block]} of {chart.size}", (4, 16),
+            cv2.FONT_HERSHEY_SIMPLEX, 0.48, (30, 30, 30), 1, cv2.LINE_AA,
         )  # fmt: skip
         panels += [np.vstack((head, panel)), np.full((height + _TITLE, _GAP, 3), 255, np.uint8)]
     return np.hstack(panels[:-1])
@@ -194,9 +195,9 @@ def draw(found: Survivors) -> npt.NDArray[np.uint8]:
 
 def _tinted(panel: npt.NDArray[Any], cells: Map, chart: Map) -> npt.NDArray[Any]:
     """Give patches that share a token one colour, patches of their own none."""
-    alive = chart[chart != _GONE]
+    alive = chart[chart != DROPPED]
     counts = np.bincount(alive, minlength=int(chart.max()) + 1)
     colours = np.random.default_rng(0).integers(40, 255, (len(counts), 3))
-    shared = (cells != _GONE) & (counts[np.maximum(cells, 0)] > 1)
+    shared = (cells != DROPPED) & (counts[np.maximum(cells, 0)] > 1)
     tint = colours[np.maximum(cells, 0)]
     return np.where(shared[..., None], 0.55 * panel + 0.45 * tint, panel)

@@ -9,10 +9,11 @@ parts, the parts are compared with the block itself on an example.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from prunus.runtime.errors import UsageError
@@ -149,30 +150,55 @@ def find_layout(network: nn.Module, layout: BlockLayout | None) -> BlockLayout:
     Raises:
         UsageError: no list of known blocks, or several.
     """
-    if layout is not None and layout.blocks:
-        special = layout.special if layout.special is not None else int(layout.class_token)
-        return replace(layout, special=special)
     rows = {family.block: family for family in FAMILIES}
-    lists = [
-        (name, module)
-        for name, module in network.named_modules()
-        if isinstance(module, nn.ModuleList | nn.Sequential)
-        and len(module)
-        and _pruneable(module[0], layout, rows)
-    ]
-    if len(lists) != 1:
-        found = ", ".join(f"{n} ({type(m[0]).__name__})" for n, m in lists) or "none"
-        raise UsageError(
-            f"{type(network).__name__} has {len(lists)} lists of transformer blocks that could be "
-            f"pruned: {found}; expected one.",
-            "Give layout=BlockLayout(blocks='path.of.the.list', ...), or only the tower to prune.",
-        )
-    name, blocks = lists[0]
-    if layout is None:
-        family = rows[type(blocks[0]).__name__]
-        return replace(family.layout, blocks=name, special=family.special(network))
+    path = layout.blocks if layout is not None else ""
+    if not path:
+        lists = [
+            (name, module)
+            for name, module in network.named_modules()
+            if isinstance(module, nn.ModuleList | nn.Sequential)
+            and len(module)
+            and _pruneable(module[0], layout, rows)
+        ]
+        if len(lists) != 1:
+            found = ", ".join(f"{n} ({type(m[0]).__name__})" for n, m in lists) or "none"
+            raise UsageError(
+                f"{type(network).__name__} has {len(lists)} lists of transformer blocks that could "
+                f"be pruned: {found}; expected one.",
+                "Give layout=BlockLayout(blocks='path.of.the.list', ...), or only the tower to "
+                "prune.",
+            )
+        path, blocks = lists[0]
+        if layout is None:
+            family = rows[type(blocks[0]).__name__]
+            return replace(family.layout, blocks=path, special=family.special(network))
+    assert layout is not None, "a path without a search is a layout's own"
     special = layout.special if layout.special is not None else int(layout.class_token)
-    return replace(layout, blocks=name, special=special)
+    return replace(layout, blocks=path, special=special)
+
+
+def block_list(network: nn.Module, layout: BlockLayout) -> nn.ModuleList | nn.Sequential:
+    """Return a network's list of blocks; raises UsageError where the layout's path is none."""
+    try:
+        found = operator.attrgetter(layout.blocks)(network)
+    except AttributeError:
+        found = None
+    if not isinstance(found, nn.ModuleList | nn.Sequential) or not len(found):
+        raise UsageError(
+            f"The layout expects a list of blocks at '{layout.blocks}' in "
+            f"{type(network).__name__}; there is {type(found).__name__}.",
+            "Give the path of its nn.ModuleList: layout=BlockLayout(blocks='...').",
+        )
+    return found
+
+
+def replace_blocks(network: nn.Module, layout: BlockLayout, blocks: Sequence[nn.Module]) -> None:
+    """Put other blocks into a network, in a list of the same kind."""
+    old = block_list(network, layout)
+    parent, _, name = layout.blocks.rpartition(".")
+    holder = operator.attrgetter(parent)(network) if parent else network
+    listed = nn.Sequential(*blocks) if isinstance(old, nn.Sequential) else nn.ModuleList(blocks)
+    setattr(holder, name, listed)
 
 
 def _pruneable(block: nn.Module, layout: BlockLayout | None, rows: dict[str, Family]) -> bool:
@@ -192,26 +218,26 @@ def patch_grid(network: nn.Module, tokens: int) -> tuple[int, int] | None:
     size, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
     if size is None or patch is None:
         return None
-    height, width = size if isinstance(size, tuple | list) else (size, size)
-    rows, columns = patch if isinstance(patch, tuple | list) else (patch, patch)
-    grid = (int(height) // int(rows), int(width) // int(columns))
+    (height, width), (rows, columns) = _sides(size), _sides(patch)
+    grid = (height // rows, width // columns)
     return grid if grid[0] * grid[1] == tokens else None
 
 
 def example_input(network: nn.Module) -> Tensor | None:
     """Return one input of noise for a network of `transformers`, or None where it is not known."""
-    import torch
-
     config: Any = getattr(network, "config", None)
-    generator = torch.Generator().manual_seed(0)
     if hasattr(config, "max_source_positions") and hasattr(config, "num_mel_bins"):
         shape: tuple[int, ...] = (1, config.num_mel_bins, 2 * config.max_source_positions)
     elif hasattr(config, "num_mel_bins") and hasattr(config, "max_length"):
         shape = (1, config.max_length, config.num_mel_bins)
     elif hasattr(config, "image_size") and hasattr(config, "num_channels"):
-        size = config.image_size
-        height, width = size if isinstance(size, tuple | list) else (size, size)
-        shape = (1, config.num_channels, height, width)
+        shape = (1, config.num_channels, *_sides(config.image_size))
     else:
         return None
-    return torch.randn(shape, generator=generator)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    """Return height and width of a size that may be one number for both."""
+    height, width = size if isinstance(size, tuple | list) else (size, size)
+    return int(height), int(width)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, get_args
@@ -19,11 +18,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prunus.models.tokens.layouts import BlockLayout, example_input, find_layout, patch_grid
+from prunus.models.tokens.layouts import (
+    BlockLayout,
+    block_list,
+    example_input,
+    find_layout,
+    patch_grid,
+    replace_blocks,
+)
 from prunus.models.tokens.plan import PruningPlan, read_plan
 from prunus.models.tokens.reducer import Attention, Place, Reduced, Restore, Side, TokenReducer
 from prunus.models.tokens.registry import build_reducers
-from prunus.runtime.errors import UsageError, nearest
+from prunus.models.tokens.selection import require_choice
+from prunus.runtime.errors import UsageError
 
 # A block and its parts differ by the rounding of another order of sums; more is another formula.
 _SAME = 1e-4
@@ -64,17 +71,12 @@ def prune(
         >>> from transformers import ViTConfig, ViTModel  # doctest: +SKIP
         >>> pruned = prune(ViTModel(ViTConfig()), "evit:128/64@4/8")  # doctest: +SKIP
     """
-    if restore not in get_args(Restore):
-        known = list(get_args(Restore))
-        raise UsageError(
-            f"Unknown restore '{restore}'{nearest(restore, known)}.",
-            f"Choose one of {', '.join(known)}.",
-        )
+    require_choice("restore", restore, get_args(Restore))
     twin = copy.deepcopy(network)
     if plan == "dense" or (isinstance(plan, PruningPlan) and not plan.blocks):
         return twin
     layout = find_layout(twin, layout)
-    blocks = _blocks(twin, layout)
+    blocks = list(block_list(twin, layout))
     inputs = _inputs(network, example)
     with _evaluating(twin), torch.no_grad():
         expected, calls = _record(twin, blocks, inputs)
@@ -103,10 +105,7 @@ def prune(
             cut.to(calls[0][0].device, calls[0][0].dtype)
         stack = PrunedBlocks(blocks, layout, cuts, restore=restore, plan=plan, entry=entry)
         _compare_parts(stack, calls)
-        parent, _, name = layout.blocks.rpartition(".")
-        holder = operator.attrgetter(parent)(twin) if parent else twin
-        listed = nn.Sequential(stack) if _sequential(twin, layout) else nn.ModuleList([stack])
-        setattr(holder, name, listed)
+        replace_blocks(twin, layout, [stack])
         _compare_whole(twin, stack, inputs, expected)
         _try(twin, inputs, restore)
     return twin
@@ -263,12 +262,19 @@ def feed(block: nn.Module, layout: BlockLayout, tokens: Tensor) -> Tensor:
     return out
 
 
+def find_pruned(network: nn.Module) -> PrunedBlocks | None:
+    """Return the pruned blocks of a network, None where `prune` made none."""
+    return next((m for m in network.modules() if isinstance(m, PrunedBlocks)), None)
+
+
 def pruned_blocks(network: nn.Module) -> PrunedBlocks:
     """Return the pruned blocks of a network that `prune` made; raises UsageError for another."""
-    for module in network.modules():
-        if isinstance(module, PrunedBlocks):
-            return module
-    raise UsageError(f"{type(network).__name__} has no pruned blocks; expected one from prune().")
+    found = find_pruned(network)
+    if found is None:
+        raise UsageError(
+            f"{type(network).__name__} has no pruned blocks; expected one from prune()."
+        )
+    return found
 
 
 @contextmanager
@@ -292,24 +298,6 @@ def reductions(network: nn.Module) -> Iterator[dict[int, Reduced]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _blocks(network: nn.Module, layout: BlockLayout) -> list[nn.Module]:
-    try:
-        found = operator.attrgetter(layout.blocks)(network)
-    except AttributeError:
-        found = None
-    if not isinstance(found, nn.ModuleList | nn.Sequential) or not len(found):
-        raise UsageError(
-            f"The layout expects a list of blocks at '{layout.blocks}' in "
-            f"{type(network).__name__}; there is {type(found).__name__}.",
-            "Give the path of its nn.ModuleList: layout=BlockLayout(blocks='...').",
-        )
-    return list(found)
-
-
-def _sequential(network: nn.Module, layout: BlockLayout) -> bool:
-    return isinstance(operator.attrgetter(layout.blocks)(network), nn.Sequential)
 
 
 def _inputs(network: nn.Module, example: Tensor | Sequence[Tensor] | None) -> tuple[Tensor, ...]:

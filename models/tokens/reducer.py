@@ -262,12 +262,11 @@ class TokenReducer(nn.Module):
     ) -> Tensor:
         if how in ("scatter", "delta", "learned") and skip is None:
             raise UsageError(f"Restoring by '{how}' needs the tokens before the reduction.")
-        one_hot = reduced.kept is not None and reduced.assign is None
-        if reduced.kept is not None and skip is not None and (how == "scatter" or one_hot):
-            # With one-hot rows, skip + (y - skip) at the kept rows is y: written, not computed,
-            # so that an untouched reduction comes back bit for bit.
-            if how in ("scatter", "delta"):
-                return put_tokens(skip, reduced.kept, y[:, : reduced.kept.shape[1]])
+        # With one-hot rows, skip + (y - skip) at the kept rows is y: written, not computed, so that
+        # an untouched reduction comes back bit for bit.
+        written = how == "scatter" or (how == "delta" and reduced.assign is None)
+        if written and reduced.kept is not None and skip is not None:
+            return put_tokens(skip, reduced.kept, y[:, : reduced.kept.shape[1]])
         if how == "copy":
             return assignment(reduced, self.place.tokens, y.dtype).transpose(1, 2) @ y
         if how == "transpose":
