@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from prunus.models.layers.local_global.attention import (
     global_attention,
@@ -19,22 +18,9 @@ from prunus.models.layers.local_global.attention import (
 )
 from prunus.models.layers.local_global.checks import check_heads
 from prunus.models.layers.local_global.index import AttentionIndex, WindowTables
+from prunus.models.layers.mlp import Mlp
 
 _SCALE = 1e-5  # of a new residual branch
-
-
-class Mlp(nn.Module):
-    """Linear, exact GELU, Linear."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map (..., C) to the same shape."""
-        out: Tensor = self.fc2(functional.gelu(self.fc1(tokens)))
-        return out
 
 
 class Attention(nn.Module):

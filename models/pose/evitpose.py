@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prunus.models.layers.mlp import Mlp
 from prunus.models.pose.heads import Head, build_head
 from prunus.models.pose.levels import evitpose_plan
 from prunus.models.tokens.methods.attention.joint import Combine
@@ -164,20 +165,6 @@ class Attention(nn.Module):
         mixed = functional.scaled_dot_product_attention(query, key, value)
         out: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, length, dim))
         return out, Attended(query, key, value)
-
-
-class Mlp(nn.Module):
-    """Linear, exact GELU, Linear."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map (B, L, C) to (B, L, C)."""
-        out: Tensor = self.fc2(functional.gelu(self.fc1(tokens)))
-        return out
 
 
 class Block(nn.Module):

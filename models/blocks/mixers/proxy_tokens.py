@@ -24,7 +24,8 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from prunus.models.layers.local_global.index import AttentionIndex, grid_windows, shifted_windows
-from prunus.models.layers.token_block import Attention, Mlp
+from prunus.models.layers.mlp import Mlp
+from prunus.models.layers.token_block import Attention
 from prunus.runtime.errors import UsageError, nearest
 
 Proxies = Literal["mean", "first"]

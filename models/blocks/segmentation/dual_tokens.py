@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from prunus.models.blocks.segmentation.checks import divides
 from prunus.models.layers.local_global.attention import global_attention
-from prunus.models.layers.token_block import Mlp
+from prunus.models.layers.mlp import Mlp
 from prunus.models.segmentation.efa import Grid, to_map, to_tokens
 from prunus.runtime.errors import UsageError
 

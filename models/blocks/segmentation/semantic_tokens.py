@@ -29,8 +29,9 @@ from prunus.models.layers.local_global.index import (
     grid_windows,
     shifted_windows,
 )
+from prunus.models.layers.mlp import Mlp
 from prunus.models.layers.semantic_block import SAMPLES, SemanticBlock
-from prunus.models.layers.token_block import Mlp, TokenBlock
+from prunus.models.layers.token_block import TokenBlock
 from prunus.models.segmentation.efa import Grid, to_map, to_tokens
 
 
