@@ -26,20 +26,25 @@ _SCALE = 1e-5  # of a new residual branch
 class Attention(nn.Module):
     """Projections of queries from one set of tokens and of keys and values from another.
 
+    Args:
+        dim: Channels of the queries.
+        heads: Attention heads.
+        seen: Channels of the keys; None: the queries'.
+
     Raises:
         UsageError: heads that do not divide the channels.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, seen: int | None = None) -> None:
         super().__init__()
         check_heads(dim, heads)
         self.heads = heads
         self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, 2 * dim)
+        self.kv = nn.Linear(seen or dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, queries: Tensor, keys: Tensor, windows: AttentionIndex | None) -> Tensor:
-        """Map queries (B, N, C) and keys (B, M, C) to (B, N, C); windows restrict who sees whom."""
+        """Map queries (B, N, C) and keys (B, M, S) to (B, N, C); windows restrict who sees whom."""
         k, v = self.kv(keys).chunk(2, dim=2)
         q = self.q(queries)
         if windows is None:

@@ -22,10 +22,8 @@ import re
 import torch
 from torch import Tensor, nn
 
-from prunus.models.layers.local_global.attention import window_attention
-from prunus.models.layers.local_global.checks import check_heads
 from prunus.models.layers.local_global.index import AttentionIndex, WindowTables
-from prunus.models.layers.token_block import TokenBlock
+from prunus.models.layers.token_block import Attention, TokenBlock
 from prunus.runtime.errors import UsageError
 
 _LAYERS = re.compile(r"\(\d+\)(\d+\(\d+\))*")
@@ -43,23 +41,13 @@ class Exchange(nn.Module):
 
     def __init__(self, dim: int, seen: int, heads: int, groups: WindowTables) -> None:
         super().__init__()
-        check_heads(dim, heads)
-        self.heads = heads
         self.norm, self.norm_seen = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(seen, eps=1e-6)
-        self.q, self.kv, self.proj = (
-            nn.Linear(dim, dim),
-            nn.Linear(seen, 2 * dim),
-            nn.Linear(dim, dim),
-        )
+        self.attn = Attention(dim, heads, seen)
         self.groups = AttentionIndex(groups)
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Map queries (B, N, C) and keys (B, M, S) to (B, N, C)."""
-        k, v = self.kv(self.norm_seen(keys)).chunk(2, dim=2)
-        q = self.q(self.norm(queries))
-        out: Tensor = queries + self.proj(
-            window_attention(q, k, v, self.groups, num_heads=self.heads)
-        )
+        out: Tensor = queries + self.attn(self.norm(queries), self.norm_seen(keys), self.groups)
         return out
 
 

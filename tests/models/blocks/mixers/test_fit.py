@@ -19,9 +19,8 @@ GRID = grid_windows((4, 6), (2, 3))
 
 
 def _exchange(again, layer, queries, keys):
-    k, v = layer.kv(again.norm(layer.norm_seen, keys)).chunk(2, dim=1)
-    q = layer.q(again.norm(layer.norm, queries))
-    return queries + layer.proj(again.attend(q, k, v, HEADS))
+    seen = again.norm(layer.norm_seen, keys)
+    return queries + again.mha(layer.attn, again.norm(layer.norm, queries), seen)
 
 
 def _restated(again, stage, x, groups):
