@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prunus.models.checkpoints.fit import require_fit, save_imported
-from prunus.models.checkpoints.layouts import Layout, rename
+from prunus.models.checkpoints.layouts import Layout, marked_layout, rename
 from prunus.models.checkpoints.read import read_checkpoint
 from prunus.models.checkpoints.registry import Importer, ImportOptions
 from prunus.models.checkpoints.vitpose import resample
@@ -35,7 +35,7 @@ from prunus.runtime.errors import ArtifactError, MissingDependencyError, UsageEr
 
 _HEAD_DIM = 64  # channels of an attention head in every published DINOv2
 _SPREAD = 0.1  # of the noise on joint tokens, relative to the class token's channels
-_QKV = "|".join(("query", "key", "value"))
+_QKV = "query|key|value"
 
 FACEBOOK = Layout(
     "facebook",
@@ -86,7 +86,7 @@ def convert_dinov2(
             fit, all of them listed.
         ArtifactError: numbers that are not finite.
     """
-    layout = next((x for x in (FACEBOOK, HUGGING_FACE) if _has(tensors, x)), None)
+    layout = marked_layout(tensors, (FACEBOOK, HUGGING_FACE))
     if layout is None:
         raise UsageError(
             f"The checkpoint is no DINOv2; its names begin with: {', '.join(sorted(tensors)[:4])}.",
@@ -168,10 +168,6 @@ def read_in(
         f"DINOv2, first {config.depth} blocks; head {head} starts fresh and must be trained",
         f"evitpose --variant {variant} --head {head} --checkpoint {target}",
     )
-
-
-def _has(tensors: Mapping[str, Tensor], layout: Layout) -> bool:
-    return any(re.fullmatch(layout.mark, name) for name in tensors)
 
 
 def _check_size(state: Mapping[str, Tensor], config: EViTPoseConfig) -> None:

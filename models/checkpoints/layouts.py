@@ -8,7 +8,7 @@ split differ here; what the numbers mean is settled in `vitpose`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -93,15 +93,22 @@ HUGGING_FACE = Layout(
 LAYOUTS = (OFFICIAL, MMPOSE, HUGGING_FACE, MAE)
 
 
+def marked_layout(names: Collection[str], layouts: Sequence[Layout]) -> Layout | None:
+    """Return the first of some layouts whose mark is among the names; None: of none."""
+    for layout in layouts:
+        if any(re.fullmatch(layout.mark, name) for name in names):
+            return layout
+    return None
+
+
 def detect_layout(names: list[str]) -> Layout:
     """Return the layout that has these names.
 
     Raises:
         UsageError: none has.
     """
-    for layout in LAYOUTS:
-        if any(re.fullmatch(layout.mark, name) for name in names):
-            return layout
+    if (layout := marked_layout(names, LAYOUTS)) is not None:
+        return layout
     shown = ", ".join(sorted(names)[:4])
     raise UsageError(
         f"The checkpoint is in no known layout; its names begin with: {shown}.",
