@@ -280,14 +280,18 @@ class EViTPose(nn.Module):
         out: Tensor = self.keypoint_head(joints, patches)
         return out
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Return what enters the first block, (B, J + N, C): joint tokens, then patches."""
+        patches = self.patch_embed(images).flatten(2).transpose(1, 2) + self.pos_embed
+        joints = self.joint_tokens.expand(patches.shape[0], -1, -1).to(patches.dtype)
+        return torch.cat((joints, patches), dim=1)
+
     def features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return normed joint tokens (B, J, C) and the normed patch grid (B, N, C).
 
         The grid is None for heads that read joint tokens only.
         """
-        patches = self.patch_embed(images).flatten(2).transpose(1, 2) + self.pos_embed
-        joints = self.joint_tokens.expand(patches.shape[0], -1, -1).to(patches.dtype)
-        tokens = torch.cat((joints, patches), dim=1)
+        tokens = self.embed(images)
         needs_grid = self.keypoint_head.reads_grid
         grid: Tensor | None = None  # patches as they were when they were dropped
         where: Tensor | None = None  # position of each surviving patch

@@ -106,12 +106,14 @@ def adam(
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, second), fused=True)
 
 
-def adam_of(network: nn.Module, rate: float, decay: float) -> torch.optim.Optimizer:
-    """Return AdamW for a whole network of sound; vectors do not decay."""
+def adam_of(
+    network: nn.Module, rate: float, decay: float, second: float = 0.98
+) -> torch.optim.Optimizer:
+    """Return AdamW for a whole network; vectors do not decay."""
     parameters = list(network.parameters())
     matrices = [p for p in parameters if p.ndim > 1]
     vectors = [p for p in parameters if p.ndim <= 1]
-    return adam(matrices, vectors, rate, decay, 0.98)
+    return adam(matrices, vectors, rate, decay, second)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,14 @@ from prunus.models.training.pose.shards import PeopleShard, read_shards
 from prunus.models.training.pose.state import start_from
 from prunus.models.training.schedule import locate_weight
 from prunus.models.training.shipping import run_facts, write_weights
-from prunus.models.training.state import Average, Optimisers, adam, read_run, saved_in, write_run
+from prunus.models.training.state import (
+    Average,
+    Optimisers,
+    adam_of,
+    read_run,
+    saved_in,
+    write_run,
+)
 from prunus.runtime.card.artifact import sha256_of
 from prunus.runtime.errors import UsageError
 
@@ -63,9 +70,7 @@ def features_after(network: EViTPose, images: Tensor, depths: Sequence[int]) -> 
         images: (B, 3, height, width) float32, normalised.
         depths: Numbers of blocks, each at most the network's.
     """
-    joints = network.config.joints
-    patches = network.patch_embed(images).flatten(2).transpose(1, 2) + network.pos_embed
-    tokens = torch.cat((network.joint_tokens.expand(len(images), -1, -1), patches), 1)
+    joints, tokens = network.config.joints, network.embed(images)
     found = {}
     for number, block in enumerate(network.blocks[: max(depths)], 1):
         tokens, _ = block(tokens)
@@ -111,11 +116,8 @@ class HeadTrainer(Trainer):
         torch.manual_seed(config.seed)
         self.size, self.depth = (own.height, own.width), depth
         self.network: nn.Module = build_head(own.head, own.dim, own.joints, own.grid)
-        parameters = list(self.network.parameters())
-        kernels = [p for p in parameters if p.ndim > 1]
-        vectors = [p for p in parameters if p.ndim == 1]
         self.optimisers = Optimisers(
-            [adam(kernels, vectors, config.rate, config.decay, 0.99)], config.rate
+            [adam_of(self.network, config.rate, config.decay, 0.99)], config.rate
         )
         self.average = Average(self.network, config.average)
         if saved_in(self.config.out):
