@@ -8,9 +8,6 @@ number format and compared with PyTorch like every other model, and its card has
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,6 +33,7 @@ from prunus.models.tokens.plan import PruningPlan
 from prunus.models.tokens.prune import PrunedBlocks, find_pruned, prune, pruned_blocks, reductions
 from prunus.models.tokens.reducer import Restore
 from prunus.models.tokens.report import token_maps
+from prunus.models.user_network import build_network
 from prunus.runtime.card.card import ModelCard, Weights
 from prunus.runtime.card.tensors import DTYPES, TensorSpec
 from prunus.runtime.card.tokens import TokenPlan
@@ -196,77 +194,6 @@ def named_outputs(out: Any) -> dict[str, Tensor]:
     if not found:
         raise UsageError("The network returns nothing; expected tensors.")
     return found
-
-
-def build_network(reference: str) -> nn.Module:
-    """Return the network of ``package.module:function`` or ``file.py:function``, not in training.
-
-    Raises:
-        UsageError: no such module or function, or it does not return a network.
-    """
-    made = find_function(reference)
-    network = made if isinstance(made, nn.Module) else _call(made, reference)
-    if not isinstance(network, nn.Module):
-        raise UsageError(
-            f"{reference} gives a {type(network).__name__}; expected a torch.nn.Module."
-        )
-    return network.eval()
-
-
-def find_function(reference: str) -> Any:
-    """Return what ``package.module:function`` or ``file.py:function`` names.
-
-    Raises:
-        UsageError: another form, or no such module or function.
-    """
-    module, colon, name = reference.rpartition(":")
-    if not (module and colon and name.isidentifier()):
-        raise UsageError(
-            f"Got '{reference}'; expected package.module:function or file.py:function.",
-            "For example: prunus export module networks.py:build --input image:1x3x224x224",
-        )
-    holder = _import(module)
-    if not hasattr(holder, name):
-        known = [word for word in vars(holder) if not word.startswith("_")]
-        raise UsageError(f"{module} has no '{name}'{nearest(name, known)}.")
-    return getattr(holder, name)
-
-
-def _call(made: Any, reference: str) -> Any:
-    if not callable(made):
-        raise UsageError(f"{reference} is a {type(made).__name__}; expected a function.")
-    try:
-        return made()
-    except Exception as error:  # the function is the user's: anything may happen in it
-        reason = (str(error).splitlines() or [""])[0]
-        raise UsageError(
-            f"{reference} fails: {type(error).__name__}: {reason[:300]}.",
-            "It is called without arguments; --debug shows the trace.",
-        ) from error
-
-
-def _import(module: str) -> Any:
-    try:
-        if module.endswith(".py"):
-            path = Path(module)
-            if not path.is_file():
-                raise UsageError(f"File not found: {module}.", "Give file.py:function.")
-            spec = importlib.util.spec_from_file_location(f"_prunus_{path.stem}", path)
-            assert spec is not None and spec.loader is not None
-            loaded = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = loaded  # dataclasses look their module up
-            spec.loader.exec_module(loaded)
-            return loaded
-        if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())
-        return importlib.import_module(module)
-    except UsageError:
-        raise
-    except Exception as error:  # the module is the user's: anything may happen in it
-        raise UsageError(
-            f"{module} cannot be imported: {type(error).__name__}: {error}.",
-            "Run where it lies, or give file.py:function.",
-        ) from error
 
 
 def read_inputs(words: Sequence[str]) -> tuple[TensorSpec, ...]:

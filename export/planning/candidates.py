@@ -22,7 +22,6 @@ from prunus.export.common.samples import Samples
 from prunus.export.foreign.options import ModuleOptions
 from prunus.export.module import (
     DeployedModule,
-    build_network,
     deploy,
     describe,
     noise_examples,
@@ -35,6 +34,7 @@ from prunus.models.tokens import registry
 from prunus.models.tokens.layouts import block_list, find_layout, replace_blocks
 from prunus.models.tokens.plan import split_method
 from prunus.models.tokens.registry import find_method
+from prunus.models.user_network import build_network
 from prunus.runtime.errors import CheckFailedError, UsageError
 from prunus.runtime.progress import Progress
 

@@ -19,7 +19,7 @@ from prunus.export.common.options import takes
 from prunus.export.common.pipeline import run_torch
 from prunus.export.common.samples import full_batches
 from prunus.export.common.sessions import run_samples
-from prunus.export.module import describe, find_function, read_inputs, weights_hash
+from prunus.export.module import describe, read_inputs, weights_hash
 from prunus.export.planning.candidates import Field, survey, write_all
 from prunus.export.planning.choice import read_budget, recommend
 from prunus.export.planning.judge import Judge, load_labelled
@@ -27,6 +27,7 @@ from prunus.export.planning.options import PlanOptions
 from prunus.export.planning.points import Candidate, Point
 from prunus.export.planning.record import BackendPlan, Plan
 from prunus.export.planning.staircase import drop_flat
+from prunus.models.user_network import find_function
 from prunus.runtime import host
 from prunus.runtime.errors import (
     HostError,

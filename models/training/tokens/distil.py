@@ -45,7 +45,7 @@ from prunus.models.training.state import (
     write_run,
 )
 from prunus.models.training.tokens.inputs import FolderBatches, InputFolder
-from prunus.runtime import references
+from prunus.models.user_network import build_network
 from prunus.runtime.errors import CheckFailedError, PrunusError, UsageError
 
 Trained = Literal["all", "reducers"]
@@ -56,7 +56,8 @@ class DistilConfig(RunConfig):
     """Settings of a run.
 
     Attributes:
-        network: ``package.module:build``, a function without arguments that returns the network.
+        network: ``package.module:build`` or ``file.py:build``, a function without arguments that
+            returns the network.
         plan: What is pruned, see `prunus.models.tokens.plan`.
         restore: What follows the blocks, see `prunus.models.tokens.prune.prune`.
         trained: ``all`` weights, or those of the ``reducers`` alone.
@@ -172,8 +173,7 @@ class Distiller(Trainer):
                 "Lower --rate; the last checkpoint is untouched.",
             )
         loss.backward()  # type: ignore[no-untyped-call]
-        learning = [p for p in self.network.parameters() if p.grad is not None]
-        torch.nn.utils.clip_grad_norm_(learning, 1.0)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimisers.step(self.factor())
         self.average.update(self.network, self.clock.step)
         facts = {"loss": float(features.detach())}
@@ -231,18 +231,12 @@ def distilled(folder: Path) -> nn.Module:
 def _networks(config: DistilConfig) -> tuple[nn.Module, nn.Module, tuple[int, ...]]:
     """Return the dense network, the pruned one, both in evaluation mode, and an input's shape."""
     try:
-        build = references.load(config.network)
-        torch.manual_seed(config.seed)
-        teacher = build()
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        teacher = build_network(config.network, config.seed)
+    except UsageError as error:
         raise UsageError(
-            f"Cannot build the network '{config.network}': {error}.",
+            f"Cannot build the network '{config.network}': {error.message}",
             "Name a function without arguments that returns it: package.module:build.",
-        ) from None
-    if not isinstance(teacher, nn.Module):
-        raise UsageError(
-            f"'{config.network}' returns {type(teacher).__name__}; expected a torch module."
-        )
+        ) from error
     made = example_input(teacher) if not config.shape else torch.zeros(1, *config.shape)
     if made is None:
         raise UsageError(
@@ -251,7 +245,7 @@ def _networks(config: DistilConfig) -> tuple[nn.Module, nn.Module, tuple[int, ..
         )
     torch.manual_seed(config.seed)
     grid = (config.grid[0], config.grid[1]) if config.grid else None
-    network = prune(teacher.eval(), config.plan, example=made, grid=grid, restore=config.restore)
+    network = prune(teacher, config.plan, example=made, grid=grid, restore=config.restore)
     if not any(isinstance(module, PrunedBlocks) for module in network.modules()):
         raise UsageError("A dense plan leaves nothing to recover.", "Give a plan with cuts.")
     return teacher, network.eval(), tuple(made.shape[1:])
@@ -317,7 +311,7 @@ def main() -> None:
     """Parse the command line and train."""
     parser = train_parser(__doc__, ".cache/pictures", DistilConfig.rate)
     add = parser.add_argument
-    add("network", help="package.module:build, a function that returns the network")
+    add("network", help="package.module:build or file.py:build, a function that returns it")
     add("--plan", required=True, help="what is pruned, e.g. evit:0.5@4")
     add("--restore", choices=get_args(Restore), default="none", help="what follows the blocks")
     add("--train", dest="trained", choices=get_args(Trained), default="all", help="what learns")
