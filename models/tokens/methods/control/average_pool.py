@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from prunus.models.tokens.cells import membership
 from prunus.models.tokens.merging import patch_sizes
 from prunus.models.tokens.reducer import Commutes, Place, Reduced, Side, TokenReducer, untouched
 
@@ -19,10 +20,13 @@ class AveragePool(TokenReducer):
 
     commutes: Commutes = "flip"
     reads_this: ClassVar[bool] = False
+    mean: Tensor
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
         self.cell = place.cell("average_pool")
+        members = membership(place.require_grid("average_pool"), self.cell)
+        self.register_buffer("mean", members / (self.cell[0] * self.cell[1]), persistent=False)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -36,8 +40,7 @@ class AveragePool(TokenReducer):
         if place.keep == place.tokens:
             return untouched(x, place)
         y = self._pool(x[:, place.special :])
-        rows = torch.eye(place.tokens, device=x.device).unsqueeze(0)
-        assign = self._pool(rows).expand(x.shape[0], -1, -1)
+        assign = self.mean.expand(x.shape[0], -1, -1)
         sizes = patch_sizes(side, place, x).unsqueeze(2)
         mass = self._pool(sizes).squeeze(2) * (self.cell[0] * self.cell[1])
         whole = torch.cat((x[:, : place.special], y), dim=1)
