@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunus.runtime.errors import UsageError
-
-_PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+from prunus.runtime.errors import SourceError, UsageError
+from prunus.runtime.pictures.files import PICTURES, read_picture
+from prunus.runtime.pictures.opencv import load_cv2
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class InputFolder:
                 "numbers each, deviations above 0."
             )
         found = sorted(folder.rglob("*")) if folder.is_dir() else []
-        files = tuple(p for p in found if p.suffix.lower() in _PICTURES or p.suffix == ".npy")
+        files = tuple(p for p in found if p.suffix.lower() in PICTURES or p.suffix == ".npy")
         if not files:
             raise UsageError(
                 f"No training data: {folder} holds no picture and no .npy array.",
-                f"Name a folder of {', '.join(sorted(_PICTURES))} pictures or of arrays "
+                f"Name a folder of {', '.join(PICTURES)} pictures or of arrays "
                 f"{list(shape)} with --data.",
             )
         first = next((p for p in files if p.suffix != ".npy"), None)
@@ -88,11 +88,13 @@ class InputFolder:
         return torch.from_numpy(array)
 
     def _picture(self, path: Path, rng: np.random.Generator) -> Tensor:
-        import cv2
-
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise UsageError(f"Cannot read the picture {path}.", "Remove or repair the file.")
+        cv2 = load_cv2()
+        try:
+            image = read_picture(path)
+        except SourceError as error:
+            raise UsageError(
+                f"Cannot read the picture {path}: {error.message}", "Remove or repair the file."
+            ) from None
         height, width = self.shape[1:]
         share = rng.uniform(0.5, 1.0)  # of the largest crop that has the input's form
         scale = min(image.shape[0] / height, image.shape[1] / width) * share

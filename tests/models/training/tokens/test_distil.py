@@ -259,6 +259,18 @@ def test_bad_data_is_refused(tmp_path, name, content, message):
     assert not (tmp_path / "run" / "weights.safetensors").exists()
 
 
+def test_a_cut_photo_is_refused(tmp_path):
+    """Its decoder would fill the rest with grey and say nothing."""
+    import cv2
+
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    whole = cv2.imencode(".jpg", noise)[1].tobytes()
+    folder = _broken(tmp_path, "a.jpg", whole[: len(whole) // 2])
+    inputs = InputFolder.read(folder, (3, 16, 16), (0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(UsageError, match=r"Cannot read the picture .*not a complete picture"):
+        inputs.load(folder / "a.jpg", np.random.default_rng(0))
+
+
 def test_pictures_for_a_network_that_takes_none(data):
     with pytest.raises(UsageError, match=r"is a picture, and the network takes \[80, 3000\]"):
         InputFolder.read(data, (80, 3000), (0.5,) * 3, (0.5,) * 3)
