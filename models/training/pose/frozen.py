@@ -110,7 +110,7 @@ class HeadTrainer(Trainer):
 
     config: FrozenConfig
 
-    def __init__(self, config: FrozenConfig, trunk: EViTPose, depth: int) -> None:
+    def __init__(self, config: FrozenConfig, trunk: EViTPose, depth: int, *, resume: bool) -> None:
         super().__init__(replace(config, out=config.out / f"depth{depth}"))
         own = trunk.config
         torch.manual_seed(config.seed)
@@ -120,7 +120,7 @@ class HeadTrainer(Trainer):
             [adam_of(self.network, config.rate, config.decay, 0.99)], config.rate
         )
         self.average = Average(self.network, config.average)
-        if saved_in(self.config.out):
+        if resume and saved_in(self.config.out):
             self.restore(read_run(self.config.out))
 
     def run(self, paths: Sequence[Path]) -> None:
@@ -180,7 +180,7 @@ def main() -> None:
     note_data(config.out, pools.counts(), begun=any(config.out.glob("features-*.npz")))
     paths = cache_features(trunk.eval(), pools, config)
     for depth in config.depths:
-        trainer = HeadTrainer(config, trunk, depth)
+        trainer = HeadTrainer(config, trunk, depth, resume=args.resume == "auto")
         trainer.run(paths)
         state = with_head(trunk, trainer.average.state, f"{family}{depth}")
         target = config.out / f"{family}{depth}.safetensors"

@@ -62,6 +62,8 @@ def test_a_head_is_trained_for_each_depth_and_a_second_call_goes_on(
     assert {p: p.stat().st_mtime_ns for p in out.glob("features-*.npz")} == written
     assert not torch.equal(load_file(out / "toy2.safetensors")[head], first[head])
     assert frozen.read_run(out / "depth2").clock.step == 12
+    _main(monkeypatch, *words, 1, "--resume", "no")
+    assert frozen.read_run(out / "depth2").clock.step == 1
 
 
 def test_depths_that_the_trunk_lacks_are_refused(toy, monkeypatch, tmp_path):
