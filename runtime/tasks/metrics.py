@@ -130,17 +130,18 @@ def relative_rms(expected: Array, got: Array) -> float:
     return float(shares.max())
 
 
-def worst_snr_db(expected: Array, got: Array) -> float:
+def worst_snr_db(expected: Array, got: Array, quiet_db: float = _QUIET_DB) -> float:
     """Return the signal-to-noise ratio of the worst sample, in decibels.
 
     Args:
         expected: (N, ...) samples.
         got: The same shape.
+        quiet_db: No sample counts as quieter than this below the mean of all.
 
     Returns:
         300 where all are equal, NaN where either is not finite, -300 beside a silent reference.
     """
-    noise, power = noise_and_power(expected, got, _QUIET_DB)
+    noise, power = noise_and_power(expected, got, quiet_db)
     if not (np.isfinite(noise).all() and np.isfinite(power).all()):
         return float("nan")
     if not noise.any():
