@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import prunus.apps
+from prunus.apps.common.model_files import codec_name, separation_models
 from prunus.models import zoo
 from prunus.runtime.errors import UsageError
 from prunus.runtime.session import registry
@@ -71,7 +72,7 @@ def _mesh(backend: str):
 
 
 def _codec(backend: str):
-    task = SpeechCodec.open(zoo.model_path("nsfcodec_16k_encoder"), backend, threads=1)
+    task = SpeechCodec.open(codec_name("nsfcodec"), backend, threads=1)
 
     def there_and_back(sound: np.ndarray) -> list[np.ndarray]:
         speech = task.encode(sound)
@@ -81,7 +82,7 @@ def _codec(backend: str):
 
 
 def _voices(backend: str):
-    task = SpeechSeparator.open(zoo.model_path("dolphin_nano_voice"), backend, threads=1)
+    task = SpeechSeparator.open(separation_models("dolphin_nano")[1], backend, threads=1)
     rng = np.random.default_rng(1)
     mouths = [rng.integers(0, 256, (8, 88, 88), np.uint8) for _ in range(2)]
     cases = [(s, [(c, i / 25) for i, c in enumerate(m)]) for s, m in zip(_sounds(), mouths)]  # noqa: B905
@@ -177,9 +178,7 @@ def test_a_stream_refuses_a_second_thread_but_not_itself() -> None:
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_a_codec_stream_refuses_a_second_thread(monkeypatch, part) -> None:
-    with SpeechCodec.open(
-        zoo.model_path("nsfcodec_16k_encoder"), "onnxruntime", threads=1
-    ) as codec:
+    with SpeechCodec.open(codec_name("nsfcodec"), "onnxruntime", threads=1) as codec:
         stream = codec.encoder() if part == "encoder" else codec.decoder()
         inside, go, told = threading.Event(), threading.Event(), []
 
