@@ -25,6 +25,7 @@ from prunus.export.pose.script import (
     joint_postprocess,
     joint_tensors,
     seeded_network,
+    token_tensors,
     write_pose,
 )
 from prunus.export.pose.weights import PoseWeights, find_weights, weights_of
@@ -36,7 +37,7 @@ from prunus.models.pose.skeleton import COCO17, UNIFIED23, Skeleton
 from prunus.models.tokens.plan import PruningPlan
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.precision import Precision
-from prunus.runtime.card.tokens import TokenPlan
+from prunus.runtime.card.tokens import TokenPlan, told_blocks
 from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
@@ -79,7 +80,7 @@ def export_evitpose(options: EvitposeOptions, progress: Progress) -> Path:
     network = build_network(config, weights)
     return write_pose(
         network,
-        build_card(network, weights, file.batch, file.heatmaps),
+        build_card(network, weights, file.batch, file.heatmaps, show_tokens=options.show_tokens),
         path,
         file,
         bf16=_bfloat16(form.bf16, form.precision, config, weights),
@@ -108,8 +109,12 @@ def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> t
     """
     config = config_of(card)
     weights = weights_of(card.weights, config, checkpoint)
-    heatmaps = any(output.name == "heatmaps" for output in card.outputs)
-    return DeployedPose(build_network(config, weights), heatmaps=heatmaps).eval()
+    names = [output.name for output in card.outputs]
+    return DeployedPose(
+        build_network(config, weights),
+        heatmaps="heatmaps" in names,
+        show_tokens=bool(told_blocks(names)),
+    ).eval()
 
 
 def config_of(card: ModelCard) -> EViTPoseConfig:
@@ -153,9 +158,18 @@ def choose_plan(
     return evitpose_plan(level or "L0", joints, depth)
 
 
-def build_card(network: EViTPose, weights: PoseWeights, batch: int, heatmaps: bool) -> ModelCard:
+def build_card(
+    network: EViTPose,
+    weights: PoseWeights,
+    batch: int,
+    heatmaps: bool,
+    *,
+    show_tokens: bool = False,
+) -> ModelCard:
     """Describe the artifact; number formats are filled in by the pipeline."""
     config = network.config
+    keypoints, *maps = joint_tensors(config, config.joints, batch, heatmaps)
+    told = config.plan.blocks if show_tokens else ()
     return ModelCard(
         task="pose",
         model="evitpose",
@@ -165,7 +179,7 @@ def build_card(network: EViTPose, weights: PoseWeights, batch: int, heatmaps: bo
         exporter=exporter_name(),
         weights=weights.spec,
         inputs=(image_tensor(config, batch),),
-        outputs=joint_tensors(config, config.joints, batch, heatmaps),
+        outputs=(keypoints, *token_tensors(told, batch, config.patches), *maps),
         preprocess=ImagePreprocess(config.height, config.width, "udp_affine"),
         postprocess=joint_postprocess(config.head, _skeleton(config.joints)),
         tokens=_token_plan(network),
@@ -198,6 +212,7 @@ def _token_plan(network: EViTPose) -> TokenPlan:
         config.fill,
         macs,
         dense,
+        config.grid,
     )
 
 

@@ -36,13 +36,12 @@ from prunus.models.tokens.report import token_maps
 from prunus.models.user_network import build_network
 from prunus.runtime.card.card import ModelCard, Weights
 from prunus.runtime.card.tensors import DTYPES, TensorSpec
-from prunus.runtime.card.tokens import TokenPlan
+from prunus.runtime.card.tokens import TokenPlan, token_output
 from prunus.runtime.errors import ArtifactError, UsageError, nearest
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.adopting import BEFORE, picture_part, read_words
 
 MODEL = "module"
-TOKENS = "tokens"  # names of the outputs of --show-tokens start so
 _SEPARATOR = "; "
 
 
@@ -261,7 +260,7 @@ def describe(
     made = _run(deployed, examples)
     names = list(deployed.outputs)
     if deployed.show_tokens:
-        names += [f"{TOKENS}_{block}" for block, _ in pruned_blocks(deployed).reducers()]
+        names += [token_output(block) for block, _ in pruned_blocks(deployed).reducers()]
     outputs = [
         TensorSpec(n, str(t.dtype).removeprefix("torch."), tuple(t.shape), _axes(t.dim()))
         for n, t in zip(names, made, strict=True)
@@ -336,8 +335,9 @@ def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> n
     _, _, reference = card.variant.partition(" ")
     network = build_network(reference)
     names = [spec.name for spec in card.outputs]
-    shown = card.tokens is not None and names[-1].startswith(f"{TOKENS}_")
-    own = [n for n in names if not (shown and n.startswith(f"{TOKENS}_"))]
+    told = [] if card.tokens is None else [token_output(block) for block in card.tokens.blocks]
+    shown = bool(told) and names[-len(told) :] == told
+    own = names[: -len(told)] if shown else names
     if card.tokens is not None:
         plan = PruningPlan(
             card.tokens.level,

@@ -31,7 +31,7 @@ from prunus.apps.live.loop import (
 from prunus.apps.live.summary import FrameSummary
 from prunus.apps.pose.coco_results import ResultWriter
 from prunus.apps.pose.options import PoseEvalOptions, PoseOptions
-from prunus.apps.pose.overlay import Bones, draw_panel, draw_people
+from prunus.apps.pose.overlay import Bones, draw_panel, draw_people, draw_tokens
 from prunus.apps.pose.steps import Work, open_steps
 from prunus.runtime.errors import UsageError
 
@@ -163,6 +163,8 @@ class _Run:
         ).run()
 
     def _draw(self, work: Work, bones: Bones, dropped: int) -> Work:
+        if self.options.show_tokens:
+            draw_tokens(work.frame.image, [p.tokens for p in work.poses if p.age_s == 0.0])
         draw_people(work.frame.image, work.poses, bones)
         # Finding people is rare, and its zeros in between would hide what it costs.
         self._panel.card = work.card or self.card
@@ -181,6 +183,8 @@ class _Run:
 def _check(options: PoseOptions) -> None:
     if options.single and options.boxes is not None:
         raise UsageError("Got --single and --boxes; expected one of them.", "Leave one out.")
+    if options.show_tokens and not options.overlay:
+        raise UsageError("Got --show-tokens and --no-overlay; expected one.", "Leave one out.")
     log = options.pace.log
     if log is not None and (log.suffix.lower() not in (".jsonl", "") or log == options.json_out):
         raise UsageError(

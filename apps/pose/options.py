@@ -53,6 +53,10 @@ class PoseOptions:
     reconnect: bool = shared.reconnect()
     smooth: bool = option("Joints as they are, unfiltered.", default=True)
     overlay: bool = option("Do not draw on the pictures.", default=True)
+    show_tokens: bool = option(
+        "Darken the patches that the network's cuts dropped, the earlier the darker; for files "
+        "exported with --show-tokens.", default=False,
+    )  # fmt: skip
     pace: Pace = group(Pace)
     compute: BackendChoice = group(BackendChoice)
 

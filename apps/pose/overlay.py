@@ -18,7 +18,7 @@ from prunus.runtime.pictures.opencv import load_cv2
 
 if TYPE_CHECKING:
     from prunus.runtime.tasks.pose.card import KeypointPostprocess
-    from prunus.runtime.tasks.pose.estimator import Pose
+    from prunus.runtime.tasks.pose.estimator import CropTokens, Pose
 
 Colour = tuple[int, int, int]
 
@@ -32,6 +32,7 @@ _IDS: tuple[Colour, ...] = (
     (167, 121, 204),
 )  # fmt: skip
 _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
+_DIMMEST = 0.25  # light that is left where the first cut dropped a patch
 _PANEL_MINIMUM = 200  # pixels: a panel on a smaller frame would cover it
 
 
@@ -79,6 +80,35 @@ def draw_people(
     for pose in poses:  # names above all skeletons
         if pose.track_id >= 0:
             _draw_name(scene, pose, minimum_score)
+    return scene
+
+
+def draw_tokens(scene: Image, crops: Sequence[CropTokens | None]) -> Image:
+    """Darken the patches that cuts dropped, the earlier the darker, and return the scene.
+
+    Args:
+        scene: uint8 (height, width, 3) BGR; changed in place.
+        crops: What the cuts did to each person's crop; None where nothing is known.
+    """
+    cv2 = load_cv2()
+    light = np.ones(scene.shape[:2], np.float32)
+    for crop in crops:
+        if crop is None:
+            continue
+        maps = np.stack(list(crop.maps.values()))
+        survived = (maps >= 0).mean(axis=0, dtype=np.float32)
+        left, top, width, height = crop.window
+        step = width / survived.shape[1], height / survived.shape[0]
+        # Pixel centres are whole numbers: a cell's centre lies half a cell into it, less half.
+        to_scene = np.array(
+            [[step[0], 0, left + step[0] / 2 - 0.5], [0, step[1], top + step[1] / 2 - 0.5]]
+        )
+        own = cv2.warpAffine(
+            _DIMMEST + (1 - _DIMMEST) * survived, to_scene, scene.shape[1::-1],
+            flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=1.0,
+        )  # fmt: skip
+        np.minimum(light, own, out=light)
+    scene[:] = (scene * light[..., None]).astype(np.uint8)
     return scene
 
 

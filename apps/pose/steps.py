@@ -19,6 +19,7 @@ from prunus.apps.live.governing import Governed, ladder
 from prunus.apps.pose.coco_results import Boxes, read_boxes
 from prunus.apps.pose.options import PoseOptions
 from prunus.runtime.card.artifact import read_card
+from prunus.runtime.card.tokens import told_blocks
 from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.host import usable_cpus
 
@@ -106,6 +107,18 @@ def variants_of(files: Sequence[Path]) -> list[Variant]:
     return sorted(found, key=lambda v: -v.cost)
 
 
+def _check_told(variants: Sequence[Variant]) -> None:
+    """Refuse files whose cuts cannot be shown; raises UsageError."""
+    plans = [(read_card(path), path) for variant in variants for path in variant.files]
+    cut = [(card, path) for card, path in plans if card.tokens is not None and card.tokens.blocks]
+    for card, path in cut or plans:
+        if not told_blocks(output.name for output in card.outputs):
+            raise UsageError(
+                f"{path} does not tell which tokens its cuts drop.",
+                "Export one that does: prunus export evitpose --level L2 --show-tokens",
+            )
+
+
 def open_steps(
     options: PoseOptions, source: Source[Frame], stack: ExitStack, *, quiet: bool
 ) -> Steps:
@@ -129,6 +142,8 @@ def open_steps(
             "Leave out --budget, --fps and --log here.",
         )
     variants = variants_of(pose_models(options.models, options.level))
+    if options.show_tokens:
+        _check_told(variants)
     if budget is None and len(variants) > 1:
         raise UsageError(
             f"Got {len(variants)} variants ({', '.join(v.name for v in variants)}); without a "

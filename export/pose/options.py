@@ -53,6 +53,10 @@ class EvitposeOptions:
     score: Literal["sum", "max"] = option(
         "How the joints' attention becomes the rank of a patch.", default="sum"
     )
+    show_tokens: bool = option(
+        "Give one more output per cut, for run pose --show-tokens: the token that stands for each "
+        "patch, -1 where it is gone.", default=False,
+    )  # fmt: skip
     file: PoseFileOptions = group(PoseFileOptions)
 
 

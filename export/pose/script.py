@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -19,6 +19,7 @@ from prunus.models.pose.skeleton import Skeleton
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.precision import Precision
 from prunus.runtime.card.tensors import TensorSpec
+from prunus.runtime.card.tokens import token_output, told_blocks
 from prunus.runtime.errors import UsageError
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
@@ -125,6 +126,14 @@ def joint_tensors(
     return (keypoints, maps)
 
 
+def token_tensors(blocks: Sequence[int], batch: int, patches: int) -> tuple[TensorSpec, ...]:
+    """Return the outputs that tell what the cuts at some blocks did to each patch."""
+    return tuple(
+        TensorSpec(token_output(block), "int32", (batch, patches), ("batch", "patch"))
+        for block in blocks
+    )
+
+
 def joint_postprocess(head: str, skeleton: Skeleton) -> KeypointPostprocess:
     """Return how the outputs become joints of one person."""
     return KeypointPostprocess(
@@ -166,10 +175,13 @@ def write_pose(
     limit = INT8_CROPS if form.precision == "int8" else JUDGED
     crops = crops_for(options.calibration, preprocess, real, len(post.joints), limit)
     regresses = post.decoder == "regression"
-    shown = any(output.name == "heatmaps" for output in card.outputs)
+    names = [output.name for output in card.outputs]
+    shown = "heatmaps" in names
     extra = () if regresses or shown else ("heatmaps",)
     return export_artifact(
-        DeployedPose(cast(Any, network), heatmaps=not regresses),
+        DeployedPose(
+            cast(Any, network), heatmaps=not regresses, show_tokens=bool(told_blocks(names))
+        ),
         card,
         crops,
         path,

@@ -20,6 +20,7 @@ import torch
 from prunus.models.tokens.reducer import Reduced
 from prunus.models.tokens.report import DROPPED, token_maps
 from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.tokens import token_output
 from prunus.runtime.errors import UsageError
 
 Map = npt.NDArray[np.int32]
@@ -72,7 +73,7 @@ def find_survivors(path: str | Path, picture: str | Path) -> Survivors:
             "Export one: prunus export evitpose --level L2",
         )
     model = load_model(str(path))
-    told = {block: f"tokens_{block}" for block in plan.blocks}
+    told = {block: token_output(block) for block in plan.blocks}
     own = {spec.name for spec in card.outputs}
     inside = {} if set(told.values()) <= own else _sorted_indices(model, plan.blocks)
     if inside:

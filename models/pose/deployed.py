@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from prunus.models.pose.decode import udp_dark_decode
+from prunus.models.tokens.reducer import Reduced
+from prunus.models.tokens.report import token_maps, watched
 from prunus.runtime.errors import UsageError
 from prunus.runtime.tasks.pose.card import ImagePreprocess
 
@@ -48,6 +50,7 @@ class DeployedPose(nn.Module):
     Args:
         network: A pose network that takes normalised crops.
         heatmaps: Return the heatmaps beside the joints.
+        show_tokens: Return what each cut did to the patches, between joints and heatmaps.
         preprocess: Mean and standard deviation of the pixels.
     """
 
@@ -59,6 +62,7 @@ class DeployedPose(nn.Module):
         network: PoseNetwork,
         *,
         heatmaps: bool = False,
+        show_tokens: bool = False,
         preprocess: ImagePreprocess = IMAGENET,
     ) -> None:
         super().__init__()
@@ -69,6 +73,12 @@ class DeployedPose(nn.Module):
             )
         self.network = network
         self.heatmaps = heatmaps
+        cuts = getattr(network, "cuts", {}) if show_tokens else {}
+        if show_tokens and not cuts:
+            raise UsageError(
+                "Got --show-tokens for a network without a cut.", "Choose one, as with --level L2."
+            )
+        self._told = [(int(block), cut) for block, cut in cuts.items()]
         self.register_buffer(
             "mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1), persistent=False
         )
@@ -76,7 +86,7 @@ class DeployedPose(nn.Module):
             "scale", 1.0 / torch.tensor(preprocess.std).view(1, 3, 1, 1), persistent=False
         )
 
-    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Map crops to joints.
 
         Args:
@@ -85,14 +95,17 @@ class DeployedPose(nn.Module):
         Returns:
             (B, J, 3) float32: x in 0..W-1 and y in 0..H-1 pixels of the crop, and a score: the
             heatmap's maximum, or 1 / (1 + 100 s) for the regression head, with s the mean of the
-            predicted standard deviations as a share of the crop. With `heatmaps` also
-            (B, J, H/4, W/4) float32.
+            predicted standard deviations as a share of the crop. With `show_tokens` also a
+            (B, N) int32 map per cut, see `token_maps`; with `heatmaps` (B, J, H/4, W/4) float32.
         """
         config = self.network.config
         pixels = image.permute(0, 3, 1, 2).to(torch.float32)
-        raw = self.network((pixels - self.mean) * self.scale)
+        with watched(self._told) as seen:
+            raw = self.network((pixels - self.mean) * self.scale)
+        maps = self._maps(seen)
         if config.head == "regression":
-            return self._from_coordinates(raw.float())
+            joints = self._from_coordinates(raw.float())
+            return (joints, *maps) if maps else joints
         decoded = udp_dark_decode(raw)
         rows, columns = raw.shape[2], raw.shape[3]
         # UDP: the outer pixel centres of heatmap and crop coincide.
@@ -101,7 +114,14 @@ class DeployedPose(nn.Module):
             device=raw.device,
         )
         keypoints = decoded * factors
-        return (keypoints, raw.float()) if self.heatmaps else keypoints
+        heatmaps = (raw.float(),) if self.heatmaps else ()
+        return (keypoints, *maps, *heatmaps) if maps or heatmaps else keypoints
+
+    def _maps(self, seen: dict[int, Reduced]) -> tuple[Tensor, ...]:
+        if not seen:
+            return ()
+        rows, columns = self.network.config.grid  # type: ignore[attr-defined]
+        return tuple(token_maps(seen, rows * columns).values())
 
     def _from_coordinates(self, raw: Tensor) -> Tensor:
         config = self.network.config

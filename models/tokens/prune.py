@@ -29,6 +29,7 @@ from prunus.models.tokens.layouts import (
 from prunus.models.tokens.plan import PruningPlan, read_plan
 from prunus.models.tokens.reducer import Attention, Place, Reduced, Restore, Side, TokenReducer
 from prunus.models.tokens.registry import build_reducers
+from prunus.models.tokens.report import watched
 from prunus.models.tokens.selection import require_choice
 from prunus.runtime.errors import UsageError
 
@@ -286,18 +287,8 @@ def reductions(network: nn.Module) -> Iterator[dict[int, Reduced]]:
         ...     pruned(pixels)
         >>> seen[4].kept  # (B, K) patches that survived block 4
     """
-    seen: dict[int, Reduced] = {}
-    handles = [
-        cut.register_forward_hook(
-            lambda _module, _args, out, block=block: seen.__setitem__(block, out)
-        )
-        for block, cut in pruned_blocks(network).reducers()
-    ]
-    try:
+    with watched(pruned_blocks(network).reducers()) as seen:
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _inputs(network: nn.Module, example: Tensor | Sequence[Tensor] | None) -> tuple[Tensor, ...]:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunus.models.tokens.reducer import Reduced
 
 DROPPED = -1
+
+
+@contextmanager
+def watched(cuts: Iterable[tuple[int, nn.Module]]) -> Iterator[dict[int, Reduced]]:
+    """Collect what reducers do while they run: block -> the last `Reduced`."""
+    seen: dict[int, Reduced] = {}
+    handles = [
+        cut.register_forward_hook(
+            lambda _module, _args, out, block=block: seen.__setitem__(block, out)
+        )
+        for block, cut in cuts
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def rows_of(reduced: Reduced, n: int) -> Tensor:

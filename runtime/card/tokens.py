@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prunus.runtime.card.reading import Count, Operations, Positive
 from prunus.runtime.errors import ArtifactError
 
 _BAR = 40  # characters of a full bar in the token picture
+_TOLD = "tokens_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,20 @@ class TokenPlan:
                 f"The token plan keeps {list(self.keep)} of {self.tokens} tokens at the blocks "
                 f"{list(self.blocks)}; expected one number for each, none above all tokens."
             )
+
+
+def token_output(block: int) -> str:
+    """Return the name of the output (B, N) int32 that tells what the cut at a block did.
+
+    It holds the token that stands for each patch that entered, 0..K-1, and -1 where it is gone.
+    """
+    return f"{_TOLD}{block}"
+
+
+def told_blocks(names: Iterable[str]) -> tuple[int, ...]:
+    """Return the blocks whose cuts are told by outputs of these names, in their order."""
+    ends = (name.removeprefix(_TOLD) for name in names if name.startswith(_TOLD))
+    return tuple(int(end) for end in ends if end.isdecimal())
 
 
 def dropped_tokens(plan: TokenPlan) -> list[str]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from prunus.runtime.card.tokens import token_output, told_blocks
 from prunus.runtime.errors import ArtifactError, TensorError
 from prunus.runtime.pictures.crop import CropGeometry, check_boxes, check_frame
 from prunus.runtime.pictures.tensor import to_tensor
@@ -39,6 +40,20 @@ Floats = npt.NDArray[np.float32]
 _RUN_OVERHEAD = 0.5
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CropTokens:
+    """What a network's cuts did to the patches of one person's crop.
+
+    Attributes:
+        window: Left, top, width and height of the crop in image pixels.
+        maps: Block -> int32 (rows, columns): the token that stands for each patch after the cut at
+            that block, -1 where it is gone.
+    """
+
+    window: tuple[float, float, float, float]
+    maps: Mapping[int, npt.NDArray[np.int32]]
+
+
 @dataclass(frozen=True, slots=True, eq=False)  # arrays have no single truth: identity it is
 class Pose:
     """One person in one frame.
@@ -49,6 +64,7 @@ class Pose:
         score: 0..1, how sure the model is that this is a person.
         track_id: Identity over time, -1 when nobody tracks.
         age_s: Seconds since the joints were read; above 0 where they were moved on meanwhile.
+        tokens: Which patches survived, where the network tells.
     """
 
     keypoints: Floats
@@ -56,6 +72,7 @@ class Pose:
     score: float
     track_id: int = -1
     age_s: float = 0.0
+    tokens: CropTokens | None = None
 
 
 def _input_pixels(rows: Floats, height: int, width: int) -> Floats:
@@ -92,6 +109,7 @@ class PoseEstimator(Closable):
         self.preprocess, self.postprocess = _contract(self.sessions)
         self.geometry = CropGeometry.of(self.preprocess)
         crop = (self.geometry.height, self.geometry.width, 3)
+        self._told = told_blocks(output.name for output in self.card.outputs)
         self._decode = _DECODERS[self.postprocess.decoder]
         self._clock = StageClock("crop", "infer", "decode")
         self._buffers = {
@@ -175,14 +193,16 @@ class PoseEstimator(Closable):
             return [[] for _ in each]
         corners = np.concatenate(each)
         windows = self.geometry.windows(corners)
-        joints = self.geometry.to_image(self._joints(owners, windows, times), windows)
+        read, maps = self._joints(owners, windows, times)
+        joints = self.geometry.to_image(read, windows)
         poses = iter(
             Pose(
                 k,
                 (float(b[0]), float(b[1]), float(b[2]), float(b[3])),
                 float(np.clip(k[:, 2], 0, 1).mean()),
+                tokens=self._tokens(person, windows, maps),
             )
-            for k, b in zip(joints, corners, strict=True)
+            for person, (k, b) in enumerate(zip(joints, corners, strict=True))
         )
         return [list(islice(poses, len(own))) for own in each]
 
@@ -191,9 +211,10 @@ class PoseEstimator(Closable):
         owners: Sequence[npt.NDArray[np.uint8]],
         windows: npt.NDArray[np.float64],
         times: dict[str, float],
-    ) -> Floats:
-        """Return the joints, in crop pixels, of each window of its own frame."""
+    ) -> tuple[Floats, Mapping[int, npt.NDArray[np.int32]]]:
+        """Return the joints, in crop pixels, of each window of its own frame; then its tokens."""
         parts, at = [], 0
+        cuts: dict[int, list[npt.NDArray[np.int32]]] = {block: [] for block in self._told}
         for size in split_batches(len(windows), self.batch_sizes):
             session, batch = self.sessions[size], windows[at : at + size]
             with self._buffers[size].borrowed() as buffer:
@@ -204,9 +225,11 @@ class PoseEstimator(Closable):
                 buffer[len(batch) :] = 0
                 cropped = time.perf_counter_ns()
                 spec, wanted = session.card.inputs[0], session.card.outputs[0].name
-                rows = session.run({spec.name: to_tensor(buffer, spec, self.preprocess)})[wanted]
+                out = session.run({spec.name: to_tensor(buffer, spec, self.preprocess)})
             inferred = time.perf_counter_ns()
-            decoded = self._decode(rows, self.geometry.height, self.geometry.width)
+            decoded = self._decode(out[wanted], self.geometry.height, self.geometry.width)
+            for block, seen in cuts.items():
+                seen.append(out[token_output(block)][: len(batch)])
             parts.append(decoded[: len(batch)].astype(np.float32, copy=False))
             _count(times, began, cropped, inferred, time.perf_counter_ns())
             at += len(batch)
@@ -216,7 +239,20 @@ class PoseEstimator(Closable):
                 f"{self.card.name} returned joints that are not finite.",
                 "Compare the model with its source: prunus check MODEL.onnx",
             )
-        return joints
+        return joints, {block: np.concatenate(seen) for block, seen in cuts.items()}
+
+    def _tokens(
+        self,
+        person: int,
+        windows: npt.NDArray[np.float64],
+        maps: Mapping[int, npt.NDArray[np.int32]],
+    ) -> CropTokens | None:
+        plan = self.card.tokens
+        if not maps or plan is None or plan.grid is None:
+            return None
+        left, top, width, height = (float(v) for v in windows[person])
+        grids = {block: rows[person].reshape(plan.grid) for block, rows in maps.items()}
+        return CropTokens((left, top, width, height), grids)
 
     def close(self) -> None:
         """Close every session."""

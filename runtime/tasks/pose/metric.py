@@ -8,13 +8,16 @@ from types import MappingProxyType
 import numpy as np
 
 from prunus.runtime.card.card import ModelCard
+from prunus.runtime.card.tokens import token_output, told_blocks
 from prunus.runtime.tasks.limits import Limit
 from prunus.runtime.tasks.metrics import Array, Measurement, Outputs, peak, relative_rms, span
 from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
 from prunus.runtime.tasks.pose.heatmaps import joints_of_heatmaps
 
-# Difference of the scores as a share of the scores: users draw and drop joints by them.
-_SCORES = "score_rms_relative"
+# Difference of the scores as a share of the scores: users draw and drop joints by them. Of all
+# crops together; and of the worst one, which a token that is swapped at a crowded cut may cost a
+# little, and a fault in one of many a lot.
+_SCORES, _WORST_SCORES = "score_rms_relative", "worst_score_rms_relative"
 
 # Medians over one crop and over one joint: a mean over all hides a crop, or a joint, that is wrong
 # altogether, and single joints that jump to the other leg do not move a median.
@@ -27,7 +30,12 @@ _ENOUGH_JOINTS = Limit("judged_joints", 10, "at least")
 # Pixels of the network's input (192 x 256), over joints whose reference score is confident.
 POSE_PIXELS: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
     {
-        "fp32": (Limit("max_px", 0.01), _ENOUGH_JOINTS, Limit(_SCORES, 1e-3)),
+        "fp32": (
+            Limit("max_px", 0.01),
+            _ENOUGH_JOINTS,
+            Limit(_SCORES, 1e-3),
+            Limit(_WORST_SCORES, 1e-2),
+        ),
         "fp16": (
             Limit("mean_px", 0.1),
             Limit("p99_px", 0.5),
@@ -35,6 +43,7 @@ POSE_PIXELS: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
             Limit(_JOINT, 0.5),
             _ENOUGH_JOINTS,
             Limit(_SCORES, 0.02),
+            Limit(_WORST_SCORES, 0.1),
         ),
         "int8": (
             Limit("mean_px", 0.5),
@@ -42,6 +51,7 @@ POSE_PIXELS: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
             Limit(_JOINT, 2.0),
             _ENOUGH_JOINTS,
             Limit(_SCORES, 0.1),
+            Limit(_WORST_SCORES, 0.3),
         ),
     }
 )
@@ -53,6 +63,17 @@ POSE_HEATMAPS: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
         "fp32": (Limit("heatmap_max_relative", 1e-4),),
         "fp16": (Limit("heatmap_rms_relative", 1e-2),),
         "int8": (Limit("heatmap_rms_relative", 1e-1),),
+    }
+)
+
+# What a cut did to each patch of a crop. Lower precisions swap tokens at a crowded cut, and the
+# numbers of all tokens behind a swapped one: there, whether a patch is gone is compared.
+_TOKENS, _GONE, _WORST_GONE = "tokens_equal", "survivors_equal", "worst_survivors_equal"
+_POSE_TOKENS: Mapping[str, tuple[Limit, ...]] = MappingProxyType(
+    {
+        "fp32": (Limit(_TOKENS, 1.0, "at least"),),
+        "fp16": (Limit(_GONE, 0.98, "at least"), Limit(_WORST_GONE, 0.8, "at least")),
+        "int8": (Limit(_GONE, 0.95, "at least"), Limit(_WORST_GONE, 0.75, "at least")),
     }
 )
 
@@ -77,17 +98,25 @@ class PoseMetric:
             _JOINT: _worst_median(distance.T, judged.T),
         }
         values["score_max"] = peak(np.abs(got[..., 2] - expected[..., 2]))
-        values[_SCORES] = relative_rms(expected[..., 2], got[..., 2])
+        scores = expected[..., 2], got[..., 2]
+        values[_SCORES] = relative_rms(*(s[None] for s in scores))
+        values[_WORST_SCORES] = relative_rms(*scores)
         if HEATMAPS in reference and HEATMAPS in suspect:
             values |= _heatmap_errors(reference[HEATMAPS], suspect[HEATMAPS])
+        for block in told_blocks(reference):
+            name = token_output(block)
+            for quantity, share in _same_tokens(reference[name], suspect[name]).items():
+                values[quantity] = min(share, values.get(quantity, share))
         return Measurement(values, self._notes(distance, judged, expected, card))
 
     def limits(self, card: ModelCard, precision: str) -> tuple[Limit, ...]:
         """Return pixel limits, or heatmap limits for a heatmap network with random weights."""
+        names = [output.name for output in card.outputs]
+        tokens = _POSE_TOKENS[precision] if told_blocks(names) else ()
         if not judges_pixels(card):
-            return POSE_HEATMAPS[precision]
-        shown = HEATMAPS in {output.name for output in card.outputs}
-        return (*POSE_PIXELS[precision], *(POSE_HEATMAPS[precision] if shown else ()))
+            return (*POSE_HEATMAPS[precision], *tokens)
+        maps = POSE_HEATMAPS[precision] if HEATMAPS in names else ()
+        return (*POSE_PIXELS[precision], *maps, *tokens)
 
     @staticmethod
     def _notes(distance: Array, judged: Array, expected: Array, card: ModelCard) -> tuple[str, ...]:
@@ -163,6 +192,15 @@ def _heatmap_errors(expected: Array, got: Array) -> dict[str, float]:
     return {
         "heatmap_max_relative": peak(np.abs(gap)) / width,
         "heatmap_rms_relative": float(np.sqrt(_sample_means(gap**2).max())) / width,
+    }
+
+
+def _same_tokens(expected: Array, got: Array) -> dict[str, float]:
+    gone = _sample_means((expected < 0) == (got < 0))
+    return {
+        _TOKENS: float(_sample_means(expected == got).min()),
+        _GONE: float(gone.mean()),
+        _WORST_GONE: float(gone.min()),
     }
 
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prunus.apps.pose.overlay import LEFT, MIDDLE, RIGHT, Bones, draw_panel, draw_people
+from prunus.apps.pose.overlay import (
+    LEFT,
+    MIDDLE,
+    RIGHT,
+    Bones,
+    draw_panel,
+    draw_people,
+    draw_tokens,
+)
 from prunus.runtime.card.artifact import read_card
-from prunus.runtime.tasks.pose.estimator import Pose
+from prunus.runtime.tasks.pose.estimator import CropTokens, Pose
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +45,15 @@ def test_joints_are_drawn_in_place(bones):
     changed = np.argwhere(scene.any(2))
     assert np.abs(changed.mean(0) - (120, 160)).max() < 2
     assert len(changed) < 300
+
+
+def test_patches_that_were_dropped_are_darker_the_earlier_the_darker():
+    scene = np.full((100, 120, 3), 200, np.uint8)
+    first, last = np.array([[-1, 0], [1, 2]], np.int32), np.array([[-1, -1], [0, 1]], np.int32)
+    draw_tokens(scene, [CropTokens((20.0, 40.0, 40.0, 80.0), {3: first, 6: last}), None])
+    assert all((part == 200).all() for part in (scene[:40], scene[:, :20], scene[:, 60:]))
+    assert (scene[40:80, 20:40] == 50).all() and (scene[40:80, 40:60] == 125).all()
+    assert (scene[80:, 20:60] == 200).all()  # cells that survived, as far as the frame goes
 
 
 def test_uncertain_joints_are_not_drawn(bones):

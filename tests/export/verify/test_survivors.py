@@ -7,6 +7,7 @@ import torch
 
 from prunus.apps.cli.main import main
 from prunus.export.evitpose import export_evitpose, reference_module
+from prunus.export.verify import survivors
 from prunus.export.verify.survivors import Survivors, _chain, draw, find_survivors
 from prunus.runtime.card.artifact import read_card
 from prunus.runtime.errors import UsageError
@@ -17,8 +18,9 @@ PORTRAIT = "prunus/apps/media/portrait.jpg"
 @pytest.fixture(scope="module")
 def pruned(tmp_path_factory):
     return export_evitpose(
-        variant="tiny", level="L3", output=tmp_path_factory.mktemp("l3") / "l3.onnx"
-    )
+        variant="tiny", level="L3", show_tokens=True,
+        output=tmp_path_factory.mktemp("l3") / "l3.onnx",
+    )  # fmt: skip
 
 
 def test_indices_chain():
@@ -42,6 +44,15 @@ def test_they_are_those_that_the_network_keeps(pruned):
         assert np.array_equal(chart, expected[block])
 
 
+def test_a_file_that_tells_nothing_is_read_from_inside(pruned, monkeypatch):
+    told = find_survivors(pruned, PORTRAIT)
+    monkeypatch.setattr(survivors, "token_output", lambda block: f"nothing_{block}")
+    found = find_survivors(pruned, PORTRAIT)
+    assert list(found.maps) == list(told.maps)
+    for block, chart in found.maps.items():
+        assert np.array_equal(chart, told.maps[block])
+
+
 def test_the_drawing_dims_what_is_gone_and_tints_what_is_shared():
     picture = np.full((200, 100, 3), 200, np.uint8)
     chart = np.array([-1, 0, 1, 1], np.int32)
@@ -58,6 +69,20 @@ def test_through_the_command_line(pruned, tmp_path, capsys):
     assert "16 x 12 tokens: 95 after block 3" in capsys.readouterr().out
     assert cv2.imread(str(target)).shape[0] == 534
     assert main(["inspect", str(pruned), "--tokens", "nobody.jpg", "-o", str(target)]) == 2
+
+
+def test_a_run_darkens_what_is_dropped(pruned, tmp_path, capsys):
+    shown, plain = tmp_path / "shown.png", tmp_path / "plain.png"
+    words = ["run", "pose", "--source", PORTRAIT, "--threads", "1", "--quiet"]
+    assert main([*words, "--model", str(pruned), "-o", str(plain)]) == 0
+    assert main([*words, "--model", str(pruned), "-o", str(shown), "--show-tokens"]) == 0
+    darker = cv2.imread(str(plain)).astype(int) - cv2.imread(str(shown))
+    assert (darker > 20).any(2).mean() > 0.3 and (darker < -8).mean() < 0.01
+    capsys.readouterr()
+    assert main([*words, "--show-tokens", "-o", str(shown)]) == 2
+    assert "does not tell which tokens its cuts drop" in capsys.readouterr().err
+    assert main([*words, "--show-tokens", "--no-overlay", "-o", str(shown)]) == 2
+    assert "expected one" in capsys.readouterr().err
     assert main(["inspect", str(pruned), "--tokens", PORTRAIT, "-o", "a.txt"]) == 2
     assert main(["inspect", str(pruned), "-o", "a.png"]) == 2
 

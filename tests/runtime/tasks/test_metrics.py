@@ -48,7 +48,14 @@ def _keypoints():
 
 
 CASES = {
-    "pose": (KEYPOINTS, {"keypoints": _keypoints(), "heatmaps": RNG.random((20, 4, 8, 8))}),
+    "pose": (
+        KEYPOINTS,
+        {
+            "keypoints": _keypoints(),
+            "tokens_3": np.where(RNG.random((20, 24)) < 0.5, -1, 7).astype(np.int32),
+            "heatmaps": RNG.random((20, 4, 8, 8)),
+        },
+    ),
     "segmentation": (MASK, {"logits": RNG.standard_normal((4, 2, 16, 16)).astype(np.float32)}),
     "codec": (
         None,

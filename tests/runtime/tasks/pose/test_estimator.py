@@ -1,5 +1,6 @@
 """The estimator with a session that reads the crop it was given, so that every slot is checked."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import prunus.apps
 from prunus.models import zoo
 from prunus.runtime.card.card import ModelCard, Weights
 from prunus.runtime.card.tensors import TensorSpec
+from prunus.runtime.card.tokens import TokenPlan
 from prunus.runtime.errors import ArtifactError, TensorError
 from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
 from prunus.runtime.tasks.pose.estimator import PoseEstimator, split_batches
@@ -88,6 +90,34 @@ def test_people_of_several_frames_share_runs_and_keep_their_frames() -> None:
         for one, other in zip(poses, alone(frame, boxes), strict=True):
             np.testing.assert_array_equal(one.keypoints, other.keypoints)
             assert one.box == other.box and one.score == other.score
+
+
+def test_each_person_gets_the_own_tokens() -> None:
+    def told(batch: int) -> DotSession:
+        plan = TokenPlan("L9", (3,), (1,), 12, 1, "sum", "carry", 1, 2, (4, 3))
+        maps = TensorSpec("tokens_3", "int32", (batch, 12), ("batch", "patch"))
+        card = _card(batch)
+        card = dataclasses.replace(card, outputs=(*card.outputs, maps), tokens=plan)
+        session = DotSession(batch, card)
+        run = session.run
+
+        def with_maps(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            light = inputs["image"].reshape(batch, 4, 16, 3, 16, 3).max((2, 4, 5))
+            maps = np.where(light > 0, 0, -1).astype(np.int32)
+            return {**run(inputs), "tokens_3": maps.reshape(batch, 12)}
+
+        session.run = with_maps  # type: ignore[method-assign]
+        return session
+
+    frame, boxes, dots = _scene(5)
+    estimator = PoseEstimator({n: told(n) for n in (1, 4)})
+    for pose, (x, y) in zip(estimator(frame, boxes), dots, strict=True):
+        assert pose.tokens is not None and list(pose.tokens.maps) == [3]
+        cells = pose.tokens.maps[3]
+        left, top, width, height = pose.tokens.window
+        row, column = int((y - top) / height * 4), int((x - left) / width * 3)
+        assert cells.shape == (4, 3) and cells[row, column] == 0 and (cells < 0).sum() >= 8
+    assert PoseEstimator(DotSession(1))(frame, boxes)[0].tokens is None
 
 
 def test_poses_outlive_later_calls() -> None:
