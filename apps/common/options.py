@@ -12,6 +12,7 @@ from prunus.apps.io.sinks.registry import sinks_help
 from prunus.apps.io.sources.registry import sources_help
 from prunus.runtime.errors import UsageError
 from prunus.runtime.options import option
+from prunus.runtime.session.registry import BACKENDS
 
 Arithmetic = Literal["auto", "f32", "bf16"]
 
@@ -43,7 +44,7 @@ class BackendChoice:
     """Which back end computes, where, and with what arithmetic."""
 
     backend: str = option(
-        "auto, onnxruntime, openvino or tensorrt.", default="auto", metavar="NAME"
+        f"auto, {' or '.join(info.name for info in BACKENDS)}.", default="auto", metavar="NAME"
     )
     device: str = device()
     threads: int | None = threads()
@@ -79,12 +80,15 @@ def with_arithmetic(
     >>> with_arithmetic(("onnxruntime", "openvino"), "f32")
     ('onnxruntime', 'openvino-f32')
     """
-    names = []
+    names, of_row = [], {row.name: [a.name for a in row.arithmetics] for row in BACKENDS}
     for name in backends:
-        switched = name in ("auto", "openvino") and arithmetic not in ("auto", plain)
-        if arithmetic == "bf16" and not name.startswith(("auto", "openvino")):
+        row = name.partition("-")[0]
+        known = ["f32", "bf16"] if row == "auto" else of_row.get(row, ["f32"])
+        switched = name == row and len(known) > 1 and arithmetic not in ("auto", plain)
+        if arithmetic != "auto" and arithmetic not in known:
             raise UsageError(
-                f"{name} computes in the number formats of the graph; it has no bf16 switch.",
+                f"{name} computes in the number formats of the graph; it has no {arithmetic} "
+                "switch.",
                 "Use --backend openvino, or leave out --arithmetic.",
             )
         names.append(f"{name}-{arithmetic}" if switched else name)

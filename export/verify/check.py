@@ -33,8 +33,9 @@ from prunus.runtime.errors import (
 )
 from prunus.runtime.progress import Progress, Silent
 from prunus.runtime.references import load
+from prunus.runtime.session import registry
 from prunus.runtime.session.base import InferencePrecision
-from prunus.runtime.session.registry import BACKENDS, BackendInfo, find, split_word, words
+from prunus.runtime.session.registry import BackendInfo, find, split_word, words
 from prunus.runtime.tasks.metrics import Array
 from prunus.runtime.tasks.registry import task_named
 
@@ -69,7 +70,7 @@ def known_backends() -> dict[str, Backend]:
     for word in words():
         name, arithmetic = split_word(word)
         found[word] = Backend(find(name), "f32" if arithmetic == "auto" else arithmetic)
-    for row in BACKENDS:
+    for row in registry.BACKENDS:
         if ".onnx" not in row.suffixes:
             found |= {p.module: Backend(row, flavour=p.module) for p in row.packages}
     return found

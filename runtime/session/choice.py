@@ -8,7 +8,8 @@ from pathlib import Path
 from prunus.runtime import host
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import ArtifactError, MissingDependencyError, UsageError, nearest
-from prunus.runtime.session.registry import BACKENDS, BackendInfo, find
+from prunus.runtime.session import registry
+from prunus.runtime.session.registry import BackendInfo, find
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class _Request:
 def _fitting(info: BackendInfo, request: _Request) -> BackendInfo:
     """Return `info` if it can do what is asked; otherwise raise what says why not."""
     if request.suffix not in info.suffixes:
-        fits = [other.name for other in BACKENDS if request.suffix in other.suffixes]
+        fits = [other.name for other in registry.BACKENDS if request.suffix in other.suffixes]
         raise ArtifactError(
             f"{info.label} opens {' and '.join(info.suffixes)} files; got {request.path}.",
             f"Use --backend {fits[0]}." if fits else "Give a .onnx or .engine file.",
