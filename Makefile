@@ -8,7 +8,7 @@ EXTRAS ?= apps,audio,clips,export,check,openvino,eval,dev,trt-rtx
 comma  := ,
 STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test test-all fuzz lint bench gpu wheel train-deps plugin-deps judge-deps peer-deps mutate mutate-deps picture clean venv
+.PHONY: demo test test-all fuzz lint bench gpu docs docs-deps wheel train-deps plugin-deps judge-deps peer-deps mutate mutate-deps picture clean venv
 
 demo: $(STAMP)
 	$(BIN)/python -m prunus.apps.demo.demo
@@ -42,6 +42,10 @@ bench: $(STAMP)
 gpu: $(STAMP)
 	$(BIN)/python benchmarks/gpu_suite.py
 
+# The documentation as a site: open site/index.html. A link that leads nowhere ends it.
+docs: docs-deps
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
+
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel --outdir dist .
 
@@ -66,6 +70,9 @@ judge-deps: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[eval-audio,supervision]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps resemblyzer
 
+docs-deps: $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+
 # Peers of benchmarks/separation.py: their dependencies would bring torchaudio, and are not used.
 peer-deps: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt requests transformers
@@ -83,4 +90,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

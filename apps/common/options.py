@@ -44,7 +44,7 @@ class BackendChoice:
     """Which back end computes, where, and with what arithmetic."""
 
     backend: str = option(
-        f"auto, {' or '.join(info.name for info in BACKENDS)}.", default="auto", metavar="NAME"
+        f"auto, {', '.join(info.name for info in BACKENDS)}.", default="auto", metavar="NAME"
     )
     device: str = device()
     threads: int | None = threads()
