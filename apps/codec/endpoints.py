@@ -58,6 +58,10 @@ class SoundSource(Protocol):
         """What a file that was cut off promises and holds, else empty; true at its end."""
 
     @property
+    def unmeasured(self) -> str:
+        """Name of a format whose files do not say how long they are, else empty."""
+
+    @property
     def cancels(self) -> bool:
         """Whether the channels read so far are each other's negative."""
 
@@ -172,7 +176,8 @@ def open_sound_source(uri: str, wanted_hz: int, block_seconds: float) -> SoundSo
 class SyntheticVoice:
     """Voice-like sound, made as it is asked for: pitch that moves, three formants, pauses."""
 
-    live, channels, disguised, ends_early, cancels = False, 1, "", "", False
+    live, channels, cancels = False, 1, False
+    disguised = ends_early = unmeasured = ""
 
     def __init__(self, seconds: str, sample_rate_hz: int) -> None:
         try:

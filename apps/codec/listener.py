@@ -47,6 +47,8 @@ class Listener:
             self.note(f"averaged over {source.channels} channels")
         if source.disguised:
             self.note(f"read as {source.disguised}, which it is, not WAV")
+        if source.unmeasured:
+            self.note(f"taken as long as its file: {source.unmeasured} does not say its length")
         self._source = source
         self._note_end()
         self._resampler = Resampler(from_hz, to_hz, formula)

@@ -100,6 +100,11 @@ def _sound(data: bytes, model: Predictor) -> npt.NDArray[np.float32]:
                         f"Got a sound of {reader.sample_rate_hz} Hz; expected {wanted} Hz.",
                         "Resample it first.",
                     )
+                if reader.unmeasured:
+                    raise SourceError(
+                        f"A {reader.unmeasured} file does not say how long it is, so nobody can "
+                        "tell whether it is whole.", "Send WAV or FLAC.",
+                    )  # fmt: skip
                 if short := reader.ends_early:
                     raise SourceError(f"The sound is cut off: {short}.", "Send it whole.")
                 blocks = list(reader.blocks())

@@ -34,6 +34,10 @@ BLOCK = 1 << 15  # samples per block: memory does not grow with the file
 STDIO = "-"
 _MP3 = (b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
 _LIBSNDFILE = (*_MP3, b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"riff", b"fLaC", b"OggS")
+# Of the formats that libsndfile opens, those whose files say how long they are.
+_MEASURED = (
+    "WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "SVX", "CAF", "NIST", "FLAC", "OGG", "MP3", "MPEG",
+)  # fmt: skip
 _CANCELLED = 1e-4  # -40 dB: what is left of channels that are each other's negative
 
 
@@ -46,6 +50,8 @@ class SoundReader(AbstractContextManager["SoundReader"]):
         samples: Length per channel as the header has it; of a pipe often wrong, or -1.
         piped: Whether it is standard input.
         live: False: it waits for whoever reads.
+        unmeasured: Name of a format whose files do not say how long they are, so that a cut one
+            looks whole; empty for the others.
 
     Args:
         path: A file, or ``-`` for standard input (any format; WAV is read as it comes).
@@ -73,6 +79,8 @@ class SoundReader(AbstractContextManager["SoundReader"]):
         self.channels = int(self._file.channels)
         self.samples = int(self._file.frames)
         self.format = str(self._file.format)
+        told = isinstance(self._file, ContainerSound) or self.format in _MEASURED
+        self.unmeasured = "" if told else self.format
         self.live = False
         self._read, self._ended = 0, ""
         self._power = np.zeros(2)  # of the channels' mean, and mean of the channels'
@@ -163,8 +171,8 @@ class SoundReader(AbstractContextManager["SoundReader"]):
     def ends_early(self) -> str:
         """What a file that was cut off promises and holds, empty for whole files.
 
-        WAV, RF64, W64, AIFF, AU and Ogg tell it when they are opened; FLAC and MP3, and those
-        that come through pipes, when they have been read.
+        WAV, RF64, W64, AIFF, AU, CAF, NIST SPHERE and Ogg tell it when they are opened; FLAC and
+        MP3, and those that come through pipes, when they have been read.
         """
         rate = self.sample_rate_hz
         if self._ended:

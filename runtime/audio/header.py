@@ -7,7 +7,9 @@ second; here both are found.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import struct
 import tempfile
 import threading
@@ -23,7 +25,8 @@ _MOST_HEADER = 1 << 20  # bytes before the sound of a WAV: cover pictures and te
 def promised_bytes(path: Path) -> tuple[int, int]:
     """Return the bytes that a file's header promises, and those that are there.
 
-    WAV, RF64, W64, AIFF and AU say it; others, and writers that did not know it, give (0, 0).
+    WAV (RIFX too), RF64, W64, AIFF, AU, CAF and NIST SPHERE say it; others, and writers that did
+    not know it, give (0, 0).
     """
     with path.open("rb") as file:
         head = file.read(32)
@@ -31,10 +34,16 @@ def promised_bytes(path: Path) -> tuple[int, int]:
         kind, promised = head[:4], 0
         if len(head) < 32:
             return 0, 0
-        if kind == b"RIFF":
-            data = _data_chunk(file)
+        if kind in (b"RIFF", b"RIFX"):
+            data = _data_chunk(file, "<" if kind == b"RIFF" else ">")
             promised, there = (data[1], there - data[0]) if data else (0, there)
             promised = 0 if promised >= UNKNOWN else promised
+        elif kind == b"caff":
+            data = _chunk(file, 8, ">4sq", 1)
+            promised, there = (data[1], there - data[0]) if data and data[1] >= 0 else (0, there)
+        elif kind == b"NIST":
+            begin, promised = _nist_sound(file)
+            there -= begin
         elif kind == b"RF64":
             promised = int.from_bytes(head[20:28], "little") + 8
         elif kind == b"riff":  # the only one whose size counts its own name and itself
@@ -189,12 +198,35 @@ def _exactly(source: int, count: int) -> bytes:
     return found
 
 
-def _data_chunk(file: IO[bytes]) -> tuple[int, int] | None:
+def _data_chunk(file: IO[bytes], order: str = "<") -> tuple[int, int] | None:
     """Return where the sound of a WAV begins and its size as the header says it."""
-    file.seek(12)
-    while len(head := file.read(8)) == 8:
-        name, size = struct.unpack("<4sI", head)
+    return _chunk(file, 12, f"{order}4sI", 2)
+
+
+def _chunk(file: IO[bytes], begin: int, form: str, even: int) -> tuple[int, int] | None:
+    """Return where the chunk ``data`` begins, and its size; chunks are filled up to `even`."""
+    file.seek(begin)
+    while len(head := file.read(struct.calcsize(form))) == struct.calcsize(form):
+        name, size = struct.unpack(form, head)
         if name == b"data":
             return file.tell(), size
-        file.seek(size + size % 2, 1)
+        if size < 0:
+            break
+        file.seek(size + size % even, 1)
     return None
+
+
+def _nist_sound(file: IO[bytes]) -> tuple[int, int]:
+    """Return where the sound of a NIST SPHERE file begins and its size, 0 where it is not told."""
+    file.seek(0)
+    text = file.read(1024).decode("ascii", "replace")
+    if re.search(r"sample_coding -s\d+ \S*(?:shorten|wavpack)", text):
+        return 0, 0
+    found = [
+        re.search(rf"{name} -i (\d+)", text)
+        for name in ("sample_count", "channel_count", "sample_n_bytes")
+    ]
+    begin = re.match(r"NIST_1A\n\s*(\d+)\n", text)
+    if begin is None or None in found:
+        return 0, 0
+    return int(begin[1]), math.prod(int(one[1]) for one in found if one)

@@ -43,7 +43,7 @@ class Microphone:
     """
 
     live = True
-    disguised = ends_early = ""
+    disguised = ends_early = unmeasured = ""
     cancels = False
 
     def __init__(self, device: str, wanted_hz: int, block_seconds: float) -> None:

@@ -172,6 +172,11 @@ class ClipAVFrames:
                 yield resampler.flush()
                 if reader.ends_early:
                     self.warnings.append(f"the sound has no end: {reader.ends_early}")
+                if reader.unmeasured:
+                    self.warnings.append(
+                        f"the sound is as long as its file: {reader.unmeasured} does not say how "
+                        "long it is"
+                    )
                 if reader.cancels:
                     self.warnings.append("its channels are each other's negative: averaged, silent")
             return

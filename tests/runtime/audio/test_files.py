@@ -17,9 +17,9 @@ soundfile = pytest.importorskip("soundfile")
 RATE, COUNT = 16000, 80000
 FORMATS = {
     "wav": "WAV", "flac": "FLAC", "ogg": "OGG", "w64": "W64", "rf64": "RF64", "aiff": "AIFF",
-    "au": "AU", "mp3": "MP3",
+    "au": "AU", "mp3": "MP3", "caf": "CAF", "nist": "NIST", "svx": "SVX",
 }  # fmt: skip
-LOSSLESS = ("wav", "flac", "w64", "rf64", "aiff", "au")
+LOSSLESS = ("wav", "flac", "w64", "rf64", "aiff", "au", "caf", "nist", "svx")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,23 @@ def test_what_is_there_is_decoded_and_what_is_missing_is_said(tmp_path, sound, e
         assert f"{len(heard) / RATE:.2f} s are there" in reader.ends_early
     if ending in LOSSLESS:
         assert np.array_equal(heard, whole[: len(heard)])
+
+
+def test_a_big_endian_wav_says_what_is_missing(tmp_path, sound):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, sound, RATE, format="WAV", endian="BIG")
+    assert path.read_bytes()[:4] == b"RIFX"
+    path.write_bytes(path.read_bytes()[:100_000])
+    with SoundReader(path) as reader:
+        assert "promises 5.0" in reader.ends_early
+
+
+@pytest.mark.parametrize("form", ["VOC", "AVR", "PAF", "PVF", "IRCAM", "MAT5", "XI", "WVE"])
+def test_formats_that_do_not_say_their_length_are_named(tmp_path, sound, form):
+    path = tmp_path / f"a.{form.lower()}"
+    soundfile.write(path, sound, 8000 if form == "WVE" else RATE, format=form)
+    with SoundReader(path) as reader:
+        assert reader.unmeasured == form and not reader.ends_early
 
 
 def test_a_recorder_that_died_before_it_wrote_sizes(tmp_path, sound):
