@@ -57,9 +57,9 @@ from prunus.runtime.tasks.separation.metric import snr_db
 PARTS: tuple[Part, ...] = ("lips", "voice")
 PAPER = "arXiv 2509.23610"
 SECONDS = (0.4, 8.0)
-# Windows on which an export is compared with PyTorch; one has thousands of samples. int8 takes
-# more, half of which calibrate.
-_JUDGED, _INT8_WINDOWS = 2, 8
+# Windows that are made at least, and those of them, spread, on which an export is compared with
+# PyTorch; one has thousands of samples. int8 takes more, half of which calibrate.
+_MADE, _JUDGED, _INT8_WINDOWS = 4, 2, 8
 # Sums over thousands of values, epsilons below half's range, and the search of the nearest code.
 _FLOAT32 = (GlobalNorm, RMSNorm, LinearAttention, SqueezeExcite, LipQuantizer)
 
@@ -103,8 +103,9 @@ def export_dolphin(options: DolphinOptions, progress: Progress) -> list[Path]:
         card = build_card(config, weights, part, frames[part])
         chosen = "fp32" if part == "lips" and options.precision == "int8" else options.precision
         count = _INT8_WINDOWS if chosen == "int8" else _JUDGED
-        seen = _features(network, weights, config, frames[part], count) if part == "voice" else None
-        data = separation_samples(card, options.calibration, count, seen)
+        made = max(count, _MADE)
+        seen = _features(network, weights, config, frames[part], made) if part == "voice" else None
+        data = separation_samples(card, options.calibration, made, seen).first(count)
         if part == "voice":
             card = _with_costs(card, network, config, weights, data)
         module = deployed(network, part, rewrite=options.rewrite)
