@@ -72,6 +72,8 @@ def export_evitpose(options: EvitposeOptions, progress: Progress) -> Path:
         fill=options.fill,
         score=options.score,
     )
+    if options.show_tokens and not config.plan.blocks:
+        raise UsageError("Got --show-tokens without a cut.", "Choose one, as with --level L2.")
     check_batch(file.batch)
     check_heatmaps(config.head, file.heatmaps)
     path = Path(file.output or _default_name(config, file.batch, form.precision))

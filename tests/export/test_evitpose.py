@@ -116,6 +116,12 @@ def test_regression_has_coordinates_and_no_heatmaps(two_blocks, crops, tmp_path)
         export_evitpose(head="regression", heatmaps=True, output=tmp_path / "b.onnx")
 
 
+def test_cuts_that_are_not_there_are_not_shown(tmp_path) -> None:
+    with pytest.raises(UsageError, match="--show-tokens without a cut"):
+        export_evitpose(show_tokens=True, output=tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "options",
     [
