@@ -69,6 +69,8 @@ DOWNLOAD_BYTES = Limit("the size of the download", 16 << 30, "bytes")
 PICTURE_BYTES = Limit("the length of one picture", 32 << 20, "bytes")
 PART_HEADER_BYTES = Limit("the header of one picture", 64 << 10, "bytes")
 WEB_CONNECTIONS = Limit("the number of open connections", 32, "connections")
+WEB_VIEWERS = Limit("the number of viewers", 24, "viewers")  # below: a place for short requests
+CONTROL_BYTES = Limit("the length", 4096, "bytes")
 
 # Network: seconds in all, however busily the other side sends
 ANSWER_S = 10.0  # from the request to the end of the answer's header

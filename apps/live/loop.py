@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from prunus.apps.io.frames import Frame, Sink, Source, SourceInfo
 from prunus.apps.io.sinks.registry import Stop, open_sink
+from prunus.apps.live.controls import Controls
 from prunus.runtime.command import Console
 from prunus.runtime.errors import UsageError
 from prunus.runtime.pictures.files import PICTURES
@@ -66,6 +67,7 @@ class Loop:
         stages: Returns the stages; gets a function that tells how many items were dropped.
         write: Takes each item that comes out, and the milliseconds of each stage by name.
         note: What the progress line says, by item and items per second.
+        controls: What people may change meanwhile, which may hold items up; None for nothing.
         expected: How many items to expect, 0 when unknown.
         limit: Stop after so many.
         depth: Items that may wait between two stages of a source that waits.
@@ -79,6 +81,7 @@ class Loop:
     stages: Callable[[Callable[[], int]], Sequence[Stage]]
     write: Callable[[Any, Mapping[str, float]], None]
     note: Callable[[Any, float], str]
+    controls: Controls | None = None
     expected: int = 0
     limit: int | None = None
     depth: int = 2
@@ -93,7 +96,10 @@ class Loop:
         total = min((n for n in (self.expected, self.limit) if n), default=0)
         pipeline: Pipeline
         stages = self.stages(lambda: pipeline.dropped)
-        items = itertools.islice(self.items, None if self.live else self.limit)
+        items, controls = self.items, self.controls
+        if controls is not None:
+            items = controls.gate(items, live=self.live)
+        items = itertools.islice(items, None if self.live else self.limit)
         pipeline = Pipeline(items, stages, live=self.live, depth=self.depth)
         with Console(quiet=self.quiet).progress(self.title) as shown, pipeline:
             try:
@@ -110,6 +116,9 @@ class Loop:
                 pass
             except KeyboardInterrupt:
                 interrupted = True
+            finally:
+                if controls is not None:
+                    controls.close()
         times = tuple((t.name, t.p50_ms, t.p90_ms) for t in pipeline.times())
         seconds = time.perf_counter() - begin
         return Counts(done, pipeline.dropped, seconds, first_ms, times, interrupted)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,11 +28,19 @@ from prunus.apps.live.loop import (
     open_sinks,
     written,
 )
+from prunus.apps.live.pages import Pages, card_facts
 from prunus.apps.live.summary import FrameSummary
 from prunus.apps.pose.coco_results import ResultWriter
 from prunus.apps.pose.options import PoseEvalOptions, PoseOptions
-from prunus.apps.pose.overlay import Bones, draw_panel, draw_people, draw_tokens
-from prunus.apps.pose.steps import Work, open_steps
+from prunus.apps.pose.overlay import (
+    Bones,
+    draw_panel,
+    draw_people,
+    draw_tokens,
+    people_shapes,
+    skeleton_shape,
+)
+from prunus.apps.pose.steps import Steps, Work, open_steps
 from prunus.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -85,12 +93,13 @@ def run_pose(options: PoseOptions, *, quiet: bool = False) -> RunSummary:
         results = _open_results(options, stack)
         steps = open_steps(options, source, stack, quiet=quiet)
         session = next(iter(steps.estimators[0].sessions.values()))
-        run = _Run(options, source=source, sinks=sinks, results=results, card=steps.card)
+        bones = Bones.of(steps.estimators[0].postprocess)
+        run = _Run(options, source=source, sinks=sinks, results=results, steps=steps, bones=bones)
         if not quiet:
             shipped = () if options.models or options.level else (f"model: {why_default()}",)
             names = [sink.name for sink in sinks]
             announce(session, source.info, names, options.compute, shipped)
-        counts = run.loop(steps, Bones.of(steps.estimators[0].postprocess), started, quiet)
+        counts = run.loop(steps, started, quiet)
     # Only now are all files closed, and so complete.
     return RunSummary(
         model=run.card.name,
@@ -129,23 +138,28 @@ class _Run:
         source: Source[Frame],
         sinks: list[Sink[Frame]],
         results: ResultWriter | None,
-        card: ModelCard,
+        steps: Steps,
+        bones: Bones,
     ) -> None:
         self.options, self.source, self.sinks, self.results = options, source, sinks, results
-        self.card, self.people = card, 0
-        self._panel = Panel(card, source.info)
+        self.card: ModelCard = steps.card
+        self.people = 0
+        self._controls, self._bones = steps.controls, bones
+        self._panel = Panel(self.card, source.info)
+        self._dropped: Callable[[], int] = int
+        self._pages = Pages(
+            sinks, steps.controls, self.card.name, options.source,
+            {"skeleton": skeleton_shape(bones)},
+        )  # fmt: skip
 
-    def loop(
-        self, people: Callable[[Work], Work], bones: Bones, started: float, quiet: bool
-    ) -> Counts:
+    def loop(self, people: Callable[[Work], Work], started: float, quiet: bool) -> Counts:
         """Run the pipeline to its end and count."""
         from prunus.runtime.pipeline.pipeline import Stage
 
         def stages(dropped: Callable[[], int]) -> list[Stage]:
+            self._dropped = dropped
             both = [Stage("pose", people)]
-            if self.options.overlay:
-                both.append(Stage("draw", lambda work: self._draw(work, bones, dropped())))
-            return both
+            return [*both, Stage("draw", self._draw)] if self.options.overlay else both
 
         return frames_loop(
             self.source,
@@ -156,28 +170,39 @@ class _Run:
             note=lambda work, rate: ", ".join(
                 (f"{rate:.1f} frames/s, {len(work.poses)} people", *work.notes)
             ),
+            controls=self._controls,
             stride=self.options.stride,
             limit=self.options.max_frames,
             quiet=quiet,
             started=started,
         ).run()
 
-    def _draw(self, work: Work, bones: Bones, dropped: int) -> Work:
+    def _draw(self, work: Work) -> Work:
         if self.options.show_tokens:
             draw_tokens(work.frame.image, [p.tokens for p in work.poses if p.age_s == 0.0])
-        draw_people(work.frame.image, work.poses, bones)
+        work.clean = self._pages.clean(work.frame.image)
+        draw_people(work.frame.image, work.poses, self._bones)
         # Finding people is rare, and its zeros in between would hide what it costs.
         self._panel.card = work.card or self.card
-        lines = self._panel.lines(work.stage_ms, dropped, ("find",), work.notes)
+        lines = self._panel.lines(work.stage_ms, self._dropped(), ("find",), work.notes)
         draw_panel(work.frame.image, lines)
         return work
 
-    def _write(self, work: Work, _: object) -> None:
+    def _write(self, work: Work, stage_ms: Mapping[str, float]) -> None:
         self.people += len(work.poses)
         if self.results is not None:
             self.results.write(work.frame, work.poses)
+        self._tell(work, stage_ms)
         for sink in self.sinks:
             sink.write(work.frame, work.frame.image)
+
+    def _tell(self, work: Work, stage_ms: Mapping[str, float]) -> None:
+        facts: dict[str, object] = {**card_facts(work.card or self.card)}
+        if work.notes:
+            facts["Governor"] = ", ".join(work.notes)
+        facts |= {"People": len(work.poses), "Dropped": self._dropped()}
+        stages = {**work.stage_ms, "draw": stage_ms.get("draw", 0.0)}
+        self._pages.tell(work.clean, facts, stages, lambda: people_shapes(work.poses))
 
 
 def _check(options: PoseOptions) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.apps.io.sources.registry import Image
+from prunus.apps.live.pages import hex_colour, rounded
 from prunus.runtime.pictures.opencv import load_cv2
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _IDS: tuple[Colour, ...] = (
     (86, 180, 233), (0, 159, 230), (115, 158, 0), (66, 228, 240), (178, 114, 0), (0, 94, 213),
     (167, 121, 204),
 )  # fmt: skip
+_LEAST_SCORE = 0.25  # of a joint that is drawn
 _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
 _DIMMEST = 0.25  # light that is left where the first cut dropped a patch
 _PANEL_MINIMUM = 200  # pixels: a panel on a smaller frame would cover it
@@ -62,7 +64,7 @@ class Bones:
 
 
 def draw_people(
-    scene: Image, poses: Sequence[Pose], bones: Bones, minimum_score: float = 0.25
+    scene: Image, poses: Sequence[Pose], bones: Bones, minimum_score: float = _LEAST_SCORE
 ) -> Image:
     """Draw the skeletons of all people into the scene and return it.
 
@@ -110,6 +112,36 @@ def draw_tokens(scene: Image, crops: Sequence[CropTokens | None]) -> Image:
         np.minimum(light, own, out=light)
     scene[:] = (scene * light[..., None]).astype(np.uint8)
     return scene
+
+
+def skeleton_shape(bones: Bones, minimum_score: float = _LEAST_SCORE) -> dict[str, Any]:
+    """Return what a page needs once to draw the joints of all people."""
+    return {
+        "limbs": [list(pair) for pair in bones.limbs],
+        "limb_colours": [hex_colour(c) for c in bones.limb_colours],
+        "joint_colours": [hex_colour(c) for c in bones.joint_colours],
+        "minimum_score": minimum_score,
+    }
+
+
+def people_shapes(poses: Sequence[Pose]) -> list[dict[str, Any]]:
+    """Return people as shapes of a page (`prunus.apps.live.pages`)."""
+    return [
+        {
+            "id": pose.track_id,
+            "label": _name(pose) if pose.track_id >= 0 else "",
+            "colour": hex_colour(tag_colour(pose.track_id)),
+            "box": rounded(pose.box),
+            "joints": [
+                [*place, round(float(score), 2)]
+                for place, score in zip(
+                    rounded(pose.keypoints[:, :2]), np.nan_to_num(pose.keypoints[:, 2]),
+                    strict=True,
+                )
+            ],
+        }
+        for pose in poses
+    ]  # fmt: skip
 
 
 def draw_panel(
@@ -175,9 +207,13 @@ def _draw_name(scene: Image, pose: Pose, minimum: float) -> None:
     seen = joints[joints[:, 2] >= minimum]
     top = float(seen[:, 1].min()) if len(seen) else pose.box[1]
     middle = float(seen[:, 0].mean()) if len(seen) else (pose.box[0] + pose.box[2]) / 2
+    draw_tag(scene, _name(pose), middle, top, tag_colour(pose.track_id))
+
+
+def _name(pose: Pose) -> str:
     # Joints that were moved on, not read, say for how long.
     age = f" {pose.age_s * 1000:.0f}ms" if pose.age_s > 0 else ""
-    draw_tag(scene, f"{pose.track_id}{age}", middle, top, tag_colour(pose.track_id))
+    return f"{pose.track_id}{age}"
 
 
 def tag_colour(number: int) -> Colour:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunus.apps.common.model_files import find_model, pose_models
-from prunus.apps.io.frames import Frame, Source, SourceInfo
+from prunus.apps.io.frames import Frame, Image, Source, SourceInfo
+from prunus.apps.live.controls import Controls
 from prunus.apps.live.governing import Governed, ladder
 from prunus.apps.pose.coco_results import Boxes, read_boxes
 from prunus.apps.pose.options import PoseOptions
@@ -44,6 +45,7 @@ class Work:
         stage_ms: Milliseconds by part.
         card: Of the network that read the joints.
         notes: Lines for the screen.
+        clean: The frame's picture before it was drawn on, where somebody wants it.
     """
 
     frame: Frame
@@ -51,6 +53,7 @@ class Work:
     stage_ms: dict[str, float] = field(default_factory=dict)
     card: ModelCard | None = None
     notes: tuple[str, ...] = ()
+    clean: Image | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,7 @@ def open_steps(
         threads = 1 if beside and compute.threads is None else compute.threads
         steps.finder = stack.enter_context(PeopleFinder.open(path, backend, threads))
         if options.conf is not None:
-            steps.finder.minimum_score = min(steps.finder.minimum_score, options.conf)
+            steps.believe(options.conf)
         if beside:
             steps.background = stack.enter_context(closing(BackgroundFinder(steps.finder)))
     return steps
@@ -214,6 +217,15 @@ class Steps:
         )
         if options.conf is not None:
             settings = dataclasses.replace(settings, minimum_score=options.conf)
+        # Of pictures and of boxes that were given, all people are shown unless asked otherwise.
+        all_shown = info.kind in _PICTURES or options.boxes is not None
+        self._heeded = options.conf or (0.0 if all_shown else settings.minimum_score)
+        self.controls = Controls(
+            options,
+            {} if options.single else {"conf": "Threshold"},
+            {} if options.single else {"conf": self._heeded},
+        )
+        self._least: float | None = None  # of the finder, as it came
         self.finder: Any = None
         self.background: BackgroundFinder | None = None
         self.given: dict[ImageId, Boxes] | None = None
@@ -235,6 +247,8 @@ class Steps:
     def __call__(self, work: Work) -> Work:
         """Fill in the poses of one frame."""
         self._find_ms = 0.0
+        if self._single is None and (conf := self.controls["conf"]) != self._heeded:
+            self.believe(conf)
         if self.governed is None:
             self._estimator.stage_ms.clear()
             work.poses = self._poses(work.frame)
@@ -243,6 +257,15 @@ class Steps:
             self._governed(work, self.governed)
         work.card = self._estimator.card
         return work
+
+    def believe(self, conf: float) -> None:
+        """Take another least score of a person, 0 to 1."""
+        self._heeded = self._conf = conf
+        self._tracker.options = dataclasses.replace(self._tracker.options, minimum_score=conf)
+        if self.finder is not None:
+            if self._least is None:
+                self._least = self.finder.minimum_score
+            self.finder.minimum_score = min(self._least, conf)
 
     def _governed(self, work: Work, governed: Governed) -> None:
         """Do what the governor says; tell it what it took."""

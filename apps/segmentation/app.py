@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from prunus.apps.common.model_files import segmentation_model
 from prunus.apps.io.sinks.registry import Sink
 from prunus.apps.io.sources.registry import Frame, Image, Source, open_source
+from prunus.apps.live.controls import Controls
 from prunus.apps.live.loop import (
     Counts,
     Panel,
@@ -26,6 +27,7 @@ from prunus.apps.live.loop import (
     open_sinks,
     written,
 )
+from prunus.apps.live.pages import Pages, card_facts
 from prunus.apps.live.summary import FrameSummary
 from prunus.apps.pose.overlay import Colour, draw_panel
 from prunus.apps.segmentation.options import SegmentationEvalOptions, SegmentationOptions
@@ -66,6 +68,7 @@ class _Work:
 
     frame: Frame
     mask: Mask | None = None
+    clean: Image | None = None
     stage_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -153,6 +156,11 @@ class _Run:
     ) -> None:
         self.options, self.source, self.sinks = options, source, sinks
         self.segmenter, self.painter = segmenter, painter
+        # Without a class to keep in front there is no background to change.
+        modes = {"mode": "Show"} if painter.look.subject >= 0 else {}
+        self._controls = Controls(options, {**modes, "opacity": "Opacity"})
+        self._pages = Pages(sinks, self._controls, segmenter.card.name, options.source)
+        self._dropped: Callable[[], int] = int
         self.warnings: list[str] = []
         self._panel = Panel(segmenter.card, source.info)
         self._folder: MaskFolder | None = None
@@ -177,8 +185,8 @@ class _Run:
         from prunus.runtime.pipeline.pipeline import Stage
 
         def stages(dropped: Callable[[], int]) -> list[Stage]:
-            draw = Stage("draw", lambda work: self._draw(work, dropped()))
-            both = [Stage("segment", self._segment), draw]
+            self._dropped = dropped
+            both = [Stage("segment", self._segment), Stage("draw", self._draw)]
             return both if self.sinks_draw else both[:1]
 
         counts = frames_loop(
@@ -188,6 +196,7 @@ class _Run:
             stages=stages,
             write=self._write,
             note=lambda work, rate: f"{rate:.1f} frames/s",
+            controls=self._controls,
             limit=self.options.max_frames,
             quiet=quiet,
             started=started,
@@ -219,15 +228,25 @@ class _Run:
         work.stage_ms = self.segmenter.stage_ms
         return work
 
-    def _draw(self, work: _Work, dropped: int) -> _Work:
+    def _draw(self, work: _Work) -> _Work:
         if work.mask is not None:
+            self.painter.look = self._look()
+            if self.painter.look.mode == "overlay":  # else what was painted is the picture
+                work.clean = self._pages.clean(work.frame.image)
             scene = self.painter(work.frame.image, work.mask)
+            if self.painter.look.mode != "overlay":
+                work.clean = self._pages.clean(scene)
             if self.options.numbers:
                 self.painter.legend(scene, work.mask)
-                draw_panel(scene, self._panel.lines(work.stage_ms, dropped))
+                draw_panel(scene, self._panel.lines(work.stage_ms, self._dropped()))
         return work
 
-    def _write(self, work: _Work, _: object) -> None:
+    def _look(self) -> Look:
+        values = self._controls.values()
+        mode = values.get("mode", self.options.mode)
+        return dataclasses.replace(self.painter.look, mode=mode, opacity=values["opacity"])
+
+    def _write(self, work: _Work, stage_ms: Mapping[str, float]) -> None:
         if work.mask is None:
             return
         self._frames += 1
@@ -236,8 +255,14 @@ class _Run:
         file = self._folder.write(work.frame, work.mask) if self._folder is not None else ""
         if self._list is not None:
             self._list.write(work.frame, work.mask, file)
+        self._tell(work, work.mask, stage_ms)
         for sink in self.sinks:
             sink.write(work.frame, work.frame.image)
+
+    def _tell(self, work: _Work, mask: Mask, stage_ms: Mapping[str, float]) -> None:
+        facts = {**card_facts(self.segmenter.card), "Dropped": self._dropped()}
+        stages = {**work.stage_ms, "draw": stage_ms.get("draw", 0.0)}
+        self._pages.tell(work.clean, facts, stages, lambda: self.painter.shapes(mask))
 
 
 def _check(options: SegmentationOptions) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.apps.io.sources.registry import Image
+from prunus.apps.live.pages import hex_colour
 from prunus.apps.pose.overlay import Colour, draw_panel
 from prunus.apps.segmentation.options import Mode
 from prunus.runtime.errors import UsageError, nearest
@@ -93,14 +94,33 @@ class MaskPainter:
         """Name the largest classes in the lower left corner; nothing for a single subject."""
         if self.look.mode != "overlay" or self._single:
             return scene
-        # Every fourth pixel is enough to tell which classes are large.
-        seen = np.bincount(mask.classes[::4, ::4].ravel(), minlength=len(self._names))
-        order = np.argsort(-seen, kind="stable")[:_LEGEND_LINES]
-        shown = [int(k) for k in order if seen[k] > _LEGEND_SHARE * seen.sum()]
+        shown = self._largest(mask)
         return draw_panel(
             scene, [self._names[k] for k in shown],
             swatches=[self._colours[k] for k in shown], bottom=True,
         )  # fmt: skip
+
+    def shapes(self, mask: Mask) -> list[dict[str, Any]]:
+        """Return the largest classes as shapes of a page (`prunus.apps.live.pages`).
+
+        Their outlines are those of `mask`, to a pixel; a background that was changed has none.
+        """
+        if self.look.mode != "overlay":
+            return []
+        return [
+            {
+                "id": k, "label": "" if self._single else self._names[k],
+                "colour": hex_colour(self._colours[k]), "fill": self.look.opacity,
+                "rings": _rings(mask.classes == k),
+            }
+            for k in ([self.look.subject] if self._single else self._largest(mask))
+        ]  # fmt: skip
+
+    def _largest(self, mask: Mask) -> list[int]:
+        # Every fourth pixel is enough to tell which classes are large.
+        seen = np.bincount(mask.classes[::4, ::4].ravel(), minlength=len(self._names))
+        order = np.argsort(-seen, kind="stable")[:_LEGEND_LINES]
+        return [int(k) for k in order if seen[k] > _LEGEND_SHARE * seen.sum()]
 
     @property
     def _single(self) -> bool:
@@ -153,6 +173,14 @@ class MaskPainter:
             else:
                 self._backdrop = cover(given, (scene.shape[0], scene.shape[1]))
         return self._backdrop
+
+
+def _rings(inside: npt.NDArray[np.bool_]) -> list[list[int]]:
+    """Return the outlines of a mask, holes included: x0, y0, x1, y1, ... of each."""
+    cv2 = load_cv2()
+    lines, _ = cv2.findContours(inside.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    short = (cv2.approxPolyDP(line, 0.8, True) for line in lines)
+    return [line.ravel().tolist() for line in short if len(line) > 2]
 
 
 def _shifted_maximum(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:

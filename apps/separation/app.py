@@ -27,10 +27,12 @@ from prunus.apps.io.sinks.outlets import Outlets
 from prunus.apps.io.sinks.registry import VIDEOS, open_sink
 from prunus.apps.io.sinks.window import WindowSink
 from prunus.apps.io.sources.av_frames import LiveAVFrames, open_av_frames
+from prunus.apps.live.controls import Controls
 from prunus.apps.live.loop import Counts, Loop, Panel, announce, check_outputs
+from prunus.apps.live.pages import Pages, card_facts
 from prunus.apps.live.stage_clocks import StageClocks
 from prunus.apps.pose.overlay import draw_panel
-from prunus.apps.separation.face_overlay import draw_faces, draw_meters, level_db
+from prunus.apps.separation.face_overlay import draw_faces, draw_meters, face_shapes, level_db
 from prunus.apps.separation.options import SeparationOptions
 from prunus.apps.separation.summary import SeparationSummary
 from prunus.apps.separation.voices import VoicePicker
@@ -134,7 +136,8 @@ class _Run:
             separator.mouth, self.step, plan.frames + plan.lip_frames, options.face, ahead,
         )  # fmt: skip
         self._last: list[Face] = []
-        self._wanted = options.face
+        # Sound that is not heard is lost, so only a clip can stand still.
+        self._controls = Controls(options, {"face": "Face that is heard"}, pause=not self.live)
         self.seen: dict[int, int] = {}
         self._inside = 0
         self._came = 0  # samples of true sound
@@ -152,6 +155,10 @@ class _Run:
         self.clips: Outlets[ClipWriter] = Outlets(stack)
         self.outputs: list[str] = []
         self._open_sinks(stack)
+        self._pages = Pages(
+            self.pictures, self._controls, separator.voice.card.name, options.source,
+            {"choose": "face"},
+        )  # fmt: skip
 
     def _open_sinks(self, stack: ExitStack) -> None:
         uris = self.options.sinks or (_default_sink(self.options.source, self.live),)
@@ -187,13 +194,13 @@ class _Run:
 
     def _key(self, code: int) -> None:
         if ord("1") <= code <= ord("9"):
-            self._wanted = code - ord("0")
+            self._controls.set({"face": code - ord("0")})
 
     def _click(self, x: int, y: int) -> None:
         for face in self._last:
             x0, y0, x1, y1 = face.box
             if x0 <= x <= x1 and y0 <= y <= y1:
-                self._wanted = face.face_id
+                self._controls.set({"face": face.face_id})
 
     def loop(self, started: float, quiet: bool) -> Counts:
         """Run the pipeline to its end and count."""
@@ -214,6 +221,7 @@ class _Run:
             note=lambda work, rate: (
                 f"{rate:.1f} frames/s, {len(work.faces)} faces, voice of {self.picker.chosen}"
             ),
+            controls=self._controls,
             expected=self.av_frames.info.frames,
             limit=None if limit is None else max(1, round(limit * self.rate / self.step)),
             quiet=quiet,
@@ -228,7 +236,7 @@ class _Run:
         return work
 
     def _separate(self, work: _Work) -> _Work:
-        self.picker.choose(self._wanted)
+        self.picker.choose(self._controls["face"])
         # Drawing comes later and into a copy: the cropper still needs the clean picture.
         work.voice = self.picker.push(work.frame.image, work.faces, work.frame.sound)
         return work
@@ -267,11 +275,15 @@ class _Run:
         voice = self._voice_of(work)
         if not (self.pictures or self.clips.uris):
             return
-        drawn = work.frame.image
+        for name, sound in (("mix", work.frame.sound), ("voice", voice)):
+            now, old = level_db(sound), self._levels[name]
+            self._levels[name] = max(now, _LEVELS * old + (1 - _LEVELS) * now)
+        drawn = clean = work.frame.image
         if self.options.overlay:
-            drawn = self._drawn(work, drawn.copy(), voice)
+            drawn = self._drawn(work, drawn.copy())
         seconds = work.frame.seconds
         frame = Frame(work.frame.index, drawn, "", work.frame.captured_ns, seconds=seconds)
+        self._tell(work, clean if self.options.overlay else None)
         for sink in self.pictures:
             sink.write(frame, drawn)
         self.clips.each(lambda clip: clip.picture(drawn, seconds))
@@ -287,16 +299,22 @@ class _Run:
             self._voice.append(joined[self.step :])
         return joined[: self.step]
 
-    def _drawn(self, work: _Work, scene: Image, voice: Audio) -> Image:
-        for name, sound in (("mix", work.frame.sound), ("voice", voice)):
-            now, old = level_db(sound), self._levels[name]
-            self._levels[name] = max(now, _LEVELS * old + (1 - _LEVELS) * now)
+    def _drawn(self, work: _Work, scene: Image) -> Image:
         draw_faces(scene, work.faces, self.picker.chosen)
         draw_meters(scene, list(self._levels.items()))
         times = {**work.stage_ms, "draw": self._draw_ms}
         lines = self._panel.lines(times, 0)
         lines[-1] = f"real-time factor {self.factor():.2f}"
         return draw_panel(scene, lines)
+
+    def _tell(self, work: _Work, clean: Image | None) -> None:
+        chosen = self.picker.chosen
+        facts: dict[str, object] = {**card_facts(self.separator.voice.card)}
+        facts |= {"Voice of face": chosen, "Faces": len(work.faces)}
+        facts |= {f"Level of {name}": f"{db:.0f} dB" for name, db in self._levels.items()}
+        facts["Real-time factor"] = f"{self.factor():.2f}"
+        stages = {**work.stage_ms, "draw": self._draw_ms}
+        self._pages.tell(clean, facts, stages, lambda: face_shapes(work.faces, chosen))
 
     def factor(self) -> float:
         """Return the share of the sound's time in which the slowest stage was busy."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from prunus.apps.io.sources.registry import Image
+from prunus.apps.live.pages import hex_colour, rounded
 from prunus.apps.pose.overlay import draw_tag, tag_colour
 from prunus.runtime.pictures.opencv import load_cv2
 
@@ -52,10 +53,28 @@ def draw_faces(scene: Image, faces: Sequence[Face], chosen: int) -> Image:
         lips = np.clip(face.points[list(OUTER_LIPS), :2], -limit, limit).round().astype(np.int32)
         cv2.polylines(scene, [lips], True, colour, thin, cv2.LINE_AA)
     for face in faces:  # numbers above all boxes
-        text = f"{face.face_id} heard" if face.face_id == chosen else str(face.face_id)
         middle = (face.box[0] + face.box[2]) / 2
-        draw_tag(scene, text, middle, face.box[1], tag_colour(face.face_id))
+        draw_tag(scene, _name(face, chosen), middle, face.box[1], tag_colour(face.face_id))
     return scene
+
+
+def face_shapes(faces: Sequence[Face], chosen: int) -> list[dict[str, Any]]:
+    """Return faces as shapes of a page (`prunus.apps.live.pages`): boxes, lips and numbers."""
+    from prunus.runtime.tasks.faces.mesh import OUTER_LIPS
+
+    return [
+        {
+            "id": face.face_id, "label": _name(face, chosen),
+            "colour": hex_colour(tag_colour(face.face_id)), "box": rounded(face.box),
+            "rings": [rounded(face.points[list(OUTER_LIPS), :2].ravel())],
+            "strong": face.face_id == chosen,
+        }
+        for face in faces
+    ]  # fmt: skip
+
+
+def _name(face: Face, chosen: int) -> str:
+    return f"{face.face_id} heard" if face.face_id == chosen else str(face.face_id)
 
 
 def draw_meters(scene: Image, levels: Sequence[tuple[str, float]]) -> Image:

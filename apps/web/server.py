@@ -1,4 +1,13 @@
-"""A page for browsers: the newest frame as MJPEG, from the standard library's HTTP server.
+"""A page for browsers, from the standard library's HTTP server: frames, data, and controls.
+
+==============  ====================================================================================
+``/``           the page; its style and script lie beside it
+``/live``       for the page: a line of JSON, then so many ``bytes`` of JPEG, again and again;
+                with ``drawn=1`` the pictures have everything drawn on them
+``/control``    POST of a JSON object: settings of the run by name
+``/stream``     MJPEG, for programs and for browsers without script
+``/frame.jpg``  the newest frame
+==============  ====================================================================================
 
 Who may look: on a loopback address every program of this machine, but no website that a browser of
 this machine has open (a website can give its own name the address 127.0.0.1 and then read answers,
@@ -11,75 +20,47 @@ import hmac
 import html
 import io
 import ipaddress
+import json
 import logging
 import secrets
 import socket
 import sys
 import threading
+import time
 import urllib.parse
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from prunus.apps.io.frames import Frame, Image, SourceInfo
-from prunus.runtime.errors import SourceError
-from prunus.runtime.http_client import Wire
-from prunus.runtime.limits import REQUEST_S, WEB_CONNECTIONS
-from prunus.runtime.pictures.opencv import load_cv2
+from prunus.apps.live.controls import Controls
+from prunus.apps.web.newest import Newest, Shot
+from prunus.runtime.errors import SourceError, UsageError
+from prunus.runtime.http_client import Wire, content_length
+from prunus.runtime.limits import CONTROL_BYTES, REQUEST_S, WEB_CONNECTIONS, WEB_VIEWERS
 
 _BOUNDARY = "prunusframe"
-_QUALITY = 85
-_WAIT_S = 5.0  # for a new frame
+_WAIT_S = 5.0  # for a new frame; the page takes three times as long without a word for a lost line
+_REFUSAL_S = 0.5  # for the request of somebody who is told that there is no place
+_FAREWELL_S = 1.0  # for viewers to be told that the source has ended
+_AHEAD_BYTES = 256 << 10  # on the way to one viewer: more would be frames of long ago
 _LOG = logging.getLogger(__name__)
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>html,body{{margin:0;height:100%;background:#14161a;color:#cfd3da;font:14px system-ui}}
-body{{display:flex;flex-direction:column;align-items:center;justify-content:center}}
-img{{max-width:100%;max-height:94vh;object-fit:contain}}</style>
-<img src="{stream}" alt="live view"><p>{title}</p></html>
-"""
+_PAGE = Path(__file__).with_name("page")
+_FILES = {
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+}
 _HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-class NewestJpeg:
-    """The newest frame as JPEG, encoded once for all viewers, when the first of them asks."""
-
-    def __init__(self) -> None:
-        self._changed, self._encoding = threading.Condition(), threading.Lock()
-        self._image: Image | None = None
-        self._number = 0
-        self._data, self._encoded = b"", 0
-        self.closed = False
-
-    def put(self, image: Image) -> None:
-        """Offer a frame; it must not be changed afterwards."""
-        with self._changed:
-            self._image, self._number = image, self._number + 1
-            self._changed.notify_all()
-
-    def wait(self, seen: int, timeout: float) -> tuple[bytes, int]:
-        """Return a frame newer than number `seen`, or the same one after `timeout` seconds."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.closed or self._number > seen, timeout)
-        with self._encoding:
-            with self._changed:
-                image, number = self._image, self._number
-            if image is not None and number > self._encoded:
-                cv2 = load_cv2()
-                done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-                self._data, self._encoded = data.tobytes() if done else self._data, number
-            return self._data, self._encoded
-
-    def close(self) -> None:
-        """Wake all viewers for the last time."""
-        with self._changed:
-            self.closed = True
-            self._changed.notify_all()
 
 
 class WebSink:
@@ -95,7 +76,8 @@ class WebSink:
     """
 
     def __init__(self, host: str, port: int, token: str | None = None) -> None:
-        self._newest = NewestJpeg()
+        self._newest = Newest()
+        self._told: tuple[Image | None, Mapping[str, Any]] = (None, {})
         local = is_loopback(host)
         self.token = token or ("" if local else secrets.token_urlsafe(16))
         try:
@@ -117,14 +99,33 @@ class WebSink:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
         self._thread.start()
 
+    @property
+    def watched(self) -> bool:
+        """Whether anybody looks, so that data and a clean picture are worth making."""
+        return self._server.viewers > 0
+
+    def introduce(self, head: Mapping[str, Any], controls: Controls) -> None:
+        """Take what holds for the whole run: ``model``, ``source``, and what can be controlled."""
+        self._server.head, self._server.controls = head, controls
+        controls.on_change.append(self._newest.wake)
+        self._newest.wake()
+
+    def tell(self, clean: Image | None, data: Mapping[str, Any]) -> None:
+        """Take the picture without drawing and the data of the frame that is written next."""
+        self._told = (clean, data)
+
     def write(self, frame: Frame, drawn: Image) -> None:
         """Show the frame to whoever is watching."""
-        self._newest.put(drawn)
+        clean, data = self._told
+        self._told = (None, {})
+        about = {"frame": frame.index, "width": drawn.shape[1], "height": drawn.shape[0]}
+        self._newest.put(drawn, clean, frame.captured_ns, {**about, **data})
 
     def close(self) -> None:
-        """End the page's stream and free the port."""
+        """Tell viewers that this is the end, and free the port."""
         if not self._newest.closed:
             self._newest.close()
+            self._server.wait_for_farewells()
             self._server.shutdown()
             self._server.server_close()
 
@@ -174,31 +175,78 @@ class _Server(ThreadingHTTPServer):
     """Threads as before, but only so many, and silent about viewers that have gone."""
 
     daemon_threads = True
+    request_queue_size = 128  # who is refused is told so; the queue must hold them until then
 
-    def __init__(self, host: str, port: int, newest: NewestJpeg, token: str) -> None:
+    def __init__(self, host: str, port: int, newest: Newest, token: str) -> None:
         self.newest, self.token, self.local = newest, token, is_loopback(host)
-        self.stream = "/stream" + (f"?token={urllib.parse.quote(token, safe='')}" if token else "")
+        self.query = f"?token={urllib.parse.quote(token, safe='')}" if token else ""
+        self.head: Mapping[str, Any] | None = None
+        self.controls: Controls | None = None
+        self.viewers = 0
+        self._fewer = threading.Condition()
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._free = threading.BoundedSemaphore(WEB_CONNECTIONS.most)
+        self._refusing = threading.BoundedSemaphore(WEB_CONNECTIONS.most)
         super().__init__((host, port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._free.acquire(blocking=False):
+        """Answer in a thread, or refuse in one, or, where there are too many of both, hang up."""
+        if self._free.acquire(blocking=False):
+            slots, work = self._free, super().process_request_thread
+        elif self._refusing.acquire(blocking=False):
+            slots, work = self._refusing, self._refuse
+        else:
             self.shutdown_request(request)
             return
+
+        def run() -> None:
+            try:
+                work(request, client_address)
+            finally:
+                slots.release()
+
         try:
-            super().process_request(request, client_address)
+            threading.Thread(target=run, daemon=True).start()
         except RuntimeError:  # no more threads
-            self._free.release()
+            slots.release()
             self.shutdown_request(request)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
+    def _refuse(self, request: Any, client_address: Any) -> None:
         try:
-            super().process_request_thread(request, client_address)
+            request.settimeout(_REFUSAL_S)
+            # The request first, see `do_POST`.
+            if request.recv(1 << 16):
+                text = b"Too many connections; try again in a while.\n"
+                request.sendall(
+                    b"HTTP/1.0 503 Too many connections\r\nRetry-After: 5\r\nContent-Type: "
+                    b"text/plain\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
+                )
+        except OSError:
+            pass
         finally:
-            self._free.release()
+            self.shutdown_request(request)
+
+    def enter(self) -> bool:
+        """Count one more viewer, unless there are too many."""
+        with self._fewer:
+            if self.viewers >= WEB_VIEWERS.most:
+                return False
+            self.viewers += 1
+            return True
+
+    def leave(self) -> None:
+        """Count one viewer less."""
+        with self._fewer:
+            self.viewers -= 1
+            self._fewer.notify_all()
+
+    def wait_for_farewells(self) -> None:
+        """Give viewers a moment to take what says that this is the end."""
+        with self._fewer:
+            self._fewer.wait_for(lambda: self.viewers == 0, _FAREWELL_S)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log faults of ours; viewers that left are none."""
         if not isinstance(sys.exc_info()[1], OSError):
             _LOG.exception("A request to the web page failed.")
 
@@ -212,6 +260,26 @@ def _part_head(length: int) -> bytes:
     return (
         f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {length}\r\n\r\n"
     ).encode()
+
+
+def _told(shot: Shot, clean: bool) -> dict[str, Any]:
+    """Return what a page gets to know about a frame that is on its way."""
+    age_ms = (time.perf_counter_ns() - shot.captured_ns) / 1e6 if shot.captured_ns else None
+    latency = {} if age_ms is None else {"latency_ms": round(age_ms, 1)}
+    return {**shot.data, **latency, "drawn": not clean or shot.clean is None}
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    """Read a JSON object; raises UsageError."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(
+            f"Got {body[:40]!r}; expected a JSON object.", 'Example: {"paused": true}'
+        )
+    return found
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -228,22 +296,60 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.connection.settimeout(REQUEST_S)
         address = _split(self.path)
-        if refusal := self._refusal(address.query):
+        file = _FILES.get(address.path)
+        # Style and script are the same for everybody, and the page cannot name them with a token.
+        if refusal := self._refusal(address.query, secret=file is None):
             self.send_error(403, refusal)
+        elif file is not None:
+            self._answer(200, file[1], (_PAGE / file[0]).read_bytes())
         elif address.path == "/":
-            page = _PAGE.format(title="prunus", stream=html.escape(self.server.stream))
-            self._answer("text/html; charset=utf-8", page.encode())
+            self._answer(200, "text/html; charset=utf-8", self._page())
         elif address.path == "/frame.jpg":
-            if data := self.server.newest.wait(0, _WAIT_S)[0]:
-                self._answer("image/jpeg", data)
+            if data := self.server.newest.wait(0, 0, _WAIT_S).jpeg:
+                self._answer(200, "image/jpeg", data)
             else:
                 self.send_error(503, "No frame yet")
-        elif address.path == "/stream":
-            self._stream()
+        elif address.path in ("/live", "/stream"):
+            self._watch(address)
         else:
             self.send_error(404)
 
-    def _refusal(self, query: str) -> str:
+    def do_POST(self) -> None:
+        self.connection.settimeout(REQUEST_S)
+        address = _split(self.path)
+        try:
+            length = content_length(self.headers.get("Content-Length")) or 0
+        except ValueError:
+            length = 0
+        # Bytes left unread would turn the end of the connection into a fault that hides the answer.
+        body = self.rfile.read(min(length, 16 * CONTROL_BYTES.most))
+        if refusal := self._refusal(address.query):
+            self.send_error(403, refusal)
+        elif address.path != "/control":
+            self.send_error(404)
+        elif self.server.controls is None:
+            self.send_error(503, "No run to control yet")
+        else:
+            self._control(self.server.controls, length, body)
+
+    def _control(self, controls: Controls, length: int, body: bytes) -> None:
+        try:
+            CONTROL_BYTES.check(length, "The message")
+            changes = _json_object(body)
+            controls.set(changes)
+        except UsageError as error:
+            status, answer = 400, {"error": error.message, "hint": error.hint}
+        else:
+            status, answer = 200, controls.values()
+        self._answer(status, "application/json", json.dumps(answer).encode())
+
+    def _page(self) -> bytes:
+        head, text = self.server.head or {}, (_PAGE / "index.html").read_text("utf-8")
+        title = " - ".join(str(head[key]) for key in ("model", "source") if key in head)
+        text = text.replace("{title}", html.escape(title or "prunus"))
+        return text.replace("{stream}", html.escape(f"/stream{self.server.query}")).encode()
+
+    def _refusal(self, query: str, *, secret: bool = True) -> str:
         """Return why this request is not answered, empty when it is."""
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1 or (self.server.local and not is_local_name(hosts[0])):
@@ -253,31 +359,64 @@ class _Handler(BaseHTTPRequestHandler):
             return "Another site asks"
         given = urllib.parse.parse_qs(query).get("token", [""])[-1]
         token = self.server.token
-        if token and not hmac.compare_digest(given.encode(), token.encode()):
+        if secret and token and not hmac.compare_digest(given.encode(), token.encode()):
             return "The token is missing or wrong"
         return ""
 
-    def _answer(self, kind: str, body: bytes) -> None:
-        self._head(kind)
+    def _answer(self, status: int, kind: str, body: bytes) -> None:
+        self._head(kind, status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
-    def _head(self, kind: str) -> None:
-        self.send_response(200)
+    def _head(self, kind: str, status: int = 200) -> None:
+        self.send_response(status)
         self.send_header("Content-Type", kind)
         for name, value in _HEADERS.items():
             self.send_header(name, value)
 
+    def _watch(self, address: urllib.parse.SplitResult) -> None:
+        if not self.server.enter():
+            self.send_error(503, "Too many viewers")
+            return
+        try:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _AHEAD_BYTES)
+            if address.path == "/stream":
+                self._stream()
+            else:
+                self._live(clean="drawn=1" not in address.query.split("&"))
+        finally:
+            self.server.leave()
+
     def _stream(self) -> None:
         self._head(f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
         self.end_headers()
-        seen = 0
-        while not self.server.newest.closed:
-            data, seen = self.server.newest.wait(seen, _WAIT_S)
-            if data:
-                self.wfile.write(_part_head(len(data)) + data + b"\r\n")
+        tick, newest = -1, self.server.newest
+        while not newest.closed:
+            news = newest.wait(tick, 0, _WAIT_S)
+            tick = news.tick
+            if news.jpeg:
+                self.wfile.write(_part_head(len(news.jpeg)) + news.jpeg + b"\r\n")
         self.wfile.write(f"--{_BOUNDARY}--\r\n".encode())
+
+    def _live(self, *, clean: bool) -> None:
+        self._head("application/octet-stream")
+        self.end_headers()
+        tick, seen, introduced, closed = -1, 0, False, False
+        while not closed:
+            news = self.server.newest.wait(tick, seen, _WAIT_S, clean=clean)
+            tick, closed = news.tick, news.closed
+            head, controls = self.server.head, self.server.controls
+            line: dict[str, Any] = {"bytes": len(news.jpeg), "ended": closed}
+            if head is not None and controls is not None:
+                line["values"] = controls.values()
+                if not introduced:
+                    line["head"] = {**head, "controls": controls.describe()}
+                    introduced = True
+            if news.shot is not None and news.jpeg:
+                line |= _told(news.shot, clean)
+                seen = news.shot.number
+            self.wfile.write(json.dumps(line).encode() + b"\n" + news.jpeg)
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep the terminal for the progress bar."""

@@ -32,6 +32,42 @@ def prunus(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     return run
 
 
+class RecordedPage:
+    """A page that somebody always watches: keeps what it is told, and may answer with controls."""
+
+    name, watched = "a page", True
+
+    def __init__(self) -> None:
+        self.head: dict = {}
+        self.controls = None
+        self.told: list[tuple[np.ndarray | None, dict, np.ndarray]] = []
+        self.settings: dict[int, dict] = {}  # set before frame 0, 1, ... is told
+
+    def introduce(self, head, controls) -> None:
+        self.head, self.controls = head, controls
+        controls.set(self.settings.get(-1, {}))
+
+    def tell(self, clean, data) -> None:
+        self._now = (clean, data)
+        self.controls.set(self.settings.get(len(self.told), {}))
+
+    def write(self, frame, drawn) -> None:
+        self.told.append((*self._now, drawn.copy()))
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> RecordedPage:
+    """Return what ``--sink web:1`` opens."""
+    from prunus.apps.web import server
+
+    recorded = RecordedPage()
+    monkeypatch.setattr(server, "open_web", lambda text: recorded)
+    return recorded
+
+
 @pytest.fixture(scope="session")
 def portrait() -> Path:
     return MEDIA / "portrait.jpg"

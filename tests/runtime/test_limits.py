@@ -47,7 +47,8 @@ def test_the_table() -> None:
         "JSON_DEPTH": 64, "TENSOR_VALUES": gib, "UNPACKED_BYTES": gib, "PLUGIN_BYTES": 256 * mib,
         "PICTURE_PIXELS": 128 * mib, "DOWNLOAD_BYTES": 16 * gib, "PICTURE_BYTES": 32 * mib,
         "PART_HEADER_BYTES": 64 * kib, "WEB_CONNECTIONS": 32, "ONNX_BYTES": 2 * gib - 1,
-        "GRAPH_ITEMS": mib, "GRAPH_NAME_BYTES": 64 * kib,
+        "GRAPH_ITEMS": mib, "GRAPH_NAME_BYTES": 64 * kib, "WEB_VIEWERS": 24,
+        "CONTROL_BYTES": 4 * kib,
     }  # fmt: skip
     seconds = {name: s for name, s in vars(limits).items() if name.endswith("_S")}
     assert seconds == {

@@ -42,6 +42,42 @@ def test_video_to_video_with_summary(prunus, tmp_path, video, frames_of):
     assert "100 %" in ran.err
 
 
+def test_a_page_gets_clean_pictures_and_people_as_data(prunus, page, tmp_path, video):
+    found = tmp_path / "out.json"
+    ran = prunus("run", "pose", "--source", video, *MODEL, "--json-out", found, "--sink", "web:1")
+    assert ran.code == 0, ran.err
+    assert page.head["model"] == "movenet lightning fp32" and page.head["source"] == "walk.mp4"
+    skeleton = page.head["skeleton"]
+    assert len(skeleton["limbs"]) == len(skeleton["limb_colours"]) > 10
+    assert {c["name"] for c in page.controls.describe()} == {"conf", "paused"}
+    assert len(page.told) == 12
+    for (clean, data, drawn), written in zip(
+        page.told, json.loads(found.read_text()), strict=True
+    ):
+        (person,) = data["overlay"]
+        assert np.abs(np.ravel(person["joints"]) - written["keypoints"]).max() < 0.06
+        assert person["id"] == written["track_id"] and person["label"] == "0"
+        assert (clean != drawn).any()  # what was drawn is on one of them alone
+        assert data["facts"]["People"] == "1" and data["facts"]["Number format"] == "fp32"
+        assert {"find", "infer", "draw"} <= set(data["stages"])
+
+
+def test_the_threshold_of_a_page_acts(prunus, page, video):
+    page.settings = {5: {"conf": 1.0}, 9: {"conf": 0.1}}
+    words = ("--source", video, *MODEL, "--sink", "web:1", "--detect-every", 1)
+    assert prunus("run", "pose", *words).code == 0
+    people = [len(data["overlay"]) for _, data, _ in page.told]
+    assert people[:5] == [1] * 5
+    # A frame or two are on their way meanwhile; who is lost from view is followed for a while.
+    assert page.controls["conf"] == 0.1 and 0 in people[6:] and people[-1] == 1
+
+
+def test_one_person_without_a_finder_has_no_threshold(prunus, page, video):
+    assert prunus("run", "pose", "--source", video, *MODEL, "--single", "--sink", "web:1").code == 0
+    assert [c["name"] for c in page.controls.describe()] == ["paused"]
+    assert {len(data["overlay"]) for _, data, _ in page.told} == {1}
+
+
 def test_people_keep_their_names_in_a_video(prunus, tmp_path, video):
     found = tmp_path / "out.json"
     ran = prunus("run", "pose", "--source", video, *MODEL, "--json-out", found, "--quiet")
