@@ -50,7 +50,7 @@ MAY_SKIP = {
     "make mutate-deps": r"cosmic-ray: make mutate-deps",
     "bfloat16 arithmetic": r"this (CPU|processor) (has|computes) .*(bfloat16|bf16)",
     "int8 sums in 32 bits": r"this CPU sums products of int8 in 16 bits",
-    "a system program": r"(neither opus-tools nor|dpkg-deb or) ffmpeg ",
+    "a system program": r"(neither opus-tools nor|dpkg-deb or) ffmpeg |chromium is not installed",
     "this kind of system": r"not (Linux|a git checkout)|no branch main here|"
     r"needs /dev/full|this system does not tell",
     "another build of a library": r"this (ONNX Runtime|OpenCV|machine) (has|does not|can) ",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
@@ -13,6 +16,8 @@ from prunus.apps.pose.overlay import (
     draw_panel,
     draw_people,
     draw_tokens,
+    people_shapes,
+    skeleton_shape,
 )
 from prunus.runtime.card.artifact import read_card
 from prunus.runtime.tasks.pose.estimator import CropTokens, Pose
@@ -90,3 +95,14 @@ def test_panel_stays_in_its_corner_even_with_long_lines():
     draw_panel(scene, ["a very long line of text " * 8, "b"])
     assert (scene[:20, :20] != 50).any()
     assert (scene[240:] == 50).all()
+
+
+def test_shapes_are_json_whatever_the_coordinates(bones):
+    wild = person(160.04, 120.0, track_id=4)
+    wild.keypoints[3] = (np.nan, np.inf, np.nan)
+    (shape,) = people_shapes([dataclasses.replace(wild, age_s=0.25)])
+    assert shape["label"] == "4 250ms" and shape["box"] == [0, 0, 40, 90]
+    assert shape["joints"][0] == [160.0, 120.0, 0.9] and shape["joints"][3] == [0, 0, 0]
+    skeleton = skeleton_shape(bones)
+    assert max(max(limb) for limb in skeleton["limbs"]) < len(skeleton["joint_colours"]) == 17
+    json.dumps([shape, skeleton], allow_nan=False)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from prunus.apps.segmentation import app
 from prunus.apps.segmentation.overlay import Look, MaskPainter
 from prunus.runtime.errors import UsageError
 from prunus.runtime.tasks.segmentation.card import MaskPostprocess
@@ -82,6 +83,38 @@ def test_numbers_and_legend_are_on_the_picture(segment, tmp_path, picture) -> No
     differs = (cv2.imread(str(plain)) != cv2.imread(str(told))).any(axis=2)
     assert differs[:60, :120].any() and differs[-60:, :60].any()
     assert not differs[90:170].any()  # the middle stays free
+
+
+def test_a_page_gets_clean_pictures_and_outlines(segment, page, clip) -> None:
+    page.settings = {-1: {"opacity": 0.25}}
+    assert segment(clip, "--sink", "web:1", "--no-smooth").code == 0
+    assert [c["name"] for c in page.controls.describe()] == ["mode", "opacity", "paused"]
+    assert len(page.told) == 10
+    for k, (clean, data, drawn) in enumerate(page.told):
+        red = next(shape for shape in data["overlay"] if shape["label"] == "red")
+        assert red["colour"] == "#ff0000" and red["fill"] == 0.25
+        (ring,) = red["rings"]
+        assert min(ring) == 0 and max(ring[1::2]) == 95  # from the left, over the full height
+        assert abs(max(ring[::2]) - (12 * (k + 1) - 1)) <= 2
+        assert abs(int(clean[50, 2, 2]) - 255) < 9 and int(drawn[50, 120, 0]) < 200
+
+
+def test_a_page_changes_the_background(segment, page, clip) -> None:
+    page.settings = {-1: {"mode": "replace"}}
+    assert segment(clip, "--sink", "web:1").code == 0
+    for clean, data, drawn in page.told:
+        assert data["overlay"] == []  # what was painted is the picture
+        for image in (clean, drawn):
+            np.testing.assert_allclose(image[90, 126], (0x40, 0xA0, 0x40), atol=9)
+            np.testing.assert_allclose(image[90, 1], RED, atol=9)
+
+
+def test_without_a_class_to_keep_a_page_offers_no_background(
+    segment, page, clip, monkeypatch
+) -> None:
+    monkeypatch.setattr(app, "subject_number", lambda name, post: -1)
+    assert segment(clip, "--sink", "web:1").code == 0
+    assert [c["name"] for c in page.controls.describe()] == ["opacity", "paused"]
 
 
 def test_masks_and_shares_are_exact(segment, tmp_path, picture) -> None:

@@ -103,6 +103,20 @@ def test_the_clip_that_comes_out_has_picture_meters_and_voice(prunus, tmp_path, 
     assert np.sqrt((sound**2).mean()) > 0.01
 
 
+def test_a_page_chooses_the_face(prunus, page, talk, separator):
+    page.settings = {10: {"face": 2}}
+    assert prunus(*_words(talk, separator, "--sink", "web:1")).code == 0
+    assert page.head["choose"] == "face" and len(page.told) == 40
+    heard = [data["facts"]["Voice of face"] for _, data, _ in page.told]
+    assert heard[0] == "1" and heard[-1] == "2"
+    clean, data, drawn = page.told[-1]
+    strong = {face["id"]: face["strong"] for face in data["overlay"]}
+    assert strong == {1: False, 2: True} and "2 heard" in {f["label"] for f in data["overlay"]}
+    for face in data["overlay"]:
+        assert len(face["rings"][0]) >= 12 and len(face["box"]) == 4
+    assert (clean != drawn).any() and {"faces", "separate", "draw"} == set(data["stages"])
+
+
 def test_a_face_that_is_not_there_is_told_and_nothing_is_written(
     prunus, tmp_path, talk, separator
 ):

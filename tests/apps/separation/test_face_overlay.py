@@ -1,9 +1,11 @@
 """Numbered faces and meters on a frame."""
 
+import json
+
 import numpy as np
 import pytest
 
-from prunus.apps.separation.face_overlay import draw_faces, draw_meters, level_db
+from prunus.apps.separation.face_overlay import draw_faces, draw_meters, face_shapes, level_db
 from prunus.runtime.tasks.faces.finder import Face
 
 
@@ -39,3 +41,11 @@ def test_levels_are_of_full_scale() -> None:
     tone = np.sin(np.arange(16_000) / 5).astype(np.float32)
     assert level_db(tone) == pytest.approx(-3.01, abs=0.05)
     assert level_db(np.zeros(100, np.float32)) == level_db(tone[:0]) == -60
+
+
+def test_shapes_are_what_is_drawn() -> None:
+    one, two = face_shapes([_face(1, 100), _face(2, 400)], 2)
+    assert one["box"] == [100, 80, 180, 200] and (one["label"], two["label"]) == ("1", "2 heard")
+    assert not one["strong"] and two["strong"]
+    assert set(one["rings"][0][::2]) == {140} and set(one["rings"][0][1::2]) == {150}
+    assert json.loads(json.dumps(one, allow_nan=False)) == one

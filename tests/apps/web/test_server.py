@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import socket
+import threading
 import time
 import urllib.parse
 
@@ -13,6 +15,8 @@ import numpy as np
 import pytest
 
 from prunus.apps.io.sources.registry import Frame, open_source
+from prunus.apps.live.controls import Controls
+from prunus.apps.pose.options import PoseOptions
 from prunus.apps.web import server
 from prunus.apps.web.server import WebSink, open_web
 from prunus.runtime.errors import SourceError
@@ -47,7 +51,7 @@ def ask(sink, path="/frame.jpg", **headers):
             connection.putheader(name, text)
     connection.endheaders()
     answer = connection.getresponse()
-    body = b"" if path.startswith("/stream") else answer.read()
+    body = b"" if path.startswith(("/stream", "/live")) else answer.read()
     connection.close()
     return answer.status, body
 
@@ -70,7 +74,7 @@ def test_names_of_this_machine_are_answered(sink, host):
     assert ask(sink, Host=host, Origin=f"http://{host}")[0] == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/frame.jpg", "/stream"])
+@pytest.mark.parametrize("path", ["/", "/frame.jpg", "/stream", "/live", "/page.css", "/page.js"])
 @pytest.mark.parametrize(
     "host",
     ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example",
@@ -90,7 +94,9 @@ def test_answers_are_of_no_use_to_other_sites(sink):
     connection.request("GET", "/frame.jpg")
     headers = connection.getresponse().headers
     assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
-    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    policy = headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in policy and "default-src 'none'" in policy
+    assert "unsafe" not in policy
     assert headers["Access-Control-Allow-Origin"] is None
     connection.close()
 
@@ -98,7 +104,7 @@ def test_answers_are_of_no_use_to_other_sites(sink):
 def test_beyond_loopback_a_token_is_needed(shared):
     token = urllib.parse.parse_qs(urllib.parse.urlsplit(shared.name).query)["token"][0]
     assert len(token) >= 20
-    for path in ("/", "/frame.jpg", "/stream"):
+    for path in ("/", "/frame.jpg", "/stream", "/live"):
         assert ask(shared, path)[0] == 403
         assert ask(shared, f"{path}?token=")[0] == 403
         assert ask(shared, f"{path}?token={token[:-1]}")[0] == 403
@@ -189,3 +195,233 @@ def test_viewers_that_leave_say_nothing_on_the_terminal(sink, capfd):
     sink.close()
     captured = capfd.readouterr()
     assert captured.err == "" and captured.out == ""
+
+
+@pytest.fixture
+def controls(sink):
+    """The controls of a run that the page is told about."""
+    controls = Controls(PoseOptions(), {"conf": "Threshold"}, {"conf": 0.15})
+    sink.introduce({"model": "net", "source": "<street>.mp4", "skeleton": {}}, controls)
+    return controls
+
+
+class Viewer:
+    """Reads what a page reads."""
+
+    def __init__(self, sink, path="/live"):
+        self.connection = http.client.HTTPConnection("127.0.0.1", sink.port, timeout=20)
+        self.connection.request("GET", path)
+        self.answer = self.connection.getresponse()
+        self.status = self.answer.status
+
+    def read(self):
+        """Return the next line, and the mean of its picture (None without one)."""
+        line = json.loads(self.answer.readline())
+        assert isinstance(line["ended"], bool)
+        data = self.answer.read(line["bytes"])
+        assert len(data) == line["bytes"]
+        if not data:
+            return line, None
+        return line, float(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).mean())
+
+    def close(self):
+        self.answer.close()
+        self.connection.close()
+
+    def until(self, wanted):
+        for _ in range(1000):
+            line, mean = self.read()
+            if wanted(line, mean):
+                return line, mean
+        pytest.fail("it never came")
+
+
+@contextlib.contextmanager
+def watching(sink, path="/live"):
+    with contextlib.closing(Viewer(sink, path)) as viewer:
+        yield viewer
+
+
+def post(sink, body, path="/control", **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", sink.port, timeout=20)
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    connection.request("POST", path, body, headers)
+    answer = connection.getresponse()
+    text = answer.read()
+    connection.close()
+    plain = answer.headers["Content-Type"] != "application/json"
+    return answer.status, text if plain else json.loads(text)
+
+
+def test_the_page_is_whole_and_names_what_runs(sink, controls):
+    page = ask(sink, "/")[1].decode()
+    assert "<title>net - &lt;street&gt;.mp4</title>" in page and "<street>" not in page
+    assert "{title}" not in page and "{stream}" not in page
+    assert "<script>" not in page and " style=" not in page and " onclick=" not in page
+    for name, kind in (("page.css", "--ground"), ("page.js", "watch();")):
+        assert f'"{name}"' in page and kind in ask(sink, f"/{name}")[1].decode()
+    for path in ("/index.html", "/page/page.js", "/../server.py", "/page.js/", "/%2e%2e/server.py"):
+        assert ask(sink, path)[0] == 404
+
+
+def test_style_and_script_are_not_secret(shared):
+    assert ask(shared, "/page.css")[0] == ask(shared, "/page.js")[0] == 200
+
+
+def test_a_viewer_gets_data_with_its_picture(sink, controls):
+    with watching(sink) as viewer:
+        line, mean = viewer.read()
+        assert line["head"]["source"] == "<street>.mp4" and line["values"] == controls.values()
+        assert [c["name"] for c in line["head"]["controls"]] == ["conf", "paused"]
+        assert line["frame"] == 0 and line["drawn"] and abs(mean - 10) <= 2
+        assert sink.watched
+        clean, drawn = np.full((24, 32, 3), 40, np.uint8), np.full((24, 32, 3), 90, np.uint8)
+        sink.tell(clean, {"overlay": [{"id": 1}], "facts": {"People": "1"}})
+        sink.write(Frame(7, drawn, "", time.perf_counter_ns()), drawn)
+        line, mean = viewer.until(lambda line, _: line.get("frame") == 7)
+        assert abs(mean - 40) <= 2 and not line["drawn"] and "head" not in line
+        assert line["overlay"] == [{"id": 1}] and (line["width"], line["height"]) == (32, 24)
+        assert 0 <= line["latency_ms"] < 60_000
+        with watching(sink, "/live?drawn=1") as other:  # another viewer wants it burnt in
+            line, mean = other.read()
+            assert abs(mean - 90) <= 2 and line["drawn"] and line["overlay"] == [{"id": 1}]
+        show(sink, 120)  # no clean picture, no data: what there is
+        line, mean = viewer.until(lambda line, _: line["bytes"])
+        assert line["drawn"] and "overlay" not in line and abs(mean - 120) <= 2
+
+
+def test_nobody_watches_when_all_have_left(sink):
+    assert not sink.watched
+    with watching(sink) as viewer:
+        viewer.read()
+        assert sink.watched
+    for value in range(200):  # the server learns it from writing in vain
+        show(sink, value)
+        assert ask(sink)[0] == 200
+        if not sink.watched:
+            return
+    pytest.fail("a viewer that left is still counted")
+
+
+def test_a_page_that_is_opened_early_learns_the_rest_later(monkeypatch):
+    monkeypatch.setattr(server, "_WAIT_S", 0.05)
+    with contextlib.closing(WebSink("127.0.0.1", 0)) as opened, watching(opened) as viewer:
+        for _ in range(3):  # a sign of life while a model is loaded
+            assert viewer.read() == ({"bytes": 0, "ended": False}, None)
+        assert post(opened, {"conf": 0.5})[0] == 503
+        opened.introduce({"model": "net", "source": "a"}, Controls(PoseOptions(), {}))
+        assert viewer.until(lambda line, _: "head" in line)[0]["head"]["model"] == "net"
+
+
+def test_controls_reach_the_run_and_all_viewers(sink, controls):
+    with watching(sink) as one, watching(sink) as two:
+        status, values = post(sink, {"conf": 0.4, "paused": True})
+        assert status == 200 and values == controls.values() == {"conf": 0.4, "paused": True}
+        for viewer in (one, two):
+            line, _ = viewer.until(lambda line, _: line["values"] == values)
+            assert not line["ended"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"conf": 1.5}, "Got --conf 1.5; expected 0 to 1."),
+        ({"conf": "high"}, "expected a number"),
+        ({"level": "L9"}, "no control 'level'"),
+        ([1], "expected a JSON object"),
+        (b"", "expected a JSON object"),
+        (b"{", "expected a JSON object"),
+        (b"[" * 4000, "expected a JSON object"),
+        (b"\xff\xfe{}", "expected a JSON object"),
+        (b'{"conf": NaN}', "expected a number"),
+        (b" " * 4097, "the length is 4097 bytes; expected at most 4096"),
+        (b" " * 60_000, "the length is 60000 bytes; expected at most 4096"),
+    ],
+)
+def test_a_control_that_cannot_be_gets_one_clear_answer(sink, controls, body, said):
+    before = controls.values()
+    status, answer = post(sink, body)
+    assert status == 400 and said in answer["error"]
+    assert controls.values() == before and post(sink, {"conf": 0.2})[0] == 200
+
+
+def test_controls_are_as_safe_as_the_picture(sink, controls, shared):
+    for origin in ("http://evil.example", "null", "http://localhost:1"):
+        assert post(sink, {"conf": 0.5}, Origin=origin)[0] == 403
+    assert post(sink, {"conf": 0.5}, Host="evil.example")[0] == 403
+    assert post(sink, {"conf": 0.5}, path="/")[0] == 404
+    assert controls["conf"] == 0.15
+    shared.introduce({"model": "net", "source": "a"}, controls)
+    assert post(shared, {"conf": 0.5})[0] == 403
+    assert post(shared, {"conf": 0.5}, path="/control?token=guess")[0] == 403
+    assert controls["conf"] == 0.15
+    assert post(shared, {"conf": 0.5}, path=f"/control?token={shared.token}")[0] == 200
+    own = f"http://localhost:{sink.port}"
+    assert post(sink, {"conf": 0.6}, Origin=own, Host=f"localhost:{sink.port}")[0] == 200
+    assert ask(sink, "/control")[0] == 404
+
+
+def test_a_body_that_never_comes_is_not_waited_for(sink, controls, monkeypatch):
+    monkeypatch.setattr(server, "REQUEST_S", 0.3)
+    with socket.create_connection(("127.0.0.1", sink.port), 5) as connection:
+        connection.sendall(b"POST /control HTTP/1.0\r\nHost: localhost\r\n"
+                           b"Content-Length: 20\r\n\r\n{")  # fmt: skip
+        assert connection.recv(100) == b""
+
+
+def test_two_hundred_viewers_are_answered_and_the_run_goes_on(sink, controls):
+    answers = []
+
+    def come():
+        with contextlib.suppress(ConnectionError):  # where even refusals are too many
+            answers.append(Viewer(sink))
+
+    threads = [threading.Thread(target=come) for _ in range(200)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    statuses = [viewer.status for viewer in answers]
+    assert statuses.count(200) == 24 and set(statuses) == {200, 503} and len(statuses) > 30
+    assert ask(sink, "/page.js")[0] == 200  # short requests have places of their own
+    assert post(sink, {"conf": 0.3})[0] == 200
+    watchers = [viewer for viewer in answers if viewer.status == 200]
+    show(sink, 77)
+    for viewer in watchers:
+        viewer.until(lambda line, mean: mean is not None and abs(mean - 77) <= 2)
+    for viewer in answers:
+        viewer.close()
+
+
+def test_who_never_reads_holds_up_nobody(sink, controls, monkeypatch):
+    monkeypatch.setattr(server, "REQUEST_S", 0.5)
+    noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
+    with socket.socket() as deaf, watching(sink) as viewer:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", sink.port))
+        deaf.sendall(b"GET /live HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        for index in range(1, 12):  # some 5 MB, of which the deaf one takes next to nothing
+            sink.write(Frame(index, noise, "", 0), noise)
+            viewer.until(lambda line, _, index=index: line.get("frame") == index)
+        while sink._server.viewers > 1:  # and is let go
+            show(sink, 1)
+            viewer.read()
+
+
+def test_the_end_is_told_to_whoever_watches(sink, controls):
+    viewers = [Viewer(sink) for _ in range(3)]
+    for viewer in viewers:
+        viewer.read()
+    show(sink, 200)
+    sink.close()
+    for viewer in viewers:
+        viewer.until(lambda line, _: line["ended"])
+        assert viewer.answer.read() == b""
+        viewer.close()
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", sink.port), 1)
+
+
+def test_a_port_that_is_taken_is_told(sink):
+    with pytest.raises(SourceError, match=f"Cannot serve on 127.0.0.1:{sink.port}.*in use"):
+        open_web(str(sink.port))
