@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from prunus.apps.io.frames import Frame, Sink, Source, SourceInfo
 from prunus.apps.io.sinks.registry import Stop, open_sink
-from prunus.apps.live.controls import Controls
+from prunus.apps.live.controls import PAUSED, Controls
 from prunus.runtime.command import Console
 from prunus.runtime.errors import UsageError
 from prunus.runtime.pictures.files import PICTURES
@@ -99,6 +99,8 @@ class Loop:
         items, controls = self.items, self.controls
         if controls is not None:
             items = controls.gate(items, live=self.live)
+            if not self.quiet:
+                controls.on_change.append(_pause_teller(controls))
         items = itertools.islice(items, None if self.live else self.limit)
         pipeline = Pipeline(items, stages, live=self.live, depth=self.depth)
         with Console(quiet=self.quiet).progress(self.title) as shown, pipeline:
@@ -122,6 +124,20 @@ class Loop:
         times = tuple((t.name, t.p50_ms, t.p90_ms) for t in pipeline.times())
         seconds = time.perf_counter() - begin
         return Counts(done, pipeline.dropped, seconds, first_ms, times, interrupted)
+
+
+def _pause_teller(controls: Controls) -> Callable[[], None]:
+    """Return what says when somebody at a page stops the run: here nothing else would."""
+    told = False
+
+    def tell() -> None:
+        nonlocal told
+        paused = bool(controls.values().get(PAUSED))
+        if paused != told:
+            told = paused
+            print("Paused from a page." if paused else "It goes on.", file=sys.stderr)
+
+    return tell
 
 
 def frames_loop(

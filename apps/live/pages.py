@@ -123,13 +123,15 @@ def shown_source(source: str) -> str:
 
 def card_facts(card: ModelCard) -> dict[str, str]:
     """Return what runs: network, variant, number format, tokens and work that are left."""
-    facts = {"Variant": card.variant, "Number format": card.precision.precision}
+    facts = {"Model": f"{card.model} {card.variant}", "Number format": card.precision.precision}
     plan = card.tokens
     if plan is not None:
         facts["Level"] = plan.level
         facts["Tokens"] = load(task_named(card.task).plan_summary)(plan)
+        if plan.blocks:  # else keys are pooled, and no token is dropped
+            facts["Tokens kept"] = f"{plan.keep[-1] / plan.tokens:.0%}"
         if plan.macs_dense:
-            facts["Work of dense"] = f"{plan.macs / plan.macs_dense:.0%}"
+            facts["Work"] = f"{plan.macs / plan.macs_dense:.0%} of dense"
     return facts
 
 

@@ -137,7 +137,7 @@ class _Run:
         )  # fmt: skip
         self._last: list[Face] = []
         # Sound that is not heard is lost, so only a clip can stand still.
-        self._controls = Controls(options, {"face": "Face that is heard"}, pause=not self.live)
+        self._controls = Controls(options, {"face": "Face"}, pause=not self.live)
         self.seen: dict[int, int] = {}
         self._inside = 0
         self._came = 0  # samples of true sound
@@ -172,7 +172,9 @@ class _Run:
             elif suffix == ".wav" or uri == "-":
                 self.sounds.add(uri, partial(self._sound, uri))
             else:
-                self.pictures.append(stack.enter_context(closing(open_sink(uri, info))))
+                sink = stack.enter_context(closing(open_sink(uri, info)))
+                self.pictures.append(sink)
+                uri = sink.name  # noqa: PLW2901 - of a page: its address, with its token
             if uri != "null:":
                 self.outputs.append(uri)
         for sink in self.pictures:

@@ -63,7 +63,7 @@ async function* messages(body, alive) {
 }
 
 async function watch() {
-  let ended = false;
+  let ended = false, another = true; // perhaps another run than the one before
   for (;;) {
     let again = 1000;
     line = new AbortController();
@@ -85,6 +85,7 @@ async function watch() {
         again = 3000;
       } else {
         ended = false;
+        if (another) state.message = null;
         for await (const [message, jpeg] of messages(answer.body, alive)) {
           ended = message.ended;
           take(message, jpeg);
@@ -95,7 +96,8 @@ async function watch() {
       if (!(error instanceof TypeError) && error.name !== "AbortError") console.error(error);
     }
     clearTimeout(timer);
-    if (mine.again) continue;
+    another = !mine.again;
+    if (!another) continue;
     if (!ended && again === 1000) {
       say("lost", "Connection lost; trying again", "Connection lost. Trying again.");
     }
@@ -124,6 +126,7 @@ function take(message, jpeg) {
 }
 
 function introduce(head) {
+  if (JSON.stringify(head) === JSON.stringify(state.head)) return;
   state.head = head;
   state.touched = {};
   state.history = [];
@@ -248,7 +251,7 @@ function labelPlace(shape) { // middle and upper end of what is drawn
 
 function drawLabel(shape) {
   if (!shape.label) return;
-  const size = Math.max(view.height / 38, 11), pad = size * 0.35, [middle, upper] = labelPlace(shape);
+  const size = Math.max(view.height / 46, 11), pad = size * 0.35, [middle, upper] = labelPlace(shape);
   if (!Number.isFinite(middle)) return;
   pen.font = `600 ${size}px system-ui, sans-serif`;
   const width = pen.measureText(shape.label).width;
@@ -260,7 +263,7 @@ function drawLabel(shape) {
   pen.fillText(shape.label, left, base);
 }
 
-// Facts, times and their plot, a few times a second: faster than that nobody reads
+// Facts, times and their plot, a few times a second: nobody reads faster
 
 let due = 0;
 
@@ -487,7 +490,6 @@ function record() {
     recorder.start(1000);
   }
   $("record").setAttribute("aria-pressed", String(Boolean(recorder)));
-  $("record").textContent = recorder ? "Stop and save" : "Record";
 }
 
 function fullScreen() {
@@ -531,5 +533,8 @@ $("record").addEventListener("click", record);
 $("full").addEventListener("click", fullScreen);
 $("overlay").addEventListener("change", reopen);
 $("full").hidden = !document.fullscreenEnabled;
+const redraw = () => state.history.length && drawPlot();
+addEventListener("resize", redraw);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 if (!kindOfRecording) $("record").title = "This browser cannot record a canvas";
 watch();

@@ -124,8 +124,8 @@ def test_the_end_of_a_run_ends_its_pause():
     assert not thread.is_alive() and passed == []
 
 
-@pytest.mark.parametrize("live", [True, False])
-def test_a_loop_that_ends_while_paused_ends_at_once(live):
+@pytest.mark.parametrize(("live", "quiet"), [(True, True), (False, False)])
+def test_a_loop_that_ends_while_paused_ends_at_once(live, quiet, capsys):
     controls, shown = Controls(PoseOptions(), {}), []
 
     def source():
@@ -138,7 +138,8 @@ def test_a_loop_that_ends_while_paused_ends_at_once(live):
 
     counts = Loop(
         title="test", items=source(), live=live, stages=lambda dropped: [Stage("one", int)],
-        write=write, note=lambda *_: "", controls=controls, quiet=True,
+        write=write, note=lambda *_: "", controls=controls, quiet=quiet,
     ).run()  # fmt: skip
     assert counts.interrupted and len(shown) == 1
+    assert capsys.readouterr().err == ("" if quiet else "Paused from a page.\n")
     assert not [t for t in threading.enumerate() if t.name in ("capture", "one")]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from prunus.apps.live.controls import Controls
-from prunus.apps.live.pages import Page, Pages, rounded, shown_source
+from prunus.apps.live.pages import Page, Pages, card_facts, rounded, shown_source
 from prunus.apps.pose.options import PoseOptions
 from prunus.apps.web.server import WebSink
+from prunus.models import zoo
+from prunus.runtime.card.artifact import read_card
+from prunus.runtime.card.tokens import TokenPlan
 
 IMAGE = np.zeros((4, 6, 3), np.uint8)
 
@@ -58,3 +62,16 @@ def test_a_source_is_named_without_secrets(source, shown):
 
 def test_numbers_are_always_json():
     assert json.dumps(rounded([[1.25, np.nan], [np.inf, -3.14]])) == "[[1.2, 0.0], [0.0, -3.1]]"
+
+
+def test_what_a_network_keeps_is_told():
+    card = read_card(zoo.model_path("movenet_lightning"))
+    plain = {"Model": "movenet lightning", "Number format": "fp32"}
+    assert card_facts(card) == plain
+    plan = TokenPlan("L2", (2, 5), (120, 60), 192, 17, "cls", "zero", 300, 1000)
+    assert card_facts(dataclasses.replace(card, tokens=plan)) == {
+        **plain, "Level": "L2", "Tokens": "K 192 > 120 > 60", "Tokens kept": "31%",
+        "Work": "30% of dense",
+    }  # fmt: skip
+    pooled = dataclasses.replace(plan, blocks=())
+    assert "Tokens kept" not in card_facts(dataclasses.replace(card, tokens=pooled))

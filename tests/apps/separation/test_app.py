@@ -105,7 +105,8 @@ def test_the_clip_that_comes_out_has_picture_meters_and_voice(prunus, tmp_path, 
 
 def test_a_page_chooses_the_face(prunus, page, talk, separator):
     page.settings = {10: {"face": 2}}
-    assert prunus(*_words(talk, separator, "--sink", "web:1")).code == 0
+    ran = prunus(*_words(talk, separator, "--sink", "web:1"))
+    assert ran.code == 0 and "-> a page" in ran.err  # its address, without which nobody finds it
     assert page.head["choose"] == "face" and len(page.told) == 40
     heard = [data["facts"]["Voice of face"] for _, data, _ in page.told]
     assert heard[0] == "1" and heard[-1] == "2"

@@ -148,7 +148,7 @@ def test_a_run_is_seen_steered_ended_and_comes_again(browser):
         browser.until(f"{FRAME} > {frame} + 5 && {nose} !== {json.dumps(joint)}")
         assert browser.run(PIXELS) != first
         assert browser.run("document.querySelectorAll('#times tr').length") >= 4
-        assert "Variant" in browser.run("document.getElementById('facts').textContent")
+        assert "Model" in browser.run("document.getElementById('facts').textContent")
 
         # Pause stands still; what is drawn then is the overlay's doing alone.
         browser.key("p")
