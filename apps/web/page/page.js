@@ -249,6 +249,11 @@ function labelPlace(shape) { // middle and upper end of what is drawn
   return [(Math.min(...xs) + Math.max(...xs)) / 2, (Math.min(...ys) + Math.max(...ys)) / 2 + 20];
 }
 
+function isDark(colour) { // relative luminance, roughly: where white is easier to read
+  const [r, g, b] = [1, 3, 5].map((i) => (parseInt(colour.slice(i, i + 2), 16) / 255) ** 2.2);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b < 0.2;
+}
+
 function drawLabel(shape) {
   if (!shape.label) return;
   const size = Math.max(view.height / 46, 11), pad = size * 0.35, [middle, upper] = labelPlace(shape);
@@ -259,7 +264,7 @@ function drawLabel(shape) {
   const base = Math.min(Math.max(upper - 2.5 * pad, size + pad), view.height - pad);
   pen.fillStyle = shape.colour;
   pen.fillRect(left - pad, base - size * 0.85 - pad, width + 2 * pad, size + 1.6 * pad);
-  pen.fillStyle = RIM;
+  pen.fillStyle = isDark(shape.colour) ? "#fff" : RIM;
   pen.fillText(shape.label, left, base);
 }
 
