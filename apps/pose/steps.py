@@ -219,7 +219,8 @@ class Steps:
             settings = dataclasses.replace(settings, minimum_score=options.conf)
         # Of pictures and of boxes that were given, all people are shown unless asked otherwise.
         all_shown = info.kind in _PICTURES or options.boxes is not None
-        self._heeded = options.conf or (0.0 if all_shown else settings.minimum_score)
+        asked = options.conf is not None
+        self._heeded = 0.0 if all_shown and not asked else settings.minimum_score
         self.controls = Controls(
             options,
             {} if options.single else {"conf": "Threshold"},

@@ -72,6 +72,13 @@ def test_the_threshold_of_a_page_acts(prunus, page, video):
     assert page.controls["conf"] == 0.1 and 0 in people[6:] and people[-1] == 1
 
 
+@pytest.mark.parametrize(("words", "shown"), [((), 0.15), (("--conf", 0), 0), (("--conf", 1), 1)])
+def test_a_page_begins_with_the_threshold_of_the_run(prunus, page, video, words, shown):
+    words = ("--source", video, *MODEL, "--sink", "web:1", "--max-frames", 2, *words)
+    assert prunus("run", "pose", *words).code == 0
+    assert page.controls["conf"] == shown
+
+
 def test_one_person_without_a_finder_has_no_threshold(prunus, page, video):
     assert prunus("run", "pose", "--source", video, *MODEL, "--single", "--sink", "web:1").code == 0
     assert [c["name"] for c in page.controls.describe()] == ["paused"]

@@ -21,6 +21,12 @@ VIEW = "document.getElementById('view')"
 FRAME = f"Number({VIEW}.dataset.frame)"
 STATUS = "document.getElementById('status').textContent"
 PIXELS = f"{VIEW}.toDataURL()"
+# How many joints lie under a spot of their colour; others may be covered by their neighbours'.
+JOINTS_IN_COLOUR = """state.message.overlay[0].joints.filter(([x, y], k) => {
+  const rgb = [...pen.getImageData(Math.floor(x), Math.floor(y), 1, 1).data].slice(0, 3);
+  const hex = "#" + rgb.map((v) => v.toString(16).padStart(2, "0")).join("");
+  return hex === state.head.skeleton.joint_colours[k];
+}).length"""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
@@ -158,11 +164,13 @@ def test_a_run_is_seen_steered_ended_and_comes_again(browser):
             f"new Promise((done) => setTimeout(() => done({FRAME}), 500))"  # frames on their way
         )
         with_overlay = browser.run(PIXELS)
+        assert browser.run(JOINTS_IN_COLOUR) >= 5
         browser.key("o")  # burnt in
         browser.until(f"{PIXELS} !== {json.dumps(with_overlay)} && state.message.drawn")
         burnt = browser.run(PIXELS)
         browser.key("o")  # none
         browser.until(f"![{json.dumps(with_overlay)}, {json.dumps(burnt)}].includes({PIXELS})")
+        assert browser.run(JOINTS_IN_COLOUR) == 0
         browser.key("o")
         browser.until(f"{PIXELS} === {json.dumps(with_overlay)}")
         assert browser.run(FRAME) == stays
