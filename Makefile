@@ -8,7 +8,7 @@ EXTRAS ?= apps,audio,clips,export,check,openvino,eval,dev,trt-rtx
 comma  := ,
 STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test test-all fuzz lint bench gpu docs docs-deps wheel train-deps plugin-deps judge-deps peer-deps mutate mutate-deps picture clean venv
+.PHONY: demo test test-all fuzz lint bench gpu docs docs-deps wheel train-deps plugin-deps judge-deps triton-deps peer-deps mutate mutate-deps picture clean venv
 
 demo: $(STAMP)
 	$(BIN)/python -m prunus.apps.demo.demo
@@ -73,6 +73,17 @@ judge-deps: $(STAMP)
 docs-deps: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
 
+# NVIDIA Triton's server with its Python back end alone, as the wheel of PyTriton has it, in an
+# environment of its own: that wheel's back end takes arrays of numpy 1 alone. OpenCV's wheel runs
+# with that, although it asks for numpy 2.
+TRITON ?= .triton
+triton-deps: $(STAMP)
+	test -x $(TRITON)/bin/python || $(BIN)/python -m venv $(TRITON)
+	$(TRITON)/bin/python -m pip install -q numpy==1.26.4
+	$(TRITON)/bin/python -m pip install -q --no-deps nvidia-pytriton==0.7.0 -e .
+	$(TRITON)/bin/python -m pip install -q -c constraints.txt --no-deps opencv-python-headless onnxruntime flatbuffers packaging protobuf
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[triton]'
+
 # Peers of benchmarks/separation.py: their dependencies would bring torchaudio, and are not used.
 peer-deps: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt requests transformers
@@ -90,4 +101,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist site demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(TRITON) build dist site demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -175,27 +175,46 @@ def load(
         >>> with prunus.load("segmentation") as segment:  # doctest: +SKIP
         ...     shares = segment(frame).to_dict()["shares"]
     """
+    choices = {"backend": backend, "threads": threads, "device": device, "options": options}
+    name, files, kind = locate(model, shapes)
+    if kind == "codes":
+        return _codec(name, str(files), choices)
+    return _MAKERS.get(kind, _tensors)(name, files, choices, finder)
+
+
+def locate(
+    model: str | Path, shapes: Mapping[str, Sequence[int]] | None = None
+) -> tuple[str, Path, str]:
+    """Return what `load` would open: its name, its file, and the kind of its post-processing.
+
+    Args:
+        model: See `load`.
+        shapes: See `load`.
+
+    Returns:
+        The file is NAME of ``NAME-encoder.onnx`` and so on where the kind is ``codes``; the kind is
+        empty where the card says none.
+
+    Raises:
+        ArtifactError: no such model, or one that nothing reads.
+        UsageError: the model is one of several that belong together.
+    """
     from prunus.apps.common.model_files import codec_name, find_model
     from prunus.runtime.card.artifact import read_card
 
-    choices = {"backend": backend, "threads": threads, "device": device, "options": options}
     name = DEFAULTS.get(str(model), str(model))
     if (codec := codec_name(name)) != name or Path(f"{name}-encoder.onnx").is_file():
-        return _codec(name, codec, choices)
+        return name, Path(codec), "codes"
     words = [f"{n}:{'x'.join(map(str, sizes))}" for n, sizes in (shapes or {}).items()]
     path = find_model(name, words)
     card = read_card(path)
     kind = card.postprocess.kind if card.postprocess is not None else ""
-    if kind == "codes":
-        return _codec(name, str(path), choices)
-    if kind not in _MAKERS:
-        if kind and kind not in _TENSORS:
-            raise UsageError(
-                f"{card.name} is one part of a {task_named(card.task).label} model.",
-                "Open both parts: prunus.runtime.tasks.separation.separator.SpeechSeparator.open",
-            )
-        return _tensors(name, path, choices)
-    return _MAKERS[kind](name, path, choices, finder)
+    if kind and kind not in ("codes", *_MAKERS, *_TENSORS):
+        raise UsageError(
+            f"{card.name} is one part of a {task_named(card.task).label} model.",
+            "Open both parts: prunus.runtime.tasks.separation.separator.SpeechSeparator.open",
+        )
+    return name, path, kind
 
 
 def _codec(name: str, files: str, choices: dict[str, Any]) -> Predictor:
@@ -209,7 +228,9 @@ def _codec(name: str, files: str, choices: dict[str, Any]) -> Predictor:
     return Predictor(name, codec, answer, (codec,), takes=("sound",), gives=SpeechResult)
 
 
-def _tensors(name: str, path: Path, choices: dict[str, Any]) -> Predictor:
+def _tensors(
+    name: str, path: Path, choices: dict[str, Any], finder: str | Path | None
+) -> Predictor:
     from prunus.runtime.session.base import open as open_session
 
     return TensorPredictor(name, open_session(path, **choices))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
@@ -24,9 +25,9 @@ def _instructions(path: Path) -> list[tuple[str, str]]:
     ]
 
 
-def test_the_three_targets_are_there() -> None:
+def test_the_targets_are_there() -> None:
     names = {p.name.removesuffix(".Dockerfile") for p in FILES}
-    assert names == {"cpu", "tensorrt", "jetpack6"}
+    assert names == {"cpu", "tensorrt", "jetpack6", "triton"}
 
 
 @by_name
@@ -41,7 +42,8 @@ def test_base_is_pinned_and_root_is_left(path) -> None:
     assert users and int(users[-1]) >= 10000
     runs = "".join(rest for word, rest in instructions if word == "RUN")
     assert f"useradd --create-home --uid {users[-1]} " in runs
-    assert [rest for word, rest in instructions if word == "ENTRYPOINT"] == ['["prunus"]']
+    program = {"triton.Dockerfile": "tritonserver"}.get(path.name, "prunus")
+    assert [rest for word, rest in instructions if word == "ENTRYPOINT"] == [f'["{program}"]']
     assert not any(word == "ADD" for word, _ in instructions)
 
 
@@ -73,3 +75,20 @@ def test_hadolint(path) -> None:
         pytest.skip("hadolint is not installed (extra dev)")
     run = subprocess.run([found, str(path)], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
+
+
+def test_prometheus_watches_triton_and_both_answer_this_machine_alone() -> None:
+    told = yaml.safe_load((ROOT / "docker" / "triton.compose.yaml").read_text())
+    services = told["services"]
+    triton, prometheus = services["triton"], services["prometheus"]
+    assert re.fullmatch(r"[\w/]+:v\d+\.\d+\.\d+", prometheus["image"])
+    assert (ROOT / triton["build"]["dockerfile"]).is_file() and triton["build"]["context"] == "."
+    ports = [port for service in services.values() for port in service["ports"]]
+    assert ports and all(port.startswith("127.0.0.1:") for port in ports)
+    [source] = [one["source"] for one in prometheus["configs"]]
+    [job] = yaml.safe_load(told["configs"][source]["content"])["scrape_configs"]
+    [target] = job["static_configs"][0]["targets"]
+    host, port = target.split(":")
+    assert host in services and port == "8002"  # Triton's own port for metrics
+    [where] = triton["volumes"]
+    assert triton["command"] == [f"--model-repository={where.split(':')[1]}"]

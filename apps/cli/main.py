@@ -63,6 +63,8 @@ def build_app() -> Any:
              verbs=f"{_APPS}:run_verbs", more=_RUN),
         Verb("serve", "Answer requests over the network with a model's results.",
              verbs="prunus.apps.serve.options:VERBS", more=_SERVE),
+        Verb("deploy", "Hand models to a server of another maker.",
+             verbs="prunus.apps.deploy.options:VERBS", more=_DEPLOY),
         Verb("eval", "Measure accuracy on labelled data.", verbs=f"{_APPS}:eval_verbs", more=_EVAL),
         verb("doctor", "Report versions, processor, GPU, cameras, disk and usable back ends."),
     )  # fmt: skip
@@ -110,6 +112,10 @@ _SERVE = """\b
 Examples:
   prunus serve http pose
   prunus serve http selfie --port 8080 --queue 16
+"""
+_DEPLOY = """\b
+Examples:
+  prunus deploy triton pose segmentation codec -o repository
 """
 _EVAL = """\b
 Examples:

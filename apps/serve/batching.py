@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,16 +88,30 @@ class Batcher(Closable):
             return group
 
     def _answer(self, group: list[_Job]) -> None:
-        try:
-            results = self._model.together([job.data for job in group])
-        except Exception as error:  # whatever it is belongs to the caller, not to this thread
-            if len(group) == 1:
-                group[0].future.set_exception(error)
-                return
-            for job in group:
-                self._answer([job])
-            return
-        if self._ran is not None:
-            self._ran(len(group))
-        for job, result in zip(group, results, strict=True):
-            job.future.set_result(result)
+        found = answers(self._model, [job.data for job in group], self._ran)
+        for job, answer in zip(group, found, strict=True):
+            if isinstance(answer, Exception):
+                job.future.set_exception(answer)
+            else:
+                job.future.set_result(answer)
+
+
+def answers(
+    model: Predictor, inputs: Sequence[Any], ran: Callable[[int], None] | None = None
+) -> list[Result | Exception]:
+    """Return the result of each input, from one run; one that makes the run fail, fails alone.
+
+    Args:
+        model: One whose batch holds them all.
+        inputs: At least one.
+        ran: Told how many inputs each run held.
+    """
+    try:
+        results = model.together(inputs)
+    except Exception as error:  # whatever it is belongs to the caller, not to this thread
+        if len(inputs) == 1:
+            return [error]
+        return [answers(model, [one], ran)[0] for one in inputs]
+    if ran is not None:
+        ran(len(inputs))
+    return list(results)

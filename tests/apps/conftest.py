@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,6 +152,26 @@ def _write_masks_model(path: Path, decoder: str, **fit) -> Path:
     helper.set_model_props(model, {CARD_KEY: card.to_json()})
     onnx.save(model, path)
     return path
+
+
+@pytest.fixture
+def batched(onnx_file, tmp_path):
+    """Return a file of y = 3 x whose card calls the first axis, of four places, a batch."""
+    import onnx
+
+    from prunus.export.common.pipeline import write_model
+    from prunus.runtime.card.foreign import foreign_card
+
+    shape = ("float32", [4, 5])
+    path = onnx_file("net", [("Mul", "x w", "y")], {"x": shape}, {"y": shape}, {"w": np.float32(3)})
+    card = foreign_card(path)
+    named = {
+        role: tuple(replace(s, axes=("batch", "value")) for s in getattr(card, role))
+        for role in ("inputs", "outputs")
+    }
+    target = tmp_path / "batched.onnx"
+    write_model(onnx.load(path), replace(card, **named), target)
+    return target
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,8 @@ def started(*words, **environment):
 
 @pytest.fixture(scope="module")
 def example():
-    [code] = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    [code] = [block for block in blocks if "httpx2" in block]
     names = {}
     exec(compile(code, "serving.md", "exec"), names)
     return names

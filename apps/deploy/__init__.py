@@ -1,0 +1,1 @@
+"""Models handed to servers that are not ours."""
