@@ -102,7 +102,7 @@ def frames_of() -> Callable[[Path], list[np.ndarray]]:
     return _frames_of
 
 
-def _write_masks_model(path: Path, decoder: str, **fit) -> Path:
+def _write_masks_model(path: Path, decoder: str, batch: int, **fit) -> Path:
     """Write a network that sees colours: bright red is class 1, bright green class 2, else 0."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -113,15 +113,16 @@ def _write_masks_model(path: Path, decoder: str, **fit) -> Path:
     from prunus.runtime.tasks.segmentation.card import MaskPostprocess, ScenePreprocess
 
     sure = decoder == "probability"
-    shape = (1, 1, 64, 64) if sure else (1, 64, 64)
+    shape = (batch, 1, 64, 64) if sure else (batch, 64, 64)
     dtype, code = ("float32", TensorProto.FLOAT) if sure else ("uint8", TensorProto.UINT8)
     axes = ("batch", "class", "row", "column") if sure else ("batch", "row", "column")
+    pixels = ("batch", "row", "column", "rgb")
     names = ("background", "person") if sure else ("other", "red", "green")
     colours = ((0, 0, 0), (255, 0, 0), (0, 255, 0))[: len(names)]
     card = ModelCard(
         task="segmentation", model="colours", variant="x", paper="", licence="Apache-2.0",
         exporter="test", weights=Weights("none", "hand-made", "Apache-2.0", True),
-        inputs=(TensorSpec("image", "uint8", (1, 64, 64, 3), ("batch", "row", "column", "rgb")),),
+        inputs=(TensorSpec("image", "uint8", (batch, 64, 64, 3), pixels),),
         outputs=(TensorSpec("out", dtype, shape, axes),),
         preprocess=ScenePreprocess(64, 64, **fit),
         postprocess=MaskPostprocess(decoder, names, colours, 1, 1),
@@ -144,7 +145,7 @@ def _write_masks_model(path: Path, decoder: str, **fit) -> Path:
     constants = {"weight": weight, "bias": bias}
     graph = helper.make_graph(
         nodes, "colours",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 64, 64, 3])],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, 64, 64, 3])],
         [helper.make_tensor_value_info("out", code, shape)],
         [numpy_helper.from_array(v.astype(np.float32), k) for k, v in constants.items()],
     )  # fmt: skip
@@ -179,9 +180,9 @@ def colour_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
     """Return a writer of small segmentation models, see `_write_masks_model`."""
     folder = tmp_path_factory.mktemp("masks")
 
-    def write(decoder: str = "class_ids", **fit) -> Path:
-        path = folder / f"{decoder}{'-'.join(map(str, fit.values()))}.onnx"
-        return path if path.exists() else _write_masks_model(path, decoder, **fit)
+    def write(decoder: str = "class_ids", batch: int = 1, **fit) -> Path:
+        path = folder / f"{decoder}-{'-'.join(map(str, (batch, *fit.values())))}.onnx"
+        return path if path.exists() else _write_masks_model(path, decoder, batch, **fit)
 
     return write
 

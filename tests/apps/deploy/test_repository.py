@@ -86,6 +86,16 @@ def test_requests_are_joined_as_far_as_the_graph_holds(
     assert graph.max_batch_size == 0 and list(graph.input[0].dims) == [4, 5]
 
 
+def test_pictures_are_joined_where_they_do_not_slide(prunus, tmp_path, parsed, colour_model):
+    sliding = {"fit": "sliding", "longest": 128, "shortest": 64, "stride": (32, 32)}
+    for k, (path, most) in enumerate((
+        (colour_model(batch=4), 4), (colour_model("logits", 4, **sliding), 1),
+    )):  # fmt: skip
+        assert prunus("deploy", "triton", path, "-o", tmp_path / f"r{k}").code == 0
+        [read] = [c for c in _configs(tmp_path / f"r{k}", parsed).values() if c.backend == "python"]
+        assert read.max_batch_size == most and read.HasField("dynamic_batching") == (most > 1)
+
+
 def test_instances_on_gpus(prunus, tmp_path, parsed):
     words = ("segmentation", "-o", tmp_path / "r", "--instances", 3, "--device", "cuda:1")
     assert prunus("deploy", "triton", *words).code == 0

@@ -211,23 +211,33 @@ def test_16_streams_at_once_are_kept_apart(url, example):
             np.testing.assert_array_equal(heard[: len(sound)], codec.estimator.decode(speech))
 
 
-def test_clients_share_the_batch_of_a_network(started, tmp_path, batched, example):
+def test_clients_share_the_batch_of_a_network(started, tmp_path, batched, colour_model, example):
     words = ["-o", str(tmp_path / "r"), "--environment", str(FOLDER.absolute()), "--wait", "500"]
-    assert main(["deploy", "triton", str(batched), *words]) == 0
+    assert main(["deploy", "triton", str(batched), str(colour_model(batch=4)), *words]) == 0
     rows = [np.full((1 + k % 2, 5), k, np.float32) for k in range(CLIENTS)]
 
     def ask(client, row):
         return client.infer("batched", [example["tensor"]("x", row)]).as_numpy("y")
 
-    with started(tmp_path / "r", "batched") as (url, _):
+    def paint(client, k):
+        picture = np.zeros((8 + k, 9, 3), np.uint8)
+        picture[..., 1 + k % 2] = 255  # green or red
+        body = np.array([[cv2.imencode(".png", picture)[1].tobytes()]], np.object_)
+        return client.infer("class_ids-4", [example["tensor"]("body", body)]).as_numpy("classes")
+
+    with started(tmp_path / "r", "batched", "class_ids-4") as (url, _):
+        for k, found in enumerate(_at_once(url, paint, range(CLIENTS))):
+            assert found.shape == (1, 8 + k, 9) and np.unique(found).tolist() == [2 - k % 2]
         for row, found in zip(rows, _at_once(url, ask, rows), strict=True):
             np.testing.assert_array_equal(found, 3 * row)
         with _client(url) as client:
             [told] = client.get_inference_statistics("batched")["model_stats"]
+            [painted] = client.get_inference_statistics("class_ids-4")["model_stats"]
     warm = 1  # Triton counts its own request
     rows_in = sum(map(len, rows))
     assert told["inference_count"] - warm == rows_in
     assert told["execution_count"] - warm < CLIENTS  # 24 rows, up to four in a run
+    assert painted["inference_count"] - warm == CLIENTS > painted["execution_count"]
     assert max(int(one["batch_size"]) for one in told["batch_stats"]) == 4
 
 

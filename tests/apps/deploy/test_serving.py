@@ -168,6 +168,26 @@ def test_arrays_of_several_requests_share_a_run(opened, batched, monkeypatch):
     assert "x" in str(wrong.error) and wrong.error.code == TritonError.INVALID_ARG
 
 
+def _patch(colour, size=(40, 30)):
+    import cv2
+
+    return cv2.imencode(".png", np.full((*size, 3), colour, np.uint8))[1].tobytes()
+
+
+def test_pictures_of_several_requests_share_a_run(opened, colour_model, monkeypatch):
+    model, names = opened("class_ids-4", colour_model(batch=4))
+    assert names == ["json", "classes", "foreground"]
+    runs, many = [], model._model._many
+    monkeypatch.setattr(model._model, "_many", lambda i: runs.append(len(i)) or many(i))
+    red, green, grey = (0, 0, 255), (0, 255, 0), (60, 60, 60)
+    bodies = [_patch(red), _patch(green, (20, 50)), b"broken", _patch(grey)]
+    answers = model.execute([_body(body, ["classes"]) for body in bodies])
+    found = [_arrays(answer)["classes"] for k, answer in enumerate(answers) if k != 2]
+    assert [one.shape for one in found] == [(1, 40, 30), (1, 20, 50), (1, 40, 30)]
+    assert [np.unique(one).tolist() for one in found] == [[1], [2], [0]]
+    assert answers[2].error is not None and runs == [3]
+
+
 def test_a_fault_of_ours_is_told_apart_and_not_told_further(opened, batched, monkeypatch, caplog):
     model, names = opened("batched", batched)
     monkeypatch.setattr(model._model, "together", lambda inputs: 1 / 0)
