@@ -1,13 +1,16 @@
-"""`prunus bench`: latency side by side, each runner in a process of its own, in turns."""
+"""`prunus bench`: latency side by side, in turns, or of a served model against offered load."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from prunus.apps.common import options as shared
+from prunus.apps.common.media import PORTRAIT
 from prunus.runtime.command import Console
+from prunus.runtime.errors import SourceError, UsageError
 from prunus.runtime.options import argument, option
 
 
@@ -15,13 +18,20 @@ from prunus.runtime.options import argument, option
 class BenchOptions:
     """What `prunus bench` does.
 
+    With --server it asks a running server at rising rates: of Triton the model that is named, of
+    prunus serve http the one that it has (the token is that of PRUNUS_SERVE_TOKEN).
+
     \b
     Examples:
       prunus bench dense.onnx pruned.onnx --backend onnxruntime --backend openvino
       prunus bench evitpose-tiny-L0.onnx --against torch-eager -o results.json
+      prunus bench pose --server http://127.0.0.1:8000
     """
 
-    model: tuple[str, ...] = argument("Model files or listed names.")
+    model: tuple[str, ...] = argument(
+        "Model files or listed names; with --server the model's name on a Triton server.",
+        default=(),
+    )
     backend: tuple[str, ...] = option(
         "onnxruntime, openvino[-f32|-bf16], tensorrt; repeatable.",
         default=("auto",), metavar="NAME",
@@ -38,11 +48,32 @@ class BenchOptions:
     seconds: float = option("Length of one turn.", default=2.0, minimum=0.1)
     threads: int | None = shared.threads()
     shape: tuple[str, ...] = shared.shape()
+    server: str | None = option(
+        "Ask this server instead: latency at offered rates.", default=None, metavar="URL"
+    )
+    rate: tuple[float, ...] = option(
+        "Requests per second that are offered, repeatable; default: eight around the server's "
+        "limit.", default=(), minimum=0.01, maximum=100_000,
+    )  # fmt: skip
+    clients: int = option("Most requests under way at a time.", default=64, minimum=1, maximum=1024)
+    body: Path = option(
+        "File that is sent to the server; default: a picture of a person.", default=PORTRAIT
+    )
     output: Path | None = shared.output("The raw samples, as JSON.")
 
 
 def bench(options: BenchOptions, console: Console) -> None:
-    """Measure models and back ends in turns and print the ratios."""
+    """Measure models and back ends in turns and print the ratios, or a server under load.
+
+    Raises:
+        UsageError: no model, or several of a server.
+        SourceError: the server does not answer, or the body cannot be read.
+    """
+    if options.server is not None:
+        _bench_server(options, options.server, console)
+        return
+    if not options.model:
+        raise UsageError("Missing argument 'MODEL'.", "Name a file, a listed name, or --server.")
     from prunus.apps.bench.runs import run_in_turns, runners_for
 
     runners = runners_for(
@@ -61,3 +92,25 @@ def bench(options: BenchOptions, console: Console) -> None:
     if options.output is not None:
         result.write(options.output)
     console.say(result.to_text(), result.to_json())
+
+
+def _bench_server(options: BenchOptions, server: str, console: Console) -> None:
+    from prunus.apps.bench.load import measure_load
+    from prunus.apps.serve.options import TOKEN
+    from prunus.runtime.card.artifact import atomic_path
+
+    if len(options.model) > 1:
+        raise UsageError(f"Got {len(options.model)} models and --server; expected one or none.")
+    try:
+        body = options.body.read_bytes()
+    except OSError as error:
+        raise SourceError(f"Cannot read {options.body}: {error.strerror}.") from None
+    with console.progress("bench") as progress:
+        curve = measure_load(
+            server, "".join(options.model), body, progress, rates=options.rate,
+            clients=options.clients, seconds=options.seconds, token=os.environ.get(TOKEN, ""),
+        )  # fmt: skip
+    if options.output is not None:
+        with atomic_path(options.output) as path:
+            path.write_text(curve.to_json() + "\n")
+    console.say(curve.to_text(), curve.to_json())

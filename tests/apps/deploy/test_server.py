@@ -241,6 +241,17 @@ def test_clients_share_the_batch_of_a_network(started, tmp_path, batched, colour
     assert max(int(one["batch_size"]) for one in told["batch_stats"]) == 4
 
 
+def test_the_load_generator_speaks_to_it(url, tmp_path):
+    words = ["--server", url, "--rate", "30", "--seconds", "1", "--clients", "16"]
+    assert main(["bench", "segmentation", *words, "-o", str(tmp_path / "load.json")]) == 0
+    told = json.loads((tmp_path / "load.json").read_text())
+    [load] = told["loads"]
+    assert load["refused"] == {} and load["answered"] > 0 < told["busiest"]
+    with _client(url) as client:
+        [counted] = client.get_inference_statistics("segmentation")["model_stats"]
+    assert counted["inference_stats"]["success"]["count"] > 32
+
+
 GOOD = [[b"\xff\xd8\xff"]]
 
 

@@ -55,6 +55,18 @@ def test_the_example_of_the_page_asks_32_times_at_once(example):
     assert counts == [1] * 32
 
 
+def test_the_load_generator_speaks_to_it(prunus, monkeypatch):
+    monkeypatch.setenv(TOKEN, "s3cret")
+    with started("segmentation", **{TOKEN: "s3cret"}) as said:
+        words = ("--server", said["url"], "--rate", 20, "--seconds", 0.3, "--clients", 4)
+        ran = prunus("bench", *words, "--json")
+        monkeypatch.setenv(TOKEN, "wrong")
+        refused = prunus("bench", *words)
+    [load] = json.loads(ran.out)["loads"]
+    assert ran.code == 0 and load["refused"] == {} and load["p99_ms"] >= load["p50_ms"] > 0
+    assert refused.code == 2 and "answered 401" in refused.err
+
+
 def test_the_example_for_tensors_fills_part_of_a_batch(example, batched):
     rows = np.arange(10, dtype=np.float32).reshape(2, 5)
     with started(batched) as said:
