@@ -16,7 +16,7 @@ import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 SHARES = (0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.2)  # of what busy callers get
 KEPT, SLOWER = 0.95, 3.0
+FURTHER, MOST_RATES = 1.25, 20
 Floats = npt.NDArray[np.float64]
 Ask = Callable[[], str]
 
@@ -85,6 +86,10 @@ class LoadCurve:
             best = load.offered
         return best
 
+    def is_open(self) -> bool:
+        """Tell whether the largest rate was served well, so that the knee lies beyond it."""
+        return bool(self.loads) and self.knee() == self.loads[-1].offered
+
     def to_text(self) -> str:
         """Return a table for people."""
         rows = [
@@ -92,14 +97,15 @@ class LoadCurve:
              f"{load.p99_ms:.1f}", ", ".join(f"{n} x {k}" for k, n in load.refused.items()) or "-")
             for load in self.loads
         ]  # fmt: skip
-        knee = self.knee()
+        knee, end = self.knee(), "no rate was served well"
+        if knee is not None:
+            end = f"{'no knee up to' if self.is_open() else 'knee at'} {knee:.1f} requests/s"
         return "\n".join([
             plain_table(
                 f"{self.server}, up to {self.clients} requests under way, latency in ms",
                 ("offered/s", "answered/s", "p50", "p99", "refused"), rows,
             ),
-            f"{self.clients} busy callers: {self.busiest:.1f} answers/s; "
-            + ("no rate was served well" if knee is None else f"knee at {knee:.1f} requests/s"),
+            f"{self.clients} busy callers: {self.busiest:.1f} answers/s; {end}",
         ])  # fmt: skip
 
     def to_json(self) -> str:
@@ -107,7 +113,10 @@ class LoadCurve:
         loads = [asdict(load) for load in self.loads]
         for load in loads:
             load.update({k: None for k in ("p50_ms", "p99_ms") if not np.isfinite(load[k])})
-        return json.dumps({**asdict(self), "loads": loads, "knee": self.knee()}, indent=1)
+        return json.dumps(
+            {**asdict(self), "loads": loads, "knee": self.knee(), "knee_is_beyond": self.is_open()},
+            indent=1,
+        )
 
 
 class Caller:
@@ -240,7 +249,8 @@ def measure_load(
         model: See `Caller`.
         body: See `Caller`.
         progress: Told after each rate.
-        rates: Requests per second; none: eight of them around what the server can do.
+        rates: Requests per second; none: eight of them around what busy callers get, and on until
+            the server falls behind.
         clients: Most requests under way at a time.
         seconds: Length of each rate.
         token: See `Caller`.
@@ -262,11 +272,14 @@ def measure_load(
             raise SourceError(f"{server} answered none of {2 * clients} requests at once.",
                               f"It said: {first.refused}. Take fewer --clients.")  # fmt: skip
         wanted = sorted(rates) or [first.answered * share for share in SHARES]
-        loads = []
-        for k, rate in enumerate(wanted):
-            loads.append(offer(callers, arrivals(rate, seconds, k)))
+        curve = LoadCurve(server, clients, first.answered, ())
+        for k, rate in enumerate(wanted):  # which grows below
+            load = offer(callers, arrivals(rate, seconds, k))
+            curve = replace(curve, loads=(*curve.loads, load))
+            if not rates and k + 1 == len(wanted) < MOST_RATES and curve.is_open():
+                wanted.append(FURTHER * rate)
             progress.update(k + 1, len(wanted), f"{rate:.1f} requests/s")
-        return LoadCurve(server, clients, first.answered, tuple(loads))
+        return curve
     finally:
         for caller in callers:
             caller.close()

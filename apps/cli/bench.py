@@ -52,7 +52,7 @@ class BenchOptions:
         "Ask this server instead: latency at offered rates.", default=None, metavar="URL"
     )
     rate: tuple[float, ...] = option(
-        "Requests per second that are offered, repeatable; default: eight around the server's "
+        "Requests per second that are offered, repeatable; default: up to the server's "
         "limit.", default=(), minimum=0.01, maximum=100_000,
     )  # fmt: skip
     clients: int = option("Most requests under way at a time.", default=64, minimum=1, maximum=1024)

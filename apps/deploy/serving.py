@@ -174,7 +174,7 @@ class Streams:
         """Return the outputs of one piece.
 
         Raises:
-            TensorError: it does not fit; the stream stays as it was.
+            TensorError: it does not fit; the stream stays as it was, or ends where it was the last.
             UsageError: it belongs to no stream.
         """
         now = self._clock()
@@ -211,7 +211,7 @@ def encoding(model: Predictor, idle_s: float) -> Streams:
 def decoding(model: Predictor, idle_s: float) -> Streams:
     """Return the streams of codes: int64 (codebooks, codes) in, float32 (samples,) out.
 
-    The pieces together are whole frames: as long as the sound, or less than a frame longer.
+    The pieces together are as long as the sound, up to the next whole stride of frames.
     """
     return Streams(
         model.estimator.decoder,

@@ -8,8 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
+from prunus.apps.bench import load
 from prunus.apps.bench.load import Caller, Load, LoadCurve, arrivals, offer
 from prunus.apps.common.media import PORTRAIT
+from prunus.runtime.progress import Silent
 
 
 def test_arrivals_are_a_poisson_process():
@@ -61,21 +63,26 @@ def _load(offered, answered, p99, refused=None):
 
 
 @pytest.mark.parametrize(
-    ("loads", "knee"),
+    ("loads", "knee", "beyond"),
     [
-        ([(1, 1, 10), (2, 2, 12), (4, 3.9, 29), (8, 6, 400)], 4),
-        ([(1, 1, 10), (2, 2, 31), (4, 4, 12)], 1),  # what comes after a bad rate does not count
-        ([(1, 1, 10), (2, 2, 12, {"429": 1})], 1),
-        ([(1, 0.9, 10)], None),
-        ([(1, 0, float("nan"))], None),
+        ([(1, 1, 10), (2, 2, 12), (4, 3.9, 29), (8, 6, 400)], 4, False),
+        ([(1, 1, 10), (2, 2, 31), (4, 4, 12)], 1, False),  # after a bad rate nothing counts
+        ([(1, 1, 10), (2, 2, 12, {"429": 1})], 1, False),
+        ([(1, 1, 10), (2, 2, 12)], 2, True),
+        ([(1, 0.9, 10)], None, False),
+        ([(1, 0, float("nan"))], None, False),
     ],
 )
-def test_the_knee_is_the_last_rate_served_well(loads, knee):
+def test_the_knee_is_the_last_rate_served_well(loads, knee, beyond):
     curve = LoadCurve("s", 4, 5.0, tuple(_load(*one) for one in loads))
     assert curve.knee() == knee
     told = json.loads(curve.to_json())
     assert told["knee"] == knee and len(told["loads"]) == len(loads)
-    assert ("no rate was served well" in curve.to_text()) == (knee is None)
+    told_end = curve.to_text().splitlines()[-1]
+    assert told_end.endswith(
+        "no rate was served well" if knee is None else f" {knee:.1f} requests/s"
+    )
+    assert curve.is_open() == told["knee_is_beyond"] == ("no knee up to" in told_end) == beyond
 
 
 class Seen(BaseHTTPRequestHandler):
@@ -133,6 +140,26 @@ def test_the_verb_offers_the_rates_that_it_is_given(prunus, tmp_path):
     assert len(seen) == 1 + 6 + sum(expected)
     assert all(body == PORTRAIT.read_bytes() for _, _, body in seen)
     assert [load["refused"] for load in told["loads"]] == [{}, {}]
+
+
+def test_rates_rise_until_the_server_falls_behind(monkeypatch):
+    tried = []
+
+    def pretend(callers, due):
+        if len(tried) < 1:  # as many as come at once
+            tried.append(None)
+            return _load(1.0, 10.0, 1.0)
+        tried.append(due)
+        return _load(rate := wanted(len(tried) - 2), min(rate, 19.0), 10.0)
+
+    def wanted(k):
+        return 10 * load.SHARES[k] if k < 8 else 12 * load.FURTHER ** (k - 7)
+
+    with _listening() as (url, _):
+        monkeypatch.setattr(load, "offer", pretend)
+        curve = load.measure_load(url, "", b"x", Silent(), clients=2, seconds=0.01)
+    assert [one.offered for one in curve.loads] == pytest.approx([wanted(k) for k in range(11)])
+    assert curve.knee() == pytest.approx(12 * 1.25**2) and not curve.is_open()
 
 
 @pytest.mark.parametrize(
