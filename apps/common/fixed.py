@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ from prunus.runtime.errors import UsageError
 def fixed(path: Path, words: Sequence[str]) -> Path:
     """Return a copy of a model whose inputs have these shapes; the file itself stays as it is.
 
-    The copy lies in the user's cache under the hash of the file and the shapes.
+    The copy lies in the user's cache under the hash of its own bytes: weights beside the file, long
+    names of inputs and the program that fixes sizes all have their part in it.
 
     Args:
         path: ONNX file.
@@ -41,15 +43,15 @@ def fixed(path: Path, words: Sequence[str]) -> Path:
             + " ".join(f"--shape {word}" for word in words)
             + f" -o {path.with_name(f'{path.stem}-fixed.onnx')}",
         )
-    key = "-".join(f"{n}_{'x'.join(map(str, s))}" for n, s in sorted(shapes.items()))
-    plain = "".join(c if c.isalnum() or c in "_-" else "_" for c in key)[:80]
-    target = host.user_cache() / "graphs" / sha256_of(path)[:16] / plain / path.name
-    if not target.is_file():
+    data = model.SerializeToString(deterministic=True)
+    digest = hashlib.sha256(data).hexdigest()
+    target = host.user_cache() / "graphs" / digest[:24] / path.name
+    if not (target.is_file() and sha256_of(target) == digest):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise write_error(error, target) from error
         with atomic_path(target) as temporary:
-            temporary.write_bytes(model.SerializeToString())
+            temporary.write_bytes(data)
     print(f"fixed {' '.join(words)} in a copy of {path.name}: {target}", file=sys.stderr)
     return target
