@@ -28,21 +28,25 @@ def places_of(card: ModelCard) -> int:
 
 
 def items_in(card: ModelCard, feed: Feed) -> int:
-    """Return how many places an input takes: the length of its first axis, checked.
+    """Return how many places an input takes, checked: the length of its first axis.
+
+    It is one, whatever the lengths are, where the card says no batch: the input is the whole run's.
 
     Raises:
         TensorError: more than the batch, none, or arrays that do not fit the card otherwise.
     """
     most = places_of(card)
+    if most == 1:
+        check_inputs(card, feed)
+        return 1
     lengths = {array.shape[0] for array in feed.values() if array.ndim}
     count = lengths.pop() if len(lengths) == 1 else most
     if not 1 <= count <= most:
         raise TensorError(
             f"Got {count} items; {card.name} takes 1 to {most} of them.", "Split them."
         )
-    if most > 1:
-        specs = tuple(replace(s, shape=(count, *s.shape[1:])) for s in card.inputs)
-        check_inputs(replace(card, inputs=specs), feed)
+    specs = tuple(replace(s, shape=(count, *s.shape[1:])) for s in card.inputs)
+    check_inputs(replace(card, inputs=specs), feed)
     return count
 
 

@@ -114,6 +114,33 @@ def test_32_callers_get_their_own_answers_from_joined_runs(batched):
     assert float(values["prunus_in_hand"]) == 0
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 8), (257,), (4, 5), ()])
+def test_a_network_without_a_batch_axis_runs_once_for_each_request(onnx_file, shape):
+    """The lengths of its first axes are those of the data, and the outputs have others."""
+    path = onnx_file(
+        "net", [("Mul", "x w", "y"), ("ReduceSum", "y", "total", {"keepdims": 0})],
+        {"x": ("float32", list(shape))},
+        {"y": ("float32", list(shape)), "total": ("float32", [])}, {"w": np.float32(3)},
+    )  # fmt: skip
+    with prunus.load(path, threads=1) as model, served(model, Limits(wait_s=0.2)) as client:
+
+        def ask(k):
+            return client.post("/predict", content=npz(x=np.full(shape, k, np.float32)))
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(ask, range(8)))
+        told = client.get("/metrics").text
+        wrong = client.post("/predict", content=npz(x=np.zeros((2, *shape), np.float32)))
+    assert "axes instead of" in refused(wrong, 400)
+    for k, answer in enumerate(answers):
+        assert answer.status_code == 200, answer.text
+        found = np.load(io.BytesIO(answer.content))
+        np.testing.assert_array_equal(found["y"], np.full(shape, 3 * k, np.float32))
+        assert found["total"] == 3 * k * np.prod(shape)
+    values = dict(line.rsplit(" ", 1) for line in told.splitlines() if line[0] != "#")
+    assert float(values["prunus_run_inputs_sum"]) == float(values["prunus_run_inputs_count"]) == 8
+
+
 def test_pictures_of_different_callers_share_runs(onnx_file, tmp_path):
     weights = np.array([[1, 0, 0], [0, 0, 1]], np.float32).reshape(2, 3, 1, 1)  # red, blue
     path = onnx_file(

@@ -52,3 +52,16 @@ def test_parts_go_in_their_order_and_come_back(card) -> None:
 def test_what_does_not_fit_is_refused(card, shape) -> None:
     with pytest.raises(TensorError):
         items_in(_named(card, "batch", "batch"), {"x": np.zeros(shape, np.float32)})
+
+
+def test_without_a_batch_an_input_is_the_whole_run(card) -> None:
+    assert items_in(card, {"x": np.zeros((3, 2), np.float32)}) == 1
+    for shape in ((1, 2), (2, 2), (3,)):
+        with pytest.raises(TensorError, match="axis0=3"):
+            items_in(card, {"x": np.zeros(shape, np.float32)})
+    one = _named(card, "batch", "batch")
+    one = replace(one, inputs=tuple(replace(s, shape=(1, 2)) for s in one.inputs))
+    one = replace(one, outputs=tuple(replace(s, shape=(1, 2)) for s in one.outputs))
+    assert items_in(one, {"x": np.zeros((1, 2), np.float32)}) == 1
+    with pytest.raises(TensorError, match="batch=2!"):
+        items_in(one, {"x": np.zeros((2, 2), np.float32)})
