@@ -56,6 +56,7 @@ SAFETENSORS_HEADER_BYTES = Limit("the length of the header", 16 << 20, "bytes")
 JSON_DEPTH = Limit("the nesting of its JSON", 64, "levels")
 TENSOR_VALUES = Limit("the size that the card declares", 1 << 30, "values")
 UNPACKED_BYTES = Limit("the unpacked size", 1 << 30, "bytes")
+ARRAY_BYTES = Limit("the size of its arrays", 8 << 30, "bytes")
 ONNX_BYTES = Limit("the size of the file", (1 << 31) - 1, "bytes")  # protobuf's own limit
 GRAPH_ITEMS = Limit("the number of nodes, weights and tensors", 1 << 20, "items")
 GRAPH_NAME_BYTES = Limit("the length", 1 << 16, "bytes")

@@ -211,6 +211,31 @@ def plugin_library(request, tmp_path_factory):
         return build_library(tmp_path_factory.mktemp("plugin") / LIBRARY, [80], cache=cache)
 
 
+_BROKEN = {
+    "cut": lambda whole: whole[:-30],
+    "text": lambda whole: b"no arrays at all",
+    "empty": lambda whole: b"",
+    "changed": lambda whole: whole[:150] + bytes(b ^ 1 for b in whole[150:160]) + whole[160:],
+}
+
+
+@pytest.fixture(params=[*_BROKEN, "objects"])
+def broken_npz(request, tmp_path):
+    """Return a writer of damaged ``.npz`` files that would hold the arrays; returns the path."""
+
+    def write(name, **arrays):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if request.param == "objects":
+            np.savez(path, **dict.fromkeys(arrays, np.array([{}], object)))
+        else:
+            np.savez(path, **arrays)
+            path.write_bytes(_BROKEN[request.param](path.read_bytes()))
+        return path
+
+    return write
+
+
 @pytest.fixture
 def onnx_file(tmp_path):
     """Return a writer of ONNX files without a card; names of types are numpy's.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from prunus.apps.common.model_files import find_model
 from prunus.apps.generic.inputs import read_feed, with_words
 from prunus.apps.generic.options import TensorsOptions
 from prunus.apps.live.summary import Summary
+from prunus.runtime.arrays import write_arrays
 from prunus.runtime.tasks.metrics import non_finite
 
 _SHOWN = 16  # values of an output that are told one by one, and best ones of longer rows
@@ -61,7 +60,8 @@ def run_tensors(options: TensorsOptions, *, quiet: bool = False) -> TensorsSumma
         outputs = session.run(feed)
         run_ms, backend = session.run_ms, session.description
     if options.output is not None:
-        _save(options.output, outputs, atomic_path)
+        with atomic_path(options.output) as temporary:
+            write_arrays(temporary, outputs)
     return TensorsSummary(
         model=card.name,
         backend=backend,
@@ -101,11 +101,3 @@ def _plain(value: Any) -> Any:
     """Return a number as JSON has it: NaN and infinity become None."""
     number = value.item()
     return number if not isinstance(number, float) or np.isfinite(number) else None
-
-
-def _save(path: Path, outputs: dict[str, npt.NDArray[Any]], atomic: Any) -> None:
-    # numpy's savez takes names as keywords, among which "file" is its own.
-    with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, array in outputs.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)

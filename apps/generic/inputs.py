@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prunus.runtime.arrays import read_array, read_arrays
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.matching import check_array
 from prunus.runtime.card.tensors import TensorSpec
-from prunus.runtime.errors import PrunusError, SourceError, TensorError, UsageError, nearest
+from prunus.runtime.errors import PrunusError, TensorError, UsageError, nearest
 
 Array = npt.NDArray[Any]
 _SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".opus")
@@ -105,7 +106,7 @@ def _one(card: ModelCard, spec: TensorSpec, value: str, rate: int | None) -> tup
     if not path.is_file() and (number := _number(value)) is not None:
         return _filled(spec, number), value
     if suffix == ".npy":
-        return _array(path), value
+        return read_array(path, hint="Save it with numpy.save."), value
     if suffix in _SOUNDS:
         return _sound(path, spec, rate)
     from prunus.runtime.pictures.files import read_picture
@@ -144,34 +145,14 @@ def _filled(spec: TensorSpec, number: Any) -> Array:
         ) from None
 
 
-def _array(path: Path) -> Array:
-    try:
-        array: Array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise SourceError(f"Array file not found: {path}.", "Give a .npy file.") from None
-    except Exception as error:  # numpy raises several kinds for damaged files
-        raise SourceError(
-            f"{path} is no array that can be read: {error}.", "Save it with numpy.save."
-        ) from None
-    return np.asarray(array, order="C")
-
-
 def _archive(path: Path, specs: Mapping[str, TensorSpec]) -> list[tuple[str, Array]]:
-    if not path.is_file():
-        raise SourceError(f"Array file not found: {path}.", "Give a .npz file.")
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = [(name, np.asarray(stored[name], order="C")) for name in stored.files]
-    except Exception as error:  # a zip or numpy error
-        raise SourceError(
-            f"{path} holds no arrays that can be read: {error}.", "Save it with numpy.savez."
-        ) from None
-    if strange := [name for name, _ in arrays if name not in specs]:
+    arrays = read_arrays(path)
+    if strange := [name for name in arrays if name not in specs]:
         raise UsageError(
             f"{path} holds arrays named {strange}; the inputs are {list(specs)}.",
             "Save each under the name of its input.",
         )
-    return arrays
+    return list(arrays.items())
 
 
 def _sound(path: Path, spec: TensorSpec, rate: int | None) -> tuple[Array, str]:

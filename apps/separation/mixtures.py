@@ -15,11 +15,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from prunus.runtime.arrays import read_array
 from prunus.runtime.audio.files import SoundReader
 from prunus.runtime.audio.resample import resample
 from prunus.runtime.errors import SourceError
@@ -116,12 +116,7 @@ def read_mouths(path: Path, size: int) -> Crops:
     Raises:
         SourceError: the file holds no such crops.
     """
-    try:
-        with np.load(path, allow_pickle=False) as loaded:
-            names = [n for n in ("data", "mouth") if n in loaded.files]
-            crops: npt.NDArray[Any] = loaded[names[0]] if names else np.zeros(0)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"Cannot read mouths from {path}: {error}.") from None
+    crops = read_array(path, "data", "mouth", hint="Save it with numpy.savez(path, data=crops).")
     rows = crops.shape[-1] if crops.ndim == 3 else 0
     if crops.dtype != np.uint8 or crops.ndim != 3 or crops.shape[1] != rows or rows < size:
         raise SourceError(

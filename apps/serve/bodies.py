@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-import struct
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +19,7 @@ import numpy.typing as npt
 
 from prunus.api import Predictor, Result
 from prunus.results import MaskResult, PoseResult, SpeechResult, TensorResult
+from prunus.runtime.arrays import read_arrays, write_arrays
 from prunus.runtime.errors import SourceError, TensorError, UsageError, nearest
 from prunus.runtime.pictures.opencv import load_cv2
 
@@ -118,54 +116,23 @@ def _sound(data: bytes, model: Predictor) -> npt.NDArray[np.float32]:
 
 def _arrays(data: bytes, model: Predictor) -> dict[str, npt.NDArray[Any]]:
     specs = {spec.name: spec for spec in model.estimator.card.inputs}
-    feed: dict[str, npt.NDArray[Any]] = {}
     if data.count(_ENTRY) > len(specs) + _CHANCE:  # before a list of them takes memory
         raise SourceError("The body holds too many arrays.", f"{model.name} takes {len(specs)}.")
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for entry in archive.infolist():
-                name = entry.filename.removesuffix(".npy")
-                if name not in specs or name in feed:
-                    raise TensorError(
-                        f"Got an array named '{name[:80]}'{nearest(name[:80], list(specs))}, "
-                        f"{'twice' if name in feed else 'which is no input'}.",
-                        f"{model.name} takes: {', '.join(s.describe() for s in specs.values())}.",
-                    )
-                spec = specs[name]
-                most = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize + _HEADER
-                if entry.file_size > most:  # before it is unpacked
-                    raise TensorError(
-                        f"Input '{name}' has {entry.file_size} bytes; expected {spec.describe()}."
-                    )
-                if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise ValueError("only numpy's own compression is read")
-                with archive.open(entry) as member:  # no further than it declares
-                    feed[name] = _array(member.read(entry.file_size + 1), name)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, OSError,
-            RuntimeError, ValueError, zlib.error, struct.error) as error:  # fmt: skip
-        raise SourceError(
-            f"The body is not a complete .npz file: {str(error)[:200]}.",
-            "Make it with numpy.savez.",
-        ) from None
+
+    def admit(name: str, size: int) -> None:
+        if name not in specs:
+            raise TensorError(
+                f"Got an array named '{name[:80]}'{nearest(name[:80], list(specs))}, which is no "
+                "input.",
+                f"{model.name} takes: {', '.join(s.describe() for s in specs.values())}.",
+            )
+        spec = specs[name]
+        if size > math.prod(spec.shape) * np.dtype(spec.dtype).itemsize + _HEADER:
+            raise TensorError(f"Input '{name}' has {size} bytes; expected {spec.describe()}.")
+
+    feed = read_arrays(data, admit=admit, hint="Make it with numpy.savez.")
     model.items(feed)
     return feed
-
-
-def _array(data: bytes, name: str) -> npt.NDArray[Any]:
-    file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"'{name}' is of version {version} of the format")
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    shape, _, dtype = read[version](file)
-    # Before numpy makes room for what the header declares.
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
-        raise ValueError(f"'{name}' does not hold the numbers that its header declares")
-    file.seek(0)
-    return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
 BODIES = (
@@ -203,7 +170,7 @@ def _wav(result: SpeechResult) -> bytes:
 
 def _npz(result: TensorResult) -> bytes:
     file = io.BytesIO()
-    np.savez(file, **result.tensors)  # type: ignore[arg-type]
+    write_arrays(file, result.tensors)
     return file.getvalue()
 
 

@@ -36,8 +36,8 @@ class Samples:
     noun: str = "samples"
 
     def __post_init__(self) -> None:
-        counts = {name: len(values) for name, values in self.arrays.items()}
-        if len(set(counts.values())) != 1:
+        counts = {n: len(v) if v.ndim else "no axis of" for n, v in self.arrays.items()}
+        if len(set(counts.values())) != 1 or not all(v.ndim for v in self.arrays.values()):
             raise TensorError(
                 f"The inputs hold {counts or 'no'} {self.noun}; expected equally many of each.",
                 "Give one array per input, samples along the first axis.",

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from prunus.export.common.samples import Samples
+from prunus.runtime.arrays import read_arrays
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import SourceError, UsageError
 
@@ -45,22 +46,9 @@ def _noise(card: ModelCard, count: int) -> Samples:
 
 
 def _archive(card: ModelCard, path: Path) -> Samples:
-    samples = Samples(read_archive(path), path.name)
+    samples = Samples(read_arrays(path), path.name)
     samples.require(card.inputs)
     return samples
-
-
-def read_archive(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of an .npz by name; raises SourceError for what is no such file."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: np.ascontiguousarray(stored[name]) for name in stored.files}
-    except FileNotFoundError:
-        raise SourceError(f"Array file not found: {path}.", "Give an .npz file.") from None
-    except Exception as error:  # a zip or numpy error
-        raise SourceError(
-            f"{path} holds no arrays that can be read: {error}.", "Save it with numpy.savez."
-        ) from None
 
 
 def _pictures(card: ModelCard, path: Path, limit: int) -> Samples:

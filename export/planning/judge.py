@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from prunus.export.common.samples import Array, Samples
-from prunus.export.foreign.samples import load_samples, read_archive
+from prunus.export.foreign.samples import load_samples
+from prunus.runtime.arrays import read_arrays
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import TensorError, UsageError
 from prunus.runtime.tasks.generic.metric import cosines
@@ -54,7 +55,7 @@ def load_labelled(card: ModelCard, source: Path | None, limit: int) -> Labelled:
     """
     if source is None:
         return Labelled(load_samples(card, None), {}, noise=True)
-    arrays = read_archive(source)
+    arrays = read_arrays(source)
     if not arrays:
         raise TensorError(
             f"{source.name} holds nothing; expected arrays with samples along the first axis."

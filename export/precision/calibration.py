@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.export.common.samples import Samples
+from prunus.runtime.arrays import read_array
 from prunus.runtime.errors import HostError, SourceError, UsageError
 from prunus.runtime.pictures.files import PICTURES, read_picture
 from prunus.runtime.tasks.pose.card import ImagePreprocess
@@ -49,7 +50,9 @@ def load_calibration(
         return _calibration(crops, BUNDLED, preprocess).first(limit)
     path = Path(source)
     if path.suffix in (".npz", ".npy"):
-        return _calibration(_arrays(path), path.name, preprocess).first(limit)
+        made = "Save it with numpy.savez(path, crops=array)."
+        stored = read_array(path, "crops", hint=made)
+        return _calibration(stored, path.name, preprocess).first(limit)
     if path.is_dir():
         pictures = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
         if not pictures:
@@ -152,23 +155,6 @@ def whole_crop(frame: Any, preprocess: ImagePreprocess) -> Crops:
     geometry.crop_into(frame, geometry.windows(box), out)
     crop: Crops = out[0]
     return crop
-
-
-def _arrays(path: Path) -> Crops:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"Cannot read {path}: {error}.", "Save it with numpy.savez.") from None
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    with loaded:
-        if "crops" not in loaded.files:
-            raise SourceError(
-                f"{path} has the arrays {loaded.files}; expected 'crops'.",
-                "Save it with numpy.savez(path, crops=array).",
-            )
-        crops: Crops = loaded["crops"]
-        return crops
 
 
 def _calibration(crops: Any, source: str, preprocess: ImagePreprocess) -> Samples:

@@ -15,6 +15,7 @@ from prunus.export.precision.calibration import (
     bundled_media,
     read_frames,
 )
+from prunus.runtime.arrays import read_array
 from prunus.runtime.audio.windows import window_corners
 from prunus.runtime.errors import SourceError, UsageError
 from prunus.runtime.pictures.files import PICTURES, read_picture
@@ -91,14 +92,7 @@ def fit_whole(frame: Images, preprocess: ScenePreprocess) -> Images:
 
 
 def _arrays(path: Path, preprocess: ScenePreprocess) -> Samples:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        images = loaded if isinstance(loaded, np.ndarray) else loaded["images"]
-    except (OSError, ValueError, KeyError) as error:
-        raise SourceError(
-            f"Cannot read images from {path}: {error}.",
-            "Save them with numpy.savez(path, images=array).",
-        ) from None
+    images = read_array(path, "images", hint="Save them with numpy.savez(path, images=array).")
     shape = (preprocess.height, preprocess.width, 3)
     if images.ndim != 4 or images.shape[1:] != shape or images.dtype != np.uint8 or not len(images):
         raise UsageError(

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from prunus.export.codec.samples import find_sound, voice_like
 from prunus.export.common.samples import Samples
+from prunus.runtime.arrays import read_array
 from prunus.runtime.card.card import ModelCard
-from prunus.runtime.errors import ArtifactError, SourceError, UsageError
+from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.tasks.separation.card import MixturePreprocess, MouthPreprocess
 
 Array = npt.NDArray[Any]
@@ -105,18 +106,8 @@ def _like(lips: Array, mixtures: Array) -> tuple[int, ...]:
 
 
 def _array(source: str | Path, name: str) -> Array:
-    try:
-        with np.load(source, allow_pickle=False) as loaded:
-            if name in loaded.files:
-                values: Array = loaded[name]
-                return values
-            found = loaded.files
-    except (OSError, ValueError) as error:
-        raise SourceError(f"Cannot read {source}: {error}.", "Save it with numpy.savez.") from None
-    raise SourceError(
-        f"{source} has the arrays {found}; expected '{name}', {_NAMES[name]}.",
-        "Save it with numpy.savez(path, mouth=..., mixture=...).",
-    )
+    made = f"Save it with numpy.savez(path, mouth=..., mixture=...), {name}: {_NAMES[name]}."
+    return read_array(source, name, hint=made)
 
 
 def _fitting(arrays: dict[str, Array], card: ModelCard, about: str) -> Samples:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from prunus.export.verify.report import Comparison, Report, Verdict
+from prunus.runtime.arrays import read_arrays
 from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import ArtifactError, CheckFailedError
@@ -165,8 +166,7 @@ def load_runs(path: str | Path) -> RunSet:
     if not Path(path).is_file():
         raise ArtifactError(f"Saved runs not found: {path}.", again)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = read_arrays(path, "meta")
         meta: dict[str, Any] = json.loads(arrays.pop("meta").tobytes())
         if meta["format"] != _FORMAT:
             raise ArtifactError(
@@ -190,7 +190,7 @@ def load_runs(path: str | Path) -> RunSet:
         )
     except ArtifactError:
         raise
-    except Exception as error:  # a zip, numpy or JSON error: the file is not ours, or is broken
+    except Exception as error:  # of the arrays or the JSON: the file is not ours, or is broken
         raise ArtifactError(f"{path} is not a file of saved runs ({error}).", again) from error
 
 

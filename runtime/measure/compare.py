@@ -23,6 +23,7 @@ from typing import IO, Any
 import numpy as np
 
 from prunus.runtime import host
+from prunus.runtime.arrays import write_arrays
 from prunus.runtime.card.artifact import atomic_path, sha256_of
 from prunus.runtime.errors import HostError, PrunusError, UsageError
 from prunus.runtime.measure.latency import Clock, Latency, WarmUp, environment, summarise, warm_up
@@ -152,7 +153,7 @@ def compare(
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stored = folder / "inputs.npz"
-        np.savez(stored, **(inputs or {}))  # type: ignore[arg-type]
+        write_arrays(stored, inputs or {})
         workers, steps, done = [], len(names) * (rounds + 1), 0
         for spec in runners:
             worker = stack.enter_context(_worker(spec, stored, folder, clock))

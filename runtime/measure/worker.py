@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-import numpy as np
-
+from prunus.runtime.arrays import read_arrays
 from prunus.runtime.errors import PrunusError
 from prunus.runtime.measure.latency import peak_memory_bytes, time_window
 from prunus.runtime.measure.runner import Runner, RunnerSpec, open_runner
@@ -31,8 +30,7 @@ class Worker:
     def open(self, order: Order) -> Order:
         """Open the runner and run it once."""
         start = time.perf_counter()
-        with np.load(order["inputs"], allow_pickle=False) as stored:
-            inputs = {name: stored[name] for name in stored.files}
+        inputs = read_arrays(order["inputs"])
         self._runner = open_runner(RunnerSpec.from_dict(order["spec"]), inputs)
         opened = time.perf_counter()
         self._runner.call()

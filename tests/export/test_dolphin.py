@@ -201,6 +201,11 @@ def test_samples_come_from_recordings_arrays_and_drawings(lips_file, voice_file,
         separation_samples(lips, tmp_path / "b.npz")
     with pytest.raises(SourceError, match="expected 'mixture'"):
         separation_samples(voice, tmp_path / "b.npz")
+    whole = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(whole[:-30])
+    for card in (lips, voice):
+        with pytest.raises(SourceError, match=r"a\.npz is not a complete .* mouth=\.\.\."):
+            separation_samples(card, tmp_path / "a.npz")
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import torch
 from prunus.models.codec.nsfcodec.pitch_grid import HIGHEST_HZ, LOWEST_HZ, PITCHES
 from prunus.models.training.speech.cache import MANIFEST
 from prunus.models.training.speech.pitch import HOP
+from prunus.runtime.arrays import read_array
 from prunus.runtime.errors import ArtifactError
 
 _STEPS_PER_LOG = (PITCHES - 1) / math.log(HIGHEST_HZ / LOWEST_HZ)
@@ -58,8 +59,8 @@ def read_recordings(cache: Path, split: str) -> list[Recording]:
     found = [
         Recording(
             row["name"],
-            np.load(cache / f"{row['name']}.sound.npy", mmap_mode="r"),
-            np.load(cache / f"{row['name']}.pitch.npy"),
+            read_array(cache / f"{row['name']}.sound.npy", hint=hint, mapped=True),
+            read_array(cache / f"{row['name']}.pitch.npy", hint=hint),
         )
         for row in rows
         if row["split"] == split

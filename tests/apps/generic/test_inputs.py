@@ -82,13 +82,19 @@ def test_arrays_that_do_not_fit(card, tmp_path) -> None:
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     (tmp_path / "cut.npy").write_bytes((tmp_path / "two.npy").read_bytes()[:200])
     for name in ("objects", "cut"):
-        with pytest.raises(SourceError, match="is no array that can be read"):
+        with pytest.raises(SourceError, match=r"is not a complete \.npy file"):
             read_feed(card, [f"x={tmp_path}/{name}.npy"])
     np.savez(tmp_path / "other.npz", z=np.zeros(1))
     with pytest.raises(UsageError, match=r"arrays named \['z'\]"):
         read_feed(card, [f"{tmp_path}/other.npz"])
     with pytest.raises(UsageError, match="sr twice"):
         read_feed(card, ["sr=1", "sr=2"])
+
+
+def test_a_damaged_archive_is_refused_by_name(card, broken_npz) -> None:
+    path = broken_npz("all.npz", x=np.zeros((1, 3, 8, 6), np.float32))
+    with pytest.raises(SourceError, match=r"all\.npz is not a complete \.npz file"):
+        read_feed(card, [str(path)])
 
 
 def test_pictures_go_in_as_the_words_say(card, tmp_path) -> None:

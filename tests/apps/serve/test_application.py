@@ -118,9 +118,9 @@ def test_32_callers_get_their_own_answers_from_joined_runs(batched):
 def test_a_network_without_a_batch_axis_runs_once_for_each_request(onnx_file, shape):
     """The lengths of its first axes are those of the data, and the outputs have others."""
     path = onnx_file(
-        "net", [("Mul", "x w", "y"), ("ReduceSum", "y", "total", {"keepdims": 0})],
+        "net", [("Mul", "x w", "file"), ("ReduceSum", "file", "total", {"keepdims": 0})],
         {"x": ("float32", list(shape))},
-        {"y": ("float32", list(shape)), "total": ("float32", [])}, {"w": np.float32(3)},
+        {"file": ("float32", list(shape)), "total": ("float32", [])}, {"w": np.float32(3)},
     )  # fmt: skip
     with prunus.load(path, threads=1) as model, served(model, Limits(wait_s=0.2)) as client:
 
@@ -135,7 +135,7 @@ def test_a_network_without_a_batch_axis_runs_once_for_each_request(onnx_file, sh
     for k, answer in enumerate(answers):
         assert answer.status_code == 200, answer.text
         found = np.load(io.BytesIO(answer.content))
-        np.testing.assert_array_equal(found["y"], np.full(shape, 3 * k, np.float32))
+        np.testing.assert_array_equal(found["file"], np.full(shape, 3 * k, np.float32))
         assert found["total"] == 3 * k * np.prod(shape)
     values = dict(line.rsplit(" ", 1) for line in told.splitlines() if line[0] != "#")
     assert float(values["prunus_run_inputs_sum"]) == float(values["prunus_run_inputs_count"]) == 8

@@ -104,6 +104,7 @@ def test_noise_is_said(tmp_path) -> None:
     [
         ({"x": IMAGES, "labels": LABELS[:3]}, TensorError, "equally many"),
         ({"x": IMAGES, "scale": np.float32(2)}, TensorError, "equally many"),
+        ({"x": np.float32(2)}, TensorError, "'x': 'no axis of'} samples; expected equally many"),
         ({"y": IMAGES}, TensorError, r"expected \['x'\]"),
         ({"x": IMAGES[:, :, :2]}, TensorError, "expected n of"),
         ({"x": IMAGES[:0]}, TensorError, "expected at least one"),

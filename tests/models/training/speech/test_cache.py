@@ -122,6 +122,12 @@ def test_a_cache_is_built_once_and_continued(package, tmp_path, monkeypatch):
     train = read_recordings(out, "train")
     assert [r.name for r in train] == ["one"] and len(train[0].pitch) * 320 == len(train[0].sound)
     assert (train[0].pitch[5:40] > 0).all()
+    for name in ("one.sound.npy", "one.pitch.npy"):
+        whole = (out / name).read_bytes()
+        (out / name).write_bytes(whole[:-8])
+        with pytest.raises(SourceError, match=rf"{name} is not a complete .* and \d+ are there"):
+            read_recordings(out, "train")
+        (out / name).write_bytes(whole)
     (out / "one.json").unlink()
     with pytest.raises(HostError, match="apt-get download"):
         build_cache(package.parent, out)
