@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -13,10 +11,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from prunus.runtime.errors import PrunusError, UsageError
-
-# Name of the file in a run's folder that tells how many pictures of each set it used.
-DATA_RECORD = "data.json"
+from prunus.models.training.data_record import fingerprint
+from prunus.runtime.arrays import read_arrays, write_arrays
+from prunus.runtime.card.artifact import atomic_path
+from prunus.runtime.errors import PrunusError
 
 _MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None] * 255
 _STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None] * 255
@@ -65,13 +63,20 @@ def unpack(data: np.ndarray, lengths: np.ndarray) -> list[bytes]:
     return [raw[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
-def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+def read_shard(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """Return the arrays of a shard, which must have these names.
+
+    Raises:
+        SourceError: it is cut off or damaged, or not such a shard.
+    """
+    return read_arrays(path, *names, hint="Remove it, and run what made it once more.")
+
+
+def write_shard(path: Path, **arrays: np.ndarray) -> None:
     """Write a shard under its final name only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes 'allow_pickle' for one
-    os.replace(partial, path)
+    with atomic_path(path) as temporary:
+        write_arrays(temporary, arrays)
 
 
 def shards_of(folder: Path, makers: Sequence[str], pattern: str = "*.npz") -> list[Path]:
@@ -159,30 +164,9 @@ class Pools(Generic[_S]):
             self.name: 0 if self.real is None else len(self.real),
         }
 
-
-def note_data(run: Path, counts: Mapping[str, int], begun: bool) -> None:
-    """Write into a run's folder how many pictures of each set it uses.
-
-    Args:
-        run: The folder; created where it is missing.
-        counts: Pictures by set.
-        begun: The run goes on, and must go on with the data it began with: a step's batch is drawn
-            from all of them.
-
-    Raises:
-        UsageError: the data of a run that has begun have changed; nothing is written.
-    """
-    path = run / DATA_RECORD
-    if begun and path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before != dict(counts):
-            raise UsageError(
-                f"The data of the run in {run} have changed: it began with {before}, now there are "
-                f"{dict(counts)}.",
-                "Bring the old data back, or start another folder with --out and --init.",
-            )
-    run.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(dict(counts)) + "\n", encoding="utf-8")
+    def hashes(self) -> dict[str, str]:
+        """Return the hash of each set: pictures, labels and their order."""
+        return {"synthetic": fingerprint(self.synthetic), self.name: fingerprint(self.real)}
 
 
 Sampler = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]

@@ -33,6 +33,7 @@ from prunus.models.training.codec.discriminator import SpectrumDiscriminator
 from prunus.models.training.codec.losses import SpectralLoss, pitch_agreement, pitch_loss
 from prunus.models.training.codec.quantizer import CodebookTrainer
 from prunus.models.training.codec.ship import export_codec_weights
+from prunus.models.training.data_record import fingerprint, note_data
 from prunus.models.training.loop import Facts, RunConfig, Trainer, start, train_parser
 from prunus.models.training.speech.batches import SpeechAugment, SpeechBatches, read_recordings
 from prunus.models.training.state import (
@@ -108,7 +109,8 @@ class CodecTrainer(Trainer):
         recordings = read_recordings(config.data, "train")
         length = config.frames + _LEAD
         batches = SpeechBatches(recordings, length, config.batch, config.seed, config.augment)
-        config.out.mkdir(parents=True, exist_ok=True)
+        hashes = {"recordings": fingerprint(recordings)}
+        note_data(config.out, {"recordings": len(recordings)}, hashes, begun=self.clock.step > 0)
         if self.clock.step == 0:
             start_levels(self.network, batches[0][0].to(self.device))
             self.average = Average(self.network, config.average)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ from torch import Tensor, nn
 
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.pose.heads import build_head
+from prunus.models.training.data_record import note_data
 from prunus.models.training.loop import Facts, RunConfig, Trainer, start, train_parser
-from prunus.models.training.pictures import Pools, normalise, note_data, write_arrays
+from prunus.models.training.pictures import Pools, normalise, read_shard, write_shard
 from prunus.models.training.pose.dataset import FINE_STAGES, STREET, pose_batches
 from prunus.models.training.pose.losses import heatmap_loss
 from prunus.models.training.pose.shards import PeopleShard, read_shards
@@ -101,7 +103,7 @@ def cache_features(
         with torch.no_grad():
             found = features_after(network, normalise(images), config.depths)
         halves = {f"after{k}": v.half().numpy() for k, v in found.items()}
-        write_arrays(path, joints=joints.numpy(), **halves)
+        write_shard(path, joints=joints.numpy(), **halves)
     return paths
 
 
@@ -125,8 +127,9 @@ class HeadTrainer(Trainer):
 
     def run(self, paths: Sequence[Path]) -> None:
         """Train until the time or the steps are used up, then save."""
-        loaded = [np.load(path) for path in paths]
-        features = torch.from_numpy(np.concatenate([f[f"after{self.depth}"] for f in loaded]))
+        after = f"after{self.depth}"
+        loaded = [read_shard(path, after, "joints") for path in paths]
+        features = torch.from_numpy(np.concatenate([f[after] for f in loaded]))
         joints = torch.from_numpy(np.concatenate([f["joints"] for f in loaded]))
         self.config.out.mkdir(parents=True, exist_ok=True)
 
@@ -153,6 +156,32 @@ class HeadTrainer(Trainer):
         write_run(self.config.out, parts, self.optimisers, self.clock, {})
 
 
+def _note_origin(config: FrozenConfig, pools: Pools[PeopleShard], *, resume: bool) -> None:
+    """Note what the features are made of; those of anything else are refused, or made again.
+
+    Raises:
+        UsageError: the run goes on, and data, trunk, variant or seed are not those that it began
+            with.
+    """
+    about = {
+        **pools.hashes(), "trunk": sha256_of(config.init), "variant": config.variant,
+        "seed": str(config.seed),
+    }  # fmt: skip
+    kept = sorted(config.out.glob("features-*.npz"))
+    note = partial(note_data, config.out, pools.counts(), about, older=False)
+    if resume:
+        begun = bool(kept) or any(saved_in(folder) for folder in config.out.glob("depth*"))
+        note(begun=begun)
+        return
+    try:
+        note(begun=bool(kept))
+    except UsageError as error:
+        for path in kept:  # first, so that no kill leaves them with another record
+            path.unlink()
+        note(begun=False)
+        print(f"computing the features again: {error.message}", flush=True)
+
+
 def with_head(trunk: EViTPose, head: dict[str, Tensor], variant: str) -> dict[str, Tensor]:
     """Return the state of a network of ``variant``: the trunk's first blocks and a trained head."""
     config = evitpose_config(variant)
@@ -177,7 +206,7 @@ def main() -> None:
     start_from(trunk, config.init)
     family = re.sub(r"\d+$", "", config.variant)
     pools = Pools.read(config.data, read_shards, STREET)
-    note_data(config.out, pools.counts(), begun=any(config.out.glob("features-*.npz")))
+    _note_origin(config, pools, resume=args.resume == "auto")
     paths = cache_features(trunk.eval(), pools, config)
     for depth in config.depths:
         trainer = HeadTrainer(config, trunk, depth, resume=args.resume == "auto")

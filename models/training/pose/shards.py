@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunus.models.training.pictures import pack, shards_of, unpack, write_arrays
+from prunus.models.training import pictures
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class PeopleShard:
 
 def write_shard(path: Path, shard: PeopleShard) -> None:
     """Write a shard under its final name only when it is complete."""
-    data, lengths = pack(shard.jpegs)
-    write_arrays(
+    data, lengths = pictures.pack(shard.jpegs)
+    pictures.write_shard(
         path,
         data=data,
         lengths=lengths,
@@ -36,9 +36,9 @@ def write_shard(path: Path, shard: PeopleShard) -> None:
 
 def read_shard(path: Path) -> PeopleShard:
     """Read one shard."""
-    with np.load(path) as content:
-        jpegs = unpack(content["data"], content["lengths"])
-        return PeopleShard(jpegs, content["keypoints"], content["boxes"])
+    content = pictures.read_shard(path, "data", "lengths", "keypoints", "boxes")
+    jpegs = pictures.unpack(content["data"], content["lengths"])
+    return PeopleShard(jpegs, content["keypoints"], content["boxes"])
 
 
 def read_shards(folder: Path, pattern: str = "*.npz") -> PeopleShard:
@@ -48,7 +48,7 @@ def read_shards(folder: Path, pattern: str = "*.npz") -> PeopleShard:
         PrunusError: the folder holds no shard.
     """
     makers = ("rendering.people", "teachers.crops")
-    parts = [read_shard(path) for path in shards_of(folder, makers, pattern)]
+    parts = [read_shard(path) for path in pictures.shards_of(folder, makers, pattern)]
     return PeopleShard(
         [jpeg for part in parts for jpeg in part.jpegs],
         np.concatenate([part.keypoints for part in parts]),

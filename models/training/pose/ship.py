@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
-from prunus.models.training.pictures import DATA_RECORD
+from prunus.models.training.data_record import noted_counts
 from prunus.models.training.pose.dataset import STAGES
 from prunus.models.training.pose.state import resize_positions, saved_config
 from prunus.models.training.shipping import record_path, run_facts, used_sources, write_weights
@@ -101,7 +101,7 @@ def export_weights(run: Path, target: Path | None = None, device: str = "cpu") -
         ArtifactError: the run has no checkpoint.
     """
     saved = read_run(run)
-    record = provenance(saved, json.loads((run / DATA_RECORD).read_text()))
+    record = provenance(saved, noted_counts(run))
     if (run / START_RECORD).is_file():
         record |= {
             "trained_by": "prunus.models.training.pose.train --init",

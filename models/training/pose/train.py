@@ -17,8 +17,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prunus.models.pose.evitpose import EViTPose
 from prunus.models.pose.levels import evitpose_plan
+from prunus.models.training.data_record import note_data
 from prunus.models.training.loop import FOREVER, Facts, RunConfig, Trainer, start, train_parser
-from prunus.models.training.pictures import Pools, normalise, note_data
+from prunus.models.training.pictures import Pools, normalise
 from prunus.models.training.pose.dataset import (
     FINE_STAGES,
     STAGES,
@@ -128,7 +129,8 @@ class PoseTrainer(Trainer):
     def run(self) -> None:
         """Train until the time or the steps are used up, then save."""
         pools = Pools.read(self.config.data, read_shards, STREET)
-        note_data(self.config.out, pools.counts(), begun=self.clock.step > 0)
+        begun = self.clock.step > 0
+        note_data(self.config.out, pools.counts(), pools.hashes(), begun=begun)
         if self.clock.step == 0 and self.config.init is not None:
             record_start(self.config.out, self.config.init)
         elif self.clock.step == 0:

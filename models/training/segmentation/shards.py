@@ -47,7 +47,7 @@ def write_masks(path: Path, shard: MaskShard) -> None:
     """Write a shard under its final name only when it is complete."""
     images, image_lengths = pictures.pack(shard.jpegs)
     labels, label_lengths = pictures.pack(shard.pngs)
-    pictures.write_arrays(
+    pictures.write_shard(
         path,
         images=images,
         image_lengths=image_lengths,
@@ -65,7 +65,8 @@ def read_masks(folder: Path, pattern: str = "*.npz") -> MaskShard:
     jpegs: list[bytes] = []
     pngs: list[bytes] = []
     for path in pictures.shards_of(folder, ("rendering.masks", "teachers.masks"), pattern):
-        with np.load(path) as content:
-            jpegs += pictures.unpack(content["images"], content["image_lengths"])
-            pngs += pictures.unpack(content["labels"], content["label_lengths"])
+        names = ("images", "image_lengths", "labels", "label_lengths")
+        content = pictures.read_shard(path, *names)
+        jpegs += pictures.unpack(content["images"], content["image_lengths"])
+        pngs += pictures.unpack(content["labels"], content["label_lengths"])
     return MaskShard(jpegs, pngs)

@@ -13,7 +13,7 @@ import torch
 from prunus.models.checkpoints.compact import STORAGE, compress
 from prunus.models.segmentation.classes import PERSON
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
-from prunus.models.training.pictures import DATA_RECORD
+from prunus.models.training.data_record import noted_counts
 from prunus.models.training.segmentation.state import CLASSES
 from prunus.models.training.segmentation.train import STAGES
 from prunus.models.training.shipping import (
@@ -88,7 +88,7 @@ def export_weights(run: Path, target: Path = SHIPPED) -> Path:
     saved = read_run(run)
     about = {"classes": PERSON.names, "model": "edaformer", "palette": PERSON.palette,
              "variant": saved.facts["variant"], "fresh": []}  # fmt: skip
-    record = provenance(saved, json.loads((run / DATA_RECORD).read_text(encoding="utf-8")))
+    record = provenance(saved, noted_counts(run))
     return write_weights(target, shipped_state(saved), {"prunus": json.dumps(about)}, record)
 
 

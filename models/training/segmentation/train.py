@@ -17,8 +17,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
 from prunus.models.segmentation.isr import IsrSetting, parse_isr
+from prunus.models.training.data_record import note_data
 from prunus.models.training.loop import FOREVER, Facts, RunConfig, Trainer, start, train_parser
-from prunus.models.training.pictures import Pools, normalise, note_data
+from prunus.models.training.pictures import Pools, normalise
 from prunus.models.training.schedule import Stage, stage_at
 from prunus.models.training.segmentation.dataset import mask_batches
 from prunus.models.training.segmentation.losses import mask_loss
@@ -79,7 +80,8 @@ class SegmentationTrainer(Trainer):
     def run(self) -> None:
         """Train until the time or the steps are used up, then save."""
         pools = Pools.read(self.config.data, read_masks)
-        note_data(self.config.out, pools.counts(), begun=self.clock.step > 0)
+        begun = self.clock.step > 0
+        note_data(self.config.out, pools.counts(), pools.hashes(), begun=begun)
         while self.progress() < 1:
             self.clock.stage = stage_at(self.progress(), self.config.stages)
             self._run_stage(pools, self.clock.stage)

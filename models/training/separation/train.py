@@ -22,6 +22,7 @@ from prunus.models.separation.deployed import MOUTH_MEAN, MOUTH_STD
 from prunus.models.separation.dolphin import Dolphin
 from prunus.models.separation.lips.coder import LipQuantizer
 from prunus.models.training.codec.quantizer import CodebookTrainer
+from prunus.models.training.data_record import fingerprint, note_data
 from prunus.models.training.loop import FOREVER, Facts, RunConfig, Trainer, start, train_parser
 from prunus.models.training.separation.mixtures import (
     MixtureBatches,
@@ -129,7 +130,8 @@ class SeparationTrainer(Trainer):
             MixtureBatches(speakers, config.batch, config.seed, rules)
             for rules in (config.rules, late)
         )
-        config.out.mkdir(parents=True, exist_ok=True)
+        hashes = {"speakers": fingerprint(speakers)}
+        note_data(config.out, {"speakers": len(speakers)}, hashes, begun=self.clock.step > 0)
 
         def step(number: int) -> tuple[int, Facts]:
             batches = early if self.progress() < _LATE else late_ones

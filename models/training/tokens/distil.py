@@ -34,6 +34,7 @@ from torch.nn import functional
 from prunus.models.tokens.layouts import example_input
 from prunus.models.tokens.prune import PrunedBlocks, prune, pruned_blocks, reductions
 from prunus.models.tokens.reducer import Reduced, Restore, assignment
+from prunus.models.training.data_record import note_data
 from prunus.models.training.loop import Facts, RunConfig, Trainer, start, train_parser
 from prunus.models.training.state import (
     Average,
@@ -148,7 +149,8 @@ class Distiller(Trainer):
         config = self.config
         folder = InputFolder.read(config.data, self.shape, config.mean, config.std)
         batches = FolderBatches(folder, config.batch, config.seed)
-        config.out.mkdir(parents=True, exist_ok=True)
+        hashes = {"files": folder.fingerprint()}
+        note_data(config.out, {"files": len(folder.files)}, hashes, begun=self.clock.step > 0)
 
         def step(inputs: Tensor) -> tuple[int, Facts]:
             return len(inputs), self.step(inputs.to(self.device))

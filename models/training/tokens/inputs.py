@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunus.models.training.data_record import fingerprint
+from prunus.runtime.arrays import read_array
 from prunus.runtime.errors import SourceError, UsageError
 from prunus.runtime.pictures.files import PICTURES, read_picture
 from prunus.runtime.pictures.opencv import load_cv2
@@ -20,12 +22,14 @@ class InputFolder:
     """Files that each give one input.
 
     Attributes:
+        folder: Where they lie.
         files: Pictures, and ``.npy`` arrays of exactly the input's shape, in name order.
         shape: Of one input, without the batch: (3, H, W) for pictures.
         mean: Of the red, green and blue values of pictures, after division by 255.
         std: Their standard deviation.
     """
 
+    folder: Path
     files: tuple[Path, ...]
     shape: tuple[int, ...]
     mean: Sequence[float]
@@ -59,7 +63,15 @@ class InputFolder:
                 f"{first} is a picture, and the network takes {list(shape)}.",
                 "Store its inputs as .npy arrays of that shape.",
             )
-        return cls(files, shape, mean, std)
+        return cls(folder, files, shape, mean, std)
+
+    def fingerprint(self) -> str:
+        """Return a hash of the files' names below the folder, and of their sizes.
+
+        Not of their contents: there may be more of them than a run ever reads.
+        """
+        sizes = [(p.relative_to(self.folder).as_posix(), p.stat().st_size) for p in self.files]
+        return fingerprint(sizes)
 
     def load(self, path: Path, rng: np.random.Generator) -> Tensor:
         """Return one input, float32; a picture is cropped and mirrored at random.
@@ -71,10 +83,7 @@ class InputFolder:
         return self._array(path) if path.suffix == ".npy" else self._picture(path, rng)
 
     def _array(self, path: Path) -> Tensor:
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UsageError(f"Cannot read the array {path}: {error}.") from None
+        array = read_array(path, hint="Remove the file, or save it again with numpy.save.")
         if array.shape != self.shape or array.dtype.kind not in "fiu":
             raise UsageError(
                 f"{path} holds {array.dtype} {list(array.shape)}; expected numbers "

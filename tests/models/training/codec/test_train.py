@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from prunus.models.training.codec.ship import export_codec_weights
 from prunus.models.training.codec.train import CodecTrainConfig, CodecTrainer
 from prunus.models.training.speech.pitch import track_pitch
 from prunus.models.training.state import read_run
-from prunus.runtime.errors import ArtifactError
+from prunus.runtime.errors import ArtifactError, UsageError
 
 RATE = 16000
 SMALL = NsfCodecConfig(
@@ -190,3 +191,18 @@ def test_judges_tell_and_are_told():
 def test_a_missing_run_is_explained(tmp_path):
     with pytest.raises(ArtifactError, match="no checkpoint"):
         read_run(tmp_path)
+
+
+def test_a_run_goes_on_with_the_recordings_that_it_began_with(tmp_path, cache):
+    folder = tmp_path / "speech"
+    shutil.copytree(cache, folder)
+    CodecTrainer(_config(tmp_path / "run", folder, steps=1), resume=False).run()
+    sound = np.load(folder / "voice0.sound.npy")
+    np.save(folder / "voice0.sound.npy", np.roll(sound, 1))
+    rest = CodecTrainer(_config(tmp_path / "run", folder, steps=2), resume=True)
+    with pytest.raises(UsageError, match="have changed: it began with recordings"):
+        rest.run()
+    assert read_run(tmp_path / "run").clock.step == 1
+    np.save(folder / "voice0.sound.npy", sound)
+    rest.run()
+    assert read_run(tmp_path / "run").clock.step == 2

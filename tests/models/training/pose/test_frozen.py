@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig
 from prunus.models.tokens.plan import PruningPlan
 from prunus.models.training.pose import frozen
 from prunus.models.training.pose.frozen import features_after
+from prunus.models.training.pose.shards import read_shard, write_shard
 from prunus.runtime.errors import UsageError
 
 TOY = EViTPoseConfig(
@@ -85,3 +87,45 @@ def test_features_of_other_data_are_not_mixed(toy, monkeypatch, figure_cache, tm
     with pytest.raises(UsageError, match=r"have changed: it began with .* now there are"):
         _main(monkeypatch, *words, less)
     assert (out / "data.json").read_text() == before
+
+
+@pytest.mark.parametrize("change", ["weights", "variant", "seed", "data", "record"])
+def test_features_of_another_trunk_or_data_are_never_used(
+    toy, monkeypatch, figure_cache, tmp_path, capsys, change
+):
+    """As many pictures as before, and features that are not what the command would compute."""
+    out, data, weights = tmp_path / "heads", tmp_path / "data", tmp_path / "toy3.safetensors"
+    shutil.copytree(figure_cache, data)
+    save_file(EViTPose(TOY).state_dict(), weights)
+
+    def run(*more, variant="toy3"):
+        words = ("--variant", variant, "--init", weights, "--depths", 2, "--files", 1,
+                 "--steps", 1, "--out", out, "--data", data)  # fmt: skip
+        _main(monkeypatch, *words, *more)
+        (path,) = out.glob("features-*.npz")
+        return path.read_bytes()
+
+    first, words, variant = run(), (), "toy3"
+    if change == "weights":
+        torch.manual_seed(1)
+        save_file(EViTPose(TOY).state_dict(), weights)
+    elif change == "variant":
+        variant = "same3"  # other sizes, whatever the weights are
+    elif change == "seed":
+        words = ("--seed", 1)
+    elif change == "data":
+        for path in (data / "synthetic").glob("*.npz"):
+            shard = read_shard(path)
+            write_shard(path, replace(shard, jpegs=shard.jpegs[::-1]))
+    else:
+        (out / "data.json").unlink()
+    kept = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    with pytest.raises(UsageError, match=r"have changed: it began with .*--resume no"):
+        run(*words, variant=variant)
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == kept
+    capsys.readouterr()
+    again = run(*words, "--resume", "no", variant=variant)
+    told = "computing the features again" in capsys.readouterr().out
+    same = change in ("variant", "record")  # the same blocks; nothing but the note was lost
+    assert told and (again == first) == same
+    run(*words, variant=variant)

@@ -3,7 +3,7 @@ import pytest
 
 from prunus.models.training.pictures import decode, encode
 from prunus.models.training.pose.shards import PeopleShard, read_shards, write_shard
-from prunus.runtime.errors import PrunusError
+from prunus.runtime.errors import PrunusError, SourceError
 
 
 def _shard(values):
@@ -20,7 +20,7 @@ def test_what_is_written_is_read_in_name_order(tmp_path):
     np.testing.assert_allclose(means, [10, 60, 200], atol=2)
     assert both.keypoints.shape == (3, 17, 3)
     assert both.keypoints[1, 0, 0] == 51
-    assert not list(tmp_path.glob("*.part"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "b.npz"]
 
 
 def test_colours_keep_their_order():
@@ -32,3 +32,14 @@ def test_colours_keep_their_order():
 def test_an_empty_folder_says_how_to_fill_it(tmp_path):
     with pytest.raises(PrunusError, match=r"rendering\.people"):
         read_shards(tmp_path)
+
+
+def test_a_damaged_shard_is_refused_by_name(tmp_path, broken_npz):
+    write_shard(tmp_path / "people" / "a.npz", _shard([10]))
+    arrays = dict(np.load(tmp_path / "people" / "a.npz"))
+    broken_npz("people/b.npz", **arrays)
+    with pytest.raises(SourceError, match=r"b\.npz is not a complete .* Remove it"):
+        read_shards(tmp_path / "people")
+    np.savez(tmp_path / "people" / "b.npz", images=arrays["data"])
+    with pytest.raises(SourceError, match="expected 'data' and 'lengths' and 'keypoints'"):
+        read_shards(tmp_path / "people")

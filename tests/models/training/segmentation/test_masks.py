@@ -21,7 +21,7 @@ from prunus.models.training.segmentation.shards import (
     write_masks,
 )
 from prunus.models.training.teachers import masks as teacher_masks
-from prunus.runtime.errors import ArtifactError, PrunusError
+from prunus.runtime.errors import ArtifactError, PrunusError, SourceError
 
 
 def _disc(rng, side=64, unknown=False):
@@ -49,12 +49,18 @@ def test_labels_survive_storage_exactly(tmp_path):
     write_masks(tmp_path / "x.npz", pack(shots[:2]))
     write_masks(tmp_path / "y.npz", pack(shots[2:]))
     shard = read_masks(tmp_path)
-    assert len(shard) == 3 and not list(tmp_path.glob("*.part"))
+    assert len(shard) == 3 and len(list(tmp_path.iterdir())) == 2
     for k, shot in enumerate(shots):
         assert np.array_equal(shard[k].labels, shot.labels)
         assert np.abs(shard[k].image.astype(int) - shot.image).mean() < 6  # JPEG
     with pytest.raises(PrunusError, match=r"rendering\.masks"):
         read_masks(tmp_path / "nothing")
+
+
+def test_a_damaged_shard_is_refused_by_name(broken_npz):
+    path = broken_npz("a.npz", images=np.zeros(300, np.uint8), image_lengths=np.array([300]))
+    with pytest.raises(SourceError, match=r"a\.npz is not a complete"):
+        read_masks(path.parent)
 
 
 def test_a_step_is_the_same_batch_every_time(disc_cache):

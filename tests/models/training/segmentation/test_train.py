@@ -9,6 +9,7 @@ import torch
 
 from prunus.export.segmentation.weights import find_weights
 from prunus.models.segmentation.isr import IsrSetting, parse_isr
+from prunus.models.training.data_record import noted_counts
 from prunus.models.training.pictures import normalise
 from prunus.models.training.schedule import Stage
 from prunus.models.training.segmentation.shards import MaskImage, pack, write_masks
@@ -58,7 +59,7 @@ def test_twenty_steps_make_the_loss_fall(short_run):
     assert losses[-1] < 0.85 * losses[0]
     saved = read_run(short_run)
     assert (saved.clock.step, saved.clock.samples, saved.clock.stage) == (20, 80, 1)
-    assert json.loads((short_run / "data.json").read_text()) == {"synthetic": 12, "real": 0}
+    assert noted_counts(short_run) == {"synthetic": 12, "real": 0}
 
 
 def test_both_settings_run_on_the_same_weights(short_run, discs):

@@ -1,7 +1,9 @@
 """The separation recipe: mixtures, scores, a few steps, going on, judging."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -130,6 +132,12 @@ def test_a_run_leaves_weights_and_a_log_and_goes_on(cache: Path, tmp_path: Path)
     rest = SeparationTrainer(_config(cache, tmp_path, steps=5, rules=rules), resume=True)
     assert rest.clock.step == 1
     rest.clock.step = 4  # as if it had been left later
+    changed = copytree(cache, tmp_path / "changed")
+    np.save(changed / "b.sound.npy", np.roll(np.load(changed / "b.sound.npy"), 1))
+    rest.config = replace(rest.config, data=changed)
+    with pytest.raises(UsageError, match="have changed: it began with speakers"):
+        rest.run()
+    rest.config = replace(rest.config, data=cache)
     rest.run()
     (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
     record = json.loads(line)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 import textwrap
 
@@ -248,7 +249,7 @@ def _broken(tmp_path, name, content):
         ("a.npy", np.full((3, 16, 16), np.nan), "not finite"),
         ("a.npy", np.zeros((3, 16, 15)), r"float64 \[3, 16, 15\]; expected numbers \[3, 16, 16\]"),
         ("a.npy", np.zeros((3, 16, 16), "U1"), "expected numbers"),
-        ("a.npy", b"not an array", "Cannot read the array"),
+        ("a.npy", b"not an array", "is not a complete .npy file"),
         ("a.jpg", b"not a picture", "Cannot read the picture"),
     ],
 )
@@ -315,3 +316,19 @@ def test_the_command_line(data, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         distil.main()
     assert end.value.code == 2 and "has plan 'wtc:4@1'" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_the_data_that_it_began_with(data, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    config = _config(tmp_path / "run", folder, steps=1)
+    Distiller(config, resume=False).run()
+    longer = dataclasses.replace(config, steps=2)
+    (folder / "0.npy").rename(folder / "9.npy")  # as many files
+    before = {p: p.read_bytes() for p in config.out.iterdir()}
+    with pytest.raises(UsageError, match="have changed: it began with files"):
+        Distiller(longer, resume=True).run()
+    assert {p: p.read_bytes() for p in config.out.iterdir()} == before
+    (folder / "9.npy").rename(folder / "0.npy")
+    Distiller(longer, resume=True).run()
+    assert read_run(config.out).clock.step == 2
