@@ -61,6 +61,10 @@ Call = Callable[[Any, Console], "int | None"]
 _METAVARS = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
 
 
+class _ReaderGone(Exception):  # noqa: N818 - no fault of ours; an OSError would end inside click
+    """Who read standard output has gone."""
+
+
 def command(options: type[Any], call: Call, *, name: str, help: str) -> Callable[..., int | None]:
     """Return a function for typer whose parameters are the options of a dataclass.
 
@@ -75,7 +79,10 @@ def command(options: type[Any], call: Call, *, name: str, help: str) -> Callable
     def run(**words: Any) -> int | None:
         console = Console(words.pop("as_json"), words.pop("quiet"))
         words.pop("debug")
-        return call(build(options, _values(found, words)), console)
+        try:
+            return call(build(options, _values(found, words)), console)
+        except BrokenPipeError:
+            raise _ReaderGone from None
 
     shown = [p for parameter in found for p in _signature(parameter)]
     run.__name__ = name.replace("-", "_")
@@ -165,7 +172,7 @@ def run_typer(make: Callable[[], typer.Typer], words: Sequence[str], name: str) 
         return result if isinstance(result, int) else 0
     except KeyboardInterrupt:
         return _say(INTERRUPTED, "Stopped with Ctrl-C.", "What was finished by then is kept.")
-    except BrokenPipeError:  # the reader of a pipe (head, less) has gone: nothing is wrong
+    except (_ReaderGone, BrokenPipeError):  # head, less: nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except PrunusError as error:

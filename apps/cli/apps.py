@@ -28,9 +28,12 @@ def eval_verbs() -> tuple[Verb, ...]:
 
 def _run(app: App, options: object, console: Console) -> int | None:
     """Run an app, tell what it did, and return the exit code."""
+    from prunus.apps.io.sinks.outlets import GONE
+
     summary = load(app.run)(options, quiet=console.quiet)
-    # Standard output may carry the sound.
-    stream = sys.stderr if "-" in summary.outputs else sys.stdout
+    # Standard output may carry the sound, or nobody may be there to read it.
+    busy = "-" in summary.outputs or GONE in summary.warnings
+    stream = sys.stderr if busy else sys.stdout
     if console.json:
         print(summary.to_json(), file=stream)
     elif not console.quiet:

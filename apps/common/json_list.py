@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from prunus.apps.io.sinks.registry import Stop, require_space
+from prunus.apps.io.sinks.registry import require_space
 from prunus.runtime.card.artifact import write_error
 from prunus.runtime.errors import SourceError
 
@@ -76,14 +76,14 @@ class JsonListWriter:
 
         Raises:
             SourceError: the disk refuses it; HostError: it is full.
-            Stop: who read the pipe has gone, so there is nothing left to do.
+            BrokenPipeError: who read the pipe has gone.
         """
         try:
             self._file.write(self._text(entry))
             if self._ending == ".jsonl":
                 self._file.flush()
         except BrokenPipeError:
-            raise Stop from None
+            raise
         except OSError as error:
             raise write_error(error, self._path) from None
         self.entries += 1

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from prunus.apps.common.json_list import JsonListWriter
+from prunus.apps.io.sinks.outlets import Outlets
 from prunus.runtime.pipeline.governor import Governor, Rung, Sample, header, row
 
 RATES = (1, 2, 3, 4)  # a person's joints are read in every n-th frame at least
@@ -75,12 +78,15 @@ class Governed:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.governor, self._quiet, self._clock = governor, quiet, clock
-        self._log = None if log is None else JsonListWriter(log, "--log")
+        self._stack = ExitStack()
+        self._logs: Outlets[JsonListWriter] = Outlets(self._stack)  # one that fails stops no frame
+        if log is not None:
+            opened = partial(JsonListWriter, log, "--log")
+            self._logs.add(str(log), lambda owned: owned.enter_context(closing(opened())))
         self._begun = 0.0
         self._work = 0
         self._told = False
-        if self._log is not None:
-            self._log.add(header(governor))
+        self._logs.each(lambda log: log.add(header(governor)))
 
     def begin(self, work: int) -> Rung:
         """Name the rung of the frame that begins; `work` as in `Governor.pick`."""
@@ -100,9 +106,9 @@ class Governed:
         sample = Sample(units, unit_ms, spent, rare_ms)
         rung = self.governor.rung
         self.governor.add(sample)
-        if self._log is not None:
-            stages = {name: round(ms, 3) for name, ms in stage_ms.items()}
-            self._log.add({**row(self._begun, self._work, rung, sample), "stages": stages})
+        stages = {name: round(ms, 3) for name, ms in stage_ms.items()}
+        entry = {**row(self._begun, self._work, rung, sample), "stages": stages}
+        self._logs.each(lambda log: log.add(entry))
         if self.governor.beyond and not self._told:
             self._told = True
             if not self._quiet:
@@ -120,5 +126,9 @@ class Governed:
 
     def close(self) -> None:
         """Complete the log."""
-        if self._log is not None:
-            self._log.close()
+        with self._stack:
+            self._logs.finish(lambda log: None)
+
+    def log(self) -> tuple[tuple[str, ...], list[str]]:
+        """Return the name of the log, where there is a whole one, and why there is not."""
+        return self._logs.uris, self._logs.failures(())

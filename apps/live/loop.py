@@ -1,4 +1,4 @@
-"""What every live app shares: sinks, the loop over frames, and the numbers on the picture.
+"""What every live app shares: the loop over frames, and the numbers on the picture.
 
 An app brings its stages; capture, dropping of late frames, progress, Ctrl-C and the summary's
 counts are the same for all.
@@ -10,14 +10,12 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from prunus.apps.io.frames import Frame, Sink, Source, SourceInfo
-from prunus.apps.io.sinks.registry import Stop, open_sink
+from prunus.apps.io.frames import Frame, Source, SourceInfo
+from prunus.apps.io.sinks.registry import Stop
 from prunus.apps.live.controls import PAUSED, Controls
 from prunus.runtime.command import Console
 from prunus.runtime.errors import UsageError
@@ -250,49 +248,3 @@ def _overwrites(source: str, uri: str) -> bool:
 
 def _same(one: Path, other: Path | str) -> bool:
     return one.exists() and Path(other).exists() and one.samefile(other)
-
-
-def default_sink(uri: str, info: SourceInfo, ending: str) -> str:
-    """Return where frames go when nobody said so: beside us for files, a web page for the rest.
-
-    Args:
-        uri: The source.
-        info: What is known about it.
-        ending: What is put behind its name, e.g. ``pose``.
-    """
-    path = Path(urlsplit(uri).path if "://" in uri else uri)
-    if info.kind == "folder":
-        return f"{path.resolve().name}-{ending}/"
-    if info.kind == "picture":
-        return f"{path.stem}-{ending}{path.suffix}"
-    return f"{path.stem}-{ending}.mp4" if info.kind == "video" else "web:8080"
-
-
-def open_sinks(
-    uris: Sequence[str],
-    source: str,
-    info: SourceInfo,
-    stack: ExitStack,
-    *,
-    ending: str,
-    files: Sequence[object] = (),
-) -> list[Sink[Frame]]:
-    """Open sinks that the stack closes, which makes their files complete.
-
-    Args:
-        uris: What the user gave.
-        source: Of the frames.
-        info: What is known about it.
-        stack: Closes the sinks.
-        ending: What `default_sink` puts behind the source's name.
-        files: Other outputs; where there is one and no sink was given, nothing is drawn.
-    """
-    asked = any(file is not None for file in files)
-    found = uris or ("null:" if asked else default_sink(source, info, ending),)
-    return [stack.enter_context(closing(open_sink(uri, info))) for uri in found]
-
-
-def written(sinks: Sequence[Sink[Frame]], *files: object) -> tuple[str, ...]:
-    """Return the names of what was written to sinks and files; None is no file."""
-    names = [sink.name for sink in sinks if sink.name != "null:"]
-    return (*names, *(str(file) for file in files if file is not None))

@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunus.apps.common.model_files import pose_models, why_default
-from prunus.apps.io.sinks.registry import Sink
 from prunus.apps.io.sources.registry import Frame, Source, open_source
 from prunus.apps.live.governing import Held
 from prunus.apps.live.loop import (
@@ -25,9 +26,8 @@ from prunus.apps.live.loop import (
     announce,
     check_outputs,
     frames_loop,
-    open_sinks,
-    written,
 )
+from prunus.apps.live.outputs import Outputs, Write
 from prunus.apps.live.pages import Pages, card_facts
 from prunus.apps.live.summary import FrameSummary
 from prunus.apps.pose.coco_results import ResultWriter
@@ -86,28 +86,30 @@ def run_pose(options: PoseOptions, *, quiet: bool = False) -> RunSummary:
     with ExitStack() as stack:
         source = open_source(options.source, reconnect=options.reconnect)
         stack.enter_context(closing(source))
-        sinks = open_sinks(
-            options.sinks, options.source, source.info, stack, ending="pose",
-            files=(options.json_out,),
-        )  # fmt: skip
-        results = _open_results(options, stack)
+        outputs = Outputs(stack)
+        outputs.add_sinks(
+            options.sinks, options.source, source.info, ending="pose", files=(options.json_out,)
+        )
+        if options.json_out is not None:
+            outputs.add(str(options.json_out), partial(_results, options.json_out))
         steps = open_steps(options, source, stack, quiet=quiet)
         session = next(iter(steps.estimators[0].sessions.values()))
         bones = Bones.of(steps.estimators[0].postprocess)
-        run = _Run(options, source=source, sinks=sinks, results=results, steps=steps, bones=bones)
+        run = _Run(options, source=source, outputs=outputs, steps=steps, bones=bones)
         if not quiet:
             shipped = () if options.models or options.level else (f"model: {why_default()}",)
-            names = [sink.name for sink in sinks]
-            announce(session, source.info, names, options.compute, shipped)
+            announce(session, source.info, outputs.names, options.compute, shipped)
         counts = run.loop(steps, started, quiet)
+        failures = outputs.finish()
     # Only now are all files closed, and so complete.
+    logs, lost = steps.governed.log() if steps.governed is not None else ((), [])
     return RunSummary(
         model=run.card.name,
         backend=session.description,
         people=run.people,
         pace=None if steps.governed is None else steps.governed.held(),
-        outputs=written(sinks, options.json_out, options.pace.log),
-        warnings=tuple(dict.fromkeys(source.warnings)),
+        outputs=(*outputs.written, *logs),
+        warnings=tuple(dict.fromkeys((*source.warnings, *failures, *lost))),
         **dataclasses.asdict(counts),
     )
 
@@ -136,19 +138,18 @@ class _Run:
         options: PoseOptions,
         *,
         source: Source[Frame],
-        sinks: list[Sink[Frame]],
-        results: ResultWriter | None,
+        outputs: Outputs,
         steps: Steps,
         bones: Bones,
     ) -> None:
-        self.options, self.source, self.sinks, self.results = options, source, sinks, results
+        self.options, self.source, self.outputs = options, source, outputs
         self.card: ModelCard = steps.card
         self.people = 0
         self._controls, self._bones = steps.controls, bones
         self._panel = Panel(self.card, source.info)
         self._dropped: Callable[[], int] = int
         self._pages = Pages(
-            sinks, steps.controls, self.card.name, options.source,
+            outputs.sinks, steps.controls, self.card.name, options.source,
             {"skeleton": skeleton_shape(bones)},
         )  # fmt: skip
 
@@ -190,11 +191,8 @@ class _Run:
 
     def _write(self, work: Work, stage_ms: Mapping[str, float]) -> None:
         self.people += len(work.poses)
-        if self.results is not None:
-            self.results.write(work.frame, work.poses)
         self._tell(work, stage_ms)
-        for sink in self.sinks:
-            sink.write(work.frame, work.frame.image)
+        self.outputs.write(work)
 
     def _tell(self, work: Work, stage_ms: Mapping[str, float]) -> None:
         facts: dict[str, object] = {**card_facts(work.card or self.card)}
@@ -222,7 +220,6 @@ def _check(options: PoseOptions) -> None:
     )
 
 
-def _open_results(options: PoseOptions, stack: ExitStack) -> ResultWriter | None:
-    if options.json_out is None:
-        return None
-    return stack.enter_context(closing(ResultWriter(options.json_out)))
+def _results(path: Path, owned: ExitStack) -> Write:
+    results = owned.enter_context(closing(ResultWriter(path)))
+    return lambda work: results.write(work.frame, work.poses)

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunus.apps.common.model_files import segmentation_model
-from prunus.apps.io.sinks.registry import Sink
 from prunus.apps.io.sources.registry import Frame, Image, Source, open_source
 from prunus.apps.live.controls import Controls
 from prunus.apps.live.loop import (
@@ -24,9 +24,8 @@ from prunus.apps.live.loop import (
     announce,
     check_outputs,
     frames_loop,
-    open_sinks,
-    written,
 )
+from prunus.apps.live.outputs import Outputs, Write
 from prunus.apps.live.pages import Pages, card_facts
 from prunus.apps.live.summary import FrameSummary
 from prunus.apps.pose.overlay import Colour, draw_panel
@@ -69,6 +68,7 @@ class _Work:
     frame: Frame
     mask: Mask | None = None
     clean: Image | None = None
+    file: str = ""  # of the mask
     stage_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -92,9 +92,8 @@ def run_segmentation(options: SegmentationOptions, *, quiet: bool = False) -> Se
     with ExitStack() as stack:
         source = open_source(options.source, reconnect=options.reconnect)
         stack.enter_context(closing(source))
-        sinks = open_sinks(
-            options.sinks, options.source, source.info, stack, ending="mask", files=files
-        )
+        outputs = Outputs(stack)
+        outputs.add_sinks(options.sinks, options.source, source.info, ending="mask", files=files)
         # Pictures are independent of each other: nothing is carried from one to the next.
         steady = options.steady and options.smooth > 0 and source.info.kind not in _PICTURES
         segmenter = stack.enter_context(
@@ -107,21 +106,21 @@ def run_segmentation(options: SegmentationOptions, *, quiet: bool = False) -> Se
         post = segmenter.postprocess
         subject = subject_number(options.subject, post)
         look = Look(options.mode, options.opacity, subject, backdrop)
-        run = _Run(options, source, sinks, segmenter, MaskPainter(post, look))
-        run.open_results(stack)
+        run = _Run(options, source, outputs, segmenter, MaskPainter(post, look))
+        run.open_results()
         if not quiet:
             random = "the weights are random: masks show speed, not meaning"
             reasons = () if segmenter.card.weights.trained else (random,)
-            names = [sink.name for sink in sinks]
-            announce(segmenter.session, source.info, names, options.compute, reasons)
+            announce(segmenter.session, source.info, outputs.names, options.compute, reasons)
         counts = run.loop(started, quiet)
+        failures = outputs.finish()
     # Only now are all files closed, and so complete.
     return SegmentationSummary(
         model=segmenter.card.name,
         backend=segmenter.session.description,
         subject_share=run.subject_share(),
-        outputs=written(sinks, *files),
-        warnings=tuple(dict.fromkeys((*source.warnings, *run.warnings))),
+        outputs=outputs.written,
+        warnings=tuple(dict.fromkeys((*source.warnings, *run.warnings, *failures))),
         **dataclasses.asdict(counts),
     )
 
@@ -150,31 +149,30 @@ class _Run:
         self,
         options: SegmentationOptions,
         source: Source[Frame],
-        sinks: list[Sink[Frame]],
+        outputs: Outputs,
         segmenter: Segmenter,
         painter: MaskPainter,
     ) -> None:
-        self.options, self.source, self.sinks = options, source, sinks
+        self.options, self.source, self.outputs = options, source, outputs
         self.segmenter, self.painter = segmenter, painter
         # Without a class to keep in front there is no background to change.
         modes = {"mode": "Show"} if painter.look.subject >= 0 else {}
         self._controls = Controls(options, {**modes, "opacity": "Opacity"})
-        self._pages = Pages(sinks, self._controls, segmenter.card.name, options.source)
+        self._pages = Pages(outputs.sinks, self._controls, segmenter.card.name, options.source)
         self._dropped: Callable[[], int] = int
         self.warnings: list[str] = []
         self._panel = Panel(segmenter.card, source.info)
-        self._folder: MaskFolder | None = None
-        self._list: MaskList | None = None
         self._share = 0.0
         self._frames = 0
 
-    def open_results(self, stack: ExitStack) -> None:
+    def open_results(self) -> None:
         """Open the outputs besides pictures."""
-        if self.options.masks is not None:
-            self._folder = MaskFolder(Path(self.options.masks))
-        if self.options.json_out is not None:
-            results = MaskList(self.options.json_out, self.segmenter.postprocess)
-            self._list = stack.enter_context(closing(results))
+        masks, listed = self.options.masks, self.options.json_out
+        if masks is not None:
+            self.outputs.add(masks, lambda owned: _masks(MaskFolder(Path(masks))))
+        if listed is not None:
+            results = partial(MaskList, listed, self.segmenter.postprocess)
+            self.outputs.add(str(listed), lambda owned: _listed(results(), owned))
 
     def loop(self, started: float, quiet: bool) -> Counts:
         """Run the pipeline to its end and count.
@@ -187,7 +185,7 @@ class _Run:
         def stages(dropped: Callable[[], int]) -> list[Stage]:
             self._dropped = dropped
             both = [Stage("segment", self._segment), Stage("draw", self._draw)]
-            return both if self.sinks_draw else both[:1]
+            return both if self.outputs.draws else both[:1]
 
         counts = frames_loop(
             self.source,
@@ -204,11 +202,6 @@ class _Run:
         if self.warnings and not self._frames:
             raise SourceError(self.warnings[0].removeprefix("skipped: "), "No picture is left.")
         return dataclasses.replace(counts, frames=self._frames)
-
-    @property
-    def sinks_draw(self) -> bool:
-        """Whether anybody looks at the frames."""
-        return any(sink.name != "null:" for sink in self.sinks)
 
     def subject_share(self) -> float | None:
         """Return the mean share of the frames that the subject covers."""
@@ -252,17 +245,31 @@ class _Run:
         self._frames += 1
         if self.painter.look.subject >= 0:
             self._share += float((work.mask.classes == self.painter.look.subject).mean())
-        file = self._folder.write(work.frame, work.mask) if self._folder is not None else ""
-        if self._list is not None:
-            self._list.write(work.frame, work.mask, file)
         self._tell(work, work.mask, stage_ms)
-        for sink in self.sinks:
-            sink.write(work.frame, work.frame.image)
+        self.outputs.write(work)
 
     def _tell(self, work: _Work, mask: Mask, stage_ms: Mapping[str, float]) -> None:
         facts = {**card_facts(self.segmenter.card), "Dropped": self._dropped()}
         stages = {**work.stage_ms, "draw": stage_ms.get("draw", 0.0)}
         self._pages.tell(work.clean, facts, stages, lambda: self.painter.shapes(mask))
+
+
+def _masks(folder: MaskFolder) -> Write:
+    def write(work: _Work) -> None:
+        assert work.mask is not None, "frames without one are left out"
+        work.file = folder.write(work.frame, work.mask)
+
+    return write
+
+
+def _listed(results: MaskList, owned: ExitStack) -> Write:
+    owned.enter_context(closing(results))
+
+    def write(work: _Work) -> None:
+        assert work.mask is not None, "frames without one are left out"
+        results.write(work.frame, work.mask, work.file)
+
+    return write
 
 
 def _check(options: SegmentationOptions) -> None:

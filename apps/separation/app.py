@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.apps.common.model_files import find_model, separation_models
-from prunus.apps.io.frames import AVFrame, Frame, Image, Sink, Source
+from prunus.apps.io.frames import AVFrame, Frame, Image, Sink, Source, SourceInfo
 from prunus.apps.io.sinks.clip import ClipWriter
 from prunus.apps.io.sinks.outlets import Outlets
-from prunus.apps.io.sinks.registry import VIDEOS, open_sink
+from prunus.apps.io.sinks.registry import VIDEOS, Stop, open_sink
 from prunus.apps.io.sinks.window import WindowSink
 from prunus.apps.io.sources.av_frames import LiveAVFrames, open_av_frames
 from prunus.apps.live.controls import Controls
@@ -92,7 +92,7 @@ def run_separation(options: SeparationOptions, *, quiet: bool = False) -> Separa
         if not quiet:
             random = "the weights are random: the voice shows speed, not separation"
             reasons = () if separator.trained else (random,)
-            names = run.outputs or ["null:"]
+            names = run.named() or ["null:"]
             announce(separator.voice, av_frames.info, names, options.compute, reasons)
         counts = run.loop(started, quiet)
         run.finish(counts)
@@ -115,6 +115,7 @@ class _Run:
 
         self.options, self.av_frames, self.separator = options, av_frames, separator
         self._told: list[str] = []  # what the run itself has to say
+        self._failures: list[str] = []  # of sinks
         self.rate = separator.sample_rate_hz
         self.step = self.rate // separator.mouth.frame_rate_hz
         self.live = isinstance(av_frames, LiveAVFrames)
@@ -150,17 +151,18 @@ class _Run:
         self._warned = False
         self._busy_ms = {"faces": 0.0, "separate": 0.0}
         self._clocks = StageClocks()
-        self.pictures: list[Sink[Frame]] = []
+        self.pictures: Outlets[Sink[Frame]] = Outlets(stack)
         self.sounds: Outlets[SoundSink] = Outlets(stack)
         self.clips: Outlets[ClipWriter] = Outlets(stack)
         self.outputs: list[str] = []
-        self._open_sinks(stack)
+        self._named: dict[str, str] = {}
+        self._open_sinks()
         self._pages = Pages(
-            self.pictures, self._controls, separator.voice.card.name, options.source,
+            self.pictures.sinks, self._controls, separator.voice.card.name, options.source,
             {"choose": "face"},
         )  # fmt: skip
 
-    def _open_sinks(self, stack: ExitStack) -> None:
+    def _open_sinks(self) -> None:
         uris = self.options.sinks or (_default_sink(self.options.source, self.live),)
         info = self.av_frames.info
         for uri in uris:
@@ -172,14 +174,17 @@ class _Run:
             elif suffix == ".wav" or uri == "-":
                 self.sounds.add(uri, partial(self._sound, uri))
             else:
-                sink = stack.enter_context(closing(open_sink(uri, info)))
-                self.pictures.append(sink)
-                uri = sink.name  # noqa: PLW2901 - of a page: its address, with its token
+                self.pictures.add(uri, partial(_open_pictures, uri, info))
+                self._named[uri] = self.pictures.sinks[-1].name  # a page's address has its token
             if uri != "null:":
                 self.outputs.append(uri)
-        for sink in self.pictures:
+        for sink in self.pictures.sinks:
             if isinstance(sink, WindowSink):  # its keys and clicks choose the voice
                 sink.on_key, sink.on_click = self._key, self._click
+
+    def named(self) -> list[str]:
+        """Return how the outputs are told to people."""
+        return [self._named.get(uri, uri) for uri in self.outputs]
 
     def _sound(self, uri: str, owned: ExitStack) -> SoundSink:
         from prunus.apps.io.sinks.sound import open_sound_sink
@@ -258,6 +263,11 @@ class _Run:
             self._show(self._pending.popleft())
         if self.live and not self._warned:
             self._warn_when_late()
+        if self.outputs and set(self.outputs) <= set(self._lost()):
+            raise Stop  # nobody is left to write for
+
+    def _lost(self) -> tuple[str, ...]:
+        return (*self.sounds.lost, *self.clips.lost, *self.pictures.lost)
 
     def _covered(self, work: _Work) -> bool:
         given: int = self.picker.given
@@ -275,7 +285,7 @@ class _Run:
     def _show(self, work: _Work) -> None:
         begun = time.perf_counter()
         voice = self._voice_of(work)
-        if not (self.pictures or self.clips.uris):
+        if not (self.pictures.uris or self.clips.uris):
             return
         for name, sound in (("mix", work.frame.sound), ("voice", voice)):
             now, old = level_db(sound), self._levels[name]
@@ -286,8 +296,7 @@ class _Run:
         seconds = work.frame.seconds
         frame = Frame(work.frame.index, drawn, "", work.frame.captured_ns, seconds=seconds)
         self._tell(work, clean if self.options.overlay else None)
-        for sink in self.pictures:
-            sink.write(frame, drawn)
+        self.pictures.each(lambda sink: sink.write(frame, drawn))
         self.clips.each(lambda clip: clip.picture(drawn, seconds))
         self._draw_ms = (time.perf_counter() - begun) * 1000
 
@@ -352,8 +361,10 @@ class _Run:
             self._show(self._pending.popleft())
         self.sounds.finish(lambda sink: sink.finish(self._came))
         self.clips.finish(lambda clip: None)
-        self._told += self.sounds.failures(self.outputs) + self.clips.failures(self.outputs)
-        lost = (*self.sounds.lost, *self.clips.lost)
+        self.pictures.finish(lambda sink: None)
+        for outlets in (self.sounds, self.clips, self.pictures):
+            self._failures += outlets.failures(self.outputs)
+        lost = self._lost()
         self.outputs = [uri for uri in self.outputs if uri not in lost]
 
     def summary(self, counts: Counts) -> SeparationSummary:
@@ -381,8 +392,9 @@ class _Run:
             first_ms=counts.first_ms,
             stages=counts.stages,
             cpu_seconds=self._clocks.found(),
-            outputs=tuple(self.outputs),
+            outputs=tuple(self.named()),
             notes=tuple(dict.fromkeys(notes)),
+            warnings=tuple(self._failures),
             interrupted=counts.interrupted,
         )
 
@@ -413,6 +425,10 @@ class _Stream:
 
 def _default_sink(source: str, live: bool) -> str:
     return "web:8080" if live else f"{Path(source.partition('+')[0]).stem}-voice.mp4"
+
+
+def _open_pictures(uri: str, info: SourceInfo, owned: ExitStack) -> Sink[Frame]:
+    return owned.enter_context(closing(open_sink(uri, info)))
 
 
 def _open_speaker(uri: str, rate: int, stack: ExitStack) -> SoundSink:

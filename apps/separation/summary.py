@@ -23,7 +23,7 @@ class SeparationSummary(Summary):
         first_ms: From the start to the first moment out.
         stages: Name, p50 and p90 in milliseconds, of each stage.
         cpu_seconds: CPU time by stage, see `StageClocks`; without opening models and inputs.
-        notes: What was odd about the input, or went wrong without stopping the run.
+        notes: What was odd about the input.
     """
 
     backend: str

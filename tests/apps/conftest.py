@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -275,3 +276,25 @@ def lip_gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return NAME of a separator that lets the sound through as far as drawn lips are open."""
     name = tmp_path_factory.mktemp("separator") / "gate"
     return _write_separator(name, 24.5, -42.5, "lips")
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Return a function that lets a class's `write` fail once; it returns the list of its calls.
+
+    full_disk(FolderSink, at=5)
+    """
+
+    def fill(owner, at):
+        calls, real = [], owner.write
+
+        def write(own, *words):
+            calls.append(own)
+            if len(calls) == at:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(own, *words)
+
+        monkeypatch.setattr(owner, "write", write)
+        return calls
+
+    return fill

@@ -1,7 +1,8 @@
 """The sinks of one run: each owns its file or device, and fails alone.
 
 A full disk, a reader of a pipe that has gone, an unplugged speaker: the others still get all of it.
-What a sink that failed had written is removed, unless it went to a pipe or the air.
+What a sink that failed had written is removed, unless it went to a pipe or the air, or is whole so
+far: a video with the frames until then.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from prunus.runtime.card.artifact import write_error
 from prunus.runtime.errors import PrunusError
 
 Sink = TypeVar("Sink")
+GONE = "The reader of standard output has gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,15 @@ class Outlets(Generic[Sink]):
 
     Args:
         stack: Closes what is left, with the exception that ends the run.
+
+    Attributes:
+        errors: Why sinks failed, in order.
     """
 
     def __init__(self, stack: ExitStack) -> None:
         self._failures: list[str] = []
         self._lost: list[str] = []
+        self.errors: list[PrunusError | BrokenPipeError] = []
         self._gone: BrokenPipeError | None = None
         self._open: list[_Outlet[Sink]] = []
         stack.push(self._leave)
@@ -104,14 +110,15 @@ class Outlets(Generic[Sink]):
         self._lost.append(outlet.uri)
         with contextlib.suppress(PrunusError, OSError):
             outlet.owned.__exit__(type(error), error, error.__traceback__)
-        if isinstance(error, PrunusError):
-            self._failures.append(error.message.rstrip("."))
-        elif isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError):
             self._gone = error
-            self._failures.append("The reader of standard output has gone")
-        else:
-            name = "standard output" if outlet.uri == STDIO else outlet.uri
-            self._failures.append(write_error(error, name).message.rstrip("."))
+            self.errors.append(error)
+            self._failures.append(GONE)
+            return
+        if not isinstance(error, PrunusError):
+            error = write_error(error, "standard output" if outlet.uri == STDIO else outlet.uri)
+        self.errors.append(error)
+        self._failures.append(error.message.rstrip("."))
 
     def _leave(
         self,
@@ -122,4 +129,3 @@ class Outlets(Generic[Sink]):
         for outlet in self._open:
             with contextlib.suppress(PrunusError, OSError):
                 outlet.owned.__exit__(kind, value, trace)
-        self._open = []

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from prunus.apps.common.json_list import JsonListWriter
-from prunus.apps.io.sinks.registry import Stop
 from prunus.runtime.errors import SourceError
 
 ENTRIES = [{"b": [1, 2.5], "a": {"x": 3}}, {"b": [4, 5], "a": {"x": 6}}]
@@ -58,7 +57,7 @@ def test_standard_output_gets_lines(capsys):
     assert not sys.stdout.closed
 
 
-def test_a_reader_who_has_gone_ends_the_run(monkeypatch):
+def test_a_reader_who_has_gone_is_told_from_a_full_disk(monkeypatch):
     writer = JsonListWriter(Path("-"))
 
     class Gone:
@@ -66,7 +65,7 @@ def test_a_reader_who_has_gone_ends_the_run(monkeypatch):
             raise BrokenPipeError
 
     monkeypatch.setattr(writer, "_file", Gone())
-    with pytest.raises(Stop):
+    with pytest.raises(BrokenPipeError):
         writer.add(ENTRIES[0])
     assert writer.entries == 0
 

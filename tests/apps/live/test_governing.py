@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from prunus.apps.common.json_list import JsonListWriter
 from prunus.apps.common.options import Pace
 from prunus.apps.live.governing import Governed, ladder
-from prunus.runtime.errors import UsageError
+from prunus.runtime.errors import HostError, UsageError
 from prunus.runtime.pipeline.governor import Governor, replay
 
 
@@ -88,3 +89,24 @@ def test_live_sources_have_a_budget_by_default(fps, expected):
 def test_budgets_that_say_nothing_are_refused(pace):
     with pytest.raises(UsageError):
         pace.budget_ms(live=True, fps=30)
+
+
+@pytest.mark.parametrize("fails", [1, 3])
+def test_a_log_that_cannot_be_written_stops_no_frame(tmp_path, monkeypatch, fails):
+    """Whoever governs goes on, and says at the end that the log is not whole."""
+    calls, real = [], JsonListWriter.add
+
+    def add(own, entry):
+        calls.append(entry)
+        if len(calls) == fails:
+            raise HostError("No space left while writing run.jsonl.", "Free some.")
+        real(own, entry)
+
+    monkeypatch.setattr(JsonListWriter, "add", add)
+    clock, path = Clock(), tmp_path / "run.jsonl"
+    governed = Governed(Governor(ladder(["L0"]), [1.0], 33.0), path, quiet=True, clock=clock)
+    run(governed, clock, 5, [5.0])
+    governed.close()
+    assert len(calls) == fails and governed.held().frames == {"L0": 5}
+    assert governed.log() == ((), ["No space left while writing run.jsonl"])
+    assert len(path.read_text().splitlines()) == fails - 1

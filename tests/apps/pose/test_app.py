@@ -12,6 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
+from prunus.apps.io.sinks.pictures import FolderSink
+from prunus.apps.pose.coco_results import ResultWriter
+
 MODEL = ("--model", "movenet_lightning", "--threads", "1", "--backend", "onnxruntime")
 
 
@@ -323,3 +326,52 @@ def test_an_exported_file_here_does_not_run_unless_it_is_named(
     ran = prunus("run", "pose", "--source", portrait, *MODEL[2:], "--sink", "null:")
     assert ran.code == 0
     assert "movenet lightning" in ran.err and "the best that ships" in ran.err
+
+
+@pytest.mark.parametrize("owner", [FolderSink, ResultWriter])
+def test_a_sink_that_fails_takes_nothing_of_the_others_along(
+    prunus, tmp_path, video, frames_of, full_disk, owner
+):
+    out, found, folder = tmp_path / "out.mp4", tmp_path / "out.json", tmp_path / "frames"
+    calls = full_disk(owner, at=5)
+    words = ("--single", "-o", folder, "-o", out, "--json-out", found)
+    ran = prunus("run", "pose", "--source", video, *MODEL, *words)
+    assert ran.code == 1 and len(calls) == 5
+    lost = folder if owner is FolderSink else found
+    assert f"warning: No space left while writing {lost}" in ran.out
+    told = ran.out.splitlines()
+    assert f"wrote {lost}" not in told and f"wrote {out}" in told
+    assert len(frames_of(out)) == 12
+    assert len(list(folder.iterdir())) == (4 if owner is FolderSink else 12)
+    entries = json.loads(found.read_text())
+    assert len({e["image_id"] for e in entries}) == (12 if owner is FolderSink else 4)
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_the_only_output_ends_the_run_with_its_own_error(prunus, tmp_path, video, full_disk, drawn):
+    calls = full_disk(FolderSink if drawn else ResultWriter, at=2)
+    words = ("-o", tmp_path / "frames") if drawn else ("--json-out", tmp_path / "a.json")
+    ran = prunus("run", "pose", "--source", video, *MODEL, "--single", *words)
+    assert ran.code == 3 and len(calls) == 2
+    assert "error: No space left while writing" in ran.err and "hint: Free some" in ran.err
+
+
+@pytest.mark.parametrize(("alone", "quiet"), [(True, True), (False, True), (False, False)])
+def test_a_reader_who_has_gone_stops_nobody_else(tmp_path, video, frames_of, alone, quiet):
+    out = tmp_path / "out.mp4"
+    words = [sys.executable, "-m", "prunus.apps.cli.main", "run", "pose", "--source", str(video),
+             *MODEL, "--single", *["--quiet"] * quiet, "--json-out", "-"]  # fmt: skip
+    read, write = os.pipe()
+    os.close(read)
+    ran = subprocess.run(
+        words if alone else [*words, "-o", str(out)], stdout=write, stderr=subprocess.PIPE,
+        text=True, check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert "Traceback" not in ran.stderr
+    if alone:  # as with head: nothing is wrong
+        assert (ran.returncode, ran.stderr) == (0, "")
+    else:
+        assert ran.returncode == 1 and "reader of standard output has gone" in ran.stderr
+        assert len(frames_of(out)) == 12

@@ -12,8 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
+from prunus.apps.io.sinks.video import VideoSink
 from prunus.apps.segmentation import app
 from prunus.apps.segmentation.overlay import Look, MaskPainter
+from prunus.apps.segmentation.results import MaskFolder, MaskList
 from prunus.runtime.errors import UsageError
 from prunus.runtime.tasks.segmentation.card import MaskPostprocess
 
@@ -392,3 +394,24 @@ def test_a_stopped_run_leaves_complete_files(tmp_path, colour_model, frames_of, 
     frames = frames_of(tmp_path / "out.avi")
     assert frames and len(json.loads((tmp_path / "s.json").read_text())) == len(frames)
     assert sorted(os.listdir(tmp_path)) == ["out.avi", "s.json"]
+
+
+@pytest.mark.parametrize("owner", [VideoSink, MaskFolder, MaskList])
+def test_a_sink_that_fails_takes_nothing_of_the_others_along(
+    segment, tmp_path, clip, frames_of, full_disk, owner
+) -> None:
+    out, masks, found = tmp_path / "out.mp4", tmp_path / "masks", tmp_path / "out.json"
+    frames = tmp_path / "frames"
+    calls = full_disk(owner, at=4)
+    ran = segment(clip, "-o", out, "-o", frames, "--masks", masks, "--json-out", found)
+    lost = {VideoSink: out, MaskFolder: masks, MaskList: found}[owner]
+    assert ran.code == 1 and len(calls) == 4
+    assert f"warning: No space left while writing {lost}" in ran.out
+    # What had failed is whole too, with the frames until then.
+    assert len(frames_of(out)) == (3 if owner is VideoSink else 10)
+    assert len(list(frames.iterdir())) == 10
+    assert len(list(masks.iterdir())) == (3 if owner is MaskFolder else 10)
+    entries = json.loads(found.read_text())
+    assert len(entries) == (3 if owner is MaskList else 10)
+    named = [entry["mask"] for entry in entries if "mask" in entry]
+    assert all((masks / name).is_file() for name in named)

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from prunus.apps.io.sinks.clip import ClipWriter
+from prunus.apps.io.sinks.pictures import FolderSink
+from prunus.apps.io.sinks.sound import WavSink
 from prunus.apps.io.sound import devices as sound_devices
 from prunus.apps.io.sources import av_frames as moments
 from prunus.apps.io.sources.clip import Clip
@@ -118,9 +120,24 @@ def test_a_page_chooses_the_face(prunus, page, talk, separator):
     assert (clean != drawn).any() and {"faces", "separate", "draw"} == set(data["stages"])
 
 
-def test_a_face_that_is_not_there_is_told_and_nothing_is_written(
-    prunus, tmp_path, talk, separator
+@pytest.mark.parametrize("owner", [FolderSink, WavSink])
+def test_a_sink_that_fails_takes_nothing_of_the_others_along(
+    prunus, tmp_path, talk, separator, full_disk, owner
 ):
+    frames, clip, sound = tmp_path / "frames", tmp_path / "out.mp4", tmp_path / "out.wav"
+    calls = full_disk(owner, at=3)
+    ran = prunus(*_words(talk, separator, "-o", frames, "-o", clip, "-o", sound))
+    lost = frames if owner is FolderSink else sound
+    assert ran.code == 1 and len(calls) == 3, ran.err
+    told = ran.out.splitlines()
+    assert f"warning: No space left while writing {lost}" in ran.out
+    assert f"wrote {lost}" not in told and f"wrote {clip}" in told
+    assert len(list(Clip(clip).frames())) >= 40
+    assert len(list(frames.iterdir())) == (2 if owner is FolderSink else 40)
+    assert sound.exists() == (owner is FolderSink)
+
+
+def test_a_face_that_is_not_there_is_told_and_nothing_is_written(prunus, tmp_path, talk, separator):
     out = tmp_path / "none.wav"
     ran = prunus(*_words(talk, separator, "--face", 3, "-o", out, "--quiet"))
     assert ran.code == 1
@@ -276,9 +293,7 @@ class _Speaker:
         pass
 
 
-def test_camera_and_microphone_to_loudspeaker(
-    prunus, tmp_path, portrait, separator, monkeypatch
-):
+def test_camera_and_microphone_to_loudspeaker(prunus, tmp_path, portrait, separator, monkeypatch):
     monkeypatch.setattr(moments, "open_source", lambda _, **__: _Camera(portrait))
     monkeypatch.setattr(sound_devices, "Microphone", _Microphone)
     monkeypatch.setattr(sound_devices, "Speaker", _Speaker)
