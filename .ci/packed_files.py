@@ -1,7 +1,7 @@
 """Check that distributions hold the files of the checkout: python .ci/packed_files.py DIST...
 
-A wheel must hold every tracked file of the parts as a regular file below ``prunus/``, an sdist as a
-regular file anywhere. Files that no installation needs are named in `LEFT_OUT`.
+A wheel must hold every tracked file of the package and its parts as a regular file below
+``prunus/``, an sdist as a regular file anywhere. Files that no installation needs are named in `LEFT_OUT`.
 """
 
 import subprocess
@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("apps", "export", "models", "runtime")
+PARTS = ("apps", "export", "models", "runtime", "prunus/*.py", "prunus/py.typed")
 LEFT_OUT = ()
 
 
@@ -20,7 +20,7 @@ def tracked() -> dict[str, bytes]:
     command = ["git", "ls-files", "-z", *PARTS]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
     paths = [name for name in names.split("\0") if name and name not in LEFT_OUT]
-    return {name: (ROOT / name).read_bytes() for name in paths}
+    return {name.removeprefix("prunus/"): (ROOT / name).read_bytes() for name in paths}
 
 
 def packed(path: Path) -> dict[str, bytes]:

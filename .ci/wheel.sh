@@ -18,7 +18,7 @@ cd "$work"
 "$work/venv/bin/pip" install -q -c "$root/constraints.txt" "$wheel[apps,web]"
 "$work/venv/bin/python" "$root/.ci/import_all.py" runtime apps
 "$work/venv/bin/prunus" models
-"$work/venv/bin/prunus" doctor
+"$work/venv/bin/python" -m prunus doctor
 "$work/venv/bin/pip" install -q -c "$root/constraints.txt" "$wheel[apps,export,check,eval]"
 "$work/venv/bin/python" "$root/.ci/import_all.py" runtime apps models export
 echo "wheel: ok"

@@ -185,3 +185,11 @@ def test_a_name_that_no_file_can_have_is_one_clear_error(prunus):
         ran = prunus(*words)
         assert ran.code == 2
         assert "has 5000 characters, too many for a file's name" in ran.err
+
+
+def test_the_package_runs_as_the_command():
+    words = [sys.executable, "-m", "prunus"]
+    told = subprocess.run([*words, "--help"], capture_output=True, text=True, check=True).stdout
+    assert told.startswith("Usage: prunus [OPTIONS] COMMAND") and "__main__" not in told
+    wrong = subprocess.run([*words, "modls"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2 and "did you mean 'models'" in wrong.stderr.lower()
