@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import io
 import socket
 import threading
@@ -168,33 +169,46 @@ PART = b"--edge\r\nContent-Type: image/jpeg\r\n"
 
 
 @pytest.mark.parametrize(
+    "serve",
+    [
+        trickle(b""),
+        trickle(HEAD[:30]),
+        flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        trickle(HEAD),
+        trickle(HEAD + PART),
+        trickle(HEAD + PART + b"\r\n"),
+        trickle(HEAD + PART + b"Content-Length: 99\r\n\r\n"),
+        lambda send, stop: stop.wait(5),
+    ],
+)
+def test_servers_that_never_come_to_an_end_are_left(hasty, serve):
+    with RawServer(serve) as server, pytest.raises(SourceError, match=r"not complete after 0\.5 s"):
+        open_source(server.url)
+
+
+@pytest.mark.parametrize(
     ("serve", "said"),
     [
-        (trickle(b""), "not complete after 0.5 s"),
-        (trickle(HEAD[:30]), "not complete after 0.5 s"),
         (flood(b"HTTP/1.0 200 OK\r\n", b"X-A: b\r\n"), "more than 100 headers"),
         (flood(HEAD[:30], b"a" * 4096), "(?i)line|header"),
-        (flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), "not complete after 0.5 s"),
-        (trickle(HEAD), "not complete after 0.5 s"),
-        (trickle(HEAD + PART), "not complete after 0.5 s"),
-        (trickle(HEAD + PART + b"\r\n"), "not complete after 0.5 s"),
-        (trickle(HEAD + PART + b"Content-Length: 99\r\n\r\n"), "not complete after 0.5 s"),
         (flood(HEAD, b"a" * 65536), "between two pictures: the length of one picture"),
-        (flood(HEAD, b"line\r\n" * 8192), "between two pictures|not complete"),
+        (flood(HEAD, b"line\r\n" * 8192), "between two pictures"),
         (flood(HEAD + PART, b"X-A: b\r\n" * 64), "the header of one picture"),
         (flood(HEAD + PART + b"X-A: ", b"a" * 4096), "the header of one picture"),
         (flood(HEAD + PART + b"\r\n", b"a" * 65536), "the length of one picture"),
         (flood(HEAD + PART + b"Content-Length: -1\r\n\r\n", b"a" * 4096), "the length '-1'"),
         (flood(HEAD + PART + b"Content-Length: 9%s\r\n\r\n" % (b"9" * 12), b""), "one picture"),
         (flood(HEAD + PART + b"Content-Length: 9%s\r\n\r\n" % (b"9" * 6000), b""), "length '9"),
-        (lambda send, stop: stop.wait(5), "not complete after 0.5 s"),
     ],
 )
-def test_hostile_servers_end_in_one_clear_error(hasty, serve, said):
-    started = time.monotonic()
+def test_servers_that_send_too_much_are_left(monkeypatch, serve, said):
+    """However slow the machine is: what ends them are bytes, long before the time is over."""
+    small = dataclasses.replace(http_stream.PICTURE_BYTES, most=1 << 18)
+    monkeypatch.setattr(http_stream, "PICTURE_BYTES", small)
+    for name in ("ANSWER_S", "PICTURE_S"):
+        monkeypatch.setattr(http_stream, name, 300.0)
     with RawServer(serve) as server, pytest.raises(SourceError, match=said):
         open_source(server.url)
-    assert time.monotonic() - started < 4
 
 
 @pytest.mark.parametrize(
