@@ -1,7 +1,8 @@
 """Check that distributions hold the files of the checkout: python .ci/packed_files.py DIST...
 
 A wheel must hold every tracked file of the package and its parts as a regular file below
-``prunus/``, an sdist as a regular file anywhere. Files that no installation needs are named in `LEFT_OUT`.
+``prunus/``, an sdist as a regular file anywhere. Files that no installation needs are named in
+`LEFT_OUT`.
 """
 
 import subprocess

@@ -14,7 +14,13 @@ import torch
 from torch import nn
 
 from prunus.models.training.schedule import rate_factor
-from prunus.models.training.state import Average, Clock, Optimisers, SavedRun
+from prunus.models.training.state import (
+    Average,
+    Clock,
+    Optimisers,
+    SavedRun,
+    multiplies_bfloat16,
+)
 from prunus.runtime.errors import UsageError
 
 FOREVER = 10_000_000  # steps
@@ -40,7 +46,7 @@ class RunConfig:
         seed: Of weights and batches.
         rate: Learning rate.
         decay: Weight decay of matrices.
-        bf16: Compute in bfloat16 where the network allows it.
+        bf16: Compute in bfloat16 where the network allows it; `start` asks the machine.
         warmup: Steps of rising rate.
         average: Decay of the averaged weights.
         save_minutes: Time between checkpoints.
@@ -54,7 +60,7 @@ class RunConfig:
     seed: int = 0
     rate: float = 1.5e-3
     decay: float = 0.05
-    bf16: bool = True
+    bf16: bool = False
     warmup: int = 60
     average: float = 0.998
     save_minutes: float = 3.0
@@ -172,8 +178,40 @@ def train_parser(doc: str | None, data: str, rate: float) -> argparse.ArgumentPa
     return parser
 
 
+def add_bf16(parser: argparse.ArgumentParser, recipe: bool | None = None) -> None:
+    """Add ``--bf16`` and ``--no-bf16``.
+
+    Args:
+        parser: The command line.
+        recipe: What counts without either; None: what the device multiplies in hardware.
+    """
+    usual = {None: "where the device multiplies it", True: "yes", False: "no"}[recipe]
+    told = f"compute in bfloat16 (default: {usual})"
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, help=told)
+    parser.set_defaults(recipe_bf16=recipe)
+
+
 def start(args: argparse.Namespace, *more: str) -> dict[str, Any]:
-    """Set the threads and return the settings that the command line has, and those named."""
+    """Set the threads and return the settings that the command line has, and those named.
+
+    Where there is a ``--bf16``, the choice is made here and said.
+    """
     torch.set_num_threads(args.threads)
     names = ("out", "data", "minutes", "steps", "device", "seed", "rate", *more)
-    return {name: getattr(args, name) for name in names}
+    settings = {name: getattr(args, name) for name in names}
+    if hasattr(args, "bf16"):
+        settings["bf16"], told = _arithmetic(args.device, args.bf16, args.recipe_bf16)
+        print(f"arithmetic: {told}", flush=True)
+    return settings
+
+
+def _arithmetic(device: str, asked: bool | None, recipe: bool | None) -> tuple[bool, str]:
+    """Return whether to compute in bfloat16, and what to say of it."""
+    able, why = multiplies_bfloat16(device)
+    wanted = recipe if asked is None else asked
+    chosen = able if wanted is None else wanted
+    if wanted is None or (chosen and not able):
+        reason = why if wanted is None else f"although {why.removeprefix('as ')}"
+    else:
+        reason = "as asked for" if asked is not None else "as in the recipe"
+    return chosen, f"{'bfloat16' if chosen else 'float32'}, {reason}"

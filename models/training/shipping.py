@@ -42,6 +42,16 @@ def run_facts(clock: Clock, device: str = "cpu", note: str = "no GPU") -> dict[s
     }
 
 
+def arithmetic_of(facts: Mapping[str, str], where: str = "") -> str:
+    """Return in what a run computed; runs that say nothing are older than the choice.
+
+    Args:
+        facts: Of its weights.
+        where: What alone was in bfloat16, e.g. `` of the stacks``.
+    """
+    return "float32" if facts.get("bf16") == "False" else f"bfloat16 autocast{where}"
+
+
 def used_sources(
     sources: Mapping[str, Mapping[str, str]], pictures: Mapping[str, int]
 ) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from prunus.runtime import host
 from prunus.runtime.errors import ArtifactError
 
 WEIGHTS, MEMORY = "weights.safetensors", "optimiser.pt"
@@ -164,11 +165,21 @@ def write_run(
     os.replace(f"{memory}.part", memory)
 
 
-def computes_bfloat16(device: str) -> bool:
-    """Tell whether a device has bfloat16 arithmetic; without it float32 is many times faster."""
-    if device != "cpu":
-        return True
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def multiplies_bfloat16(device: str) -> tuple[bool, str]:
+    """Tell whether a device multiplies bfloat16 in hardware, and by what that is known.
+
+    Without it, float32 is many times faster: PyTorch then converts every operand.
+    """
+    kind = torch.device(device).type
+    if kind == "cpu":
+        flag = host.bfloat16_flag()
+        told = f"which this CPU has ({flag})" if flag else "as this CPU does not multiply bfloat16"
+        return bool(flag), told
+    if kind == "cuda" and torch.cuda.is_available():
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+        name = torch.cuda.get_device_name(device)
+        return able, f"which {name} has" if able else f"as {name} does not multiply bfloat16"
+    return False, f"as it is not known whether {device} multiplies bfloat16"
 
 
 def saved_in(folder: Path) -> bool:

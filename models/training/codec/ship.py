@@ -12,7 +12,7 @@ import torch
 
 from prunus.models.codec.nsfcodec.nsfcodec import NsfCodec, NsfCodecConfig
 from prunus.models.codec.nsfcodec.weights import rounded, save_nsf
-from prunus.models.training.shipping import run_facts
+from prunus.models.training.shipping import arithmetic_of, run_facts
 from prunus.models.training.speech.batches import SpeechAugment, SpeechBatches, read_recordings
 from prunus.models.training.speech.cache import MANIFEST
 from prunus.models.training.state import SavedRun, read_run
@@ -43,8 +43,8 @@ def provenance(saved: SavedRun, cache: Path, device: str) -> dict[str, Any]:
         "parameters": sum(v.numel() for k, v in saved.network.items() if _trained(k)),
         "samples_seen": clock.samples,
         "discriminators": "judge" in saved.parts,
-        "precision": "bfloat16 autocast of the stacks, float32 weights; their exponential average, "
-        "matrices and code vectors rounded to 8 bits with a scale per row",
+        "precision": f"{arithmetic_of(saved.facts, ' of the stacks')}, float32 weights; their "
+        "exponential average, matrices and code vectors rounded to 8 bits with a scale per row",
         **run_facts(clock, device),
     }
 

@@ -34,7 +34,7 @@ from prunus.models.training.codec.losses import SpectralLoss, pitch_agreement, p
 from prunus.models.training.codec.quantizer import CodebookTrainer
 from prunus.models.training.codec.ship import export_codec_weights
 from prunus.models.training.data_record import fingerprint, note_data
-from prunus.models.training.loop import Facts, RunConfig, Trainer, start, train_parser
+from prunus.models.training.loop import Facts, RunConfig, Trainer, add_bf16, start, train_parser
 from prunus.models.training.speech.batches import SpeechAugment, SpeechBatches, read_recordings
 from prunus.models.training.state import (
     Average,
@@ -161,7 +161,8 @@ class CodecTrainer(Trainer):
         parts = {"network": self.network.state_dict(), "average": self.average.state}
         if self.judge is not None:
             parts["judge"] = self.judge.state_dict()
-        facts = {"config": json.dumps(asdict(self.config.network))}
+        config = json.dumps(asdict(self.config.network))
+        facts = {"config": config, "bf16": str(self.config.bf16)}
         write_run(self.config.out, parts, self.optimisers, self.clock, facts)
 
     def _adversarial(
@@ -241,7 +242,7 @@ def main() -> None:
     parser = train_parser(__doc__, ".cache/speech", 1e-3)
     add = parser.add_argument
     add("--batch", type=int, default=16, help="pieces per step")
-    add("--no-bf16", dest="bf16", action="store_false", help="compute in float32 throughout")
+    add_bf16(parser)
     add("--adversarial", type=float, default=1.0, metavar="SHARE",
         help="switch discriminators on after this share of the run")  # fmt: skip
     add("--export-only", type=Path, metavar="FILE",
@@ -250,7 +251,7 @@ def main() -> None:
     if args.export_only is not None:
         print(export_codec_weights(args.out, args.data, args.export_only, args.device))
         return
-    config = CodecTrainConfig(**start(args, "batch", "bf16", "adversarial"))
+    config = CodecTrainConfig(**start(args, "batch", "adversarial"))
     CodecTrainer(config, resume=args.resume == "auto").run()
 
 

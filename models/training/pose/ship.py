@@ -11,7 +11,13 @@ from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.training.data_record import noted_counts
 from prunus.models.training.pose.dataset import STAGES
 from prunus.models.training.pose.state import resize_positions, saved_config
-from prunus.models.training.shipping import record_path, run_facts, used_sources, write_weights
+from prunus.models.training.shipping import (
+    arithmetic_of,
+    record_path,
+    run_facts,
+    used_sources,
+    write_weights,
+)
 from prunus.models.training.state import SavedRun, read_run
 from prunus.models.zoo import WEIGHTS
 from prunus.runtime.card.artifact import sha256_of
@@ -72,8 +78,7 @@ def provenance(saved: SavedRun, pictures: dict[str, int]) -> dict[str, object]:
         pictures: Pictures used, by set (``synthetic``, ``street``).
     """
     clock = saved.clock
-    # Runs that say nothing are older than the choice.
-    arithmetic = "float32" if saved.facts.get("bf16") == "False" else "bfloat16 autocast"
+    arithmetic = arithmetic_of(saved.facts)
     sizes = sorted({f"{s.size[0]}x{s.size[1]}" for s in STAGES[: clock.stage + 1]})
     return {
         "model": f"EViTPose-{saved.facts['variant'].title()}, sub-pixel head, COCO-17, "

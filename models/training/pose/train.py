@@ -18,7 +18,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from prunus.models.pose.evitpose import EViTPose
 from prunus.models.pose.levels import evitpose_plan
 from prunus.models.training.data_record import note_data
-from prunus.models.training.loop import FOREVER, Facts, RunConfig, Trainer, start, train_parser
+from prunus.models.training.loop import (
+    FOREVER,
+    Facts,
+    RunConfig,
+    Trainer,
+    add_bf16,
+    start,
+    train_parser,
+)
 from prunus.models.training.pictures import Pools, normalise
 from prunus.models.training.pose.dataset import (
     FINE_STAGES,
@@ -46,7 +54,6 @@ from prunus.models.training.schedule import locate_weight, stage_at
 from prunus.models.training.state import (
     Average,
     Optimisers,
-    computes_bfloat16,
     read_run,
     saved_in,
     write_run,
@@ -254,6 +261,7 @@ def main() -> None:
         metavar="FILE",
         help="write the run's averaged weights as the shipped file, do not train",
     )
+    add_bf16(parser)
     args = parser.parse_args()
     if args.export_only is not None:
         target = Path(args.export_only) if args.export_only else None
@@ -261,7 +269,7 @@ def main() -> None:
         return
     stages = FINE_STAGES if args.init else STAGES
     own = start(args, "init", "variant", "frozen", "trunk", "noise")
-    config = TrainConfig(**own, bf16=computes_bfloat16(args.device), stages=stages)
+    config = TrainConfig(**own, stages=stages)
     PoseTrainer(config, resume=args.resume == "auto").run()
 
 

@@ -17,6 +17,7 @@ from prunus.models.training.data_record import noted_counts
 from prunus.models.training.segmentation.state import CLASSES
 from prunus.models.training.segmentation.train import STAGES
 from prunus.models.training.shipping import (
+    arithmetic_of,
     run_facts,
     ship_parser,
     used_sources,
@@ -68,7 +69,8 @@ def provenance(saved: SavedRun, pictures: dict[str, int]) -> dict[str, object]:
         "data": used_sources(_SOURCES, pictures),
         "held_out": ["vtest.avi frames 650-794", "outlined pictures", "renders of seed 900"],
         "samples_seen": clock.samples,
-        "precision": f"bfloat16 autocast, float32 weights; exponential average {STORAGE}",
+        "precision": f"{arithmetic_of(saved.facts)}, float32 weights; "
+        f"exponential average {STORAGE}",
         "input_sizes": [f"{s.size[0]}x{s.size[1]}" for s in STAGES[: clock.stage + 1]],
         **run_facts(clock, note="shared with other work, no GPU"),
     }

@@ -18,7 +18,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
 from prunus.models.segmentation.isr import IsrSetting, parse_isr
 from prunus.models.training.data_record import note_data
-from prunus.models.training.loop import FOREVER, Facts, RunConfig, Trainer, start, train_parser
+from prunus.models.training.loop import (
+    FOREVER,
+    Facts,
+    RunConfig,
+    Trainer,
+    add_bf16,
+    start,
+    train_parser,
+)
 from prunus.models.training.pictures import Pools, normalise
 from prunus.models.training.schedule import Stage, stage_at
 from prunus.models.training.segmentation.dataset import mask_batches
@@ -121,7 +129,7 @@ class SegmentationTrainer(Trainer):
     def save(self) -> None:
         """Write the checkpoint."""
         parts = {"network": self.network.state_dict(), "average": self.average.state}
-        facts = {"variant": self.network.config.variant}
+        facts = {"variant": self.network.config.variant, "bf16": str(self.config.bf16)}
         write_run(self.config.out, parts, self.optimisers, self.clock, facts)
 
 
@@ -138,6 +146,7 @@ def main() -> None:
     """Parse the command line and train."""
     parser = train_parser(__doc__, ".cache/segmentation", 1.5e-3)
     parser.add_argument("--variant", default="t", help="size of the network")
+    add_bf16(parser)
     args = parser.parse_args()
     config = TrainConfig(**start(args, "variant"))
     SegmentationTrainer(config, resume=args.resume == "auto").run()

@@ -23,7 +23,15 @@ from prunus.models.separation.dolphin import Dolphin
 from prunus.models.separation.lips.coder import LipQuantizer
 from prunus.models.training.codec.quantizer import CodebookTrainer
 from prunus.models.training.data_record import fingerprint, note_data
-from prunus.models.training.loop import FOREVER, Facts, RunConfig, Trainer, start, train_parser
+from prunus.models.training.loop import (
+    FOREVER,
+    Facts,
+    RunConfig,
+    Trainer,
+    add_bf16,
+    start,
+    train_parser,
+)
 from prunus.models.training.separation.mixtures import (
     MixtureBatches,
     MixtureRules,
@@ -55,7 +63,6 @@ class SeparationTrainConfig(RunConfig):
     Attributes:
         rate: Learning rate.
         decay: Weight decay of matrices.
-        bf16: Compute in bfloat16 where the device gains by it.
         warmup: Steps of rising rate.
         variant: ``nano`` or ``base``.
         batch: Mixtures per step; each counts twice.
@@ -67,7 +74,6 @@ class SeparationTrainConfig(RunConfig):
 
     rate: float = 2e-3
     decay: float = 0.01
-    bf16: bool = False
     warmup: int = 50
     variant: str = "nano"
     batch: int = 2
@@ -227,10 +233,10 @@ def main() -> None:
     add("--batch", type=int, default=2, help="mixtures per step")
     add("--frames", type=int, default=50, help="video frames per mixture")
     add("--late-frames", type=int, help="the same, after 60 %% of the run")
-    add("--bf16", action="store_true", help="compute in bfloat16 (for a GPU)")
+    add_bf16(parser, recipe=False)
     add("--control", action="store_true", help="without lips, for comparison")
     args = parser.parse_args()
-    settings = start(args, "variant", "batch", "bf16", "control", "late_frames")
+    settings = start(args, "variant", "batch", "control", "late_frames")
     config = SeparationTrainConfig(**settings, rules=MixtureRules(frames=args.frames))
     SeparationTrainer(config, resume=args.resume == "auto").run()
 

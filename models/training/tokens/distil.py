@@ -20,7 +20,6 @@ a method has of its own (``wle``) are added.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from prunus.models.tokens.layouts import example_input
 from prunus.models.tokens.prune import PrunedBlocks, prune, pruned_blocks, reductions
 from prunus.models.tokens.reducer import Reduced, Restore, assignment
 from prunus.models.training.data_record import note_data
-from prunus.models.training.loop import Facts, RunConfig, Trainer, start, train_parser
+from prunus.models.training.loop import Facts, RunConfig, Trainer, add_bf16, start, train_parser
 from prunus.models.training.state import (
     Average,
     Optimisers,
@@ -322,7 +321,7 @@ def main() -> None:
     add("--grid", type=_sides, default=(), help="rows and columns of the patches, e.g. 14x14")
     add("--mean", type=_numbers, default=DistilConfig.mean, help="of pictures in 0..1")
     add("--std", type=_numbers, default=DistilConfig.std, help="their standard deviation")
-    add("--bf16", action=argparse.BooleanOptionalAction, default=True, help="compute in bfloat16")
+    add_bf16(parser)
     args = parser.parse_args()
     more = (
         "network",
@@ -334,7 +333,6 @@ def main() -> None:
         "grid",
         "mean",
         "std",
-        "bf16",
     )
     try:
         Distiller(DistilConfig(**start(args, *more)), resume=args.resume == "auto").run()
