@@ -18,9 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.tasks.calls import OneStream, in_turn
-from prunus.runtime.tasks.pose.assignment import assign
 from prunus.runtime.tasks.pose.estimator import Pose
-from prunus.runtime.tasks.pose.similarity import box_iou, box_of_joints, keypoint_similarity
 from prunus.runtime.tasks.pose.smoothing import Smoothing, smooth
 from prunus.runtime.tasks.pose.tracking.bodies import (
     TOUCH,
@@ -32,34 +30,16 @@ from prunus.runtime.tasks.pose.tracking.bodies import (
     within_reach,
 )
 from prunus.runtime.tasks.pose.tracking.finding import Finding, Search
-from prunus.runtime.tasks.pose.tracking.looks import Looks, alike, blended, looks_of
-from prunus.runtime.tasks.pose.tracking.track import Track, centre_of
+from prunus.runtime.tasks.pose.tracking.looks import blended, looks_of
+from prunus.runtime.tasks.pose.tracking.matching import Matcher, Seen, inside, returned
+from prunus.runtime.tasks.pose.tracking.track import Track
 
 Frame = npt.NDArray[np.uint8]
 Finder = Callable[[Frame], list[Pose]]
 Estimator = Callable[[Frame, npt.NDArray[np.float64]], list[Pose]]
-Doubles = npt.NDArray[np.float64]
 
-# OKS constants of COCO-17; other joint sets use their mean unless sigmas are given.
-_COCO_SIGMAS = (
-    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107,
-    0.087, 0.087, 0.089, 0.089,
-)  # fmt: skip
-
-_LOOKS = 0.5  # weight of the clothes beside place and joints
-_REACH = (0.6, 1.5, 3.0)  # heights that a lost person may be off: at once, more per second, at most
-_SIZES = 1.7  # by which factor the size of a lost person may differ
-_FOREIGN = 0.1  # clothes less alike are another person's, wherever it appears
-_RETURN = 0.35  # least similarity of a lost person's place and clothes
-_INSIDE = 0.7  # of a found box inside people who are there already: it is nobody new
 _GUESS_S = 0.5  # so long the joints of somebody hidden are looked for where motion leads
 _MOVING = 0.3  # heights per second by which even a still person may have begun to move
-_PRESENT = 1e-6
-_LEAST = 1e-3  # a pose that hardly fits is still better than none
-_OWN = 0.1  # bonus of the pose of one's own crop
-_IN_CROWD = 0.5  # how well a pose must fit in a crowd
-_PATIENCE = (0.2, 0.5)  # of the time somebody may be hidden, in which it need fit ever less
-_SIZE = 0.5  # weight of the logarithm by which a pose is taller than its person: it may be of two
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,28 +72,6 @@ class TrackerOptions:
     smoothing: Smoothing | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What was read in one frame, a row per track: pose, where it was expected, crowd, clothes."""
-
-    tracks: list[Track]
-    poses: list[Pose]
-    expected: list[Pose]
-    crowding: list[float]
-    looks: list[Looks]
-
-    def chosen(self, poses: Sequence[int]) -> _Seen:
-        """Return the rows of those who have a pose, whichever it is."""
-        rows = [k for k, pose in enumerate(poses) if pose >= 0]
-        return _Seen(
-            [self.tracks[k] for k in rows],
-            [self.poses[poses[k]] for k in rows],
-            [self.expected[k] for k in rows],
-            [self.crowding[k] for k in rows],
-            [self.looks[poses[k]] for k in rows],
-        )
-
-
 class PeopleTracker:
     """Keep the people of one video, frame by frame; each video needs a tracker of its own.
 
@@ -139,7 +97,7 @@ class PeopleTracker:
     ) -> None:
         self.options = options or TrackerOptions()
         self._stream: AbstractContextManager[None] = OneStream("A people tracker")
-        self._sigmas = np.array(sigmas if sigmas is not None else _COCO_SIGMAS, np.float64)
+        self._matcher = Matcher(self.options, sigmas)
         self._limbs, self._flips = limbs, flip_pairs
         self.reset()
 
@@ -202,10 +160,10 @@ class PeopleTracker:
             now: Time of the frame that comes next to `follow`; people have moved on since `when`.
             frame_bgr: The frame that was searched; clothes are compared in it.
         """
-        found = self._apart(found)
+        found = self._matcher.apart(found)
         first = self._next_id == 0 and not self._tracks
         looks = looks_of(frame_bgr, found, self._limbs)
-        pairs = self._match(found, looks, when)
+        pairs = self._matcher.pairs(self._tracks, found, looks, when)
         matched = {row for row, _ in pairs}
         for row, track in enumerate(self._tracks):
             if row not in matched:
@@ -213,8 +171,8 @@ class PeopleTracker:
         for row, column in pairs:
             self._tracks[row].found(found[column].box, when, now)
         rest = sorted(set(range(len(found))) - {column for _, column in pairs})
-        rest = [k for k in rest if not self._inside(found[k], when)]
-        back = self._returned([found[k] for k in rest], looks[rest], now)
+        rest = [k for k in rest if not inside(self._tracks, found[k], when)]
+        back = returned((*self._tracks, *self._gone), [found[k] for k in rest], looks[rest], now)
         for k in rest:
             if k in {rest[column] for _, column in back} or self._full(len(back)):
                 continue
@@ -251,8 +209,8 @@ class PeopleTracker:
             crowding = overlaps(np.array([p.box for p in expected], np.float64)).max(1).tolist()
             poses = estimator(frame_bgr, boxes)
             looks = list(looks_of(frame_bgr, poses, self._limbs))
-            seen = _Seen(read, poses, expected, crowding, looks)
-            chosen = self._settled(seen, rest)
+            seen = Seen(read, poses, expected, crowding, looks)
+            chosen = self._matcher.settled(seen, rest)
             for track, pose in zip(read, chosen, strict=True):
                 if pose < 0:
                     track.coast(now, seen=False)
@@ -275,15 +233,15 @@ class PeopleTracker:
             The poses that count as seen, with their `track_id`, oldest first.
         """
         now = self._time(seconds)
-        poses = [p for p in self._apart(poses) if p.score >= self.options.minimum_score]
+        poses = [p for p in self._matcher.apart(poses) if p.score >= self.options.minimum_score]
         looks = looks_of(frame_bgr, poses, self._limbs)
         first = self._next_id == 0 and not self._tracks
-        pairs = self._match(poses, looks, now)
+        pairs = self._matcher.pairs(self._tracks, poses, looks, now)
         matched = {row for row, _ in pairs}
         rest = sorted(set(range(len(poses))) - {column for _, column in pairs})
         seen = [(self._tracks[row], column) for row, column in pairs]
         lost = [t for row, t in enumerate(self._tracks) if row not in matched]
-        back = self._returned([poses[k] for k in rest], looks[rest], now)
+        back = returned((*self._tracks, *self._gone), [poses[k] for k in rest], looks[rest], now)
         for track, column in back:
             if track not in self._tracks:
                 self._gone.remove(track)
@@ -308,83 +266,6 @@ class PeopleTracker:
             self._remember()
         return self._finish(now)
 
-    # Matching
-
-    def _match(self, poses: Sequence[Pose], looks: Looks, now: float) -> list[tuple[int, int]]:
-        """Return pairs (track, pose): those who are seen choose before those who are hidden."""
-        pairs: list[tuple[int, int]] = []
-        if not poses:
-            return pairs
-        for wanted in (True, False):
-            rows = [k for k, t in enumerate(self._tracks) if t.seen is wanted]
-            free = [k for k in range(len(poses)) if k not in {column for _, column in pairs}]
-            if not rows or not free:
-                continue
-            tracks = [self._tracks[k] for k in rows]
-            place = self._similarity([t.predicted(now) for t in tracks], [poses[k] for k in free])
-            clothes = alike(np.stack([t.looks for t in tracks]), looks[free])
-            gain = np.where(
-                place >= self.options.minimum_match, place + _LOOKS * (clothes - 0.5), -1.0
-            )
-            pairs += [(rows[a], free[b]) for a, b in assign(gain, _PRESENT)]
-        return pairs
-
-    def _similarity(self, first: Sequence[Pose], second: Sequence[Pose]) -> Doubles:
-        iou = box_iou(*(np.array([p.box for p in poses], np.float64) for poses in (first, second)))
-        joints = first[0].keypoints.shape[0]
-        if joints != second[0].keypoints.shape[0]:
-            return iou
-        sigmas = self._sigmas
-        if len(sigmas) != joints:
-            sigmas = np.full(joints, sigmas.mean())
-        return (iou + keypoint_similarity(first, second, sigmas)) / 2
-
-    def _apart(self, poses: Sequence[Pose]) -> list[Pose]:
-        """Return poses of which no two are one person; the surer one stays."""
-        if len(poses) < 2:
-            return list(poses)
-        alike_ = self._similarity(poses, poses) >= self.options.same_person
-        kept: list[int] = []
-        for k in np.argsort([-p.score for p in poses], kind="stable"):
-            if not any(alike_[k, other] for other in kept):
-                kept.append(int(k))
-        return [poses[k] for k in sorted(kept)]
-
-    def _inside(self, pose: Pose, when: float) -> bool:
-        """Tell whether a found box is made of people who are followed already."""
-        boxes = np.array([t.box_at(when) for t in self._tracks if t.seen], np.float64)
-        if not len(boxes):
-            return False
-        box = np.array(pose.box)
-        low, high = np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])
-        common = np.prod(np.maximum(high - low, 0), axis=1)
-        return bool(common.max() >= _INSIDE * max(np.prod(box[2:] - box[:2]), 1e-9))
-
-    def _returned(
-        self,
-        poses: Sequence[Pose],
-        looks: Looks,
-        now: float,
-    ) -> list[tuple[Track, int]]:
-        """Return pairs of somebody who was lost and the index of the pose that is likely them."""
-        lost = [t for t in (*self._tracks, *self._gone) if not t.seen and t.track_id >= 0]
-        if not lost or not poses:
-            return []
-        gain = np.zeros((len(lost), len(poses)))
-        clothes = alike(np.stack([t.looks for t in lost]), looks)
-        at_once, per_second, limit = _REACH
-        for row, track in enumerate(lost):
-            away = now - track.seen_s
-            reach = min(at_once + per_second * away, limit) * max(track.height, 1.0)
-            middle = centre_of(track.predicted(now).box)
-            for column, pose in enumerate(poses):
-                tall = max(pose.box[3] - pose.box[1], 1.0)
-                size = max(tall / max(track.height, 1.0), track.height / tall)
-                gap = float(np.linalg.norm(centre_of(pose.box) - middle)) / reach
-                if gap < 1 and size < _SIZES and clothes[row, column] > _FOREIGN:
-                    gain[row, column] = (1 - gap + clothes[row, column]) / 2
-        return [(lost[row], column) for row, column in assign(gain, _RETURN)]
-
     def _bring_back(self, track: Track, pose: Pose, when: float, now: float) -> None:
         if track not in self._tracks:
             self._gone.remove(track)
@@ -394,8 +275,6 @@ class PeopleTracker:
         track.seconds = now
         track.trail.clear()
         track.found(pose.box, now, now)
-
-    # One frame
 
     def _chosen(self, now: float, most: int | None) -> list[Track]:
         """Return whose joints to read, in the order of the tracks.
@@ -419,53 +298,7 @@ class PeopleTracker:
         order = sorted(range(len(there)), key=lambda k: -urgency(there[k]))
         return [there[k] for k in sorted(order[: max(most, 1)])]
 
-    def _settled(self, seen: _Seen, rest: Sequence[Track]) -> list[int]:
-        """Return the index of each track's pose, -1 for those who are not seen.
-
-        Where people cross, the crop of one may show the other: two crops lock on the one in front,
-        or each on the other's. So poses of a crowd are handed out anew, each once, to those whom
-        place, motion and clothes fit best; who gets none coasts.
-
-        Args:
-            seen: Tracks whose joints were read, and what was read.
-            rest: The other tracks.
-        """
-        tracks, poses, own_pose = seen.tracks, seen.poses, np.eye(len(seen.poses), dtype=bool)
-        clothes = alike(np.stack([t.looks for t in tracks]), np.stack(seen.looks))
-        sizes = _taller(tracks, poses)
-        gain = self._similarity(seen.expected, poses) + _LOOKS * (clothes - 0.5) - _SIZE * sizes
-        own = np.diag(gain).copy()
-        own[[t.sights == 0 for t in tracks]] = _LEAST  # a track that has just begun gives way
-        least = [self._least(t, c > TOUCH) for t, c in zip(tracks, seen.crowding, strict=True)]
-        usable = (own >= least) & (np.diag(sizes) < np.log(_SIZES))
-        usable &= np.array([p.score for p in poses]) >= self.options.minimum_score
-        # Each person once, as the crop shows them that knew best where they are.
-        same = self._similarity(poses, [*poses, *(t.pose for t in rest if t.seen)])
-        alone: list[int] = list(range(len(poses), same.shape[1]))
-        for row in np.argsort(-own, kind="stable"):
-            doubled = any(same[row, other] >= self.options.same_person for other in alone)
-            if usable[row] and not doubled:
-                alone.append(int(row))
-        shown = np.isin(np.arange(len(poses)), alone)
-        close = overlaps(np.array([p.box for p in poses], np.float64)) > TOUCH
-        # A new track has no motion yet: nobody else's pose is its own.
-        known = np.array([t.sights > 1 for t in tracks])
-        allowed = ((close & known[:, None]) | own_pose) & shown[None]
-        scores = np.where(allowed, np.maximum(gain, _LEAST), 0.0)
-        np.fill_diagonal(scores, np.where(shown, np.maximum(own, _LEAST) + _OWN, 0.0))
-        pairs = dict(assign(scores, _PRESENT))
-        return [pairs.get(k, -1) for k in range(len(tracks))]
-
-    def _least(self, track: Track, crowded: bool) -> float:
-        """Return how well a pose must fit a track at least: in a crowd it may be another's."""
-        if not track.sights:
-            return 0.0
-        if not crowded:
-            return self.options.minimum_match if not track.seen else 0.0
-        hidden = (track.seconds - track.seen_s) / self.options.hidden_s
-        return float(np.interp(hidden, _PATIENCE, (_IN_CROWD, self.options.minimum_match)))
-
-    def _see(self, seen: _Seen, now: float) -> None:
+    def _see(self, seen: Seen, now: float) -> None:
         """Give each track its pose, with every joint on its own body."""
         if not seen.tracks:
             return
@@ -541,12 +374,3 @@ class PeopleTracker:
             pose.keypoints, size, now, track.filter, self.options.smoothing
         )
         return dataclasses.replace(pose, keypoints=keypoints)
-
-
-def _taller(tracks: Sequence[Track], poses: Sequence[Pose]) -> Doubles:
-    """Return by how much poses are off people's heights, as logarithms; 0 for a new track."""
-    boxes = np.array([box_of_joints(p) for p in poses], np.float64)
-    tall = np.log(np.maximum(boxes[:, 3] - boxes[:, 1], 1.0))
-    usual = np.log([max(t.height, 1.0) for t in tracks])
-    known = np.array([t.sights > 0 for t in tracks])
-    return np.asarray(np.abs(tall[None] - usual[:, None]) * known[:, None])
