@@ -187,14 +187,12 @@ class TokenReducer(nn.Module):
         reads_attention: Blocks before this one whose attention it reads.
         reads_levels: Blocks before this one whose tokens it reads.
         convex: Whether the rows of W sum to 1.
-        in_order: Whether what comes out is in raster order, so that the rest knows where it is.
         commutes: What may be done to the patches before or after it, with the same result but for
             the order of tokens: any permutation, a left-right flip of the grid, or neither.
         reads_this: Whether it reads this block's own attention.
     """
 
     convex: bool = True
-    in_order: ClassVar[bool] = True
     commutes: Commutes = ""
     reads_this: ClassVar[bool] = True
 

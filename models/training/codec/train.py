@@ -101,7 +101,8 @@ class CodecTrainer(Trainer):
                 self.judge.load_state_dict(saved.parts["judge"])
             self.restore(saved)
         self.codebooks = CodebookTrainer(self.network.quantizer, seed=config.seed)
-        self._forwards = self._in_half() if config.bf16 else {}
+        if config.bf16:
+            self._compute_in_half()
 
     def run(self) -> None:
         """Train until the time or the steps are used up, then save."""
@@ -196,14 +197,11 @@ class CodecTrainer(Trainer):
         count = torch.randint(NOISE_FRAMES, (batch, 1), generator=generator).float()
         past[-5], past[-4] = phase.to(self.device), count.to(self.device)
 
-    def _in_half(self) -> dict[str, Callable[..., Any]]:
+    def _compute_in_half(self) -> None:
         """Let the stacks, and nothing else, compute in bfloat16."""
-        kept = {}
-        for name, module in self.network.named_modules():
+        for module in self.network.modules():
             if isinstance(module, CausalStack):
-                kept[name] = module.forward
                 module.forward = _autocast(module, self.device.type)  # type: ignore[method-assign]
-        return kept
 
 
 @torch.no_grad()

@@ -13,7 +13,6 @@ from prunus.models.tokens.reducer import Commutes, Reduced, Side, TokenReducer, 
 class PoolingReducer(TokenReducer):
     """Base of the methods whose matrix W is dense; a subclass computes it."""
 
-    in_order: ClassVar[bool] = False
     commutes: Commutes = "permutation"
     reads_this: ClassVar[bool] = False
 

@@ -27,7 +27,6 @@ class Aim(TokenReducer):
     What comes out of a round: the first set without its merged ones, then the second set.
     """
 
-    in_order: ClassVar[bool] = False
     reads_this: ClassVar[bool] = False
 
     def __init__(self, place: Place) -> None:

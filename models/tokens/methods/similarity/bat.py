@@ -14,8 +14,6 @@ constants: clusters and merged pairs are shares of K.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -41,8 +39,6 @@ class Bat(TokenReducer):
         pairs: Attentive pairs to merge, as a share of K.
         neighbours: Nearest neighbours that make up a density.
     """
-
-    in_order: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -11,8 +11,6 @@ a matrix product with a one-hot assignment, as reducing scatters are not portabl
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from prunus.models.tokens.merging import MergingReducer, bipartite, hard_share, most_merged
@@ -25,8 +23,6 @@ class ToMe(MergingReducer):
 
     What comes out: the first set without its merged ones, then the second set.
     """
-
-    in_order: ClassVar[bool] = False
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)

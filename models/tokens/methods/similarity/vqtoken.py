@@ -33,7 +33,6 @@ class VQToken(MergingReducer):
         steps: Times that the centres are moved.
     """
 
-    in_order: ClassVar[bool] = False
     reads_this: ClassVar[bool] = False
 
     def __init__(self, place: Place, *, steps: int = 3) -> None:
