@@ -111,14 +111,6 @@ def inputs() -> Any:
     )  # fmt: skip
 
 
-def before() -> Any:
-    """Return the field of ``--before``."""
-    return option(
-        "How pictures become the input: colour=rgb, mean=0,0,0, std=255,255,255, fit=letterbox; "
-        "repeatable.", default=(), metavar="KEY=VALUE",
-    )  # fmt: skip
-
-
 def output(help: str = "Where the result goes.") -> Any:
     """Return the field of ``-o``: one file that the verb writes."""
     return option(help, default=None, flags=("--output", "-o"), metavar="PATH")

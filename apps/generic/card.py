@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prunus.apps.cli.verbs import Verb
 from prunus.apps.common import options as shared
+from prunus.runtime.card import foreign
 from prunus.runtime.command import Console
 from prunus.runtime.options import argument, option
 
@@ -38,7 +39,7 @@ class AddOptions:
     licence: str = option("Licence of the weights.", default="unknown")
     origin: str = option("Where the weights come from, one sentence.", default="unknown")
     shape: tuple[str, ...] = shared.shape()
-    before: tuple[str, ...] = shared.before()
+    before: tuple[str, ...] = foreign.before()
     after: tuple[str, ...] = option(
         "How outputs are read: skeleton=coco17, classes=sky,road; repeatable.", default=(),
         metavar="KEY=VALUE",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prunus.apps.common import options as shared
 from prunus.apps.common.options import BackendChoice
+from prunus.runtime.card import foreign
 from prunus.runtime.options import argument, group, option
 
 
@@ -26,7 +27,7 @@ class TensorsOptions:
     model: str = argument("Model file or listed name; a card is not needed.")
     input: tuple[str, ...] = shared.inputs()
     noise: bool = option("Fill inputs that are not given with uniform noise.", default=False)
-    before: tuple[str, ...] = shared.before()
+    before: tuple[str, ...] = foreign.before()
     rate: int | None = option("Sample rate of sounds in Hz; default: the file's.", default=None,
                               minimum=1000, maximum=768_000)  # fmt: skip
     shape: tuple[str, ...] = shared.shape()

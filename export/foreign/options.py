@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from prunus.export.common.options import CALIBRATION, OUTPUT, PrecisionOptions
+from prunus.runtime.card import foreign
 from prunus.runtime.options import argument, group, option
 
 
@@ -50,10 +51,7 @@ class ModuleOptions(NetworkOptions):
     name: str = option("Name of the model; default: the function's.", default="")
     licence: str = option("Licence of the weights.", default="unknown")
     origin: str = option("Where the weights come from, one sentence.", default="")
-    before: tuple[str, ...] = option(
-        "How pictures become the input: colour=rgb, mean=..., std=... (0..255), fit=stretch; "
-        "repeatable.", default=(), metavar="KEY=VALUE",
-    )  # fmt: skip
+    before: tuple[str, ...] = foreign.before()
     format: PrecisionOptions = group(PrecisionOptions)
     calibration: Path | None = option(
         "Inputs for int8 and for the comparison with PyTorch: an .npz with an array per input, or "

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from prunus.runtime.card.card import ModelCard, Weights
 from prunus.runtime.card.graph import Graph, Value, read_graph
 from prunus.runtime.card.precision import Precision, PrecisionSpec
 from prunus.runtime.card.tensors import DTYPES, TensorSpec
 from prunus.runtime.errors import ArtifactError
+from prunus.runtime.options import option
 
 UNKNOWN = "unknown"  # origin and hash of weights of which the file tells nothing
 VARIANT = "foreign"
 ADD = "prunus card add"
 _HALF, _WHOLE = ("float16", "bfloat16"), ("int8", "uint8", "int4", "uint4")
+
+
+def before() -> Any:
+    """Return the field of ``--before``, which says what the file of another exporter does not."""
+    return option(
+        "How pictures become the input: colour=rgb, mean=0,0,0, std=255,255,255, fit=letterbox; "
+        "repeatable.", default=(), metavar="KEY=VALUE",
+    )  # fmt: skip
 
 
 def foreign_card(path: str | Path, data: bytes | None = None) -> ModelCard:
