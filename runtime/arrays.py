@@ -115,7 +115,8 @@ def write_arrays(target: Path | BinaryIO, arrays: Mapping[str, Array]) -> None:
     """
     with zipfile.ZipFile(target, "w") as archive:
         for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+            entry = zipfile.ZipInfo(f"{name}.npy")  # of no time: the same arrays, the same bytes
+            with archive.open(entry, "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
 
 

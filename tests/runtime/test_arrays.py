@@ -72,6 +72,9 @@ def test_what_is_written_may_have_any_name(tmp_path) -> None:
     write_arrays(tmp_path / "a.npz", arrays)
     body = io.BytesIO()
     write_arrays(body, arrays)
+    assert (tmp_path / "a.npz").read_bytes() == body.getvalue()
+    with zipfile.ZipFile(body) as archive:
+        assert {entry.date_time[0] for entry in archive.infolist()} == {1980}  # whenever written
     with np.load(tmp_path / "a.npz", allow_pickle=False) as loaded:
         assert set(loaded.files) == set(arrays)
     for found in (read_arrays(tmp_path / "a.npz"), read_arrays(body.getvalue())):

@@ -32,6 +32,7 @@ from prunus.models.training.pose.state import start_from
 from prunus.models.training.schedule import locate_weight
 from prunus.models.training.shipping import run_facts, write_weights
 from prunus.models.training.state import (
+    WEIGHTS,
     Average,
     Optimisers,
     adam_of,
@@ -176,10 +177,11 @@ def _note_origin(config: FrozenConfig, pools: Pools[PeopleShard], *, resume: boo
     try:
         note(begun=bool(kept))
     except UsageError as error:
-        for path in kept:  # first, so that no kill leaves them with another record
+        # Before the record, so that no kill leaves them with one that is not theirs.
+        for path in (*kept, *config.out.glob(f"depth*/{WEIGHTS}")):
             path.unlink()
         note(begun=False)
-        print(f"computing the features again: {error.message}", flush=True)
+        print(f"computing features and heads again: {error.message}", flush=True)
 
 
 def with_head(trunk: EViTPose, head: dict[str, Tensor], variant: str) -> dict[str, Tensor]:

@@ -125,7 +125,7 @@ def test_features_of_another_trunk_or_data_are_never_used(
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == kept
     capsys.readouterr()
     again = run(*words, "--resume", "no", variant=variant)
-    told = "computing the features again" in capsys.readouterr().out
+    told = "computing features and heads again" in capsys.readouterr().out
     same = change in ("variant", "record")  # the same blocks; nothing but the note was lost
     assert told and (again == first) == same
     run(*words, variant=variant)
