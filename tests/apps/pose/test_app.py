@@ -65,13 +65,19 @@ def test_a_page_gets_clean_pictures_and_people_as_data(prunus, page, tmp_path, v
         assert {"find", "infer", "draw"} <= set(data["stages"])
 
 
-def test_the_threshold_of_a_page_acts(prunus, page, video):
-    page.settings = {5: {"conf": 1.0}, 9: {"conf": 0.1}}
+def test_the_threshold_of_a_page_acts(prunus, page, portrait, tmp_path):
+    picture = cv2.resize(cv2.imread(str(portrait)), (256, 256))
+    video = tmp_path / "still.mp4"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"mp4v"), 10.0, (256, 256))
+    for _ in range(48):
+        writer.write(picture)
+    writer.release()
+    page.settings = {5: {"conf": 1.0}, 26: {"conf": 0.1}}
     words = ("--source", video, *MODEL, "--sink", "web:1", "--detect-every", 1)
     assert prunus("run", "pose", *words).code == 0
     people = [len(data["overlay"]) for _, data, _ in page.told]
     assert people[:5] == [1] * 5
-    # A frame or two are on their way meanwhile; who is lost from view is followed for a while.
+    # Some frames are on their way meanwhile; who is lost from view is followed for half a second.
     assert page.controls["conf"] == 0.1 and 0 in people[6:] and people[-1] == 1
 
 
