@@ -86,10 +86,13 @@ class Matcher:
     Args:
         limits: From where on a pose may be somebody's.
         sigmas: OKS constants; COCO's when left out.
+
+    Attributes:
+        limits: Those; may be replaced between frames.
     """
 
     def __init__(self, limits: Limits, sigmas: Sequence[float] | None = None) -> None:
-        self._limits = limits
+        self.limits = limits
         self._sigmas = np.array(sigmas if sigmas is not None else _COCO_SIGMAS, np.float64)
 
     def pairs(
@@ -108,7 +111,7 @@ class Matcher:
             place = self._similarity([t.predicted(now) for t in tracks], [poses[k] for k in free])
             clothes = alike(np.stack([t.looks for t in tracks]), looks[free])
             gain = np.where(
-                place >= self._limits.minimum_match, place + _LOOKS * (clothes - 0.5), -1.0
+                place >= self.limits.minimum_match, place + _LOOKS * (clothes - 0.5), -1.0
             )
             pairs += [(rows[a], free[b]) for a, b in assign(gain, _PRESENT)]
         return pairs
@@ -127,7 +130,7 @@ class Matcher:
         """Return poses of which no two are one person; the surer one stays."""
         if len(poses) < 2:
             return list(poses)
-        alike_ = self._similarity(poses, poses) >= self._limits.same_person
+        alike_ = self._similarity(poses, poses) >= self.limits.same_person
         kept: list[int] = []
         for k in np.argsort([-p.score for p in poses], kind="stable"):
             if not any(alike_[k, other] for other in kept):
@@ -153,12 +156,12 @@ class Matcher:
         own[[t.sights == 0 for t in tracks]] = _LEAST  # a track that has just begun gives way
         least = [self._least(t, c > TOUCH) for t, c in zip(tracks, seen.crowding, strict=True)]
         usable = (own >= least) & (np.diag(sizes) < np.log(_SIZES))
-        usable &= np.array([p.score for p in poses]) >= self._limits.minimum_score
+        usable &= np.array([p.score for p in poses]) >= self.limits.minimum_score
         # Each person once, as the crop shows them that knew best where they are.
         same = self._similarity(poses, [*poses, *(t.pose for t in rest if t.seen)])
         alone: list[int] = list(range(len(poses), same.shape[1]))
         for row in np.argsort(-own, kind="stable"):
-            doubled = any(same[row, other] >= self._limits.same_person for other in alone)
+            doubled = any(same[row, other] >= self.limits.same_person for other in alone)
             if usable[row] and not doubled:
                 alone.append(int(row))
         shown = np.isin(np.arange(len(poses)), alone)
@@ -176,9 +179,9 @@ class Matcher:
         if not track.sights:
             return 0.0
         if not crowded:
-            return self._limits.minimum_match if not track.seen else 0.0
-        hidden = (track.seconds - track.seen_s) / self._limits.hidden_s
-        return float(np.interp(hidden, _PATIENCE, (_IN_CROWD, self._limits.minimum_match)))
+            return self.limits.minimum_match if not track.seen else 0.0
+        hidden = (track.seconds - track.seen_s) / self.limits.hidden_s
+        return float(np.interp(hidden, _PATIENCE, (_IN_CROWD, self.limits.minimum_match)))
 
 
 def inside(people: Sequence[Track], pose: Pose, when: float) -> bool:

@@ -95,9 +95,9 @@ class PeopleTracker:
         limbs: Limbs = (),
         flip_pairs: Sequence[tuple[int, int]] = (),
     ) -> None:
-        self.options = options or TrackerOptions()
+        self._options = options or TrackerOptions()
         self._stream: AbstractContextManager[None] = OneStream("A people tracker")
-        self._matcher = Matcher(self.options, sigmas)
+        self._matcher = Matcher(self._options, sigmas)
         self._limbs, self._flips = limbs, flip_pairs
         self.reset()
 
@@ -108,6 +108,15 @@ class PeopleTracker:
         self._gone: list[Track] = []
         self._next_id = 0
         self._frame = 0
+
+    @property
+    def options(self) -> TrackerOptions:
+        """Settings; may be replaced between frames."""
+        return self._options
+
+    @options.setter
+    def options(self, options: TrackerOptions) -> None:
+        self._options = self._matcher.limits = options
 
     @property
     def people(self) -> int:
