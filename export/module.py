@@ -313,7 +313,8 @@ def weights_hash(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for tensor in network.state_dict().values():
         digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        values = tensor.detach().cpu().contiguous().reshape(-1)  # bytes need an axis
+        digest.update(values.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

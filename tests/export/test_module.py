@@ -10,7 +10,13 @@ import torch
 from prunus.apps.cli.main import main
 from prunus.export.foreign.options import ModuleOptions
 from prunus.export.foreign.samples import load_samples
-from prunus.export.module import export_module, named_outputs, read_inputs, reference_module
+from prunus.export.module import (
+    export_module,
+    named_outputs,
+    read_inputs,
+    reference_module,
+    weights_hash,
+)
 from prunus.models.tokens import registry
 from prunus.models.tokens.reducer import Place, Reduced
 from prunus.models.tokens.selection import SelectingReducer
@@ -100,6 +106,13 @@ def test_it_computes_what_the_module_computes_and_maps_every_patch(pruned):
     assert set(second) <= set(range(-1, 20)) and set(range(19)) <= set(second)
     for row in range(40):  # patches that became one stay one
         assert len(set(second[first == row])) == 1
+
+
+def test_numbers_without_an_axis_count_in_the_hash():
+    network = torch.nn.BatchNorm2d(3)  # counts its batches in one whole number
+    before = weights_hash(network)
+    network.num_batches_tracked += 1
+    assert weights_hash(network) != before
 
 
 def test_other_weights_than_in_the_file_are_refused(networks, tmp_path):
