@@ -243,6 +243,13 @@ class EViTPose(nn.Module):
                     f"block {block} mixes them.",
                     "Use a method that keeps patches, without a merge.",
                 )
+            if cut.reads_attention or cut.reads_levels:
+                raise UsageError(
+                    f"EViTPose hands a cut the attention of its own block alone; method "
+                    f"'{method}' at block {block} reads blocks {cut.reads_attention} and levels "
+                    f"{cut.reads_levels}.",
+                    "Use a method that reads its own block: joint, or top(by=received).",
+                )
             cuts[str(block)], grid = cut, cut.grid
         return cuts
 

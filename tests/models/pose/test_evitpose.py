@@ -244,6 +244,11 @@ def test_wrong_configurations_are_refused(change, message):
         _toy(**change)
 
 
+def test_a_cut_that_reads_other_blocks_is_refused_when_it_is_built():
+    with pytest.raises(UsageError, match=r"'hiprune' at block 3 reads blocks \(1,\)"):
+        _toy(plan=PruningPlan("own", (3,), (5,), ("hiprune",)), depth=4)
+
+
 def test_unknown_variant():
     with pytest.raises(UsageError, match="did you mean 'small'"):
         evitpose_config("smal")
