@@ -25,6 +25,7 @@ from torch.nn import functional
 from prunus.models.layers.mlp import Mlp
 from prunus.models.pose.heads import Head, build_head
 from prunus.models.pose.levels import evitpose_plan
+from prunus.models.tokens.constant import ConstantSelection
 from prunus.models.tokens.methods.attention.joint import Combine
 from prunus.models.tokens.plan import PruningPlan
 from prunus.models.tokens.reducer import Attention as Attended
@@ -237,7 +238,8 @@ class EViTPose(nn.Module):
                 count, keep, joints, grid=grid, dim=config.dim, heads=config.heads, block=block
             )
             cut = build_reducer(method, place)
-            if not isinstance(cut, SelectingReducer) or cut.merge != "drop":
+            chosen = isinstance(cut, SelectingReducer) and cut.merge == "drop"
+            if not chosen and not isinstance(cut, ConstantSelection):
                 raise UsageError(
                     f"EViTPose puts dropped patches back where they were; method '{method}' at "
                     f"block {block} mixes them.",

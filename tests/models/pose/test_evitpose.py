@@ -249,6 +249,23 @@ def test_a_cut_that_reads_other_blocks_is_refused_when_it_is_built():
         _toy(plan=PruningPlan("own", (3,), (5,), ("hiprune",)), depth=4)
 
 
+def test_constant_indices_are_a_control(images):
+    """One colour of the checkerboard stays, the same in every picture."""
+    plan = PruningPlan("own", (1,), (96,), ("checkerboard",))
+    pruned = _toy(plan=plan)
+    with torch.no_grad():
+        tokens, selection = pruned.blocks[1](
+            pruned.blocks[0](pruned.embed(images))[0], pruned.cuts["1"]
+        )
+    rows = torch.arange(16).repeat_interleave(12)
+    columns = torch.arange(12).repeat(16)
+    kept = torch.nonzero((rows + columns) % 2 == (rows + columns)[selection.kept[0, 0]] % 2)[:, 0]
+    assert tokens.shape == (3, 17 + 96, 32)
+    assert torch.equal(selection.kept, kept.expand(3, -1))
+    with torch.no_grad():
+        assert pruned(images).shape == (3, 17, 64, 48)
+
+
 def test_unknown_variant():
     with pytest.raises(UsageError, match="did you mean 'small'"):
         evitpose_config("smal")
