@@ -129,9 +129,9 @@ def test_saved_runs_are_judged_again(trained, crops, confident, tmp_path) -> Non
         path, samples=crop_samples(crops, "test"), reference=trained.module, save=target
     )
     assert not first.passed
-    again = rejudge(target)
+    again, scores = rejudge(target), ("score_rms_relative", "worst_score_rms_relative")
     assert again == first
-    assert rejudge(target, {"max_px": 1e9, "score_rms_relative": 1e9}).passed
+    assert rejudge(target, {"max_px": 1e9, **dict.fromkeys(scores, 1e9)}).passed
     with pytest.raises(UsageError, match="did you mean 'max_px'"):
         rejudge(target, {"max_pxl": 1.0})
     assert load_runs(target).inputs["image"].shape == crops.shape
