@@ -261,7 +261,7 @@ def test_calibration_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(SourceError, match="expected 'crops'"):
         load_calibration(tmp_path / "d.npz", IMAGE)
     (tmp_path / "e.npz").write_bytes(b"not an archive")
-    with pytest.raises(SourceError, match="not a complete .npy or .npz"):
+    with pytest.raises(SourceError, match=r"not a complete \.npy or \.npz"):
         load_calibration(tmp_path / "e.npz", IMAGE)
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match="no pictures"):
