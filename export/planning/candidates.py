@@ -6,6 +6,7 @@ networks of the user's own, such as one that makes its input smaller first.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import itertools
@@ -33,6 +34,7 @@ from prunus.models.macs import count_macs
 from prunus.models.tokens import registry
 from prunus.models.tokens.layouts import block_list, find_layout, replace_blocks
 from prunus.models.tokens.plan import split_method
+from prunus.models.tokens.prune import uncut
 from prunus.models.tokens.registry import find_method
 from prunus.models.user_network import build_network
 from prunus.runtime.errors import CheckFailedError, UsageError
@@ -77,6 +79,11 @@ class Field:
             network = build_network(candidate.reference)
         elif candidate.kind == "blocks":
             network = first_blocks(network, candidate.depth)
+        if not candidate.plan or candidate.plan == "dense":
+            # As the pruned ones are written, where its blocks are known: the whole class may hold
+            # what they do not, and seem slower than it need be.
+            with contextlib.suppress(UsageError):
+                network = uncut(network, self.examples())
         plan = candidate.plan or "dense"
         return deploy(network, self.module_options(plan), self.examples())
 

@@ -73,9 +73,34 @@ def prune(
         >>> pruned = prune(ViTModel(ViTConfig()), "evit:128/64@4/8")  # doctest: +SKIP
     """
     require_choice("restore", restore, get_args(Restore))
-    twin = copy.deepcopy(network)
     if plan == "dense" or (isinstance(plan, PruningPlan) and not plan.blocks):
-        return twin
+        return copy.deepcopy(network)
+    return _pruned(network, plan, example, layout, grid=grid, restore=restore)
+
+
+def uncut(network: nn.Module, example: Tensor | Sequence[Tensor] | None = None) -> nn.Module:
+    """Return a copy of a network whose blocks run as `prune` runs them, all tokens kept.
+
+    The dense network to compare pruned copies with: what an export of the class itself holds
+    beside its blocks, such as a mask that hides nothing, is left out as it is of those.
+
+    Args:
+        network: As for `prune`, which also says what is raised.
+        example: Inputs of one call.
+    """
+    return _pruned(network, PruningPlan("dense", (), ()), example, None)
+
+
+def _pruned(
+    network: nn.Module,
+    plan: str | PruningPlan,
+    example: Tensor | Sequence[Tensor] | None,
+    layout: BlockLayout | None,
+    *,
+    grid: tuple[int, int] | None = None,
+    restore: Restore = "none",
+) -> nn.Module:
+    twin = copy.deepcopy(network)
     layout = find_layout(twin, layout)
     blocks = list(block_list(twin, layout))
     inputs = _inputs(network, example)
@@ -365,7 +390,8 @@ def _record(
 
 def _compare_parts(stack: PrunedBlocks, calls: Sequence[tuple[Tensor, Tensor]]) -> None:
     """Refuse a layout whose parts do not make up the blocks that will run in parts."""
-    first = min(stack._heard | {block for block, _ in stack.reducers()})
+    cuts = stack._heard | {block for block, _ in stack.reducers()}
+    first = min(cuts, default=len(stack.blocks))
     for number in range(first, len(stack.blocks)):
         block, (entered, own) = stack.blocks[number], calls[number]
         try:

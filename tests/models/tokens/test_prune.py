@@ -8,7 +8,7 @@ from torch import nn
 
 from prunus.models.tokens.layouts import BlockLayout
 from prunus.models.tokens.plan import PruningPlan
-from prunus.models.tokens.prune import attend, feed, prune, pruned_blocks, reductions
+from prunus.models.tokens.prune import attend, feed, prune, pruned_blocks, reductions, uncut
 from prunus.models.tokens.reducer import assignment, put_tokens
 from prunus.runtime.errors import UsageError
 from tests.models.tokens.networks import FAMILIES, PlainVit, build, pixels
@@ -27,6 +27,19 @@ def test_without_a_cut_outputs_are_equal_to_the_bit(name):
         twin = prune(network, plan)
         assert twin is not network and type(twin) is type(network)
         assert torch.equal(_run(twin, pixels(name)), _run(network, pixels(name)))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_all_tokens_kept_is_the_network_to_the_bit_and_exports_without_a_mask(name):
+    network = build(name)
+    twin = uncut(network, pixels(name))
+    assert torch.equal(_run(twin, pixels(name)), _run(network, pixels(name)))
+    assert not list(pruned_blocks(twin).reducers())
+    graph = torch.export.export(twin, (pixels(name),)).graph
+    attention = [n for n in graph.nodes if "scaled_dot_product_attention" in str(n.target)]
+    masks = [n.kwargs.get("attn_mask") or (n.args[3] if len(n.args) > 3 else None)
+             for n in attention]  # fmt: skip
+    assert attention and not any(masks)
 
 
 @pytest.mark.parametrize("restore", ["none", "delta"])
