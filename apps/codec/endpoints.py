@@ -59,7 +59,7 @@ class SoundSource(Protocol):
 
     @property
     def unmeasured(self) -> str:
-        """Name of a format whose files do not say how long they are, else empty."""
+        """Name of the format of a file that does not tell whether it is whole, else empty."""
 
     @property
     def cancels(self) -> bool:

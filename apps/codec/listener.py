@@ -48,7 +48,7 @@ class Listener:
         if source.disguised:
             self.note(f"read as {source.disguised}, which it is, not WAV")
         if source.unmeasured:
-            self.note(f"taken as long as its file: {source.unmeasured} does not say its length")
+            self.note(f"taken as whole: a cut {source.unmeasured} looks like a short one")
         self._source = source
         self._note_end()
         self._resampler = Resampler(from_hz, to_hz, formula)

@@ -100,8 +100,8 @@ def _sound(data: bytes, model: Predictor) -> npt.NDArray[np.float32]:
                     )
                 if reader.unmeasured:
                     raise SourceError(
-                        f"A {reader.unmeasured} file does not say how long it is, so nobody can "
-                        "tell whether it is whole.", "Send WAV or FLAC.",
+                        f"This {reader.unmeasured} file does not tell whether it is whole.",
+                        "Send WAV or FLAC.",
                     )  # fmt: skip
                 if short := reader.ends_early:
                     raise SourceError(f"The sound is cut off: {short}.", "Send it whole.")

@@ -34,10 +34,11 @@ BLOCK = 1 << 15  # samples per block: memory does not grow with the file
 STDIO = "-"
 _MP3 = (b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
 _LIBSNDFILE = (*_MP3, b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"riff", b"fLaC", b"OggS")
-# Of the formats that libsndfile opens, those whose files say how long they are.
+# Of the formats that libsndfile opens, those whose cut files are told from whole ones.
 _MEASURED = (
     "WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "SVX", "CAF", "NIST", "FLAC", "OGG", "MP3", "MPEG",
 )  # fmt: skip
+_OPTIONAL = ("CAF", "NIST")  # their headers may leave the length out
 _CANCELLED = 1e-4  # -40 dB: what is left of channels that are each other's negative
 
 
@@ -50,8 +51,8 @@ class SoundReader(AbstractContextManager["SoundReader"]):
         samples: Length per channel as the header has it; of a pipe often wrong, or -1.
         piped: Whether it is standard input.
         live: False: it waits for whoever reads.
-        unmeasured: Name of a format whose files do not say how long they are, so that a cut one
-            looks whole; empty for the others.
+        unmeasured: Name of a format of which a cut file looks like a whole one, since this one
+            does not say its length or nobody reads where it does; empty for the others.
 
     Args:
         path: A file, or ``-`` for standard input (any format; WAV is read as it comes).
@@ -80,6 +81,8 @@ class SoundReader(AbstractContextManager["SoundReader"]):
         self.samples = int(self._file.frames)
         self.format = str(self._file.format)
         told = isinstance(self._file, ContainerSound) or self.format in _MEASURED
+        if told and not self.piped and self.format in _OPTIONAL:
+            told = promised_bytes(Path(path))[0] > 0
         self.unmeasured = "" if told else self.format
         self.live = False
         self._read, self._ended = 0, ""

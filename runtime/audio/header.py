@@ -39,7 +39,7 @@ def promised_bytes(path: Path) -> tuple[int, int]:
             promised, there = (data[1], there - data[0]) if data else (0, there)
             promised = 0 if promised >= UNKNOWN else promised
         elif kind == b"caff":
-            data = _chunk(file, 8, ">4sq", 1)
+            data = _chunk(file, b"data", 8, ">4sq", 1)
             promised, there = (data[1], there - data[0]) if data and data[1] >= 0 else (0, there)
         elif kind == b"NIST":
             begin, promised = _nist_sound(file)
@@ -49,7 +49,10 @@ def promised_bytes(path: Path) -> tuple[int, int]:
         elif kind == b"riff":  # the only one whose size counts its own name and itself
             promised = int.from_bytes(head[16:24], "little")
         elif kind == b"FORM":
-            promised = int.from_bytes(head[4:8], "big") + 8
+            name = b"SSND" if head[8:11] == b"AIF" else b"BODY"
+            # Up to the sound alone: names and notes may follow it, and miss nobody.
+            begin, size = _chunk(file, name, 12, ">4sI", 2) or (8, int.from_bytes(head[4:8], "big"))
+            promised = begin + size
         elif kind == b".snd":
             begin, size = struct.unpack(">II", head[4:12])
             promised = 0 if size >= UNKNOWN else begin + size
@@ -200,17 +203,20 @@ def _exactly(source: int, count: int) -> bytes:
 
 def _data_chunk(file: IO[bytes], order: str = "<") -> tuple[int, int] | None:
     """Return where the sound of a WAV begins and its size as the header says it."""
-    return _chunk(file, 12, f"{order}4sI", 2)
+    return _chunk(file, b"data", 12, f"{order}4sI", 2)
 
 
-def _chunk(file: IO[bytes], begin: int, form: str, even: int) -> tuple[int, int] | None:
-    """Return where the chunk ``data`` begins, and its size; chunks are filled up to `even`."""
+def _chunk(
+    file: IO[bytes], wanted: bytes, begin: int, form: str, even: int
+) -> tuple[int, int] | None:
+    """Return where the chunk `wanted` begins, and its size; chunks are filled up to `even`."""
+    end = file.seek(0, os.SEEK_END)
     file.seek(begin)
     while len(head := file.read(struct.calcsize(form))) == struct.calcsize(form):
         name, size = struct.unpack(form, head)
-        if name == b"data":
+        if name == wanted:
             return file.tell(), size
-        if size < 0:
+        if not 0 <= size < end:  # of a damaged file: not all numbers are places
             break
         file.seek(size + size % even, 1)
     return None
@@ -223,7 +229,8 @@ def _nist_sound(file: IO[bytes]) -> tuple[int, int]:
     if re.search(r"sample_coding -s\d+ \S*(?:shorten|wavpack)", text):
         return 0, 0
     found = [
-        re.search(rf"{name} -i (\d+)", text)
+        # libsndfile writes the bytes of a u-law sample as text.
+        re.search(rf"{name} -(?:i|s\d+) (\d+)", text)
         for name in ("sample_count", "channel_count", "sample_n_bytes")
     ]
     begin = re.match(r"NIST_1A\n\s*(\d+)\n", text)

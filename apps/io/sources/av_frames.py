@@ -174,8 +174,8 @@ class ClipAVFrames:
                     self.warnings.append(f"the sound has no end: {reader.ends_early}")
                 if reader.unmeasured:
                     self.warnings.append(
-                        f"the sound is as long as its file: {reader.unmeasured} does not say how "
-                        "long it is"
+                        f"the sound is taken as whole: a cut {reader.unmeasured} looks like a "
+                        "short one"
                     )
                 if reader.cancels:
                     self.warnings.append("its channels are each other's negative: averaged, silent")

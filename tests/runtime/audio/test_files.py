@@ -77,6 +77,53 @@ def test_formats_that_do_not_say_their_length_are_named(tmp_path, sound, form):
         assert reader.unmeasured == form and not reader.ends_early
 
 
+@pytest.mark.parametrize("ending", ["caf", "nist"])
+def test_a_header_that_leaves_the_length_out_is_named(tmp_path, sound, ending):
+    path = _file(tmp_path, ending, sound)
+    with SoundReader(path) as reader:
+        assert not reader.unmeasured
+    data = path.read_bytes()
+    if ending == "caf":
+        at = data.index(b"data") + 4
+        data = data[:at] + b"\xff" * 8 + data[at + 8 :]  # -1: up to the end of the file
+    else:
+        data = data.replace(b"sample_count -i %d" % COUNT, b" " * 21)
+    path.write_bytes(data[:100_000])
+    with SoundReader(path) as reader:
+        assert reader.unmeasured == ending.upper() and not reader.ends_early
+        assert 0.5 * COUNT < len(_all(reader)) < 0.7 * COUNT
+
+
+def test_a_cut_sphere_of_mu_law_says_what_is_missing(tmp_path, sound):
+    path = _file(tmp_path, "nist", sound, subtype="ULAW")
+    assert b"sample_n_bytes -s1 1" in path.read_bytes()
+    path.write_bytes(path.read_bytes()[:50_000])
+    with SoundReader(path) as reader:
+        assert "promises 5.0" in reader.ends_early
+
+
+@pytest.mark.parametrize("ending", ["wav", "caf", "aiff"])
+def test_a_file_that_is_cut_behind_its_sound_misses_nothing(tmp_path, sound, ending):
+    path = _file(tmp_path, ending, sound)
+    form = {"wav": "<4sI", "caf": ">4sq", "aiff": ">4sI"}[ending]
+    data = path.read_bytes() + struct.pack(form, b"NOTE", 100) + bytes(100)
+    if ending != "caf":  # which says the size of no more than its chunks
+        data = data[:4] + struct.pack(form[0] + "I", len(data) - 8) + data[8:]
+    path.write_bytes(data[:-50])
+    with SoundReader(path) as reader:
+        assert not reader.ends_early and not reader.unmeasured
+        assert len(_all(reader)) == COUNT and not reader.ends_early
+
+
+@pytest.mark.parametrize("size", [1 << 62, (1 << 63) - 1])
+def test_a_chunk_of_impossible_size_is_no_place(tmp_path, sound, size):
+    path = _file(tmp_path, "caf", sound)
+    data = path.read_bytes()
+    at = data.index(b"data")
+    path.write_bytes(data[:at] + struct.pack(">4sq", b"free", size) + data[at:])
+    assert promised_bytes(path)[0] == 0
+
+
 def test_a_recorder_that_died_before_it_wrote_sizes(tmp_path, sound):
     path = _file(tmp_path, "wav", sound)
     data = bytearray(path.read_bytes())
