@@ -64,7 +64,7 @@ class Pose:
         score: 0..1, how sure the model is that this is a person.
         track_id: Identity over time, -1 when nobody tracks.
         age_s: Seconds since the joints were read; above 0 where they were moved on meanwhile.
-        tokens: Which patches survived, where the network tells.
+        tokens: Which patches survived, where all files of the network tell.
     """
 
     keypoints: Floats
@@ -109,7 +109,9 @@ class PoseEstimator(Closable):
         self.preprocess, self.postprocess = _contract(self.sessions)
         self.geometry = CropGeometry.of(self.preprocess)
         crop = (self.geometry.height, self.geometry.width, 3)
-        self._told = told_blocks(output.name for output in self.card.outputs)
+        # A cut that one of the files does not tell is not told of anybody.
+        own = [told_blocks(o.name for o in s.card.outputs) for s in self.sessions.values()]
+        self._told = tuple(block for block in own[0] if all(block in told for told in own))
         self._decode = _DECODERS[self.postprocess.decoder]
         self._clock = StageClock("crop", "infer", "decode")
         self._buffers = {

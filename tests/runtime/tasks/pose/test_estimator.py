@@ -118,6 +118,10 @@ def test_each_person_gets_the_own_tokens() -> None:
         row, column = int((y - top) / height * 4), int((x - left) / width * 3)
         assert cells.shape == (4, 3) and cells[row, column] == 0 and (cells < 0).sum() >= 8
     assert PoseEstimator(DotSession(1))(frame, boxes)[0].tokens is None
+    # Where one of the files tells, joints are read all the same, and nobody's tokens are told.
+    for mixed in ({1: told(1), 4: DotSession(4)}, {1: DotSession(1), 4: told(4)}):
+        for pose, dot in zip(PoseEstimator(mixed)(frame, boxes), dots, strict=True):
+            assert pose.tokens is None and np.abs(pose.keypoints[0, :2] - dot).max() < 0.3
 
 
 def test_poses_outlive_later_calls() -> None:
