@@ -24,7 +24,8 @@ from prunus.runtime.card.artifact import EngineSidecar, read_card, sha256_of, wr
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.graph import read_graph
 from prunus.runtime.command import Console
-from prunus.runtime.errors import ArtifactError, UsageError
+from prunus.runtime.errors import ArtifactError, MissingDependencyError, UsageError
+from prunus.runtime.session.choice import choose
 from prunus.runtime.tasks.codec.codec import CodecFormat, find_parts
 
 CONFIG, VERSION, GRAPH = "config.pbtxt", "1", "-graph"
@@ -79,8 +80,8 @@ def deploy_triton(options: TritonOptions, console: Console) -> None:
     """Write a model repository for NVIDIA Triton Inference Server.
 
     Raises:
-        ArtifactError: no such model, or one without fixed sizes.
-        UsageError: a batch that the graph does not hold, a device that Triton does not know, two
+        ArtifactError: no such model, one without fixed sizes, or one that the back end cannot open.
+        UsageError: no such back end or arithmetic of it, a batch that the graph does not hold, a device that Triton does not know, two
             models of one name, one part of a model of several, a codec that sends a voice, or a
             folder that holds another model.
         SourceError: the repository cannot be written.
@@ -154,6 +155,7 @@ def _graph(name: str, path: Path, card: ModelCard, options: TritonOptions) -> Fo
 
 def _whole(name: str, path: Path, card: ModelCard, kind: str, options: TritonOptions) -> Folder:
     """Return the model that answers as `prunus.load` does."""
+    _check_backend(path, card, options)
     answer = serving.ANSWERS.get(kind, serving.TENSORS)
     places, own = answer.places(card), answer is not serving.TENSORS
     batch = places if options.batch is None else options.batch
@@ -192,6 +194,8 @@ def _codec(name: str, path: Path, options: TritonOptions) -> list[Folder]:
                          "Leave out --batch; --streams says how many are open.")  # fmt: skip
     parts = find_parts(path)
     cards = {part: read_card(file) for part, file in parts.items()}
+    for part, file in parts.items():
+        _check_backend(file, cards[part], options)
     form = CodecFormat.of(cards["encoder"])
     if form.voice:
         raise UsageError(
@@ -264,6 +268,13 @@ def _instances(options: TritonOptions, engine: bool) -> dict[str, Any]:
     return {"count": options.instances, "kind": Word("KIND_GPU"), "gpus": gpus}
 
 
+def _check_backend(path: Path, card: ModelCard, options: TritonOptions) -> None:
+    """Refuse what no machine's back end can do; raises UsageError and ArtifactError."""
+    compute = options.compute
+    with contextlib.suppress(MissingDependencyError):  # the server may have what is not here
+        choose(path, card, compute.backend, compute.device, compute.arithmetic)
+
+
 def _copied(path: Path, name: str, *, sidecar: bool = True) -> dict[str, Path | bytes]:
     """Return a model's file under a new name, and what must lie beside it."""
     files: dict[str, Path | bytes] = {f"{VERSION}/{name}": path}
@@ -304,7 +315,6 @@ def write_repository(
     for folder in () if overwrite else folders:
         _refuse_another(repository / folder.name, folder)
     around = repository.absolute().parent
-    done: list[Folder] = []
     try:
         with tempfile.TemporaryDirectory(prefix=f".{repository.name}-", dir=around) as work:
             new, old = Path(work, "new"), Path(work, "old")
@@ -317,12 +327,12 @@ def write_repository(
                     place = repository / folder.name
                     if place.exists():
                         place.rename(old / folder.name)
-                    done.append(folder)
                     (new / folder.name).rename(place)
-            except BaseException:
-                for folder in done:
+            except BaseException:  # wherever it was: the folders themselves say how far
+                for folder in folders:
                     place = repository / folder.name
-                    shutil.rmtree(place, ignore_errors=True)
+                    if not (new / folder.name).exists():
+                        shutil.rmtree(place, ignore_errors=True)
                     if (old / folder.name).exists():
                         (old / folder.name).rename(place)
                 with contextlib.suppress(OSError):

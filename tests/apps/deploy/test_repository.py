@@ -162,6 +162,11 @@ def _loose(onnx_file):
         (["RTX"], "tensorrt_rtx"),
         (["PLUGIN"], "with a plugin"),
         (["pose", "--instances", "0"], "--instances"),
+        (["selfie", "--backend", "onnxruntim"], "did you mean 'onnxruntime'"),
+        (["selfie", "--backend", "tensorrt"], "TensorRT opens .engine and .plan files"),
+        (["codec", "--backend", "tensorrt"], "TensorRT opens .engine and .plan files"),
+        (["selfie", "--backend", "onnxruntime", "--arithmetic", "bf16"], "no bf16 switch"),
+        (["selfie", "--backend", "openvino", "--device", "cuda"], "has no device 'cuda'"),
     ],
 )
 def test_what_cannot_be_served_is_one_error_and_no_file(
@@ -249,3 +254,29 @@ def test_a_failure_half_way_leaves_what_was_there(prunus, tmp_path, batched, mon
         ran = prunus("deploy", "triton", batched, "-o", target)
     assert failed and ran.code == 3 and "No space left" in ran.err
     assert _everything(tmp_path) == before and target.exists() == existing
+
+
+@pytest.mark.parametrize("folder", ["batched", "batched-graph"])
+@pytest.mark.parametrize("step", ["old", "new"])
+def test_a_stop_between_two_steps_leaves_what_was_there(
+    prunus, tmp_path, batched, monkeypatch, folder, step
+):
+    """Ctrl-C right after a rename: the folder that was there is in neither place by its name."""
+    target = tmp_path / "r"
+    assert prunus("deploy", "triton", batched, "-o", target).code == 0
+    before = _everything(tmp_path)
+    rename, stopped = Path.rename, []
+
+    def stops(self, other):
+        rename(self, other)
+        away = Path(other).parent.name == "old"
+        if Path(other).name == folder and away == (step == "old") and not stopped:
+            stopped.append(other)
+            raise KeyboardInterrupt
+        return Path(other)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", stops)
+        ran = prunus("deploy", "triton", batched, "-o", target)
+    assert stopped and ran.code == 130
+    assert _everything(tmp_path) == before
