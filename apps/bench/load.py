@@ -191,7 +191,7 @@ def offer(
     callers: Sequence[Ask],
     due: Floats,
     clock: Callable[[], float] = time.perf_counter,
-    wait: Callable[[float], object] = time.sleep,
+    wait: Callable[[float], object] | None = None,
 ) -> Load:
     """Send a request at each of these times by whichever caller is free.
 
@@ -199,9 +199,10 @@ def offer(
         callers: A thread each.
         due: Seconds from now, rising.
         clock: Seconds.
-        wait: Waits for so many seconds.
+        wait: Waits for so many seconds; None: no longer than until this call is stopped.
     """
-    began, left, lock = clock(), iter(due), threading.Lock()
+    began, left, lock, stopped = clock(), iter(due), threading.Lock(), threading.Event()
+    wait = wait or stopped.wait
     latency: list[float] = []
     refused: Counter[str] = Counter()
 
@@ -213,6 +214,8 @@ def offer(
                 return
             if (ahead := began + at - clock()) > 0:
                 wait(ahead)
+            if stopped.is_set():
+                return
             status = ask()
             with lock:
                 if status == "200":
@@ -221,7 +224,10 @@ def offer(
                     refused[status] += 1
 
     with ThreadPoolExecutor(len(callers)) as pool:
-        list(pool.map(work, callers))
+        try:
+            list(pool.map(work, callers))
+        finally:  # after Ctrl-C, requests that are under way are waited for, and no others
+            stopped.set()
     spent = max(clock() - began, float(due[-1]))
     milliseconds = 1000 * np.array(latency)
     p50, p99 = (float("nan"), float("nan")) if not latency else (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,13 @@ from prunus.apps.common import options as shared
 from prunus.apps.common.media import PORTRAIT
 from prunus.runtime.command import Console
 from prunus.runtime.errors import SourceError, UsageError
-from prunus.runtime.options import argument, option
+from prunus.runtime.options import argument, option, parameters
+
+# What means something without --server alone, and with it alone.
+_OF_MODELS = (
+    "backend", "device", "arithmetic", "against", "boundary", "rounds", "threads", "shape",
+)  # fmt: skip
+_OF_A_SERVER = ("rate", "clients", "body")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +73,10 @@ def bench(options: BenchOptions, console: Console) -> None:
     """Measure models and back ends in turns and print the ratios, or a server under load.
 
     Raises:
-        UsageError: no model, or several of a server.
+        UsageError: no model, several of a server, or an option that nothing would heed.
         SourceError: the server does not answer, or the body cannot be read.
     """
+    _refuse_unheeded(options)
     if options.server is not None:
         _bench_server(options, options.server, console)
         return
@@ -94,6 +102,16 @@ def bench(options: BenchOptions, console: Console) -> None:
     console.say(result.to_text(), result.to_json())
 
 
+def _refuse_unheeded(options: BenchOptions) -> None:
+    unheeded = _OF_A_SERVER if options.server is None else _OF_MODELS
+    for one in parameters(BenchOptions):
+        if one.name in unheeded and getattr(options, one.name) != one.default:
+            with_it = "without" if options.server is None else "with"
+            raise UsageError(
+                f"Got {one.flags[0]} {with_it} --server, where it means nothing.", "Leave it out."
+            )
+
+
 def _bench_server(options: BenchOptions, server: str, console: Console) -> None:
     from prunus.apps.bench.load import measure_load
     from prunus.apps.serve.options import TOKEN
@@ -105,12 +123,14 @@ def _bench_server(options: BenchOptions, server: str, console: Console) -> None:
         body = options.body.read_bytes()
     except OSError as error:
         raise SourceError(f"Cannot read {options.body}: {error.strerror}.") from None
-    with console.progress("bench") as progress:
-        curve = measure_load(
-            server, "".join(options.model), body, progress, rates=options.rate,
-            clients=options.clients, seconds=options.seconds, token=os.environ.get(TOKEN, ""),
-        )  # fmt: skip
-    if options.output is not None:
-        with atomic_path(options.output) as path:
+    with contextlib.ExitStack() as stack:
+        # Before the load, so that minutes of it are not lost where nothing can be written.
+        path = stack.enter_context(atomic_path(options.output)) if options.output else None
+        with console.progress("bench") as progress:
+            curve = measure_load(
+                server, "".join(options.model), body, progress, rates=options.rate,
+                clients=options.clients, seconds=options.seconds, token=os.environ.get(TOKEN, ""),
+            )  # fmt: skip
+        if path is not None:
             path.write_text(curve.to_json() + "\n")
     console.say(curve.to_text(), curve.to_json())

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -172,6 +173,10 @@ def test_rates_rise_until_the_server_falls_behind(monkeypatch):
         (["a", "b", "--server", "http://127.0.0.1:1"], "Got 2 models and --server"),
         (["--server", "http://127.0.0.1:1", "--body", "no.jpg"], "Cannot read no.jpg"),
         (["--server", "http://127.0.0.1:1", "--rate", "0"], "--rate"),
+        (["--server", "http://127.0.0.1:1", "--backend", "openvino"], "--backend with --server"),
+        (["--server", "http://127.0.0.1:1", "--rounds", "2"], "--rounds with --server"),
+        (["selfie", "--rate", "5"], "--rate without --server"),
+        (["selfie", "--body", "a.jpg"], "--body without --server"),
     ],
 )
 def test_what_cannot_be_asked_is_one_error(prunus, words, said):
@@ -183,3 +188,29 @@ def test_a_model_that_is_not_there_is_told_before_the_load(prunus):
     with _listening() as (url, seen):
         ran = prunus("bench", "nothing", "--server", url)
     assert ran.code == 2 and "answered 404" in ran.err and len(seen) == 1
+
+
+def test_a_result_that_cannot_be_written_is_told_before_the_load(prunus, tmp_path):
+    with _listening() as (url, seen):
+        ran = prunus("bench", "--server", url, "-o", tmp_path / "no" / "load.json")
+    assert ran.code == 2 and "does not exist" in ran.err and not seen
+
+
+def test_after_a_stop_no_more_requests_are_sent(monkeypatch):
+    asked, begun = [], threading.Event()
+
+    def ask():
+        asked.append(None)
+        begun.set()
+        return "200"
+
+    class Stopped(ThreadPoolExecutor):
+        def map(self, *args):
+            super().map(*args)
+            begun.wait()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(load, "ThreadPoolExecutor", Stopped)
+    with pytest.raises(KeyboardInterrupt):
+        offer([ask, ask], np.array([0.0, 20.0]))
+    assert len(asked) == 1
