@@ -81,9 +81,9 @@ def deploy_triton(options: TritonOptions, console: Console) -> None:
 
     Raises:
         ArtifactError: no such model, one without fixed sizes, or one that the back end cannot open.
-        UsageError: no such back end or arithmetic of it, a batch that the graph does not hold, a device that Triton does not know, two
-            models of one name, one part of a model of several, a codec that sends a voice, or a
-            folder that holds another model.
+        UsageError: no such back end or arithmetic of it, a batch that the graph does not hold, a
+            device that Triton does not know, two models of one name, one part of a model of
+            several, a codec that sends a voice, or a folder that holds another model.
         SourceError: the repository cannot be written.
     """
     folders = [folder for word in options.model for folder in folders_of(word, options)]
