@@ -6,7 +6,7 @@
 # CHANGELOG.md to have a date and a tag; credentials are twine's (TWINE_USERNAME, TWINE_PASSWORD).
 set -euo pipefail
 fail() { printf 'error: %s\nhint: %s\n' "$1" "$2" >&2 && exit 2; }
-[ $# -ge 1 ] && [ "${1#-}" = "$1" ] || fail "Got no folder." "Example: .ci/release.sh dist"
+[ $# -ge 1 ] && [ $# -le 2 ] && [ "${1#-}" = "$1" ] || fail "Got '$*'; expected a folder, and perhaps --upload." "Example: .ci/release.sh dist"
 out="$(realpath -m "$1")" upload="${2:-}"
 [ -z "$upload" ] || [ "$upload" = --upload ] || fail "Got $upload; expected --upload or nothing." "Leave it out."
 cd "$(dirname "$0")/.."
@@ -17,7 +17,7 @@ heading="$(sed -n 's/^## //p' CHANGELOG.md | head -1)"
 [ "${heading%% *}" = "$version" ] || fail "CHANGELOG.md begins with '$heading'; the version is $version." "Write what is new."
 if [ -n "$upload" ]; then
   [[ "$heading" =~ ^[^\ ]+\ \([0-9]{4}-[0-9]{2}-[0-9]{2}\)$ ]] || fail "CHANGELOG.md says '$heading'." "Give the release its date."
-  [ "$(git tag --points-at HEAD)" = "v$version" ] || fail "This commit has no tag v$version." "git tag v$version"
+  git tag --points-at HEAD | grep -qxF "v$version" || fail "This commit has no tag v$version." "git tag v$version"
 fi
 
 work="$(mktemp -d)"
