@@ -98,11 +98,6 @@ def _sound(data: bytes, model: Predictor) -> npt.NDArray[np.float32]:
                         f"Got a sound of {reader.sample_rate_hz} Hz; expected {wanted} Hz.",
                         "Resample it first.",
                     )
-                if reader.unmeasured:
-                    raise SourceError(
-                        f"This {reader.unmeasured} file does not tell whether it is whole.",
-                        "Send WAV or FLAC.",
-                    )  # fmt: skip
                 if short := reader.ends_early:
                     raise SourceError(f"The sound is cut off: {short}.", "Send it whole.")
                 blocks = list(reader.blocks())

@@ -212,6 +212,14 @@ def test_a_recording_that_was_cut_off_is_told(model, tmp_path, capsys):
     assert _encode(tmp_path / "streamed.wav", tmp_path / "c.pcodec", model, "--strict") == 0
 
 
+def test_a_file_that_does_not_tell_whether_it_is_whole_is_named(model, tmp_path, capsys):
+    soundfile.write(tmp_path / "in.avr", np.zeros(24000), 24000, format="AVR")
+    assert _encode(tmp_path / "in.avr", tmp_path / "a.pcodec", model) == 0
+    assert "taken as whole: a cut AVR looks like a short one" in _say(capsys)
+    assert _encode(tmp_path / "in.avr", tmp_path / "b.pcodec", model, "--strict") == 2
+    assert not (tmp_path / "b.pcodec").exists()
+
+
 def test_sound_is_never_replaced_by_codes(model, tmp_path, capsys):
     source = _write(tmp_path / "in.wav", 24000)
     before = source.read_bytes()
