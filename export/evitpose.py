@@ -86,8 +86,18 @@ def export_evitpose(options: EvitposeOptions, progress: Progress) -> Path:
         path,
         file,
         bf16=_bfloat16(form.bf16, form.precision, config, weights),
+        keep_fp32=_up_to_the_first_cut(config, form.precision),
         progress=progress,
     )
+
+
+def _up_to_the_first_cut(config: EViTPoseConfig, precision: Precision) -> tuple[str, ...]:
+    """Return what int8 leaves in float32: a rounded token that takes another's place costs most."""
+    if precision != "int8" or not config.plan.blocks:
+        return ()
+    first = config.plan.blocks[0]
+    whole = (f"network.blocks.{number}" for number in range(first))
+    return (*whole, f"network.blocks.{first}.attn")
 
 
 def _bfloat16(

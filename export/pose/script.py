@@ -153,6 +153,7 @@ def write_pose(
     options: PoseFileOptions,
     *,
     bf16: Bfloat16 = "no",
+    keep_fp32: tuple[str, ...] = (),
     progress: Progress | None = None,
 ) -> Path:
     """Export a pose network with decoding inside the graph.
@@ -163,6 +164,7 @@ def write_pose(
         path: The file.
         options: Number format and calibration.
         bf16: What to do about OpenVINO's bfloat16.
+        keep_fp32: Modules that stay float32, see `ExportOptions`.
         progress: Told about each step.
 
     Raises:
@@ -185,7 +187,9 @@ def write_pose(
         card,
         crops,
         path,
-        options=ExportOptions(form.precision, form.activations, extra, bf16=bf16),
+        options=ExportOptions(
+            form.precision, form.activations, extra, bf16=bf16, keep_fp32=keep_fp32
+        ),
         progress=progress,
     )
 

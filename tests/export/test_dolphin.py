@@ -252,6 +252,7 @@ def test_released_weights_are_the_users_and_the_card_says_so(tmp_path) -> None:
         find_weights(dolphin_config("nano"), tmp_path / "0")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_dolphin")
 def test_small_files_hold_the_same_numbers(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(compact, "_SMALLEST", 64)  # this network has no larger matrices

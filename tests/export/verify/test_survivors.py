@@ -1,7 +1,10 @@
 """Which tokens survive: maps against PyTorch, the drawing, refusals."""
 
+import dataclasses
+
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -10,6 +13,7 @@ from prunus.export.evitpose import export_evitpose, reference_module
 from prunus.export.verify import survivors
 from prunus.export.verify.survivors import Survivors, _chain, draw, find_survivors
 from prunus.runtime.card.artifact import read_card
+from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import UsageError
 
 PORTRAIT = "prunus/apps/media/portrait.jpg"
@@ -87,7 +91,13 @@ def test_a_run_darkens_what_is_dropped(pruned, tmp_path, capsys):
     assert main(["inspect", str(pruned), "-o", "a.png"]) == 2
 
 
-def test_a_dense_file_is_refused(tmp_path):
-    dense = export_evitpose(variant="tiny", level="L0", output=tmp_path / "dense.onnx")
-    with pytest.raises(UsageError, match="drops no tokens"):
-        find_survivors(dense, PORTRAIT)
+def test_a_dense_file_is_refused(pruned, tmp_path):
+    card = read_card(pruned)
+    plan = dataclasses.replace(card.tokens, blocks=(), keep=())
+    for number, dense in enumerate((plan, None)):
+        model = onnx.load(pruned)
+        told = dataclasses.replace(card, tokens=dense).to_json()
+        onnx.helper.set_model_props(model, {ModelCard.KEY: told})
+        onnx.save(model, tmp_path / f"{number}.onnx")
+        with pytest.raises(UsageError, match="drops no tokens"):
+            find_survivors(tmp_path / f"{number}.onnx", PORTRAIT)
