@@ -13,7 +13,7 @@ import dataclasses
 import importlib.util
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +23,7 @@ from prunus.export.engine.child import run_child
 from prunus.export.engine.choice import time_engines
 from prunus.export.engine.elu import respell_elu
 from prunus.export.engine.worker import BuildJob
+from prunus.export.precision.fp16 import lies_within
 from prunus.runtime.card.artifact import EngineSidecar, atomic_path, read_card, sha256_of
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.matching import check_graph
@@ -49,6 +50,7 @@ PluginChoice = Literal["auto", "on", "off"]
 # Smallest share of compute layers in half precision or on quantised operands. The rest of an fp16
 # artifact is the ranking branch; an int8 one also leaves attention products in float.
 MIN_HALF_SHARE: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.8, "int8": 0.5}
+_PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"})
 
 
 def build_engine(
@@ -77,7 +79,7 @@ def build_engine(
         workspace_mib: Limit of the scratch memory in MiB, 0 for the builder's own.
         timeout: Seconds after which the build is given up.
         min_half_share: Smallest share of compute layers in half precision or int8, 0..1; None: by
-            the card's precision, see `MIN_HALF_SHARE`.
+            the card's precision and the modules that it keeps higher, see `MIN_HALF_SHARE`.
         tf32: Let float32 products be rounded to 10 bits of mantissa (faster, less exact).
         plugin: Who executes local-global attention nodes: ``on``: the plugin library; ``off``:
             TensorRT, by the standard operators of the node's function; ``auto``: the library where
@@ -131,7 +133,9 @@ def build_engine(
         workspace_mib=workspace_mib,
         timeout=timeout,
         tf32=tf32,
-        min_half_share=_expected_half(card) if min_half_share is None else min_half_share,
+        min_half_share=(
+            _expected_half(card, onnx_path) if min_half_share is None else min_half_share
+        ),
     )
     report = progress or Silent()
     with atomic_path(target) as plan:
@@ -372,12 +376,23 @@ def _built_for(flavour: Flavour) -> str:
     return PORTABLE if flavour == "tensorrt_rtx" else cuda.device_properties().compute_capability
 
 
-def _expected_half(card: ModelCard) -> float:
+def _expected_half(card: ModelCard, path: Path) -> float:
     """Return the smallest share of half-precision layers that such a file should have."""
     share = MIN_HALF_SHARE[card.precision.precision]
     codes = isinstance(card.postprocess, CodecPostprocess) and card.postprocess.part == "encoder"
     # An encoder's code searches stay in float32, one after the other: a fifth of its layers.
-    return min(share, 0.6) if codes else share
+    share = min(share, 0.6) if codes else share
+    return share * _free_share(path, card.precision.kept_higher) if share else share
+
+
+def _free_share(path: Path, kept: Collection[str]) -> float:
+    """Return the share of the layers with products that lie in none of the modules kept higher."""
+    import onnx
+
+    nodes = onnx.load(str(path), load_external_data=False).graph.node
+    products = [node for node in nodes if node.op_type in _PRODUCTS]
+    free = [node for node in products if not lies_within(node, kept)]
+    return len(free) / len(products) if products else 1.0
 
 
 def _check_share(share: float, wanted: float, onnx_path: Path) -> None:

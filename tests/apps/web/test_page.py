@@ -93,7 +93,8 @@ class Browser:
             f"""new Promise((done) => {{
               const end = performance.now() + {WAIT_MS};
               const look = () => {{
-                const value = {condition};
+                let value = false;
+                try {{ value = {condition}; }} catch {{ /* not there yet, as between two runs */ }}
                 if (value || performance.now() > end) done(value);
                 else setTimeout(look, 30);
               }};

@@ -393,3 +393,29 @@ def test_timing_cache_starts_anew_when_refused(tmp_path) -> None:
     assert engine_worker._timing_cache(dataclasses.replace(job, timing_cache=""), config) is None
     engine_worker._store(path, b"new")
     assert path.read_bytes() == b"new" and [p.name for p in tmp_path.iterdir()] == ["timing.cache"]
+
+
+def test_layers_that_the_card_keeps_higher_lower_what_is_expected(onnx_file) -> None:
+    names = iter(("net.blocks.0.mlp/MatMul", "net.blocks.10.mlp/MatMul", "net.head/MatMul"))
+
+    def named(model):
+        for node in model.graph.node:
+            if node.op_type == "MatMul":
+                node.name = next(names)
+
+    weight = np.eye(4, dtype=np.float32)
+    path = onnx_file(
+        "kept",
+        [("MatMul", "x w", "a"), ("Relu", "a", "b"), ("MatMul", "b w", "c"),
+         ("MatMul", "c w", "y")],
+        {"x": ("float32", [1, 4])}, {"y": ("float32", [1, 4])}, {"w": weight}, more=named,
+    )  # fmt: skip
+
+    def expected(*kept):
+        spec = PrecisionSpec("int8", kept_higher=kept)
+        card = dataclasses.replace(_card("int8"), precision=spec)
+        return engine_module._expected_half(card, path)
+
+    least = engine_module.MIN_HALF_SHARE["int8"]
+    assert expected("softmax", "decode") == least
+    assert expected("softmax", "net.blocks.0", "net.blocks.1") == pytest.approx(least * 2 / 3)

@@ -31,6 +31,8 @@ def test_evitpose_builds(tmp_path, precision, level, batch) -> None:
     )  # fmt: skip
     sidecar = build_engine(onnx, flavour="tensorrt_rtx")
     assert sidecar.card == read_card(onnx)
-    assert sidecar.half_layer_share >= MIN_HALF_SHARE[precision]
+    # int8 leaves what comes before the first cut, 3.5 of 12 blocks, in float32.
+    least = MIN_HALF_SHARE[precision] * (8 / 12 if precision == "int8" else 1)
+    assert sidecar.half_layer_share >= least
     assert (sidecar.half_layer_share == 0.0) == (precision == "fp32")
     assert sidecar.engine_sha256 == sha256_of(tmp_path / "m.engine")
