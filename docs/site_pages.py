@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from prunus.apps.cli.main import build_app
 from prunus.apps.cli.verbs import Verb
 from prunus.runtime.options import parameters, table
-from prunus.runtime.references import load
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOT_PAGES = {
@@ -110,25 +109,22 @@ def command_line() -> str:
     ]
     for words, verb in verbs():
         lines += [f"## prunus {words}", "", verb.help, ""]
-        if verb.options:
-            options = load(verb.options) if isinstance(verb.options, str) else verb.options()
-            rest = verb.more or inspect.cleandoc(options.__doc__ or "").partition("\n\n")[2]
-            lines += [_prose(rest), "", table(options) if parameters(options) else "", ""]
-        else:
-            lines += [_prose(verb.more), ""]
+        options = verb.options_class()
+        lines += [_prose(verb.rest()), ""]
+        if options is not None and parameters(options):
+            lines += [table(options), ""]
     return "\n".join(lines)
 
 
 def verbs() -> Iterator[tuple[str, Verb]]:
     """Yield the words after ``prunus`` and the row of every verb and group."""
 
-    def below(rows: Any, words: str) -> Iterator[tuple[str, Verb]]:
-        rows = load(rows) if isinstance(rows, str) else rows
-        for row in rows() if callable(rows) else rows:
+    def below(rows: Iterable[Verb], words: str) -> Iterator[tuple[str, Verb]]:
+        for row in rows:
             yield f"{words}{row.name}", row
-            yield from below(row.verbs, f"{words}{row.name} ")
+            yield from below(row.rows(), f"{words}{row.name} ")
 
-    yield from below(tuple(build_app().rows.values()), "")
+    yield from below(build_app().rows.values(), "")
 
 
 def _prose(text: str) -> str:

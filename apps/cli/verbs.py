@@ -41,19 +41,36 @@ class Verb:
     more: str = ""
     default: str = ""
 
+    def options_class(self) -> type[Any] | None:
+        """Return the dataclass of its options, None for a group."""
+        if not self.options:
+            return None
+        found: type[Any] = load(self.options) if isinstance(self.options, str) else self.options()
+        return found
+
+    def rest(self) -> str:
+        """Return the help behind its one line."""
+        options = None if self.more else self.options_class()
+        if options is None:
+            return self.more
+        return inspect.cleandoc(options.__doc__ or "").partition("\n\n")[2]
+
+    def rows(self) -> tuple[Verb, ...]:
+        """Return the verbs of a group, none for a verb."""
+        found = load(self.verbs) if isinstance(self.verbs, str) else self.verbs
+        return tuple(found() if callable(found) else found)
+
 
 def build(verb: Verb) -> Any:
     """Return the verb as the command-line library knows it."""
-    if verb.options:
+    options = verb.options_class()
+    if options is not None:
         call = load(verb.call) if isinstance(verb.call, str) else verb.call
-        options = load(verb.options) if isinstance(verb.options, str) else verb.options()
-        rest = verb.more or inspect.cleandoc(options.__doc__ or "").partition("\n\n")[2]
         app = new_app(verb.name, verb.help)
-        text = f"{verb.help}\n\n{rest}"
+        text = f"{verb.help}\n\n{verb.rest()}"
         app.command(verb.name)(command(options, call, name=verb.name, help=text))
         return get_command(app)
-    rows = load(verb.verbs) if isinstance(verb.verbs, str) else verb.verbs
-    return group(replace(verb, verbs=rows() if callable(rows) else rows))
+    return group(replace(verb, verbs=verb.rows()))
 
 
 def group(verb: Verb, parameters: Sequence[Any] = ()) -> VerbGroup:

@@ -103,6 +103,14 @@ def shape() -> Any:
     )  # fmt: skip
 
 
+def wait() -> Any:
+    """Return the field of ``--wait``."""
+    return option(
+        "Milliseconds that a request waits for others to fill the model's batch.",
+        default=2.0, minimum=0, maximum=1000, metavar="MS",
+    )  # fmt: skip
+
+
 def inputs() -> Any:
     """Return the field of ``--input``."""
     return option(

@@ -33,10 +33,7 @@ class TritonOptions:
         "Requests that are joined in one run; default: as many as the graph was exported for.",
         default=None, minimum=1,
     )  # fmt: skip
-    wait: float = option(
-        "Milliseconds that a request waits for others to fill the model's batch.",
-        default=2.0, minimum=0, maximum=1000, metavar="MS",
-    )  # fmt: skip
+    wait: float = shared.wait()
     instances: int = option("Copies of each model that run side by side.", default=1, minimum=1)
     streams: int = option(
         "Codecs: streams at a time in each instance; more of them wait.",

@@ -106,9 +106,12 @@ class Governed:
         sample = Sample(units, unit_ms, spent, rare_ms)
         rung = self.governor.rung
         self.governor.add(sample)
-        stages = {name: round(ms, 3) for name, ms in stage_ms.items()}
-        entry = {**row(self._begun, self._work, rung, sample), "stages": stages}
-        self._logs.each(lambda log: log.add(entry))
+
+        def record(log: JsonListWriter) -> None:
+            stages = {name: round(ms, 3) for name, ms in stage_ms.items()}
+            log.add({**row(self._begun, self._work, rung, sample), "stages": stages})
+
+        self._logs.each(record)
         if self.governor.beyond and not self._told:
             self._told = True
             if not self._quiet:

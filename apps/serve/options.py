@@ -38,10 +38,7 @@ class HttpOptions:
         "Requests in hand at a time, their bodies in memory; more are refused.",
         default=64, minimum=1, maximum=4096,
     )  # fmt: skip
-    wait: float = option(
-        "Milliseconds that a request waits for others to fill the model's batch.",
-        default=2.0, minimum=0, maximum=1000, metavar="MS",
-    )  # fmt: skip
+    wait: float = shared.wait()
     shape: tuple[str, ...] = shared.shape()
     compute: shared.BackendChoice = group(shared.BackendChoice)
 
