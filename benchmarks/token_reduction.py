@@ -27,7 +27,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import token_networks
 import torch
 from record import (
     MODELS,
@@ -41,10 +40,11 @@ from record import (
     settings,
     write_record,
 )
-from token_cases import Case, Entry, Scores, deit, outputs_of
-from token_pose import dinov2, evitpose
-from token_speech import whisper
-from token_tables import Row, fill, leads
+from reduction import networks
+from reduction.cases import Case, Entry, Scores, deit, outputs_of
+from reduction.pose import dinov2, evitpose
+from reduction.speech import whisper
+from reduction.tables import Row, fill, leads
 from torch import nn
 
 from prunus.export.common.pipeline import ExportOptions, export_artifact
@@ -92,7 +92,7 @@ def file_of(name: str, entry: Entry) -> Path:
 def write_file(case: Case, network: nn.Module, samples: Samples | None, path: Path) -> None:
     """Export a network; raises CheckFailedError where the file computes something else."""
     inputs = read_inputs([case.input])
-    told = ModuleOptions("benchmarks/token_cases.py", input=(case.input,))
+    told = ModuleOptions("benchmarks/reduction/cases.py", input=(case.input,))
     deployed = deploy(network, told, noise_examples(inputs))
     card = describe(deployed, told, "benchmark", inputs)
     checked = (samples or load_samples(card, None)).first(2)
@@ -242,7 +242,7 @@ def run(options: argparse.Namespace, how: Settings) -> None:
         raise UsageError(f"There is no record {output}.", "Run without --only table first.")
     chosen = [] if steps == ["table"] else options.network or list(cases(options))
     if {"dinov2", "whisper"} & set(chosen):
-        token_networks.install(options.packages)
+        networks.install(options.packages)
     torch.set_num_threads(1)
     for name in chosen:
         case = cases(options)[name]()

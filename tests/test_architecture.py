@@ -70,7 +70,7 @@ def test_arrows_between_parts() -> None:
 
 def test_nothing_is_imported_by_its_bare_folder_name() -> None:
     wrong = []
-    for path in [*MODULES.values(), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("tests/**/*.py")]:
+    for path in [*MODULES.values(), *ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("tests/**/*.py")]:
         for statement, _ in drawing.statements(ast.parse(path.read_text())):
             names = [a.name for a in statement.names]
             if isinstance(statement, ast.ImportFrom):
@@ -188,7 +188,7 @@ def _entry_points() -> set[str]:
     found = set(re.findall(r'= "prunus\.([a-z_.]+):\w+"', (ROOT / "pyproject.toml").read_text()))
     assert found, "pyproject.toml names no command"
     found |= {name for name, tree in TREES.items() if "__main__" in _strings(tree)}
-    for path in [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("prunus/*.py")]:
+    for path in [*ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("prunus/*.py")]:
         for statement, _ in drawing.statements(ast.parse(path.read_text())):
             found |= set(drawing._targets(statement, MODULES))
         found |= {t.partition(":")[0].removeprefix("prunus.")

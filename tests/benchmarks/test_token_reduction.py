@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import token_reduction
 import torch
-from token_cases import Case, Entry, Scores
+from reduction.cases import Case, Entry, Scores
 from torch import nn
 
 from prunus.export.common.samples import Samples

@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from token_cases import Scores
 
 from prunus.export.planning.choice import difference
 from prunus.export.planning.points import PLAINNESS, Candidate, Point
 from prunus.runtime.errors import ArtifactError
+from reduction.cases import Scores
 
 PLAIN = ("constant", "rival", "blocks")
 SAME = 0.02  # of dense: latencies that differ by less are equal

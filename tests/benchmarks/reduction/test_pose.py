@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import token_pose
-from token_pose import LinearReadOut, person_scores
+from reduction import pose
+from reduction.pose import LinearReadOut, person_scores
 
 from prunus.models.training.pose.evaluation_sets import HeldOut
 from prunus.runtime.errors import SourceError
@@ -64,4 +64,4 @@ def test_people_without_labels_do_not_count():
 
 def test_missing_people_are_explained(tmp_path):
     with pytest.raises(SourceError, match="No labelled people"):
-        token_pose.read_people(tmp_path, "street", 5)
+        pose.read_people(tmp_path, "street", 5)

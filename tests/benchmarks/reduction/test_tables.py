@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from reduction.tables import fill, leads, table, verdict, winners
 from token_reduction import PAGE, RESULTS
-from token_tables import fill, leads, table, verdict, winners
 
 from prunus.runtime.errors import ArtifactError
 

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import token_networks as networks
 import torch
-from token_cases import Array, Case, Scores, cut, plain
 from torch import nn
 
 from prunus.apps.common.speech_metrics import normalised, word_distance
@@ -20,6 +18,8 @@ from prunus.export.planning.candidates import first_blocks
 from prunus.runtime.audio.files import SoundReader
 from prunus.runtime.audio.resample import resample
 from prunus.runtime.errors import SourceError
+from reduction import networks
+from reduction.cases import Array, Case, Scores, cut, plain
 
 SPEECH_HINT = (
     "Unpack them with dpkg -x: asterisk-core-sounds-en (the texts) and "

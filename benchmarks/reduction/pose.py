@@ -8,9 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-import token_networks as networks
 import torch
-from token_cases import Array, Case, Entry, Scores, cut, described, plain
 from torch import nn
 
 from prunus.export.common.samples import Samples
@@ -28,6 +26,8 @@ from prunus.models.training.pose.scores import COCO_SIGMAS, MASK_SHARE
 from prunus.models.zoo import load_checkpoint
 from prunus.runtime.errors import SourceError
 from prunus.runtime.tasks.pose.accuracy import oks
+from reduction import networks
+from reduction.cases import Array, Case, Entry, Scores, cut, described, plain
 
 SURE = 0.3  # least score of a joint that the teacher labelled, as in the evaluation of EViTPose
 PEOPLE_HINT = (

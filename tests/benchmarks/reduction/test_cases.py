@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from token_cases import Scores, Tokens, described
+from reduction.cases import Scores, Tokens, described
 
 
 def test_resampled_scores_are_paired_and_spread_like_a_mean():

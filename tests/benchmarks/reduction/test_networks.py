@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from token_networks import DinoTrunk, Joints, WhisperTrunk, read_ctranslate2
+from reduction.networks import DinoTrunk, Joints, WhisperTrunk, read_ctranslate2
 
 from prunus.models.pose.deployed import DeployedPose
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
