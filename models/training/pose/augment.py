@@ -29,6 +29,7 @@ class AugmentConfig:
         colour: Overall strength of the colour changes, 0 turns them off.
         holes: Probability of covering a random rectangle.
         border: Probability of a black band, as where a box leaves the camera's picture.
+        channels: Probability of another order of the colours, so that no joint hangs on a hue.
     """
 
     rotation: float = 20.0
@@ -39,6 +40,7 @@ class AugmentConfig:
     colour: float = 1.0
     holes: float = 0.3
     border: float = 0.1
+    channels: float = 0.0
 
 
 GENTLE = AugmentConfig(
@@ -121,7 +123,10 @@ def augment(
     limit = np.array([output[1] - 1, output[0] - 1])
     moved[:, 2] *= np.all((moved[:, :2] >= 0) & (moved[:, :2] <= limit), 1)
     crop = _cover(np.ascontiguousarray(crop), rng) if rng.random() < config.holes else crop
-    return np.ascontiguousarray(recolour(crop, config.colour, rng)), moved
+    crop = recolour(crop, config.colour, rng)
+    if config.channels and rng.random() < config.channels:
+        crop = crop[..., rng.permutation(3)]
+    return np.ascontiguousarray(crop), moved
 
 
 def _half_body_box(joints: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,8 +39,12 @@ STAGES = (
     PoseStage(1.0, (256, 192), 24, 0.6, pruned=0.5),
 )
 
-# A network that starts from weights knows where bodies are.
-FINE_STAGES = (PoseStage(1.0, (256, 192), 24, 0.5, pruned=0.5),)
+# A network that starts from weights knows where bodies are, and can be shown less of one at a time.
+FINE_STAGES = (
+    PoseStage(
+        1.0, (256, 192), 24, 0.6, pruned=0.5, augment=replace(GENTLE, half_body=0.15, channels=0.3)
+    ),
+)
 
 
 def pose_batches(pools: Pools[PeopleShard], stage: PoseStage, count: int, seed: int) -> StepBatches:

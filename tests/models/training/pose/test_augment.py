@@ -1,3 +1,6 @@
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -87,3 +90,30 @@ def test_the_same_seed_gives_the_same_sample():
     ]
     np.testing.assert_array_equal(runs[0][0], runs[1][0])
     np.testing.assert_array_equal(runs[0][1], runs[1][1])
+
+
+def test_channels_change_their_order_and_nothing_else():
+    image, joints, box = _dots(np.random.default_rng(4))
+    image[..., 2] //= 2
+    orders = set()
+    for seed in range(40):
+        plain, _ = augment(
+            image, joints, box, (128, 96), config=NONE, rng=np.random.default_rng(seed)
+        )
+        other, moved = augment(
+            image,
+            joints,
+            box,
+            (128, 96),
+            config=replace(NONE, channels=1.0),
+            rng=np.random.default_rng(seed),
+        )
+        found = [
+            order
+            for order in itertools.permutations(range(3))
+            if np.array_equal(other, plain[..., list(order)])
+        ]
+        assert found
+        orders.update(found[:1])
+        np.testing.assert_array_equal(moved[:, 2], 1)
+    assert len(orders) > 2
