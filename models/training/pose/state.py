@@ -89,7 +89,7 @@ def freeze(network: EViTPose, blocks: int) -> None:
 def trunk_optimisers(
     network: EViTPose, readout: nn.Module, rate: float, decay: float, *, share: float
 ) -> Optimisers:
-    """Drive a head that starts fresh at the full rate and a trained trunk at a share of it.
+    """Drive what starts fresh (head, joint tokens) at the full rate, a trained trunk at a share.
 
     AdamW drives both: Muon changes every direction of a matrix alike, also those that a trunk has
     learnt to leave alone.
@@ -97,7 +97,7 @@ def trunk_optimisers(
     trunk: list[nn.Parameter] = []
     head: list[nn.Parameter] = []
     for name, value in network.named_parameters():
-        (head if name.startswith("keypoint_head.") else trunk).append(value)
+        (head if name.startswith(("keypoint_head.", "joint_tokens")) else trunk).append(value)
     head += readout.parameters()
     groups = [(head, 1.0, decay), (trunk, share, decay)]
     all_groups = [
