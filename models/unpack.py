@@ -15,11 +15,10 @@ from pathlib import Path
 
 from prunus.runtime.card.artifact import atomic_path, sha256_of
 from prunus.runtime.errors import ArtifactError, HostError, SourceError
-from prunus.runtime.host import user_cache
+from prunus.runtime.host import CACHE_VARIABLE, user_cache
 from prunus.runtime.limits import UNPACKED_BYTES
 
 PACKED = ".xz"
-CACHE_VARIABLE = "PRUNUS_CACHE_DIR"
 _BLOCK = 1 << 20
 
 
@@ -91,14 +90,12 @@ def _folders() -> Iterator[tuple[Path, bool]]:
 
     Devices may have a read-only home, or none.
     """
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        yield Path(chosen) / "models", False
-        return
     try:
         yield user_cache() / "models", False
-    except RuntimeError:  # no home
+    except HostError:  # no home
         pass
+    if os.environ.get(CACHE_VARIABLE):
+        return
     user = os.getuid() if hasattr(os, "getuid") else "user"
     yield Path(tempfile.gettempdir()) / f"prunus-{user}" / "models", True
 

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from prunus.runtime.errors import HostError
+
+CACHE_VARIABLE = "PRUNUS_CACHE_DIR"
 _CPUINFO = Path("/proc/cpuinfo")
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
@@ -39,13 +42,23 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def user_cache() -> Path:
-    """Return prunus's folder in the user's cache; it may not exist yet.
+    """Return the folder for what is made once and kept; it may not exist yet.
+
+    ``PRUNUS_CACHE_DIR`` names it, else it is prunus's in the user's cache.
 
     Raises:
-        RuntimeError: the user has no home.
+        HostError: the user has no home, and nothing else is named.
     """
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "prunus"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "prunus"
+    except RuntimeError:
+        raise HostError(
+            "There is no home folder to keep files in.",
+            f"Set {CACHE_VARIABLE} to a folder that can be written.",
+        ) from None
 
 
 def cpu_model() -> str:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunus import __version__
 from prunus.runtime import host
 from prunus.runtime.command import Console
 from prunus.runtime.errors import ArtifactError
@@ -18,7 +19,9 @@ LEVEL = "L2"  # of EViTPose: the level that the project's figures are about
 
 
 def exported(entry: Entry) -> Path:
-    """Return the graph of a shipped checkpoint, kept in the user's cache under its hash.
+    """Return the graph of a shipped checkpoint, kept in the user's cache.
+
+    Its name holds the weights' hash and prunus's version, since both make the graph.
 
     Raises:
         ArtifactError: a checkpoint of this kind is no model by itself.
@@ -27,7 +30,8 @@ def exported(entry: Entry) -> Path:
     """
     from prunus.runtime.card.artifact import write_error
 
-    path = host.user_cache() / "graphs" / f"{entry.name}-{entry.sha256[:12]}.onnx"
+    name = f"{entry.name}-{entry.sha256[:12]}-{__version__}.onnx"
+    path = host.user_cache() / "graphs" / name
     if path.is_file():
         return path
     try:

@@ -1,8 +1,11 @@
 """What the machine offers, read from pretended kernel files."""
 
+from pathlib import Path
+
 import pytest
 
 from prunus.runtime import host
+from prunus.runtime.errors import HostError
 
 
 @pytest.fixture
@@ -102,3 +105,27 @@ def test_installed_and_version() -> None:
     assert host.installed("numpy") and not host.installed("no_such_package_xyz")
     assert host.version_of("no-such-package", "numpy").count(".") >= 1
     assert host.version_of("no-such-package") == ""
+
+
+def test_kept_files_go_where_the_user_says_else_into_the_cache_of_the_home(
+    monkeypatch, tmp_path
+) -> None:
+    monkeypatch.delenv(host.CACHE_VARIABLE, raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert host.user_cache() == tmp_path / ".cache" / "prunus"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
+    assert host.user_cache() == tmp_path / "kept" / "prunus"
+    monkeypatch.setenv(host.CACHE_VARIABLE, str(tmp_path / "own"))
+    assert host.user_cache() == tmp_path / "own"
+
+
+def test_nobody_without_a_home_loses_files_silently(monkeypatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv(host.CACHE_VARIABLE, raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(HostError, match="no home folder"):
+        host.user_cache()

@@ -221,7 +221,7 @@ def _start(job: _Job, words: IO[str], cache: str) -> subprocess.Popen[str]:
     except OSError as error:
         raise HostError(
             f"The kernel cache {job.folder} cannot be written: {error.strerror}.",
-            "Free some space, or let XDG_CACHE_HOME name another folder.",
+            "Free some space, or let PRUNUS_CACHE_DIR name another folder.",
         ) from None
     child = subprocess.Popen(
         [sys.executable, "-m", _WORKER],

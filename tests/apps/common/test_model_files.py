@@ -101,6 +101,15 @@ def test_a_listed_checkpoint_is_exported_once(made, capsys):
     assert len(made) == 1 and not capsys.readouterr().err
 
 
+def test_another_prunus_exports_its_own_graph(made, monkeypatch, tmp_path):
+    first = find_model("evitpose_tiny_coco17")
+    monkeypatch.setattr("prunus.apps.common.exported.__version__", "9.9")
+    monkeypatch.setenv("PRUNUS_CACHE_DIR", str(tmp_path / "elsewhere"))
+    second = find_model("evitpose_tiny_coco17")
+    assert len(made) == 2 and second.name != first.name
+    assert second.is_relative_to(tmp_path / "elsewhere")
+
+
 @pytest.mark.parametrize("entry", zoo.entries(), ids=lambda entry: entry.name)
 @pytest.mark.usefixtures("made")
 def test_whatever_is_listed_opens_by_its_name(entry):
