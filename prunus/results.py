@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import MissingDependencyError
+from prunus.runtime.json_text import json_text
 from prunus.runtime.tasks.pose.card import KeypointPostprocess
 from prunus.runtime.tasks.segmentation.card import MaskPostprocess
 
@@ -32,7 +32,7 @@ class _Result:
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON with sorted keys."""
-        return json.dumps(self.to_dict(), sort_keys=True)
+        return json_text(self.to_dict())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

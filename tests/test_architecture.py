@@ -153,6 +153,18 @@ def test_no_relative_imports_no_stars_and_no_catch_all_modules() -> None:
                 assert all(a.name != "*" for a in statement.names), f"{name}:{statement.lineno}"
 
 
+def test_what_apps_write_as_json_is_json_to_everybody() -> None:
+    """`json.dumps` writes NaN, which most readers refuse; `json_text` does not."""
+    found = {
+        name
+        for name, tree in TREES.items()
+        if name.startswith(("apps.", "prunus."))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("json.dumps", "json.dump")
+    }
+    assert found <= {"apps.bench.load"}  # a constant request
+
+
 def test_a_folder_holds_at_most_a_dozen_modules() -> None:
     sizes = Counter(path.parent for path in MODULES.values() if path.name != "__init__.py")
     full = {str(p.relative_to(ROOT)): n for p, n in sizes.items() if n > MOST_MODULES}

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from prunus.apps.common.tables import plain_table
 from prunus.runtime.errors import SourceError, UsageError
 from prunus.runtime.http_client import NETWORK_ERRORS
+from prunus.runtime.json_text import json_text
 from prunus.runtime.limits import BODY_S, PICTURE_BYTES
 
 if TYPE_CHECKING:
@@ -110,13 +111,8 @@ class LoadCurve:
 
     def to_json(self) -> str:
         """Return all of it as JSON; what is not a number is null."""
-        loads = [asdict(load) for load in self.loads]
-        for load in loads:
-            load.update({k: None for k in ("p50_ms", "p99_ms") if not np.isfinite(load[k])})
-        return json.dumps(
-            {**asdict(self), "loads": loads, "knee": self.knee(), "knee_is_beyond": self.is_open()},
-            indent=1,
-        )
+        found = {"knee": self.knee(), "knee_is_beyond": self.is_open()}
+        return json_text({**asdict(self), **found}, indent=1)
 
 
 class Caller:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from prunus.apps.common import options as shared
 from prunus.runtime.command import Console
+from prunus.runtime.json_text import json_text
 from prunus.runtime.options import argument, option
 
 
@@ -71,5 +71,5 @@ def build(options: BuildOptions, console: Console) -> None:
         f"wrote {target}  {sidecar.flavour} {sidecar.version}, {sidecar.build_seconds:.1f} s, "
         f"{100 * sidecar.half_layer_share:.0f} % of the compute layers in half precision or int8"
         + (f", plugin {sidecar.plugin.rpartition(' ')[0]}" if sidecar.plugin else ""),
-        json.dumps(dataclasses.asdict(sidecar), indent=1, sort_keys=True),
+        json_text(dataclasses.asdict(sidecar), indent=1),
     )

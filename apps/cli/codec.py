@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 from prunus.apps.codec.app import CodecSummary, decode_file, encode_file, open_codec
 from prunus.apps.codec.options import DecodeOptions, EncodeOptions
 from prunus.runtime.command import Console
+from prunus.runtime.json_text import json_text
 
 
 def encode(options: EncodeOptions, console: Console) -> None:
@@ -36,6 +36,6 @@ def _tell(summary: CodecSummary, console: Console) -> None:
     # Standard output may carry the result.
     stream = sys.stderr if summary.target == "-" else sys.stdout
     if console.json:
-        print(json.dumps(summary.to_dict(), indent=1, sort_keys=True), file=stream)
+        print(json_text(summary.to_dict(), indent=1), file=stream)
     elif not console.quiet or summary.damage:
         print(summary.to_text(), file=stream)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 from prunus.runtime import host
 from prunus.runtime.command import Console
 from prunus.runtime.errors import HostError
+from prunus.runtime.json_text import json_text
 from prunus.runtime.session.registry import distributions, probe
 
 _PACKAGES = (
@@ -35,7 +35,7 @@ class DoctorOptions:
 def doctor(options: DoctorOptions, console: Console) -> None:
     """Report what is usable; raises HostError when nothing is."""
     facts = examine()
-    console.say("\n".join(_report(facts)), json.dumps(facts, indent=1, sort_keys=True))
+    console.say("\n".join(_report(facts)), json_text(facts, indent=1))
     if not any(b["usable"] for b in facts["backends"]):
         raise HostError(
             "No back end is usable on this machine, so nothing can run.",

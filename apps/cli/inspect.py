@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from prunus.apps.common import options as shared
 from prunus.runtime.command import Console
 from prunus.runtime.errors import ArtifactError, CheckFailedError, UsageError
+from prunus.runtime.json_text import json_text
 from prunus.runtime.options import argument, option
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def inspect(options: InspectOptions, console: Console) -> None:
     if graph is not None:
         lines += _beside(path, graph)
     text = "\n".join(lines)
-    console.say(text, json.dumps(body, indent=1, sort_keys=True))
+    console.say(text, json_text(body, indent=1))
     if sidecar is not None and other:
         raise CheckFailedError(
             f"{path} is not the engine of its sidecar, which says sha256 "
@@ -114,7 +115,7 @@ def _draw_tokens(path: Path, picture: Path, output: Path, console: Console) -> N
         "grid": found.grid, "blocks": {str(b): c.tolist() for b, c in found.maps.items()},
         "output": str(output),
     }  # fmt: skip
-    console.say(f"wrote {output}  {rows} x {columns} tokens: {told}", json.dumps(body))
+    console.say(f"wrote {output}  {rows} x {columns} tokens: {told}", json_text(body))
 
 
 def _card(path: Path) -> tuple[ModelCard | None, ArtifactError | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from prunus.apps.cli.verbs import Verb
 from prunus.apps.common import options as shared
 from prunus.runtime.command import Console
+from prunus.runtime.json_text import json_text
 from prunus.runtime.options import argument, option
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def list_models(options: ListOptions, console: Console) -> None:
     """List the models that come with prunus."""
     rows = [_row(entry) for entry in _entries()]
     if console.json:
-        console.say("", json.dumps(rows, indent=1, sort_keys=True))
+        console.say("", json_text(rows, indent=1))
     else:
         _print_table(rows)
 

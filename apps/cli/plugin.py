@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from prunus.apps.cli.verbs import Verb
 from prunus.apps.common import options as shared
 from prunus.runtime.command import Console
+from prunus.runtime.json_text import json_text
 from prunus.runtime.options import argument, option
 from prunus.runtime.plugins.library import PluginLibrary, check_usable, default_path, describe
 from prunus.runtime.plugins.local_global_attention.tiles import ARCHITECTURES
@@ -89,5 +89,5 @@ def _tell(library: PluginLibrary, console: Console, verb: str = "") -> None:
     console.say(
         f"{verb}{library.path}  {library.name} {library.identity}, {size:.1f} MB, "
         f"compute capability {held}",
-        json.dumps(facts, indent=1, sort_keys=True),
+        json_text(facts, indent=1),
     )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import IO, Any
 from prunus.apps.io.sinks.registry import require_space
 from prunus.runtime.card.artifact import write_error
 from prunus.runtime.errors import SourceError
+from prunus.runtime.json_text import json_text
 
 PIPE = Path("-")
 _ENDINGS = (".json", ".jsonl", ".csv")
@@ -91,7 +91,7 @@ class JsonListWriter:
     def _text(self, entry: Mapping[str, Any]) -> str:
         if self._ending == ".csv":
             return self._cells(entry)
-        text = json.dumps(entry, sort_keys=True)
+        text = json_text(entry)
         if self._ending == ".jsonl":
             return f"{text}\n"
         return f"\n{text}" if self.entries == 0 else f",\n{text}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Protocol
+
+from prunus.runtime.json_text import json_text
 
 
 class Scores(Protocol):
@@ -19,7 +20,7 @@ class Scores(Protocol):
 
 def to_json(scores: Scores) -> str:
     """Return sorted, indented JSON."""
-    return json.dumps(scores.to_dict(), indent=1, sort_keys=True)
+    return json_text(scores.to_dict(), indent=1)
 
 
 def save(scores: Scores, path: Path | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import re
 import shutil
 import tempfile
@@ -25,6 +24,7 @@ from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.graph import read_graph
 from prunus.runtime.command import Console
 from prunus.runtime.errors import ArtifactError, MissingDependencyError, UsageError
+from prunus.runtime.json_text import json_text
 from prunus.runtime.session.choice import choose
 from prunus.runtime.tasks.codec.codec import CodecFormat, find_parts
 
@@ -108,7 +108,7 @@ def deploy_triton(options: TritonOptions, console: Console) -> None:
     start = f"tritonserver --model-repository={options.output}"
     console.say(
         "\n".join([f"wrote {options.output}", *lines, f"start with: {start}"]),
-        json.dumps({"repository": str(options.output), "models": rows}, indent=1),
+        json_text({"repository": str(options.output), "models": rows}, indent=1),
     )
 
 

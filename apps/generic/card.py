@@ -10,6 +10,7 @@ from prunus.apps.cli.verbs import Verb
 from prunus.apps.common import options as shared
 from prunus.runtime.card import foreign
 from prunus.runtime.command import Console
+from prunus.runtime.json_text import json_text
 from prunus.runtime.options import argument, option
 
 VERBS = (
@@ -70,4 +71,4 @@ def add(options: AddOptions, console: Console) -> None:
         + " ".join(["prunus check", str(output), "--against", str(path), *shapes]),
     ]
     body = {"file": str(output), "card": json.loads(card.to_json()), "remarks": remarks}
-    console.say("\n".join(lines), json.dumps(body, indent=1, sort_keys=True))
+    console.say("\n".join(lines), json_text(body, indent=1))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prunus.runtime.errors import PrunusError
+from prunus.runtime.json_text import json_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Summary:
 
     def to_json(self) -> str:
         """Return sorted, indented JSON."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1)
+        return json_text(dataclasses.asdict(self), indent=1)
 
     def to_text(self) -> str:
         """Return a few lines for people."""

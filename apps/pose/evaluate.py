@@ -7,7 +7,6 @@ once per person; published figures often have it on, so the result says which it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from prunus.apps.pose.coco import CocoPeople, ImageId, Person
 from prunus.apps.pose.coco_results import Boxes, read_boxes
 from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.errors import MissingDependencyError, SourceError, UsageError
+from prunus.runtime.json_text import json_text
 from prunus.runtime.pictures.files import read_picture
 from prunus.runtime.progress import Progress, Silent
 from prunus.runtime.tasks.pose.accuracy import (
@@ -110,7 +110,7 @@ class PoseEvaluation:
     def save_results(self, path: str | Path) -> None:
         """Write the single results as a COCO result file, atomically."""
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(list(self.results)) + "\n")
+            temporary.write_text(json_text(list(self.results)) + "\n")
 
 
 def evaluate_pose_folder(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from prunus.apps.segmentation.label_maps import Labels, label_pairs, layout_of, read_labels
 from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.errors import SourceError, TensorError, UsageError
+from prunus.runtime.json_text import json_text
 from prunus.runtime.pictures.files import read_picture
 from prunus.runtime.progress import Progress, Silent
 from prunus.runtime.tasks.segmentation.accuracy import IGNORED, ConfusionMatrix, MaskScores
@@ -98,7 +98,7 @@ class SegmentationEvaluation:
     def save(self, path: str | Path) -> None:
         """Write `to_dict` as JSON, atomically."""
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(self.to_dict(), indent=1, sort_keys=True) + "\n")
+            temporary.write_text(json_text(self.to_dict(), indent=1) + "\n")
 
 
 def evaluate_segmentation_folder(

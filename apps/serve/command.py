@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
@@ -12,6 +11,7 @@ from prunus.apps.serve.options import TOKEN, HttpOptions
 from prunus.apps.web.server import is_loopback
 from prunus.runtime.command import Console
 from prunus.runtime.errors import MissingDependencyError, SourceError, UsageError
+from prunus.runtime.json_text import json_text
 
 
 def serve_http(options: HttpOptions, console: Console) -> None:
@@ -45,7 +45,7 @@ def serve_http(options: HttpOptions, console: Console) -> None:
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         console.say(
             f"{options.model} answers on {url}predict; Ctrl-C ends it",
-            json.dumps({"model": options.model, "url": url, "batch": model.batch}),
+            json_text({"model": options.model, "url": url, "batch": model.batch}),
         )
         sys.stdout.flush()  # whoever started this waits for the address
         most = limits(int(options.max_body * 2**20), options.queue, options.wait / 1000)

@@ -38,6 +38,7 @@ from prunus.apps.live.controls import Controls
 from prunus.apps.web.newest import Newest, Shot
 from prunus.runtime.errors import SourceError, UsageError
 from prunus.runtime.http_client import Wire, content_length
+from prunus.runtime.json_text import json_text
 from prunus.runtime.limits import CONTROL_BYTES, REQUEST_S, WEB_CONNECTIONS, WEB_VIEWERS
 
 _BOUNDARY = "prunusframe"
@@ -341,7 +342,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, answer = 400, {"error": error.message, "hint": error.hint}
         else:
             status, answer = 200, controls.values()
-        self._answer(status, "application/json", json.dumps(answer).encode())
+        self._answer(status, "application/json", json_text(answer).encode())
 
     def _page(self) -> bytes:
         head, text = self.server.head or {}, (_PAGE / "index.html").read_text("utf-8")
@@ -416,7 +417,7 @@ class _Handler(BaseHTTPRequestHandler):
             if news.shot is not None and news.jpeg:
                 line |= _told(news.shot, clean)
                 seen = news.shot.number
-            self.wfile.write(json.dumps(line).encode() + b"\n" + news.jpeg)
+            self.wfile.write(json_text(line).encode() + b"\n" + news.jpeg)
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep the terminal for the progress bar."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from prunus.runtime.errors import CheckFailedError
+from prunus.runtime.json_text import json_text
 from prunus.runtime.tasks.limits import Limit
 from prunus.runtime.tasks.metrics import Difference
 
@@ -103,7 +101,7 @@ class Report:
         for entry, comparison in zip(raw["comparisons"], self.comparisons, strict=True):
             entry["passed"] = comparison.passed
         raw["passed"] = self.passed
-        return json.dumps(_finite(raw), sort_keys=True, indent=1) + "\n"
+        return json_text(raw, indent=1) + "\n"
 
     def to_text(self) -> str:
         """Return a table of plain text: raw, relative and effect side by side."""
@@ -146,14 +144,3 @@ def _comparison_lines(comparison: Comparison) -> list[str]:
     lines += [f"  problem: {problem}" for problem in c.problems]
     lines += [f"  {note}" for note in c.notes]
     return lines
-
-
-def _finite(value: Any) -> Any:
-    """Replace NaN and Inf, which JSON cannot hold, by None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

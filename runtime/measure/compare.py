@@ -26,6 +26,7 @@ from prunus.runtime import host
 from prunus.runtime.arrays import write_arrays
 from prunus.runtime.card.artifact import atomic_path, sha256_of
 from prunus.runtime.errors import HostError, PrunusError, UsageError
+from prunus.runtime.json_text import json_text
 from prunus.runtime.measure.latency import Clock, Latency, WarmUp, environment, summarise, warm_up
 from prunus.runtime.measure.runner import Inputs, RunnerSpec
 from prunus.runtime.progress import Progress, Silent
@@ -86,7 +87,7 @@ class Comparison:
             "clock": self.clock,
             "results": [dataclasses.asdict(result) for result in self.results],
         }
-        return json.dumps(raw, sort_keys=True, indent=1)
+        return json_text(raw, indent=1)
 
     def write(self, path: str | Path) -> None:
         """Write `to_json` to a file, whole or not at all."""
