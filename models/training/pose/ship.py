@@ -1,4 +1,4 @@
-"""Ship a trained network: averaged weights in half precision, and where they came from."""
+"""Ship a trained network: averaged weights in 16 or 8 bits a number, and where they came from."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from prunus.models.checkpoints.compact import STORAGE, compress
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.training.data_record import noted_counts
 from prunus.models.training.pose.dataset import STAGES
@@ -54,8 +55,13 @@ def record_start(run: Path, weights: Path) -> None:
     (run / START_RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
-def shipped_state(saved: SavedRun) -> dict[str, torch.Tensor]:
-    """Return the averaged weights for 256x192 inputs, floating-point entries in float16."""
+def shipped_state(saved: SavedRun, *, eight_bits: bool = False) -> dict[str, torch.Tensor]:
+    """Return the averaged weights for 256x192 inputs, floating-point entries in float16.
+
+    Args:
+        saved: The run's checkpoint.
+        eight_bits: Matrices in 8 bits, as `prunus.models.checkpoints.compact` says.
+    """
     trained = saved_config(saved)
     config = evitpose_config(trained.variant)
     average = saved.average
@@ -67,15 +73,18 @@ def shipped_state(saved: SavedRun) -> dict[str, torch.Tensor]:
         state[name] = (
             value.half() if like.is_floating_point() else value.round().to(like.dtype)
         ).contiguous()
-    return state
+    return compress(state) if eight_bits else state
 
 
-def provenance(saved: SavedRun, pictures: dict[str, int]) -> dict[str, object]:
+def provenance(
+    saved: SavedRun, pictures: dict[str, int], *, eight_bits: bool = False
+) -> dict[str, object]:
     """Return what the weights were made of and how, as plain data.
 
     Args:
         saved: The run's checkpoint.
         pictures: Pictures used, by set (``synthetic``, ``street``).
+        eight_bits: How the weights are stored.
     """
     clock = saved.clock
     arithmetic = arithmetic_of(saved.facts)
@@ -87,13 +96,16 @@ def provenance(saved: SavedRun, pictures: dict[str, int]) -> dict[str, object]:
         "data": used_sources(_SOURCES, pictures),
         "held_out": ["vtest.avi frames 650-794", "scikit-image astronaut", "renders of seed 900"],
         "samples_seen": clock.samples,
-        "precision": f"{arithmetic}, float32 weights; exponential average stored as float16",
+        "precision": f"{arithmetic}, float32 weights; exponential average "
+        + (STORAGE if eight_bits else "stored as float16"),
         "input_sizes": sizes,
         **run_facts(clock),
     }
 
 
-def export_weights(run: Path, target: Path | None = None, device: str = "cpu") -> Path:
+def export_weights(
+    run: Path, target: Path | None = None, device: str = "cpu", *, eight_bits: bool = False
+) -> Path:
     """Write the weights and, beside them, ``<name>.json``; return the weights' path.
 
     Args:
@@ -101,12 +113,13 @@ def export_weights(run: Path, target: Path | None = None, device: str = "cpu") -
         target: ``.safetensors`` or ``.safetensors.xz`` file; replaced only when the new one is
             complete. None: the shipped file of the network's size.
         device: Device the run was trained on, for the record.
+        eight_bits: Store matrices in 8 bits.
 
     Raises:
         ArtifactError: the run has no checkpoint.
     """
     saved = read_run(run)
-    record = provenance(saved, noted_counts(run))
+    record = provenance(saved, noted_counts(run), eight_bits=eight_bits)
     if (run / START_RECORD).is_file():
         record |= {
             "trained_by": "prunus.models.training.pose.train --init",
@@ -118,4 +131,4 @@ def export_weights(run: Path, target: Path | None = None, device: str = "cpu") -
     name = f"evitpose_{saved.facts['variant']}_coco17"
     header = {"model": name}
     target = target or WEIGHTS / f"{name}.safetensors.xz"
-    return write_weights(target, shipped_state(saved), header, record)
+    return write_weights(target, shipped_state(saved, eight_bits=eight_bits), header, record)

@@ -261,11 +261,14 @@ def main() -> None:
         metavar="FILE",
         help="write the run's averaged weights as the shipped file, do not train",
     )
+    parser.add_argument(
+        "--eight-bits", action="store_true", help="with --export-only: matrices in 8 bits"
+    )
     add_bf16(parser)
     args = parser.parse_args()
     if args.export_only is not None:
         target = Path(args.export_only) if args.export_only else None
-        print(export_weights(args.out, target, args.device))
+        print(export_weights(args.out, target, args.device, eight_bits=args.eight_bits))
         return
     stages = FINE_STAGES if args.init else STAGES
     own = start(args, "init", "variant", "frozen", "trunk", "noise")

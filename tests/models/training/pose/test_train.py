@@ -94,6 +94,17 @@ def test_exported_weights_fit_the_network_and_the_size_limit(short_run, tmp_path
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_weights_in_eight_bits_are_half_as_large_and_say_so(short_run, tmp_path):
+    whole = export_weights(short_run, tmp_path / "whole.safetensors")
+    small = export_weights(short_run, tmp_path / "small.safetensors", eight_bits=True)
+    assert small.stat().st_size < 0.55 * whole.stat().st_size
+    assert "8 bits" in json.loads(small.with_suffix(".json").read_text())["precision"]
+    for name, value in read_checkpoint(whole).items():
+        other = read_checkpoint(small)[name].float()
+        step = value.float().abs().max() / 127
+        torch.testing.assert_close(other, value.float(), atol=float(step), rtol=0)
+
+
 def test_a_run_starts_from_weights_and_says_so(short_run, figure_cache, tmp_path):
     weights = export_weights(short_run, tmp_path / "first.safetensors")
     tiny = (PoseStage(1.0, (256, 192), 2, 0.5, pruned=0.5, augment=NONE),)
