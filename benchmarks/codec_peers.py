@@ -262,7 +262,7 @@ def delays(codec: SpeechCodec, peers: Sequence[Peer], lags: dict[str, list[float
 
     form, tick = codec.format, 1000.0 / codec.format.sample_rate_hz
     voice = np.zeros(form.voice, np.float32) if form.voice else None
-    ahead = tick * (codec.encoder().delay + codec.decoder(voice).delay)
+    ahead = tick * (codec.encoder().latency + codec.decoder(voice).latency)
     own = row(tick * form.hop, ahead, lambda: codec.decode(codec.encode(sound)))
     others = {
         f"opus {k:g}": row(_OPUS_FRAME_MS, _OPUS_AHEAD_MS, lambda k=k: opus(sound, RATE_HZ, k))

@@ -22,11 +22,11 @@ from prunus.apps.common.options import BackendChoice
 from prunus.apps.io.sinks.sound import Trimmer
 from prunus.runtime.audio.files import STDIO, SoundReader, write_wav, write_wav_stream
 from prunus.runtime.audio.packets import Group
-from prunus.runtime.audio.pcodec import Codes, PcodecReader, PcodecWriter
+from prunus.runtime.audio.pcodec import PcodecReader, PcodecWriter
 from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.errors import SourceError, UsageError
 from prunus.runtime.progress import Progress, Silent
-from prunus.runtime.tasks.codec.codec import CodecFormat, SpeechCodec, decode_blocks
+from prunus.runtime.tasks.codec.codec import CodecFormat, Codes, SpeechCodec, decode_blocks
 
 if TYPE_CHECKING:
     from prunus.runtime.tasks.codec.card import Part
@@ -218,7 +218,7 @@ def _groups(
         note = f"{done / reader.sample_rate_hz:.1f} s"
         progress.update(min(done, total) if total else done, total, note)
     if done:
-        yield encoding.finish()[1]
+        yield encoding.flush()[1]
 
 
 def _counted(
@@ -241,7 +241,7 @@ def _trimmed(reader: PcodecReader, blocks: Iterator[Audio], codec: SpeechCodec) 
         ready = trimmer.push(block)
         if len(ready):
             yield ready
-    yield trimmer.finish(reader.samples)
+    yield trimmer.flush(reader.samples)
 
 
 def _binary_source(source: str, stack: ExitStack) -> IO[bytes]:

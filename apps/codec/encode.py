@@ -7,9 +7,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from prunus.apps.codec.endpoints import SoundSource
 from prunus.apps.codec.listener import Listener
+from prunus.apps.io.frames import SoundSource
 from prunus.runtime.audio.packets import Group
+from prunus.runtime.audio.reblock import Held
 from prunus.runtime.errors import UsageError
 from prunus.runtime.tasks.codec.codec import SpeechCodec, StreamEncoder
 
@@ -39,7 +40,7 @@ class Encoding:
             source, form.sample_rate_hz, strict=strict, formula=form.resampler
         )
         self._stream: StreamEncoder = codec.encoder(eager=source.live)
-        self._held: list[Audio] = []
+        self._held = Held()  # until there is enough for a voice
         self._wanted = 0
         if codec.format.voice:
             if "speaker" not in codec.sessions:
@@ -49,10 +50,10 @@ class Encoding:
         self._frames = 0
 
     @property
-    def delay(self) -> int:
+    def latency(self) -> int:
         """Samples by which codes lag behind whole blocks, those in the resampler included."""
-        waiting = self._listener.delay * self._codec.format.sample_rate_hz
-        return self._stream.delay + math.ceil(waiting)
+        waiting = self._listener.latency_s * self._codec.format.sample_rate_hz
+        return self._stream.latency + math.ceil(waiting)
 
     @property
     def samples(self) -> int:
@@ -65,27 +66,23 @@ class Encoding:
 
     def push(self, block: Audio) -> tuple[Audio, list[Group]]:
         """Return the block at the codec's rate, and the codes that are complete by now."""
-        return self._take(self._listener.take(block))
+        return self._take(self._listener.push(block))
 
-    def finish(self) -> tuple[Audio, list[Group]]:
+    def flush(self) -> tuple[Audio, list[Group]]:
         """Return the last of both."""
-        rest, groups = self._take(self._listener.rest())
-        if self._held:  # shorter than what a voice is taken from
+        rest, groups = self._take(self._listener.flush())
+        if len(self._held):  # shorter than what a voice is taken from
             groups = self._with_voice()
-        return rest, [*groups, *self._grouped(self._stream.finish())]
+        return rest, [*groups, *self._grouped(self._stream.flush())]
 
     def _take(self, sound: Audio) -> tuple[Audio, list[Group]]:
         if self._wanted and self.voice is None:
-            self._held.append(sound)
-            enough = sum(map(len, self._held)) >= self._wanted
-            return sound, self._with_voice() if enough else []
+            self._held.push(sound)
+            return sound, self._with_voice() if len(self._held) >= self._wanted else []
         return sound, self._grouped(self._stream.push(sound))
 
     def _with_voice(self) -> list[Group]:
-        beginning = np.concatenate(self._held)
-        self._held = []
-        if not len(beginning):
-            return []
+        beginning = self._held.cut(len(self._held))
         self.voice = self._codec.voice_of(beginning[: self._wanted])
         return self._grouped(self._stream.push(beginning))
 

@@ -1,83 +1,70 @@
-"""Both ends of the live codec: sound or codes, from and to files, devices, pipes and the network.
-
-=====================  ======  ====================================================
-``mic:`` ``mic:NAME``  source  microphone
-``talk.wav``           either  sound file (source: FLAC and Ogg too); ``-``: a pipe
-``synthetic:5``        source  voice-like sound of so many seconds
-``speaker:NAME``       sink    speaker
-``talk.pcodec``        either  file of codes
-``udp:HOST:PORT``      either  codes in packets; a source listens: ``udp:PORT``
-``null:``              sink    nowhere
-=====================  ======  ====================================================
-"""
+"""Ends for codes: files and the network. Their rows are in the registries of sources and sinks."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from prunus.apps.io.rows import by_suffix, named
+from prunus.apps.io.sinks import registry as sinks
 from prunus.apps.io.sound.udp import UdpReceiver, UdpSender, packet_key, parse_address
+from prunus.apps.io.sources import registry as sources
 from prunus.apps.live.loop import check_outputs
-from prunus.runtime.audio.files import STDIO, SoundReader
+from prunus.runtime.audio.files import STDIO
 from prunus.runtime.audio.packets import Group, Packetizer, Receiver
 from prunus.runtime.audio.pcodec import PcodecReader, PcodecWriter
 from prunus.runtime.card.artifact import atomic_path
-from prunus.runtime.errors import SourceError, UsageError, nearest
+from prunus.runtime.errors import SourceError, UsageError
 from prunus.runtime.tasks.codec.codec import CodecFormat
 
 if TYPE_CHECKING:
     from prunus.apps.codec.options import CodecOptions
 
-Audio = npt.NDArray[np.float32]
 Voice = npt.NDArray[np.float32] | None
-_SOURCES = ("mic", "synthetic", "udp")
-_SINKS = ("speaker", "udp", "null")
-_CODED = ".pcodec"
 
 
-class SoundSource(Protocol):
-    """Gives sound, block by block; `live` ones do not wait for whoever reads."""
+@dataclass(frozen=True, slots=True)
+class CodesFormat:
+    """What an end for codes must know.
 
-    sample_rate_hz: int
-    channels: int
-    samples: int
-    live: bool
+    Attributes:
+        codec: What both ends agree on.
+        options: Of the run.
+        packet_frames: Frames of a packet.
+        pace: See `UdpSender`.
+    """
 
-    @property
-    def disguised(self) -> str:
-        """Name of the true format of a file whose ending is wrong, else empty."""
-
-    @property
-    def ends_early(self) -> str:
-        """What a file that was cut off promises and holds, else empty; true at its end."""
-
-    @property
-    def unmeasured(self) -> str:
-        """Name of the format of a file that does not tell whether it is whole, else empty."""
-
-    @property
-    def cancels(self) -> bool:
-        """Whether the channels read so far are each other's negative."""
-
-    def blocks(self, size: int) -> Iterator[Audio]:
-        """Yield mono float32 blocks of at most `size` samples."""
-
-    def close(self) -> None:
-        """Release it; safe to call twice."""
+    codec: CodecFormat
+    options: CodecOptions
+    packet_frames: int = 1
+    pace: float = 0.0
 
 
 class CodeSource(Protocol):
-    """Gives codes and gaps, in order; `delay` is in samples."""
+    """Gives codes and gaps, in order.
+
+    Attributes:
+        title: For messages.
+    """
 
     title: str
-    live: bool
-    delay: int
+
+    @property
+    def live(self) -> bool:
+        """Whether it does not wait for whoever reads."""
+        return False
+
+    @property
+    def latency(self) -> int:
+        """Samples by which it lags behind its sender."""
+        return 0
 
     @property
     def voice(self) -> Voice:
@@ -96,6 +83,7 @@ class CodeSource(Protocol):
 
     def statistics(self, seconds: float) -> dict[str, float]:
         """Return what a network did."""
+        return {}
 
     def close(self) -> None:
         """Release it; safe to call twice."""
@@ -115,165 +103,84 @@ class CodeSink(Protocol):
 
     def statistics(self, seconds: float) -> dict[str, float]:
         """Return what a network did."""
+        return {}
 
 
 def gives_codes(source: str) -> bool:
     """Tell whether a source gives codes, not sound."""
-    return source.startswith("udp:") or source.endswith(_CODED)
+    rows, ending = sources.SOURCES, Path(source).suffix
+    return (named(rows, source, "codes") or by_suffix(rows, ending, "codes")) is not None
 
 
 def takes_codes(sink: str) -> bool:
     """Tell whether a sink takes codes, not sound."""
-    return sink.startswith("udp:") or sink.endswith(_CODED)
+    rows, ending = sinks.SINKS, Path(sink).suffix
+    return (named(rows, sink, "codes") or by_suffix(rows, ending, "codes")) is not None
 
 
-def check_uris(source: str, sinks: Sequence[str]) -> None:
+def check_ends(source: str, targets: Sequence[str]) -> None:
     """Refuse what no end understands.
 
     Raises:
-        UsageError: an unknown kind, or a sink that would replace the source.
+        UsageError: codes on both sides, a pipe twice, or a sink that would replace the source.
+        SourceError: an unknown kind, or no such file.
     """
-    _known(source, _SOURCES, "source", "mic:, a sound file, synthetic:5, udp:PORT or -")
-    if not sinks:
-        raise UsageError("There is no sink.", "Give --sink speaker: or --sink out.wav")
-    for sink in sinks:
-        _known(sink, _SINKS, "sink", "speaker:, out.wav, out.pcodec, udp:HOST:PORT, null: or -")
-        if ":" not in sink and sink != STDIO and Path(sink).suffix.lower() not in (".wav", _CODED):
-            raise UsageError(
-                f"Cannot tell what to write to {sink}.", "Use .wav for sound, .pcodec for codes."
-            )
+    for sink in targets:
+        sinks.resolve(sink, "codes", "sound")
         if gives_codes(source) and takes_codes(sink):
             raise UsageError(f"{source} and {sink} are both codes.", "Copy them, or decode.")
-    if list(sinks).count(STDIO) > 1:
+    sources.resolve(source, "codes", "sound")
+    if list(targets).count(STDIO) > 1:
         raise UsageError("Standard output can take one sink.", "Give - once.")
-    check_outputs(source, [s for s in sinks if ":" not in s and s != STDIO])
+    check_outputs(source, [s for s in targets if not named(sinks.SINKS, s, "codes", "sound")])
 
 
-def _known(uri: str, schemes: Sequence[str], what: str, hint: str) -> None:
-    scheme, separator, _ = uri.partition(":")
-    if separator and len(scheme) > 1 and "/" not in scheme and scheme not in schemes:
-        raise UsageError(
-            f"Unknown kind of {what} '{scheme}:'{nearest(scheme, list(schemes))}.", f"Give {hint}."
-        )
-
-
-def open_sound_source(uri: str, wanted_hz: int, block_seconds: float) -> SoundSource:
-    """Open ``mic:``, ``synthetic:SECONDS``, a sound file or ``-``.
+class UdpSource(CodeSource):
+    """``udp:PORT`` or ``udp:HOST:PORT``, where it listens.
 
     Raises:
-        PrunusError: no such file or device, or a package is missing.
+        HostError: the port is taken.
+        UsageError: no address, or a key is missing.
     """
-    scheme, separator, rest = uri.partition(":")
-    if separator and scheme == "mic":
-        from prunus.apps.io.sound.devices import Microphone
 
-        return Microphone(rest, wanted_hz, block_seconds)
-    if separator and scheme == "synthetic":
-        return SyntheticVoice(rest, wanted_hz)
-    return SoundReader(uri)
-
-
-class SyntheticVoice:
-    """Voice-like sound, made as it is asked for: pitch that moves, three formants, pauses."""
-
-    live, channels, cancels = False, 1, False
-    disguised = ends_early = unmeasured = ""
-
-    def __init__(self, seconds: str, sample_rate_hz: int) -> None:
-        try:
-            length = float(seconds or 5.0)
-        except ValueError:
-            length = 0.0
-        if not 0.0 < length < 1e6:
-            raise UsageError(f"Got synthetic:{seconds}; expected seconds.", "Try synthetic:5")
-        self.sample_rate_hz = sample_rate_hz
-        self.samples = max(1, round(length * sample_rate_hz))
-
-    def blocks(self, size: int) -> Iterator[Audio]:
-        """See `SoundSource`."""
-        phase, rate = 0.0, self.sample_rate_hz
-        for begin in range(0, self.samples, size):
-            time = np.arange(begin, min(begin + size, self.samples)) / rate
-            pitch = 130.0 + 30.0 * np.sin(2 * np.pi * 0.7 * time)
-            angle = phase + 2 * np.pi * np.cumsum(pitch) / rate
-            phase = float(angle[-1] % (2 * np.pi))
-            sound = np.zeros(len(time))
-            for harmonic in range(1, 26):
-                hertz = harmonic * pitch
-                gain = sum(1.0 / (1.0 + ((hertz - f) / 150.0) ** 2) for f in (500, 1500, 2500))
-                sound += np.where(hertz < rate / 2, gain, 0.0) * np.sin(harmonic * angle)
-            syllables = np.clip(np.sin(2 * np.pi * 3.5 * time) + 0.3, 0.0, None)
-            yield (0.08 * sound * syllables).astype(np.float32)
-
-    def close(self) -> None:
-        """See `SoundSource`."""
-
-
-def open_code_source(uri: str, form: CodecFormat, options: CodecOptions) -> CodeSource:
-    """Open ``udp:PORT`` or a ``.pcodec`` file.
-
-    Raises:
-        PrunusError: the port is taken, or the file cannot be read or is another codec's.
-    """
-    if uri.startswith("udp:"):
-        return _UdpSource(uri.removeprefix("udp:"), form, options)
-    return _FileSource(uri, form)
-
-
-def open_code_sink(  # noqa: PLR0917
-    uri: str,
-    form: CodecFormat,
-    options: CodecOptions,
-    packet_frames: int,
-    pace: float,
-    stack: ExitStack,
-) -> CodeSink:
-    """Open ``udp:HOST:PORT`` or a ``.pcodec`` file.
-
-    Raises:
-        PrunusError: no such host, a packet would be too large, the folder cannot be written.
-    """
-    if uri.startswith("udp:"):
-        address = parse_address(uri.removeprefix("udp:"), listen=False)
-        sink = _UdpSink(address, form, packet_frames, options, pace)
-        stack.callback(sink.close)
-        return sink
-    return _FileSink(stack.enter_context(atomic_path(uri)), form, stack)
-
-
-class _UdpSource:
     live = True
 
-    def __init__(self, address: str, form: CodecFormat, options: CodecOptions) -> None:
-        place = parse_address(address, listen=True)
-        self._receiver = Receiver(form, options.jitter, packet_key(options.key, place[0]))
+    def __init__(self, uri: str, form: CodesFormat) -> None:
+        options, place = form.options, parse_address(uri.partition(":")[2], listen=True)
+        self._receiver = Receiver(form.codec, options.jitter, packet_key(options.key, place[0]))
         self._udp = UdpReceiver(
             place, self._receiver, loss=options.loss / 100.0, seed=options.seed,
             idle_seconds=options.idle, wait_seconds=options.wait,
         )  # fmt: skip
-        self._form, self._packet = form, 0
-        self.title, self.delay = self._udp.title, 0
+        self.title, self._hop = self._udp.title, form.codec.hop
+
+    @property
+    def latency(self) -> int:
+        """See `CodeSource`."""
+        return self._receiver.latency
 
     @property
     def voice(self) -> Voice:
+        """See `CodeSource`."""
         return self._receiver.voice
 
     @property
     def samples(self) -> int | None:
+        """See `CodeSource`."""
         whole, frames = self._receiver.samples, self._receiver.earlier - self._receiver.begin
-        return None if whole is None else whole + frames * self._form.hop
+        return None if whole is None else whole + frames * self._hop
 
     @property
     def damage(self) -> str:
+        """See `CodeSource`."""
         return "the sender fell silent without an end" if self._udp.silent else ""
 
     def groups(self) -> Iterator[Group]:
-        for group in self._udp.groups():
-            self._packet = self._packet or group.frames
-            self.delay = self._receiver.depth * self._packet * self._form.hop
-            yield group
+        """See `CodeSource`."""
+        return self._udp.groups()
 
     def statistics(self, seconds: float) -> dict[str, float]:
+        """See `CodeSource`."""
         seen = self._receiver.seen
         return {
             "received": seen.received, "lost": seen.lost, "lost_percent": seen.loss_percent,
@@ -283,112 +190,132 @@ class _UdpSource:
         }  # fmt: skip
 
     def close(self) -> None:
+        """See `CodeSource`."""
         self._udp.close()
 
 
-class _UdpSink:
-    def __init__(self, address: tuple[str, int], form: CodecFormat, frames: int,
-                 options: CodecOptions, pace: float) -> None:  # fmt: skip
-        key = packet_key(options.key, address[0])
-        self._make = lambda voice: UdpSender(
-            address,
-            Packetizer(
-                form,
-                frames=frames,
-                redundancy=options.redundancy,
-                stream=secrets.randbits(32),
-                voice=voice,
-                key=key,
-            ),
-            pace,
-        )
+class UdpSink(CodeSink):
+    """``udp:HOST:PORT``.
+
+    Raises:
+        SourceError: there is no such host.
+        UsageError: no address, a key is missing, or a packet would be too large.
+    """
+
+    def __init__(self, uri: str, form: CodesFormat, stack: ExitStack) -> None:
+        self._address = parse_address(uri.partition(":")[2], listen=False)
+        self._form, self._key = form, packet_key(form.options.key, self._address[0])
         self._sender: UdpSender | None = None
-        if not form.voice:
+        if not form.codec.voice:
             self.begin(None)  # a wrong address is told before anything is recorded
+        stack.callback(self.close)
 
     def begin(self, voice: Voice) -> None:
-        self._sender = self._sender or self._make(voice)
+        """See `CodeSink`."""
+        form = self._form
+        if self._sender is None:
+            packetizer = Packetizer(
+                form.codec, frames=form.packet_frames, redundancy=form.options.redundancy,
+                stream=secrets.randbits(32), voice=voice, key=self._key,
+            )  # fmt: skip
+            self._sender = UdpSender(self._address, packetizer, form.pace)
 
     def write(self, group: Group) -> None:
+        """See `CodeSink`."""
         if self._sender is not None:
             self._sender.write(group)
 
     def finish(self, samples: int) -> None:
+        """See `CodeSink`."""
         if self._sender is not None:
             self._sender.finish(samples)
 
     def statistics(self, seconds: float) -> dict[str, float]:
+        """See `CodeSink`."""
         if self._sender is None:
             return {}
         rate = 8e-3 * self._sender.bytes / max(seconds, 1e-9)
         return {"sent": self._sender.packets, "kbit/s with headers": round(rate, 2)}
 
     def close(self) -> None:
+        """Close the socket; safe to call twice."""
         if self._sender is not None:
             self._sender.close()
 
 
-class _FileSource:
-    live, delay = False, 0
+class FileSource(CodeSource):
+    """A ``.pcodec`` file.
 
-    def __init__(self, path: str, form: CodecFormat) -> None:
-        self.title = path
+    Raises:
+        SourceError: it cannot be read.
+        ArtifactError: it is another codec's.
+    """
+
+    def __init__(self, uri: str, form: CodesFormat) -> None:
+        self.title = uri
         try:
-            self._file: IO[bytes] = Path(path).open("rb")
+            self._file: IO[bytes] = Path(uri).open("rb")
         except OSError as error:
             raise SourceError(
-                f"Cannot read {path}: {error.strerror}.", "Give a .pcodec file."
+                f"Cannot read {uri}: {error.strerror}.", "Give a .pcodec file."
             ) from None
         try:
             self._reader = PcodecReader(self._file)
-            self._reader.header.require(form)
+            self._reader.header.require(form.codec)
         except BaseException:
             self._file.close()
             raise
-        self._names = tuple(s.name for s in form.streams)
-        self._form = form
+        self._streams = form.codec.streams
 
     @property
     def voice(self) -> Voice:
+        """See `CodeSource`."""
         return self._reader.header.voice
 
     @property
     def samples(self) -> int | None:
+        """See `CodeSource`."""
         return self._reader.samples
 
     @property
     def damage(self) -> str:
+        """See `CodeSource`."""
         return self._reader.damage
 
     def groups(self) -> Iterator[Group]:
-        for codes in self._reader.blocks(self._names):
-            stream = self._form.streams[0]
-            frames = codes[stream.name].shape[1] * stream.stride
+        """See `CodeSource`."""
+        first = self._streams[0]
+        for codes in self._reader.blocks(tuple(s.name for s in self._streams)):
+            frames = codes[first.name].shape[1] * first.stride
             yield Group(self._reader.frames - frames, frames, codes)
 
-    def statistics(self, seconds: float) -> dict[str, float]:
-        return {}
-
     def close(self) -> None:
+        """See `CodeSource`."""
         self._file.close()
 
 
-class _FileSink:
-    def __init__(self, path: Path, form: CodecFormat, stack: ExitStack) -> None:
-        self._file = stack.enter_context(path.open("wb"))
-        self._form = form
+class FileSink(CodeSink):
+    """A ``.pcodec`` file; it takes its name when the stack closes without an exception.
+
+    Raises:
+        SourceError: the folder cannot be written.
+    """
+
+    def __init__(self, uri: str, form: CodesFormat, stack: ExitStack) -> None:
+        self._file = stack.enter_context(stack.enter_context(atomic_path(uri)).open("wb"))
+        self._codec = form.codec
         self._writer: PcodecWriter | None = None
 
     def begin(self, voice: Voice) -> None:
-        self._writer = self._writer or PcodecWriter(self._file, self._form, voice=voice)
+        """See `CodeSink`."""
+        self._writer = self._writer or PcodecWriter(self._file, self._codec, voice=voice)
 
     def write(self, group: Group) -> None:
+        """See `CodeSink`."""
         if self._writer is not None and group.codes is not None:
             self._writer.add(group.codes)
 
     def finish(self, samples: int) -> None:
+        """See `CodeSink`."""
         if self._writer is not None:
             self._writer.finish(samples)
-
-    def statistics(self, seconds: float) -> dict[str, float]:
-        return {}

@@ -323,17 +323,13 @@ def _through_loss(codec: SpeechCodec, speech: Any, percent: float, seed: int) ->
     form = codec.format
     frames = max(1, round(_PACKET_SECONDS * form.sample_rate_hz / form.hop))
     sender = Packetizer(form, frames=frames, voice=speech.voice)
-    packets = [*sender.add(speech.codes), *sender.finish(speech.samples)]
+    packets = [*sender.push(speech.codes), *sender.flush(speech.samples)]
     lose, receiver = losing(percent / 100.0, seed), Receiver(form, depth=0)
     receiver.voice = speech.voice  # it is repeated until it comes; how late is not the question
     decoder = LossyDecoder(codec, speech.voice, eager=False)
-    parts = []
-    groups = [g for p in packets[:-3] if not lose() for g in receiver.take(p)]
-    groups += [g for p in packets[-3:] for g in receiver.take(p)] + receiver.rest()
-    for group in groups:
-        lost = group.codes is None
-        parts.append(decoder.lose(group.frames) if lost else decoder.push(group.codes or {}))
-    sound = np.concatenate([*parts, decoder.finish()])[: speech.samples]
+    groups = [g for p in packets[:-3] if not lose() for g in receiver.push(p)]
+    groups += [g for p in packets[-3:] for g in receiver.push(p)] + receiver.flush()
+    sound = np.concatenate([*map(decoder.push, groups), decoder.flush()])[: speech.samples]
     return np.pad(sound, (0, speech.samples - len(sound)))
 
 

@@ -12,7 +12,7 @@ from prunus.runtime.audio.resample import Formula, Resampler
 from prunus.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from prunus.apps.codec.endpoints import SoundSource
+    from prunus.apps.io.frames import SoundSource
 
 Audio = npt.NDArray[np.float32]
 _FULL_SCALE = 0.9999  # what a converter that was driven too hard gives, rounding included
@@ -40,7 +40,7 @@ class Listener:
         self._notes: list[str] = []
         self._bad = self._clipped = self._run = 0
         self._peak, self._cut = 0.0, False
-        from_hz = self._from_hz = source.sample_rate_hz
+        from_hz = source.sample_rate_hz
         if from_hz != to_hz:
             self.note(f"resampled from {from_hz} to {to_hz} Hz")
         if source.channels > 1:
@@ -62,11 +62,11 @@ class Listener:
         self._notes.append(text)
 
     @property
-    def delay(self) -> float:
+    def latency_s(self) -> float:
         """Seconds of sound that the resampler holds back."""
-        return self._resampler.delay / self._from_hz
+        return self._resampler.latency_s
 
-    def take(self, block: Audio) -> Audio:
+    def push(self, block: Audio) -> Audio:
         """Return the block as the codec takes it; raises UsageError for NaN under `strict`."""
         finite = np.isfinite(block)
         if not finite.all():
@@ -77,7 +77,7 @@ class Listener:
         self._judge_peaks(np.abs(block))
         return self._resampler.push(block)
 
-    def rest(self) -> Audio:
+    def flush(self) -> Audio:
         """Return what the resampler still holds; raises UsageError for a cut end under `strict`."""
         self._note_end()
         if self._source.cancels:

@@ -22,22 +22,21 @@ import numpy.typing as npt
 from prunus.apps.codec.app import open_codec, untrained_note
 from prunus.apps.codec.encode import Encoding
 from prunus.apps.codec.endpoints import (
+    CodesFormat,
     CodeSink,
     CodeSource,
-    SoundSource,
-    check_uris,
+    check_ends,
     gives_codes,
-    open_code_sink,
-    open_code_source,
-    open_sound_source,
     takes_codes,
 )
 from prunus.apps.codec.options import CodecOptions
 from prunus.apps.codec.spectrogram import Spectrogram, draw
+from prunus.apps.io.frames import SoundFormat, SoundSink, SoundSource
+from prunus.apps.io.sinks import registry as sinks
 from prunus.apps.io.sinks.outlets import Outlets
 from prunus.apps.io.sinks.registry import Stop
-from prunus.apps.io.sinks.sound import SoundSink, open_sound_sink
 from prunus.apps.io.sound.live import SteadySpeaker
+from prunus.apps.io.sources import registry as sources
 from prunus.apps.live.loop import Loop
 from prunus.apps.live.summary import Summary
 from prunus.runtime.audio.packets import Group
@@ -134,7 +133,7 @@ def run_codec(options: CodecOptions, *, quiet: bool = False) -> CodecRun:
         PrunusError: source, sink, model or options cannot be used.
     """
     options = dataclasses.replace(options, sinks=options.sinks or ("speaker:",))
-    check_uris(options.source, options.sinks)
+    check_ends(options.source, options.sinks)
     with ExitStack() as stack:
         run = _Run(options, stack)
         result = run.loop(quiet)
@@ -162,13 +161,13 @@ class _Run:
         self.block = _block_frames(self.codec) * form.hop / form.sample_rate_hz
         self.sound_in: SoundSource | None = None
         self.codes_in: CodeSource | None = None
+        opener = sources.resolve(options.source, "codes", "sound").load()
+        wanted = SoundFormat(form.sample_rate_hz, self.block)
+        source = opener(options.source, wanted if encodes else CodesFormat(form, options))
         if encodes:
-            source = open_sound_source(options.source, form.sample_rate_hz, self.block)
             self.sound_in = stack.enter_context(closing(source))
         else:
-            self.codes_in = stack.enter_context(
-                closing(open_code_source(options.source, form, options))
-            )
+            self.codes_in = stack.enter_context(closing(source))
         self.live = any(end.live for end in (self.sound_in, self.codes_in) if end is not None)
         self.encoding: Encoding | None = None
         if self.sound_in is not None:
@@ -177,9 +176,9 @@ class _Run:
         self.code_sinks: Outlets[CodeSink] = Outlets(stack)
         self.sound_sinks: Outlets[SoundSink] = Outlets(stack)
         self._open_sinks()
-        wanted = options.plot is not None
-        self.before = Spectrogram(form.sample_rate_hz) if wanted else None
-        self.after = Spectrogram(form.sample_rate_hz) if wanted else None
+        drawn = options.plot is not None
+        self.before = Spectrogram(form.sample_rate_hz) if drawn else None
+        self.after = Spectrogram(form.sample_rate_hz) if drawn else None
         self.steps: list[float] = []
         self.lasts: list[float] = []  # milliseconds of sound per step
         self.frames = 0
@@ -226,27 +225,18 @@ class _Run:
             raise Stop
 
     def _open_sinks(self) -> None:
-        for uri in self.options.sinks:
-            if takes_codes(uri):
-                pace = 0.0 if self.live else self.options.speed
-                self.code_sinks.add(uri, partial(self._code_sink, uri, pace))
-            else:
-                self.sound_sinks.add(uri, partial(self._sound_sink, uri))
-
-    def _code_sink(self, uri: str, pace: float, owned: ExitStack) -> CodeSink:
-        form = self.codec.format
-        return open_code_sink(uri, form, self.options, self._packet_frames(), pace, owned)
-
-    def _sound_sink(self, uri: str, owned: ExitStack) -> SoundSink:
-        form = self.codec.format
-        return open_sound_sink(
-            uri,
-            form.sample_rate_hz,
-            keep=form.hop * form.stride,
-            block_seconds=self._delivery(),
-            stack=owned,
-            live=self.live,
+        form, options = self.codec.format, self.options
+        sound = SoundFormat(
+            form.sample_rate_hz, self._delivery(), keep=form.hop * form.stride, live=self.live
         )
+        pace = 0.0 if self.live else options.speed
+        codes = CodesFormat(form, options, self._packet_frames(), pace)
+        for uri in options.sinks:
+            row = sinks.resolve(uri, "codes", "sound")
+            if row.items == "codes":
+                self.code_sinks.add(uri, partial(row.load(), uri, codes))
+            else:
+                self.sound_sinks.add(uri, partial(row.load(), uri, sound))
 
     def _delivery(self) -> float:
         """Return seconds of sound that come at once: blocks, or packets."""
@@ -283,10 +273,7 @@ class _Run:
         lossy = cast(LossyDecoder, self.lossy)
         if lossy.voice is None:
             lossy.voice = self._voice()
-        parts = [
-            lossy.lose(g.frames) if g.codes is None else lossy.push(g.codes) for g in piece.groups
-        ]
-        piece.after = np.concatenate(parts) if parts else _NOTHING
+        piece.after = np.concatenate([_NOTHING, *map(lossy.push, piece.groups)])
         return piece
 
     def _voice(self) -> npt.NDArray[np.float32] | None:
@@ -307,10 +294,10 @@ class _Run:
         """End the streams in order, whatever ended the source."""
         last = _Piece(_NOTHING)
         if self.encoding is not None:
-            last.before, last.groups = self.encoding.finish()
+            last.before, last.groups = self.encoding.flush()
         if self.lossy is not None:
             last = self._decode(last)
-            last.after = np.concatenate((last.after, self.lossy.finish()))
+            last.after = np.concatenate((last.after, self.lossy.flush()))
         if not self.frames and not last.groups:
             raise SourceError(
                 f"{self.options.source} holds no sound.", "Give a recording, or wait a moment."
@@ -392,11 +379,11 @@ class _Run:
         if any(uri.startswith("udp:") for uri in self.options.sinks):
             frames = max(frames, self._packet_frames() * form.hop)
         if self.encoding is not None:
-            frames += self.encoding.delay
+            frames += self.encoding.latency
         if self.lossy is not None:
-            frames += self.lossy.delay
+            frames += self.lossy.latency
         if self.codes_in is not None:
-            frames += self.codes_in.delay
+            frames += self.codes_in.latency
         return frames / form.sample_rate_hz
 
     def _devices(self) -> dict[str, int]:

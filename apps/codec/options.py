@@ -7,6 +7,8 @@ from pathlib import Path
 
 from prunus.apps.common import options as shared
 from prunus.apps.common.options import SINKS, BackendChoice
+from prunus.apps.io.sinks.registry import sinks_help
+from prunus.apps.io.sources.registry import sources_help
 from prunus.runtime.options import argument, group, option
 
 _STRICT = "Refuse another rate, channels or NaN."
@@ -26,11 +28,9 @@ class CodecOptions:
       prunus run codec --model NAME --source mic: --sink udp:127.0.0.1:5004
     """
 
-    source: str = option(
-        "mic:, mic:NAME, sound file, talk.pcodec, synthetic:5, udp:PORT, -.", default="mic:"
-    )
+    source: str = option(sources_help("sound", "codes"), default="mic:")
     sinks: tuple[str, ...] = option(
-        "speaker:, out.wav, talk.pcodec, udp:HOST:PORT, null: or -; repeatable. Default: speaker:.",
+        f"{sinks_help('sound', 'codes')} Default: speaker:.",
         default=(), flags=SINKS, metavar="SINK",
     )  # fmt: skip
     model: str | None = shared.codec()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prunus.runtime.audio.reblock import Held
 from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.pictures.opencv import load_cv2
 
@@ -40,7 +41,7 @@ class Spectrogram:
         self._window = int(2 ** np.round(np.log2(sample_rate_hz * _WINDOW_SECONDS)))
         self._hop = round(sample_rate_hz * _HOP_SECONDS)
         self._hann = np.hanning(self._window + 1)[:-1]
-        self._held = np.zeros(0, np.float32)
+        self._held = Held()
         self._columns = np.zeros((self._window // 2 + 1, 0))
         self._pending: list[npt.NDArray[np.float64]] = []
         self._pool = 1  # analysis frames per column
@@ -54,14 +55,14 @@ class Spectrogram:
     def push(self, sound: Audio) -> None:
         """Take (T,) float32."""
         self.samples += len(sound)
-        self._held = np.concatenate((self._held, sound))
+        self._held.push(sound)
         count = (len(self._held) - self._window) // self._hop + 1
         if count < 1:
             return
-        frames = np.lib.stride_tricks.sliding_window_view(self._held, self._window)
+        frames = np.lib.stride_tricks.sliding_window_view(self._held.items, self._window)
         frames = frames[:: self._hop][:count]
         power = np.abs(np.fft.rfft(frames * self._hann, axis=1)) ** 2
-        self._held = self._held[count * self._hop :].copy()
+        self._held.forget(self._held.start + count * self._hop)
         for column in power:
             self._pending.append(column)
             if len(self._pending) == self._pool:

@@ -121,7 +121,7 @@ def mouth_crops(
     for picture, seen in zip(pictures, faces, strict=True):
         points = [f.points for f in seen if f.face_id == number]
         crops += cropper.push(picture, points[0] if points else None)
-    return np.stack([*crops, *cropper.finish()])
+    return np.stack([*crops, *cropper.flush()])
 
 
 def write_mixture(clip: Path, folder: Path, drawing: Drawing = "lips") -> Path:

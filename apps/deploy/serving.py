@@ -203,7 +203,7 @@ def encoding(model: Predictor, idle_s: float) -> Streams:
     return Streams(
         model.estimator.encoder,
         lambda flow, inputs: flow.push(inputs[AUDIO]),
-        lambda flow, outputs: joined([dict(outputs), flow.finish()]),
+        lambda flow, outputs: joined([dict(outputs), flow.flush()]),
         idle_s,
     )
 
@@ -216,7 +216,7 @@ def decoding(model: Predictor, idle_s: float) -> Streams:
     return Streams(
         model.estimator.decoder,
         lambda flow, inputs: {AUDIO: flow.push(inputs)},
-        lambda flow, outputs: {AUDIO: np.concatenate((outputs[AUDIO], flow.finish()))},
+        lambda flow, outputs: {AUDIO: np.concatenate((outputs[AUDIO], flow.flush()))},
         idle_s,
     )
 

@@ -136,3 +136,88 @@ class Sink(Protocol[Item_contra]):
 
     def close(self) -> None:
         """Finish the output; safe to call twice, and after an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoundFormat:
+    """What an end for sound must know.
+
+    Attributes:
+        sample_rate_hz: Of the sound; a source may have another one.
+        block_seconds: Length of the blocks that will be asked for, or will come.
+        keep: Samples by which files may turn out shorter than what was written.
+        live: The sound comes by a clock of its own, which speakers then follow; otherwise a
+            speaker makes its writer wait.
+    """
+
+    sample_rate_hz: int
+    block_seconds: float
+    keep: int = 0
+    live: bool = False
+
+
+class SoundSource(Protocol):
+    """Gives sound, block by block; what is not said here is as for a microphone without faults.
+
+    Attributes:
+        sample_rate_hz: Samples per second.
+    """
+
+    sample_rate_hz: int
+
+    @property
+    def channels(self) -> int:
+        """Channels, of which blocks are the mean."""
+        return 1
+
+    @property
+    def samples(self) -> int:
+        """Length, -1 while nobody knows."""
+        return -1
+
+    @property
+    def live(self) -> bool:
+        """Whether it does not wait for whoever reads."""
+        return False
+
+    @property
+    def disguised(self) -> str:
+        """Name of the true format of a file whose ending is wrong, else empty."""
+        return ""
+
+    @property
+    def ends_early(self) -> str:
+        """What a file that was cut off promises and holds, else empty; true at its end."""
+        return ""
+
+    @property
+    def unmeasured(self) -> str:
+        """Name of the format of a file that does not tell whether it is whole, else empty."""
+        return ""
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the channels read so far are each other's negative."""
+        return False
+
+    def blocks(self, size: int) -> Iterator[Audio]:
+        """Yield mono float32 blocks of at most `size` samples."""
+
+    def close(self) -> None:
+        """Release it; safe to call twice."""
+
+
+class SoundSink(Protocol):
+    """Takes sound in order.
+
+    Attributes:
+        name: For messages.
+    """
+
+    name: str
+
+    def write(self, sound: Audio) -> None:
+        """Take (T,) float32 in [-1, 1]."""
+
+    def finish(self, samples: int | None) -> None:
+        """End the sound; `samples` is its true length where it is known, at most what came."""

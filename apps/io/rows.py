@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from prunus.runtime.errors import SourceError, nearest
 from prunus.runtime.references import load
 
 Item = Literal["frames", "av", "sound", "codes"]
@@ -47,12 +48,15 @@ class Row:
         return load(self.factory)
 
 
-def named(rows: Sequence[Row], uri: str, items: Item) -> Row | None:
+def of(rows: Sequence[Row], *items: Item) -> list[Row]:
+    """Return the rows of these items, those of the first ones first."""
+    return [row for kind in items for row in rows if row.items == kind]
+
+
+def named(rows: Sequence[Row], uri: str, *items: Item) -> Row | None:
     """Return the row of a name that is told by its form, without looking at the disk."""
     scheme, separator, _ = uri.partition(":")
-    for row in rows:
-        if row.items != items:
-            continue
+    for row in of(rows, *items):
         if row.address and uri.startswith(row.scheme):
             return row
         if scheme and separator and row.scheme == scheme:
@@ -62,19 +66,32 @@ def named(rows: Sequence[Row], uri: str, items: Item) -> Row | None:
     return None
 
 
-def by_suffix(rows: Sequence[Row], suffix: str, items: Item) -> Row | None:
+def by_suffix(rows: Sequence[Row], suffix: str, *items: Item) -> Row | None:
     """Return the row of files with that ending, in any case."""
-    return next((r for r in rows if r.items == items and suffix.lower() in r.suffixes), None)
+    return next((r for r in of(rows, *items) if suffix.lower() in r.suffixes), None)
 
 
-def schemes(rows: Sequence[Row], items: Item) -> tuple[str, ...]:
-    """Return the schemes that are known for such items."""
-    return tuple(row.scheme for row in rows if row.scheme and row.items == items)
+def otherwise(rows: Sequence[Row], folder: bool, *items: Item) -> Row | None:
+    """Return the row of folders, or the one that takes files of any other ending."""
+    return next((r for r in of(rows, *items) if (r.folder if folder else r.other)), None)
 
 
-def listed(rows: Sequence[Row], items: Item) -> str:
+def unknown_scheme(rows: Sequence[Row], uri: str, what: str, *items: Item) -> SourceError | None:
+    """Return what is wrong with a name that has a scheme and no row; None for plain names."""
+    scheme, separator, rest = uri.partition(":")
+    if not separator or len(scheme) < 2 or "/" in scheme:  # one letter is a drive on Windows
+        return None
+    shown = f"{scheme}://" if rest.startswith("//") else f"{scheme}:"
+    known = [row.scheme.removesuffix("://") for row in of(rows, *items) if row.scheme]
+    return SourceError(
+        f"Unknown kind of {what} '{shown}'{nearest(scheme, known)}.",
+        f"Give {listed(rows, *items)}",
+    )
+
+
+def listed(rows: Sequence[Row], *items: Item) -> str:
     """Return the kinds as one phrase, e.g. ``0, /dev/video0, picture, folder or rtsp://``."""
-    kinds = list(dict.fromkeys(row.help for row in rows if row.items == items and row.help))
+    kinds = list(dict.fromkeys(row.help for row in of(rows, *items) if row.help))
     return f"{', '.join(kinds[:-1])} or {kinds[-1]}" if len(kinds) > 1 else "".join(kinds)
 
 

@@ -21,10 +21,19 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.apps.common.model_files import find_model, separation_models
-from prunus.apps.io.frames import AVFrame, Frame, Image, Sink, Source, SourceInfo
+from prunus.apps.io.frames import (
+    AVFrame,
+    Frame,
+    Image,
+    Sink,
+    SoundFormat,
+    SoundSink,
+    Source,
+    SourceInfo,
+)
 from prunus.apps.io.sinks.clip import ClipWriter
 from prunus.apps.io.sinks.outlets import Outlets
-from prunus.apps.io.sinks.registry import VIDEOS, Stop, open_sink
+from prunus.apps.io.sinks.registry import Stop, open_sink, resolve
 from prunus.apps.io.sinks.window import WindowSink
 from prunus.apps.io.sources.av_frames import LiveAVFrames, open_av_frames
 from prunus.apps.live.controls import Controls
@@ -36,11 +45,9 @@ from prunus.apps.separation.face_overlay import draw_faces, draw_meters, face_sh
 from prunus.apps.separation.options import SeparationOptions
 from prunus.apps.separation.summary import SeparationSummary
 from prunus.apps.separation.voices import VoicePicker
-from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.errors import CheckFailedError, UsageError
 
 if TYPE_CHECKING:
-    from prunus.apps.io.sinks.sound import SoundSink
     from prunus.runtime.tasks.faces.finder import Face
     from prunus.runtime.tasks.separation.separator import SpeechSeparator
     from prunus.runtime.tasks.separation.stream import VoiceStream as SeparatorStream
@@ -48,7 +55,7 @@ if TYPE_CHECKING:
 Audio = npt.NDArray[np.float32]
 _BEHIND = 1.0  # seconds of waiting sound from which a live run is called too slow
 _CONFIRM = 3  # frames after which a face gets its number
-_SPEAKER_SECONDS = 0.15  # sound that waits for the loudspeaker
+_DELIVERY_SECONDS = 0.11  # of the voice that comes at once, as speakers are told
 _LEVELS = 0.8  # share of the old value in a falling meter
 
 
@@ -165,14 +172,13 @@ class _Run:
     def _open_sinks(self) -> None:
         uris = self.options.sinks or (_default_sink(self.options.source, self.live),)
         info = self.av_frames.info
+        sound = SoundFormat(self.rate, _DELIVERY_SECONDS, keep=self.rate, live=True)
         for uri in uris:
-            suffix = Path(uri).suffix.lower()
-            if suffix in VIDEOS:
-                self.clips.add(uri, partial(self._clip, uri))
-            elif uri.startswith("speaker:"):
-                self.sounds.add(uri, partial(_open_speaker, uri, self.rate))
-            elif suffix == ".wav" or uri == "-":
-                self.sounds.add(uri, partial(self._sound, uri))
+            row = resolve(uri, "av", "frames", "sound")
+            if row.items == "av":
+                self.clips.add(uri, partial(row.load(), uri, info, sound))
+            elif row.items == "sound":
+                self.sounds.add(uri, partial(row.load(), uri, sound))
             else:
                 self.pictures.add(uri, partial(_open_pictures, uri, info))
                 self._named[uri] = self.pictures.sinks[-1].name  # a page's address has its token
@@ -185,19 +191,6 @@ class _Run:
     def named(self) -> list[str]:
         """Return how the outputs are told to people."""
         return [self._named.get(uri, uri) for uri in self.outputs]
-
-    def _sound(self, uri: str, owned: ExitStack) -> SoundSink:
-        from prunus.apps.io.sinks.sound import open_sound_sink
-
-        seconds = self.step / self.rate
-        return open_sound_sink(
-            uri, self.rate, keep=self.rate, block_seconds=seconds, stack=owned
-        )
-
-    def _clip(self, uri: str, owned: ExitStack) -> ClipWriter:
-        info, temporary = self.av_frames.info, owned.enter_context(atomic_path(uri))
-        writer = ClipWriter(temporary, info.width, info.height, round(info.fps), self.rate)
-        return owned.enter_context(closing(writer))
 
     def _key(self, code: int) -> None:
         if ord("1") <= code <= ord("9"):
@@ -356,7 +349,7 @@ class _Run:
                 f"Face {self.picker.chosen} was not seen in {self.options.source}; {found}.",
                 "Choose another with --face, or film faces larger and from the front.",
             )
-        self._hear(self.picker.finish())
+        self._hear(self.picker.flush())
         while self._pending:
             self._show(self._pending.popleft())
         self.sounds.finish(lambda sink: sink.finish(self._came))
@@ -418,9 +411,9 @@ class _Stream:
             self._count += 1
         return np.concatenate([*parts, self._stream.push(mixture)])
 
-    def finish(self) -> Audio:
+    def flush(self) -> Audio:
         """See `VoiceStream`."""
-        return self._stream.finish()
+        return self._stream.flush()
 
 
 def _default_sink(source: str, live: bool) -> str:
@@ -430,8 +423,3 @@ def _default_sink(source: str, live: bool) -> str:
 def _open_pictures(uri: str, info: SourceInfo, owned: ExitStack) -> Sink[Frame]:
     return owned.enter_context(closing(open_sink(uri, info)))
 
-
-def _open_speaker(uri: str, rate: int, stack: ExitStack) -> SoundSink:
-    from prunus.apps.io.sound.live import open_steady_speaker
-
-    return open_steady_speaker(uri.removeprefix("speaker:"), rate, _SPEAKER_SECONDS, stack)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from prunus.apps.common import options as shared
 from prunus.apps.common.options import SINKS, BackendChoice
+from prunus.apps.io.sinks.registry import sinks_help
 from prunus.apps.io.sources.registry import sources_help
 from prunus.runtime.options import argument, group, option
 
@@ -31,9 +32,8 @@ class SeparationOptions:
 
     source: str = option(sources_help("av"), default="0+mic:")
     sinks: tuple[str, ...] = option(
-        "out.wav, out.mp4, speaker:, speaker:NAME, window:, web:8080, null: or -; repeatable.",
-        default=(), flags=SINKS, metavar="SINK",
-    )  # fmt: skip
+        sinks_help("av", "sound", "frames"), default=(), flags=SINKS, metavar="SINK"
+    )
     model: str | None = shared.separator()
     face: int = option("Number of the face that is heard.", default=1, minimum=1)
     look_ahead: int | None = option(

@@ -30,7 +30,7 @@ class VoiceStream(Protocol):
     def push(self, mixture: Audio, mouths: Image) -> Audio:
         """Take (T,) float32 and (n, 88, 88) uint8 over the same time; return what is complete."""
 
-    def finish(self) -> Audio:
+    def flush(self) -> Audio:
         """Return the rest."""
 
 
@@ -45,8 +45,8 @@ class _Placed:
     def push(self, sound: Audio, crop: Image) -> tuple[int, Audio]:
         return self._placed(self.stream.push(sound, crop[None]))
 
-    def finish(self) -> tuple[int, Audio]:
-        return self._placed(self.stream.finish())
+    def flush(self) -> tuple[int, Audio]:
+        return self._placed(self.stream.flush())
 
     def _placed(self, voice: Audio) -> tuple[int, Audio]:
         at, self.at = self.at, self.at + len(voice)
@@ -121,15 +121,15 @@ class VoicePicker:
             return np.zeros(0, np.float32)
         return self._advance(ready)
 
-    def finish(self) -> Audio:
+    def flush(self) -> Audio:
         """End the stream; return the rest of the voice, as many samples in all as came in."""
-        rest = {face_id: cropper.finish() for face_id, cropper in self._croppers.items()}
+        rest = {face_id: cropper.flush() for face_id, cropper in self._croppers.items()}
         parts = [
             self._advance({f: crops[k] for f, crops in rest.items()})
             for k in range(len(self._waiting))
         ]
         if self._now is not None:
-            parts.append(self._heard(*self._now.finish()))
+            parts.append(self._heard(*self._now.flush()))
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def _joined_now(self, image: Image) -> MouthCropper:

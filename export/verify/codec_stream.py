@@ -140,7 +140,7 @@ def stream_deviation(
     got = codec.encode(sound).codes
     equal = {name: 100.0 * float((got[name] == c).mean()) for name, c in codes.items()}
     stream = codec.decoder(offline[-1].numpy().reshape(-1) if form.voice else None)
-    decoded = np.concatenate((stream.push(codes), stream.finish()))[: len(sound)]
+    decoded = np.concatenate((stream.push(codes), stream.flush()))[: len(sound)]
     mel = mel_distance_db(expected, decoded, form.sample_rate_hz)
     seconds = len(sound) / form.sample_rate_hz
     return Deviation(seconds, equal, worst_snr_db(expected[None], decoded[None]), mel)

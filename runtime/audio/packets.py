@@ -23,7 +23,7 @@ import hmac
 import struct
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,10 +31,10 @@ import numpy.typing as npt
 
 from prunus.runtime.audio.pcodec import pack, payload_size, unpack
 from prunus.runtime.errors import SourceError, TensorError, UsageError
+from prunus.runtime.protocols import Stream
 from prunus.runtime.tasks.codec.card import CodeStream
-from prunus.runtime.tasks.codec.codec import CodecFormat, check_codes
+from prunus.runtime.tasks.codec.codec import CodeBlocks, CodecFormat, Codes
 
-Codes = Mapping[str, npt.NDArray[np.int64]]
 MAGIC, VERSION = b"PU", 1
 CODES, VOICE, END = 1, 2, 3
 MOST_BYTES = 1200  # what passes through any path in one piece
@@ -63,7 +63,7 @@ class Group:
     codes: Codes | None
 
 
-class Packetizer:
+class Packetizer(Stream[Codes, list[bytes]]):
     """Cut a stream of codes into packets.
 
     Args:
@@ -93,7 +93,7 @@ class Packetizer:
                 f"Got {frames} frames per packet and redundancy {redundancy}; expected 1 or more, "
                 "and 0 or more."
             )
-        self.codec = codec
+        self.codec, self.sample_rate_hz = codec, codec.sample_rate_hz
         self.frames = -(-frames // codec.stride) * codec.stride
         size = _HEAD.size + _FIRST.size + len(_seal(b"", key))
         size += (1 + redundancy) * (_FRAMES.size + payload_size(codec.streams, self.frames))
@@ -104,34 +104,44 @@ class Packetizer:
             )
         self._stream, self._voice, self._key = stream & _MASK, voice, key
         self._before: deque[bytes] = deque(maxlen=redundancy)
-        self._held = {s.name: np.zeros((s.codebooks, 0), np.int64) for s in codec.streams}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._held = CodeBlocks(self.codec.streams)
+        self._before.clear()
         self._sequence = self._first = 0
 
-    def add(self, codes: Codes) -> list[bytes]:
+    def reset(self) -> None:
+        """See `Stream`; it gets the next number, so that receivers tell it from the one before."""
+        self._stream = (self._stream + 1) & _MASK
+        self._begin()
+
+    @property
+    def latency(self) -> int:
+        """Samples of a packet."""
+        return self.frames * self.codec.hop
+
+    def push(self, codes: Codes) -> list[bytes]:
         """Take new codes of every stream; return the packets that are full by now."""
-        for stream in self.codec.streams:
-            values = check_codes(codes, stream)
-            self._held[stream.name] = np.concatenate((self._held[stream.name], values), axis=1)
+        self._held.push(codes)
         packets = []
-        while self._ready() >= self.frames:
+        while self._held.frames >= self.frames:
             packets += self._packet(self.frames)
         return packets
 
-    def finish(self, samples: int) -> list[bytes]:
-        """Return the rest and the end, the latter three times: nothing else would repeat it."""
-        packets = self._packet(self._ready()) if self._ready() else []
+    def flush(self, samples: int | None = None) -> list[bytes]:
+        """Return the rest and the end, the latter three times: nothing else would repeat it.
+
+        Args:
+            samples: Length of the sound; None: whole frames.
+        """
+        packets = self._packet(self._held.frames) if self._held.frames else []
+        samples = self._first * self.codec.hop if samples is None else samples
         end = self._sealed(END, _LAST.pack(self._first & _MASK, samples))
         return [*packets, end, end, end]
 
-    def _ready(self) -> int:
-        return min(self._held[s.name].shape[1] * s.stride for s in self.codec.streams)
-
     def _packet(self, frames: int) -> list[bytes]:
-        now = {}
-        for stream in self.codec.streams:
-            count, held = frames // stream.stride, self._held[stream.name]
-            now[stream.name], self._held[stream.name] = held[:, :count], held[:, count:]
-        group = _FRAMES.pack(frames) + pack(now, self.codec.streams)
+        group = _FRAMES.pack(frames) + pack(self._held.cut(frames), self.codec.streams)
         groups = [group, *reversed(self._before)]
         body = _FIRST.pack(self._first & _MASK, len(groups)) + b"".join(groups)
         packets = [self._sealed(CODES, body)]
@@ -186,7 +196,7 @@ class _Arrived:
     groups: list[tuple[int, Codes]] = field(default_factory=list)  # newest first
 
 
-class Receiver:
+class Receiver(Stream[bytes, list[Group]]):
     """Put packets into order, and say which frames are missing.
 
     Whatever arrives is judged before it counts: damaged, unkeyed, foreign and impossible packets
@@ -214,17 +224,26 @@ class Receiver:
     def __init__(self, codec: CodecFormat, depth: int = 2, key: bytes | None = None) -> None:
         if depth < 0:
             raise UsageError(f"Got a jitter buffer of {depth} packets; expected 0 or more.")
-        self.codec, self.depth = codec, depth
+        self.codec, self.depth, self.sample_rate_hz = codec, depth, codec.sample_rate_hz
+        self._key = key
+        self._identity = bytes.fromhex(codec.identity)[:8]
+        self.reset()
+
+    def reset(self) -> None:
+        """See `Stream`."""
         self.seen = Reception()
         self.voice: npt.NDArray[np.float32] | None = None
         self.samples: int | None = None
         self.earlier = self.accepted = 0
         self.ended = False
         self._total: int | None = None
-        self._key = key
-        self._foreign = 0
-        self._identity = bytes.fromhex(codec.identity)[:8]
+        self._foreign = self._packet = 0
         self._listen_to(None)
+
+    @property
+    def latency(self) -> int:
+        """Samples of the packets that a late one is waited for; 0 until one came."""
+        return self.depth * self._packet * self.codec.hop
 
     def _listen_to(self, stream: int | None) -> None:
         self._stream = stream
@@ -235,7 +254,7 @@ class Receiver:
         self._newest = -1
         self._frame = 0  # first frame that has not been given
 
-    def take(self, packet: bytes, *, quiet: bool = False) -> list[Group]:
+    def push(self, packet: bytes, *, quiet: bool = False) -> list[Group]:
         """Take one packet; return the groups whose turn has come.
 
         Args:
@@ -258,7 +277,7 @@ class Receiver:
             return []
         given = []
         if begins:
-            given = self.rest()
+            given = self.flush()
             self.earlier += self._frame - self.begin
             self._listen_to(stream)
         self.seen.bytes += len(packet)
@@ -270,9 +289,11 @@ class Receiver:
         else:
             self.accepted += self._store(sequence, arrived)
             given += self._due(self._newest - self.depth - 1)
+        if given and not self._packet:
+            self._packet = given[0].frames
         return given
 
-    def rest(self) -> list[Group]:
+    def flush(self) -> list[Group]:
         """Return what still waits, gaps included: the sender has ended or fallen silent."""
         groups = list(self._due(self._newest))
         if self._total is not None and self._frame < self._total:

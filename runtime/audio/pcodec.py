@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
@@ -32,9 +32,8 @@ import numpy.typing as npt
 from prunus.runtime.audio.resample import HIGHEST_HZ, LOWEST_HZ
 from prunus.runtime.errors import ArtifactError, SourceError, TensorError
 from prunus.runtime.tasks.codec.card import CodeStream
-from prunus.runtime.tasks.codec.codec import CodecFormat, check_codes
+from prunus.runtime.tasks.codec.codec import CodeBlocks, CodecFormat, Codes, check_codes
 
-Codes = Mapping[str, npt.NDArray[np.int64]]
 MAGIC = b"PCDC"
 VERSION = 1
 UNKNOWN = 2**64 - 1
@@ -117,35 +116,25 @@ class PcodecWriter:
             )
         self._file, self._codec = file, codec
         self._frames = max(1, min(block_frames, _MOST_FRAMES) // codec.stride) * codec.stride
-        self._held = {s.name: np.zeros((s.codebooks, 0), np.int64) for s in codec.streams}
+        self._held = CodeBlocks(codec.streams)
         self.bytes = 0
         self._write(_header(codec, samples, voice))
 
     def add(self, codes: Codes) -> None:
         """Take new codes of every stream."""
-        for stream in self._codec.streams:
-            values = check_codes(codes, stream)
-            self._held[stream.name] = np.concatenate((self._held[stream.name], values), axis=1)
-        while self._ready() >= self._frames:
+        self._held.push(codes)
+        while self._held.frames >= self._frames:
             self._block(self._frames)
 
     def finish(self, samples: int) -> None:
         """Write the codes that are left, and the end with the true length."""
-        while self._ready():
-            self._block(min(self._ready(), self._frames))
+        while self._held.frames:
+            self._block(min(self._held.frames, self._frames))
         body = _HEAD.pack(0) + _LENGTH.pack(samples)
         self._write(body + _CRC.pack(zlib.crc32(body)))
 
-    def _ready(self) -> int:
-        return min(self._held[s.name].shape[1] * s.stride for s in self._codec.streams)
-
     def _block(self, frames: int) -> None:
-        now = {}
-        for stream in self._codec.streams:
-            count = frames // stream.stride
-            held = self._held[stream.name]
-            now[stream.name], self._held[stream.name] = held[:, :count], held[:, count:]
-        body = _HEAD.pack(frames) + pack(now, self._codec.streams)
+        body = _HEAD.pack(frames) + pack(self._held.cut(frames), self._codec.streams)
         self._write(body + _CRC.pack(zlib.crc32(body)))
 
     def _write(self, data: bytes) -> None:

@@ -15,7 +15,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from prunus.runtime.audio.reblock import Held
 from prunus.runtime.errors import MissingDependencyError, UsageError
+from prunus.runtime.protocols import Stream
 
 Audio = npt.NDArray[np.float32]
 Formula = Literal["soxr", "torchaudio"]
@@ -44,7 +46,7 @@ def check_rate(sample_rate_hz: int, what: str) -> None:
         )
 
 
-class Resampler:
+class Resampler(Stream[npt.ArrayLike, Audio]):
     """A stream of mono samples at one rate in, at another out.
 
     Args:
@@ -66,16 +68,21 @@ class Resampler:
     def __init__(self, from_hz: int, to_hz: int, formula: Formula = "soxr") -> None:
         check_rate(from_hz, "The sound that comes in")
         check_rate(to_hz, "The sound that is wanted")
-        self._old, self._new = from_hz, to_hz
+        self.sample_rate_hz = self._old = from_hz
+        self._new, self._formula = to_hz, formula
+        self._waited = 0.0
+        self.reset()
+
+    def reset(self) -> None:
+        """See `Stream`; what it has cost so far is still known."""
         self._filter: _Filter | None = None
-        if from_hz != to_hz:
-            self._filter = (_Soxr if formula == "soxr" else _Sinc)(from_hz, to_hz)
+        if self._old != self._new:
+            self._filter = (_Soxr if self._formula == "soxr" else _Sinc)(self._old, self._new)
         self._taken = 0  # samples that went in
         self._given = 0  # samples that came out
-        self._waited = 0.0
 
     @property
-    def delay(self) -> int:
+    def latency(self) -> int:
         """Most input samples that were still inside after a push so far: what it costs live."""
         return math.ceil(self._waited)
 
@@ -148,21 +155,20 @@ class _Sinc:
         self._cutoff = cutoff / self._old  # of the input's Nyquist frequency
         self._offsets = np.arange(-self._reach, self._reach + 1)
         self._next = 0  # number of the next output sample
-        self._begin = -self._reach  # place of the first sample that is held
-        self._held = np.zeros(self._reach, np.float32)
+        self._held = Held(start=-self._reach)
+        self._held.push(np.zeros(self._reach, np.float32))
 
     def push(self, new: Audio) -> Audio:
-        self._held = np.concatenate((self._held, new))
+        self._held.push(new)
         # The last place whose taps are all there, and the first output sample behind it.
-        last = self._begin + len(self._held) - 1 - self._reach
+        last = self._held.end - 1 - self._reach
         until = -(-(last + 1) * self._new // self._old) if last >= 0 else 0
         step = max(1, _TERMS // len(self._offsets))
         parts = [
             self._at(np.arange(k, min(k + step, until))) for k in range(self._next, until, step)
         ]
         self._next = max(self._next, until)
-        keep = self._next * self._old // self._new - self._reach
-        self._held, self._begin = self._held[keep - self._begin :].copy(), keep
+        self._held.forget(self._next * self._old // self._new - self._reach)
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def end(self) -> Audio:
@@ -174,7 +180,7 @@ class _Sinc:
         distance = self._offsets - phase[:, None] / self._new
         t = np.clip(distance * self._cutoff, -_CROSSINGS, _CROSSINGS)
         taps = np.sinc(t) * np.cos(t * np.pi / _CROSSINGS / 2.0) ** 2 * self._cutoff
-        samples = self._held[place[:, None] + self._offsets - self._begin]
+        samples = self._held.items[place[:, None] + self._offsets - self._held.start]
         out: Audio = np.einsum("nk,nk->n", taps.astype(np.float32), samples)
         return out
 

@@ -11,111 +11,24 @@ at all of its input: windows overlap, the context at their ends is dropped, seam
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from prunus.runtime.audio.reblock import Array, Lane, Reblocker
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.tensors import StateSpec
 from prunus.runtime.errors import TensorError
+from prunus.runtime.protocols import Stream
 from prunus.runtime.tasks.codec.card import CodecPreprocess
 
-Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
+Flow = Stream[Arrays, dict[str, Array]]
 Run = Callable[[Arrays], Arrays]  # what it returns belongs to the caller, as of `BaseSession.run`
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """One array along time.
-
-    Attributes:
-        items: Items per `frames` frames along the last axis: the hop for sound, 1 for codes.
-        frames: Frames per `items`: 1 for sound, the stride for codes.
-    """
-
-    items: int
-    frames: int = 1
-
-    def count(self, frames: int) -> int:
-        """Return how many items so many frames have; `frames` is a multiple of the stride."""
-        return frames * self.items // self.frames
-
-
-class Flow(Protocol):
-    """A stream through a graph."""
-
-    @property
-    def delay(self) -> int:
-        """Frames by which the output lags."""
-
-    def push(self, pieces: Arrays) -> dict[str, Array]:
-        """Take items of every input lane; return the output that is complete by now."""
-
-    def finish(self, fill: Arrays | None = None) -> dict[str, Array]:
-        """End the stream; return the rest: as many frames as came in, a started one completed."""
-
-
-class _Buffer:
-    """Items that came in and may still be needed; knows the absolute frame where they begin."""
-
-    def __init__(self, lanes: Mapping[str, Lane], shapes: Mapping[str, tuple[Any, ...]]) -> None:
-        self.lanes = lanes
-        self.held = {n: np.zeros((*shape[:-1], 0), dtype) for n, (shape, dtype) in shapes.items()}
-        self.start = 0
-
-    def add(self, pieces: Arrays) -> None:
-        if set(pieces) != set(self.lanes):
-            raise TensorError(f"Got {sorted(pieces)}; expected {sorted(self.lanes)}.")
-        for name, piece in pieces.items():
-            self.held[name] = np.concatenate((self.held[name], piece), axis=-1)
-
-    @property
-    def end(self) -> int:
-        """Absolute frame up to which every lane is complete."""
-        done: int = self.start + min(
-            held.shape[-1] // self.lanes[n].items * self.lanes[n].frames
-            for n, held in self.held.items()
-        )
-        return done
-
-    @property
-    def begun(self) -> int:
-        """Absolute frame up to which there is at least a part of something."""
-        begun: int = self.start + max(
-            -(-held.shape[-1] // self.lanes[n].items) * self.lanes[n].frames
-            for n, held in self.held.items()
-        )
-        return begun
-
-    def complete(self, stride: int) -> int:
-        """Fill the started frame with zeros and return the absolute frame of the end."""
-        whole = -(-self.begun // stride) * stride - self.start
-        self._pad(whole)
-        return self.start + whole
-
-    def _pad(self, frames: int) -> None:
-        for name, lane in self.lanes.items():
-            self.held[name] = padded(self.held[name], lane.count(frames))
-
-    def take(self, begin: int, frames: int) -> dict[str, Array]:
-        """Return frames from the absolute frame `begin`, filled with zeros behind the end."""
-        first, found = begin - self.start, {}
-        for name, lane in self.lanes.items():
-            part = self.held[name][..., lane.count(first) : lane.count(first + frames)]
-            found[name] = padded(part, lane.count(frames))
-        return found
-
-    def drop_before(self, frame: int) -> None:
-        gone = max(0, frame - self.start)
-        for name, lane in self.lanes.items():
-            self.held[name] = self.held[name][..., lane.count(gone) :].copy()
-        self.start += gone
-
-
-class Steps:
+class Steps(Flow):
     """Drive a step graph.
 
     Args:
@@ -130,39 +43,45 @@ class Steps:
         if streaming is None or not isinstance(pre, CodecPreprocess):
             raise TensorError(f"{card.name} has no state; expected a step graph.")
         self._run, self._frames, self._outputs = run, pre.frames, outputs
+        self.sample_rate_hz, self._hop = pre.sample_rate_hz, pre.hop
         self._delay = streaming.algorithmic_delay // pre.hop
         self._specs = streaming.states
-        self._states = zero_states(streaming.states)
-        self._buffer = _Buffer(inputs, _shapes(card, inputs))
+        self._blocks = partial(Reblocker, inputs, _shapes(card, inputs))
+        self.reset()
+
+    def reset(self) -> None:
+        """See `Stream`."""
+        self._states = zero_states(self._specs)
+        self._buffer = self._blocks()
         self._done = 0  # frames that went through the graph
         self._given = 0  # frames that came out
 
     @property
-    def delay(self) -> int:
-        """Frames by which the output lags behind whole steps of the input."""
-        return self._delay
+    def latency(self) -> int:
+        """Samples by which the output lags behind whole steps of the input."""
+        return self._delay * self._hop
 
     def push(self, pieces: Arrays) -> dict[str, Array]:
-        """See `Flow`."""
-        self._buffer.add(pieces)
+        """Take items of every input lane; return the output that is complete by now."""
+        self._buffer.push(pieces)
         out: list[Arrays] = []
         while self._buffer.end - self._done >= self._frames:
             out.append(self._step())
-        return self._joined(out)
+        return _joined(out)
 
-    def finish(self, fill: Arrays | None = None) -> dict[str, Array]:
-        """End the stream.
+    def flush(self, fill: Arrays | None = None) -> dict[str, Array]:
+        """End the stream; return the rest: as many frames as came in, a started one completed.
 
         Args:
             fill: What follows the end, `delay` frames or more of it; zeros behind that.
         """
         total = self._buffer.complete(1)
         if fill is not None:
-            self._buffer.add(fill)
+            self._buffer.push(fill)
         out: list[Arrays] = []
         while self._given < total:
             out.append(self._step(total))
-        return self._joined(out)
+        return _joined(out)
 
     def _step(self, total: int | None = None) -> Arrays:
         feed = self._buffer.take(self._done, self._frames)
@@ -175,14 +94,10 @@ class Steps:
         if total is not None:
             last = min(last, first + total - self._given)
         self._given += max(0, last - first)
-        self._buffer.drop_before(self._done)
+        self._buffer.forget(self._done)
         return {n: _cut(result[n], lane, first, last) for n, lane in self._outputs.items()}
 
-    def _joined(self, parts: list[Arrays]) -> dict[str, Array]:
-        return {n: np.concatenate([p[n] for p in parts], axis=-1) for n in self._outputs if parts}
-
-
-class Windows:
+class Windows(Flow):
     """Drive a graph that takes overlapping windows.
 
     Args:
@@ -207,19 +122,25 @@ class Windows:
         if not isinstance(pre, CodecPreprocess):
             raise TensorError(f"{card.name} has no windows; expected a graph of a codec.")
         self._run, self._pre, self._outputs, self._eager = run, pre, outputs, eager
-        self._buffer = _Buffer(inputs, _shapes(card, inputs))
+        self.sample_rate_hz = pre.sample_rate_hz
+        self._blocks = partial(Reblocker, inputs, _shapes(card, inputs))
         self._stride = max(lane.frames for lane in (*inputs.values(), *outputs.values()))
+        self.reset()
+
+    def reset(self) -> None:
+        """See `Stream`."""
+        self._buffer = self._blocks()
         self._next = 0  # first frame that has not come out
         self._tails: dict[str, Array] = {}
 
     @property
-    def delay(self) -> int:
-        """Frames of context on the right that must come before a frame can go out."""
-        return self._pre.right
+    def latency(self) -> int:
+        """Samples of context on the right that must come before a frame can go out."""
+        return self._pre.right * self._pre.hop
 
     def push(self, pieces: Arrays) -> dict[str, Array]:
-        """See `Flow`."""
-        self._buffer.add(pieces)
+        """Take items of every input lane; return the output that is complete by now."""
+        self._buffer.push(pieces)
         out: list[Arrays] = []
         pre = self._pre
         while True:
@@ -230,17 +151,17 @@ class Windows:
             out.append(self._window(begin, end, until))
             self._next = until
             keep = self._next + (pre.commit + pre.right - pre.frames if self._eager else -pre.left)
-            self._buffer.drop_before(max(0, keep))
-        return self._joined(out)
+            self._buffer.forget(max(0, keep))
+        return _joined(out)
 
-    def finish(self, fill: Arrays | None = None) -> dict[str, Array]:
-        """End the stream; `fill` does not matter to windows, which end where the sound does."""
+    def flush(self, fill: Arrays | None = None) -> dict[str, Array]:
+        """As for `Steps`; `fill` does not matter to windows, which end where the sound does."""
         total = self._buffer.complete(self._stride)
         out: list[Arrays] = []
         if self._next < total:
             out.append(self._window(self._buffer.start, total, total))
             self._next = total
-        return self._joined(out)
+        return _joined(out)
 
     def _plan(self) -> tuple[int, int, int]:
         """Return begin and end of the next window, and the frame up to which it counts."""
@@ -275,22 +196,14 @@ class Windows:
         self._tails[name] = values[..., lane.count(last) : lane.count(last) + fade].copy()
         return piece
 
-    def _joined(self, parts: list[Arrays]) -> dict[str, Array]:
-        return {n: np.concatenate([p[n] for p in parts], axis=-1) for n in self._outputs if parts}
-
-
 def zero_states(specs: tuple[StateSpec, ...]) -> dict[str, Array]:
     """Return the states of a stream that has not begun."""
     return {s.name: np.full(s.shape, s.zero, dtype=s.dtype) for s in specs}
 
 
-def padded(values: Array, count: int) -> Array:
-    """Return at least `count` items along the last axis, zeros behind the given ones."""
-    missing = count - values.shape[-1]
-    if missing <= 0:
-        return values
-    zeros = np.zeros((*values.shape[:-1], missing), dtype=values.dtype)
-    return np.concatenate((values, zeros), axis=-1)
+def _joined(parts: list[Arrays]) -> dict[str, Array]:
+    names = parts[0] if parts else ()
+    return {n: np.concatenate([p[n] for p in parts], axis=-1) for n in names}
 
 
 def _cut(values: Array, lane: Lane, first: int, last: int) -> Array:

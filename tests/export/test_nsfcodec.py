@@ -79,21 +79,21 @@ def test_any_schedule_gives_the_offline_network(codec, weights, sizes, seed):
     for size in [*sizes, 1]:
         pieces.append(stream.push(sound[at : at + size]))
         at += size
-    found = joined([*pieces, stream.finish()])
+    found = joined([*pieces, stream.flush()])
     assert np.array_equal(found["pitch"], pitch.numpy())
     assert np.array_equal(found["codes"], codes[:, 0].numpy())
     speaker, out, at = codec.decoder(), [], 0
     for size in [*(size % 7 for size in sizes), found["pitch"].shape[1]]:
         out.append(speaker.push({n: c[:, at : at + size] for n, c in found.items()}))
         at += size
-    got = np.concatenate([*out, speaker.finish()])
+    got = np.concatenate([*out, speaker.flush()])
     assert got.shape == said.shape
     np.testing.assert_allclose(got, said, atol=2e-5)
 
 
 def test_lengths_rate_and_delay_are_declared(codec):
     assert codec.format.bits_per_second == 50 * (8 + 2 * 6)
-    assert codec.encoder().delay == codec.decoder().delay == 320
+    assert codec.encoder().latency == codec.decoder().latency == 320
     for count in (1, 319, 320, 321, 4000):
         speech = codec.encode(_sound(count))
         assert codec.decode(speech).shape == (count,)

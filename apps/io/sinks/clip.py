@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prunus.apps.io.frames import Audio, Image
+from prunus.apps.io.frames import Audio, Image, SoundFormat, SourceInfo
 from prunus.apps.io.sinks.registry import require_space
 from prunus.apps.io.sources.clip import load_av
-from prunus.runtime.card.artifact import write_error
+from prunus.runtime.card.artifact import atomic_path, write_error
 from prunus.runtime.errors import SourceError
 
 _BIT_RATE = 64_000  # of the sound, per channel
@@ -187,6 +188,13 @@ class ClipWriter:
                 self._mux(self._timed(self._picture.encode(None)))
         finally:
             self._container = None
+
+
+def open_clip_sink(uri: str, info: SourceInfo, sound: SoundFormat, stack: ExitStack) -> ClipWriter:
+    """Open a clip of pictures and sound; it takes its name when the stack closes well."""
+    path = stack.enter_context(atomic_path(uri))
+    writer = ClipWriter(path, info.width, info.height, round(info.fps), sound.sample_rate_hz)
+    return stack.enter_context(contextlib.closing(writer))
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Where drawn frames and sound go: one row per kind of name, over files, windows and the web.
+"""Where drawn frames, sound and codes go: one row per kind of name.
 
 =====================  ===============================================================
 ``out.mp4``            video file (also .avi, .mkv, .mov)
@@ -7,10 +7,15 @@
 ``window:``            a window on the desktop
 ``web:8080``           a page for browsers on this machine; ``web:0.0.0.0:8080``: with a token
 ``null:``              nowhere: measure, or write keypoints alone
+``speaker:NAME``       sound, played
+``out.wav``, ``-``     sound in a file, through a pipe
+``out.pcodec``         codes in a file
+``udp:HOST:PORT``      codes in packets
 =====================  ===============================================================
 
-A new kind is a file beside this one and a row in `SINKS`. The factory of a sink for frames gets the
-whole name and what is known about the source.
+A new kind is a file beside this one and a row in `SINKS`. A factory gets the whole name and what it
+must know: for frames the `SourceInfo`; for sound a `SoundFormat`, for codes a `CodesFormat`, for
+clips both, and the stack that owns what it opens.
 """
 
 from __future__ import annotations
@@ -19,14 +24,14 @@ import shutil
 from pathlib import Path
 
 from prunus.apps.io.frames import Frame, Image, Sink, SourceInfo
-from prunus.apps.io.rows import Item, Row, by_suffix, listed, named, schemes
-from prunus.runtime.errors import HostError, SourceError, nearest
+from prunus.apps.io.rows import Item, Row, by_suffix, listed, named, of, otherwise, unknown_scheme
+from prunus.runtime.errors import HostError, SourceError
 from prunus.runtime.pictures.files import PICTURES
 
 __all__ = ["SINKS", "VIDEOS", "NullSink", "Sink", "Stop", "open_sink", "require_space"]
 
 VIDEOS = (".avi", ".mkv", ".mov", ".mp4")
-_HERE = "prunus.apps.io.sinks"
+_HERE, _CODES = "prunus.apps.io.sinks", "prunus.apps.codec.endpoints"
 SINKS: tuple[Row, ...] = (
     Row("video.mp4", f"{_HERE}.video:open_video_sink", suffixes=VIDEOS),
     Row("picture.png", f"{_HERE}.pictures:open_picture_sink", suffixes=PICTURES),
@@ -34,10 +39,13 @@ SINKS: tuple[Row, ...] = (
     Row("window:", f"{_HERE}.window:open_window", scheme="window"),
     Row("web:8080", "prunus.apps.web.server:open_web_sink", scheme="web"),
     Row("null:", f"{_HERE}.registry:open_null", scheme="null"),
-    Row("speaker:", f"{_HERE}.sound:open_speaker", "sound", scheme="speaker"),
+    Row("speaker:, speaker:NAME", f"{_HERE}.sound:open_speaker", "sound", scheme="speaker"),
     Row("null:", f"{_HERE}.sound:open_null", "sound", scheme="null"),
     Row("-", f"{_HERE}.sound:open_pipe", "sound", pattern="-"),
-    Row("out.wav", f"{_HERE}.sound:open_wav_sink", "sound", suffixes=(".wav",), other=True),
+    Row("out.wav", f"{_HERE}.sound:open_wav_sink", "sound", suffixes=(".wav",)),
+    Row("out.mp4", f"{_HERE}.clip:open_clip_sink", "av", suffixes=VIDEOS),
+    Row("talk.pcodec", f"{_CODES}:FileSink", "codes", suffixes=(".pcodec",)),
+    Row("udp:HOST:PORT", f"{_CODES}:UdpSink", "codes", scheme="udp"),
 )
 _RESERVE = 8 << 20  # bytes that must stay free: encoders do not report a full disk, so we look
 
@@ -61,39 +69,40 @@ def open_sink(uri: str, info: SourceInfo) -> Sink[Frame]:
     return sink
 
 
-def resolve(uri: str, items: Item = "frames") -> Row:
+def resolve(uri: str, *items: Item) -> Row:
     """Return the row of what a URI names.
+
+    Args:
+        uri: As users give it.
+        items: What it may take: ``"frames"`` where nothing is said.
 
     Raises:
         SourceError: no such kind.
     """
-    row = named(SINKS, uri, items)
+    items = items or ("frames",)
+    row = named(SINKS, uri, *items)
     if row is not None:
         return row
-    scheme, separator, _ = uri.partition(":")
-    if separator and len(scheme) > 1 and "/" not in scheme:  # one letter is a drive on Windows
-        known = schemes(SINKS, items)
-        raise SourceError(
-            f"Unknown kind of sink '{scheme}:'{nearest(scheme, list(known))}.",
-            f"Give {listed(SINKS, items)}",
-        )
+    wrong = unknown_scheme(SINKS, uri, "sink", *items)
+    if wrong is not None:
+        raise wrong
     path = Path(uri)
     folder = path.is_dir() or uri.endswith("/") or not path.suffix
-    row = None if folder else by_suffix(SINKS, path.suffix, items)
-    for other in SINKS:
-        if row is None and other.items == items and (other.folder if folder else other.other):
-            row = other
+    row = None if folder else by_suffix(SINKS, path.suffix, *items)
+    row = row or otherwise(SINKS, folder, *items)
     if row is None:
+        endings = dict.fromkeys(s for row in of(SINKS, *items) for s in row.suffixes)
+        folders = ", or a folder ending in '/'" if "frames" in items else ""
         raise SourceError(
             f"Cannot tell what to write to {uri}: unknown ending '{path.suffix}'.",
-            f"Use one of {', '.join(VIDEOS + PICTURES)}, or a folder ending in '/'.",
+            f"Use one of {', '.join(endings)}{folders}.",
         )
     return row
 
 
-def sinks_help(items: Item = "frames") -> str:
+def sinks_help(*items: Item) -> str:
     """Return the help of ``--sink`` from the rows."""
-    return f"{listed(SINKS, items)}; repeatable."
+    return f"{listed(SINKS, *(items or ('frames',)))}; repeatable."
 
 
 class NullSink:

@@ -4,30 +4,13 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from prunus.apps.io.sinks.registry import NullSink, resolve
+from prunus.apps.io.frames import Audio, SoundFormat, SoundSink
+from prunus.apps.io.sinks.registry import NullSink
 from prunus.runtime.audio.files import WavWriter, pcm16, wav_stream_header
+from prunus.runtime.audio.reblock import Held
 from prunus.runtime.card.artifact import atomic_path
-
-Audio = npt.NDArray[np.float32]
-
-
-class SoundSink(Protocol):
-    """Takes sound in order."""
-
-    name: str
-
-    def write(self, sound: Audio) -> None:
-        """Take (T,) float32 in [-1, 1]."""
-
-    def finish(self, samples: int | None) -> None:
-        """End the sound; `samples` is its true length where it is known, at most what came."""
 
 
 class Trimmer:
@@ -38,24 +21,17 @@ class Trimmer:
     """
 
     def __init__(self, keep: int) -> None:
-        self._keep = keep
-        self.given = 0
-        self._held = np.zeros(0, np.float32)
+        self._keep, self._held = keep, Held()
 
     def push(self, sound: Audio) -> Audio:
         """Take a block; return what is certainly part of the sound."""
-        self._held = np.concatenate((self._held, sound))
-        ready = max(0, len(self._held) - self._keep)
-        out, self._held = self._held[:ready], self._held[ready:]
-        self.given += ready
-        return out
+        self._held.push(sound)
+        return self._held.cut(max(0, len(self._held) - self._keep))
 
-    def finish(self, samples: int | None) -> Audio:
+    def flush(self, samples: int | None) -> Audio:
         """Return the rest up to `samples` in all; everything when that is None."""
-        until = len(self._held) if samples is None else max(0, samples - self.given)
-        out, self._held = self._held[:until], self._held[:0]
-        self.given += len(out)
-        return out
+        held = self._held
+        return held.cut(len(held) if samples is None else max(0, samples - held.start))
 
 
 class WavSink:
@@ -83,7 +59,7 @@ class WavSink:
 
     def finish(self, samples: int | None) -> None:
         """See `SoundSink`."""
-        self._file.write(self._trimmer.finish(samples))
+        self._file.write(self._trimmer.flush(samples))
 
 
 class PipeSink:
@@ -102,53 +78,8 @@ class PipeSink:
 
     def finish(self, samples: int | None) -> None:
         """See `SoundSink`."""
-        self._file.write(pcm16(self._trimmer.finish(samples)))
+        self._file.write(pcm16(self._trimmer.flush(samples)))
         self._file.flush()
-
-
-@dataclass(frozen=True, slots=True)
-class SoundFormat:
-    """What a sink for sound must know.
-
-    Attributes:
-        sample_rate_hz: Of the sound.
-        keep: Samples by which files may turn out shorter than what was written.
-        block_seconds: Length of the blocks that will come.
-        live: The sound comes by a clock of its own, which speakers then follow; otherwise a
-            speaker makes its writer wait.
-    """
-
-    sample_rate_hz: int
-    keep: int
-    block_seconds: float
-    live: bool = False
-
-
-def open_sound_sink(
-    uri: str,
-    sample_rate_hz: int,
-    *,
-    keep: int,
-    block_seconds: float,
-    stack: ExitStack,
-    live: bool = False,
-) -> SoundSink:
-    """Open ``speaker:``, ``speaker:NAME``, ``null:``, ``-`` or a ``.wav`` file.
-
-    Args:
-        uri: What the user said.
-        sample_rate_hz: See `SoundFormat`.
-        keep: See `SoundFormat`.
-        block_seconds: See `SoundFormat`.
-        stack: Owns files and devices.
-        live: See `SoundFormat`.
-
-    Raises:
-        PrunusError: the folder cannot be written, there is no such device, a package is missing.
-    """
-    form = SoundFormat(sample_rate_hz, keep, block_seconds, live)
-    sink: SoundSink = resolve(uri, "sound").load()(uri, form, stack)
-    return sink
 
 
 def open_speaker(uri: str, form: SoundFormat, stack: ExitStack) -> SoundSink:

@@ -130,13 +130,13 @@ class UdpSender:
         """Send what is complete by now; lost groups of a relay are not sent."""
         if group.codes is None:
             return
-        self._send(self._packetizer.add(group.codes))
+        self._send(self._packetizer.push(group.codes))
         self._frames += group.frames
         self._wait()
 
     def finish(self, samples: int) -> None:
         """Send the rest and the end."""
-        self._send(self._packetizer.finish(samples))
+        self._send(self._packetizer.flush(samples))
 
     def close(self) -> None:
         """Close the socket; safe to call twice."""
@@ -226,7 +226,7 @@ class UdpReceiver:
             if packet and not self._lost(packet):
                 before = self.receiver.accepted
                 quiet = last is None or now - last > TAKEOVER_SECONDS
-                yield from self.receiver.take(packet, quiet=quiet)
+                yield from self.receiver.push(packet, quiet=quiet)
                 if self.receiver.accepted > before:
                     last = time.monotonic()  # whoever takes the groups takes time
                     continue
@@ -235,7 +235,7 @@ class UdpReceiver:
             if last is not None and now - last > self._idle:
                 self.silent = True
                 break
-        yield from self.receiver.rest()
+        yield from self.receiver.flush()
 
     def _received(self) -> bytes:
         try:

@@ -30,6 +30,7 @@ from prunus.apps.io.sources.clip import CLIPS, Clip
 from prunus.apps.io.sources.registry import SOURCES, open_source
 from prunus.apps.io.timeline import joined
 from prunus.runtime.audio.files import SoundReader
+from prunus.runtime.audio.reblock import Held
 from prunus.runtime.audio.resample import Resampler
 from prunus.runtime.errors import SourceError, UsageError
 from prunus.runtime.pictures.files import PICTURES
@@ -250,15 +251,15 @@ class _Blocks:
     step: int
     samples: int = 0
     peak: float = 0.0
-    _held: Audio = field(default_factory=lambda: np.zeros(0, np.float32))
+    _held: Held = field(default_factory=Held)
 
     def next(self) -> tuple[Audio, int]:
         while len(self._held) < self.step:
             block = next(self.blocks, None)
             if block is None:
                 break
-            self._held = np.concatenate((self._held, block))
-        piece, self._held = self._held[: self.step], self._held[self.step :]
+            self._held.push(block)
+        piece = self._held.cut(self.step)
         count = len(piece)
         self.samples += count
         if count:

@@ -1,4 +1,4 @@
-"""Where frames come from: one row per kind of name, over pictures, videos, cameras and streams.
+"""Where frames, sound and codes come from: one row per kind of name.
 
 ===========================  =========================================================
 ``0``, ``/dev/video0``       camera
@@ -7,9 +7,15 @@
 ``rtsp://host/path``         network camera
 ``http://host/stream``       MJPEG stream, or a video or picture by its address
 ``synthetic:640x480@25*100`` camera moving over the bundled portrait: size, rate, frames
+``mic:``, ``mic:NAME``       sound of a microphone
+``talk.wav``, ``-``          sound file (FLAC, Ogg, the sound of a clip too), a pipe
+``synthetic:5``              voice-like sound of so many seconds
+``talk.pcodec``              file of codes
+``udp:PORT``                 codes in packets
 ===========================  =========================================================
 
-A new kind is a file beside this one and a row in `SOURCES`; its factory gets the whole name.
+A new kind is a file beside this one and a row in `SOURCES`. Its factory gets the whole name; that
+of sound a `SoundFormat` as well, that of codes a `CodesFormat`.
 """
 
 from __future__ import annotations
@@ -17,10 +23,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from prunus.apps.io.frames import Frame, Image, Source, SourceInfo
-from prunus.apps.io.rows import Item, Row, by_suffix, listed, named, schemes, without_password
+from prunus.apps.io.rows import (
+    Item,
+    Row,
+    by_suffix,
+    listed,
+    named,
+    otherwise,
+    unknown_scheme,
+    without_password,
+)
 from prunus.apps.io.sources.live import LiveSource
 from prunus.apps.io.sources.reconnect import ReconnectingSource
-from prunus.runtime.errors import SourceError, nearest
+from prunus.runtime.errors import SourceError
 from prunus.runtime.pictures.files import PICTURES
 
 __all__ = [
@@ -33,7 +48,7 @@ __all__ = [
     "resolve",
 ]
 
-_HERE = "prunus.apps.io.sources"
+_HERE, _CODES = "prunus.apps.io.sources", "prunus.apps.codec.endpoints"
 _CLIPS = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 SOURCES: tuple[Row, ...] = (
     Row("0", f"{_HERE}.video:open_camera", pattern="[0-9]{1,5}"),
@@ -49,8 +64,13 @@ SOURCES: tuple[Row, ...] = (
     Row("clip.mp4", f"{_HERE}.av_frames:open_clip", "av", suffixes=_CLIPS, other=True),
     Row("clip.mp4+speech.wav", f"{_HERE}.av_frames:open_clip", "av", pattern=r".+\+[^:]+"),
     Row("0+mic:NAME", f"{_HERE}.av_frames:open_live", "av", pattern=r".+\+mic:.*"),
+    Row("mic:, mic:NAME", f"{_HERE}.sound:open_microphone", "sound", scheme="mic"),
+    Row("sound file", f"{_HERE}.sound:open_file", "sound", other=True),
+    Row("synthetic:5", f"{_HERE}.sound:open_synthetic", "sound", scheme="synthetic"),
+    Row("-", f"{_HERE}.sound:open_file", "sound", pattern="-"),
+    Row("talk.pcodec", f"{_CODES}:FileSource", "codes", suffixes=(".pcodec",)),
+    Row("udp:PORT", f"{_CODES}:UdpSource", "codes", scheme="udp"),
 )
-_HINT = "Give a camera number, a file, a folder, rtsp://, http:// or synthetic:"
 
 
 def open_source(uri: str, *, reconnect: bool = True) -> Source[Frame]:
@@ -78,36 +98,36 @@ def open_source(uri: str, *, reconnect: bool = True) -> Source[Frame]:
     return LiveSource(source)
 
 
-def resolve(uri: str, items: Item = "frames") -> Row:
+def resolve(uri: str, *items: Item) -> Row:
     """Return the row of what a URI names.
+
+    Args:
+        uri: As users give it.
+        items: What it may give: ``"frames"`` where nothing is said.
 
     Raises:
         SourceError: nothing there, or no such kind.
     """
-    row = named(SOURCES, uri, items)
+    items = items or ("frames",)
+    row = named(SOURCES, uri, *items)
     if row is not None and not (row.pattern and _is_file(uri)):
         return row
-    scheme, separator, _ = uri.partition("://")
-    if separator:
-        meant = nearest(scheme, [name.removesuffix("://") for name in schemes(SOURCES, items)])
-        raise SourceError(f"Unknown kind of source '{scheme}://'{meant}.", _HINT)
-    path = Path(uri)
+    path, hint = Path(uri), f"Give {listed(SOURCES, *items)}"
     try:
         folder, there, file = path.is_dir(), path.exists(), path.is_file()
     except (OSError, ValueError):  # a name that no file can have
         folder = there = file = False
     if not there:
-        raise SourceError(f"Source not found: {uri}.", _HINT)
-    if not folder and not file:  # reading a pipe or a device may never end
+        missing = SourceError(f"Source not found: {uri}.", hint)
+        raise unknown_scheme(SOURCES, uri, "source", *items) or missing
+    row = None if folder else by_suffix(SOURCES, path.suffix, *items)
+    if not folder and not file and "frames" in items:  # reading a device may never end
         raise SourceError(
             f"{uri} is neither a file nor a folder.", "A camera is given by its number: --source 0"
         )
-    row = None if folder else by_suffix(SOURCES, path.suffix, items)
-    for other in SOURCES:
-        if row is None and other.items == items and (other.folder if folder else other.other):
-            row = other
+    row = row or otherwise(SOURCES, folder, *items)
     if row is None:
-        raise SourceError(f"{uri} is a folder; expected {sources_help(items)}", _HINT)
+        raise SourceError(f"{uri} is a folder; expected {sources_help(*items)}", hint)
     return row
 
 
@@ -116,6 +136,6 @@ def _is_file(uri: str) -> bool:
     return not Path(f"/dev/video{uri}").exists() and (Path(uri).is_file() or Path(uri).is_dir())
 
 
-def sources_help(items: Item = "frames") -> str:
+def sources_help(*items: Item) -> str:
     """Return the help of ``--source`` from the rows."""
-    return f"{listed(SOURCES, items)}."
+    return f"{listed(SOURCES, *(items or ('frames',)))}."

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from prunus.runtime.audio.reblock import Array, Lane, Reblocker
 from prunus.runtime.audio.resample import Formula
-from prunus.runtime.audio.stream import Array, Arrays, Flow, Lane, Steps, Windows
+from prunus.runtime.audio.stream import Arrays, Steps, Windows
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import ArtifactError, TensorError, UsageError
-from prunus.runtime.protocols import Closable
+from prunus.runtime.protocols import Closable, Stream
 from prunus.runtime.tasks.calls import OneStream, in_turn
 from prunus.runtime.tasks.codec.card import CodecPostprocess, CodecPreprocess, CodeStream, Part
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from prunus.runtime.session.base import BackendOptions, Session
 
 Audio = npt.NDArray[np.float32]
+Codes = Mapping[str, npt.NDArray[np.int64]]
 AUDIO, VALID, VOICE = "audio", "valid", "voice"
 PARTS: tuple[Part, ...] = ("encoder", "decoder", "speaker")
 
@@ -197,7 +199,7 @@ class SpeechCodec(Closable):
         """
         samples = check_sound(sound)
         stream = self.encoder()
-        parts = [stream.push(samples), stream.finish()]
+        parts = [stream.push(samples), stream.flush()]
         return Speech(joined(parts), len(samples), self.voice_of(samples))
 
     def decode(self, speech: Speech) -> Audio:
@@ -211,7 +213,7 @@ class SpeechCodec(Closable):
             UsageError: there is no decoder.
         """
         stream = self.decoder(speech.voice)
-        parts = [stream.push(speech.codes), stream.finish()]
+        parts = [stream.push(speech.codes), stream.flush()]
         sound = np.concatenate(parts)
         if len(sound) < speech.samples:
             raise TensorError(
@@ -262,20 +264,29 @@ class SpeechCodec(Closable):
         return self.sessions[part]
 
 
-class StreamEncoder:
+class StreamEncoder(Stream[npt.ArrayLike, dict[str, npt.NDArray[np.int64]]]):
     """Sound in pieces -> codes in pieces; one object a stream, which it knows all about.
 
     Attributes:
         samples: Samples taken so far.
-        delay: Samples that must follow a sample before its code can come, besides the piece size.
     """
 
     def __init__(self, session: Session, format: CodecFormat, eager: bool) -> None:
-        self.format, self.samples = format, 0
+        self.format, self.samples, self.sample_rate_hz = format, 0, format.sample_rate_hz
         self._stream: AbstractContextManager[None] = OneStream("A stream encoder")
-        lanes = {s.name: Lane(1, s.stride) for s in format.streams}
+        lanes = _lanes(format.streams)
         self._flow = _flow(session, {AUDIO: Lane(format.hop)}, lanes, eager=eager)
-        self.delay = self._flow.delay * format.hop
+
+    @property
+    def latency(self) -> int:
+        """See `Stream`."""
+        return self._flow.latency
+
+    @in_turn
+    def reset(self) -> None:
+        """See `Stream`."""
+        self.samples = 0
+        self._flow.reset()
 
     @in_turn
     def push(self, sound: npt.ArrayLike) -> dict[str, npt.NDArray[np.int64]]:
@@ -285,50 +296,59 @@ class StreamEncoder:
         return self._named(self._flow.push({AUDIO: samples[None]}))
 
     @in_turn
-    def finish(self) -> dict[str, npt.NDArray[np.int64]]:
+    def flush(self) -> dict[str, npt.NDArray[np.int64]]:
         """End the sound; return its last codes."""
-        return self._named(self._flow.finish())
+        return self._named(self._flow.flush())
 
     def _named(self, out: Mapping[str, Array]) -> dict[str, npt.NDArray[np.int64]]:
         empty = {s.name: np.zeros((s.codebooks, 0), np.int64) for s in self.format.streams}
         return empty | {name: values[0] for name, values in out.items()}
 
 
-class StreamDecoder:
+class StreamDecoder(Stream[Codes, Audio]):
     """Codes in pieces -> sound in pieces; one object a stream, which it knows all about."""
 
     def __init__(self, session: Session, format: CodecFormat,
                  voice: npt.NDArray[np.float32] | None, eager: bool) -> None:  # fmt: skip
-        self.format = format
+        self.format, self.sample_rate_hz = format, format.sample_rate_hz
         self._stream: AbstractContextManager[None] = OneStream("A stream decoder")
         self._last: dict[str, Array] = {}
-        lanes = {s.name: Lane(1, s.stride) for s in format.streams}
         constant = {} if voice is None else {VOICE: voice[None]}
         out = {AUDIO: Lane(format.hop)}
-        self._flow = _flow(session, lanes, out, constant, eager=eager)
-        self.delay = self._flow.delay * format.hop
+        self._flow = _flow(session, _lanes(format.streams), out, constant, eager=eager)
+
+    @property
+    def latency(self) -> int:
+        """See `Stream`."""
+        return self._flow.latency
 
     @in_turn
-    def push(self, codes: Mapping[str, npt.NDArray[np.int64]]) -> Audio:
+    def reset(self) -> None:
+        """See `Stream`; the voice stays."""
+        self._last = {}
+        self._flow.reset()
+
+    @in_turn
+    def push(self, codes: Codes) -> Audio:
         """Take int64 (codebooks, n) codes of every stream; return the sound complete by now.
 
         Raises:
             TensorError: a stream is missing, or an index lies outside its codebook.
         """
         checked = {s.name: check_codes(codes, s)[None] for s in self.format.streams}
-        kept = self._flow.delay + 1
+        kept = self._flow.latency // self.format.hop + 1
         for name, values in checked.items():
             before = self._last.get(name, values[..., :0])
             self._last[name] = np.concatenate((before, values), axis=-1)[..., -kept:]
         return _sound(self._flow.push(checked))
 
     @in_turn
-    def finish(self) -> Audio:
+    def flush(self) -> Audio:
         """End the codes; return the rest of the sound."""
         # The published network mirrors its frames at the end; a step graph is shown the mirror.
         mirrored = {n: v[..., -2::-1] for n, v in self._last.items()}
         usable = all(v.shape[-1] for v in mirrored.values()) and bool(mirrored)
-        return _sound(self._flow.finish(mirrored if usable else None))
+        return _sound(self._flow.flush(mirrored if usable else None))
 
 
 def find_parts(name: str | Path, parts: tuple[Part, ...] = PARTS) -> dict[Part, Path]:
@@ -390,6 +410,36 @@ def check_codes(codes: Mapping[str, Any], stream: CodeStream) -> npt.NDArray[np.
     return values.astype(np.int64)
 
 
+class CodeBlocks(Reblocker):
+    """Codes of every stream in pieces of any length in, out by whole frames.
+
+    Args:
+        streams: Of a codec.
+    """
+
+    def __init__(self, streams: tuple[CodeStream, ...]) -> None:
+        shapes = {s.name: ((s.codebooks, 0), np.int64) for s in streams}
+        super().__init__(_lanes(streams), shapes)
+        self._streams = streams
+
+    def push(self, pieces: Mapping[str, Any]) -> None:
+        """Append codes of every stream.
+
+        Raises:
+            TensorError: as of `check_codes`; nothing is appended then.
+        """
+        super().push({s.name: check_codes(pieces, s) for s in self._streams})
+
+    @property
+    def frames(self) -> int:
+        """Whole frames that are held."""
+        return self.end - self.start
+
+
+def _lanes(streams: tuple[CodeStream, ...]) -> dict[str, Lane]:
+    return {s.name: Lane(1, s.stride) for s in streams}
+
+
 def joined(parts: list[dict[str, npt.NDArray[np.int64]]]) -> dict[str, npt.NDArray[np.int64]]:
     """Return pieces of codes as one."""
     return {name: np.concatenate([p[name] for p in parts], axis=-1) for name in parts[0]}
@@ -403,7 +453,7 @@ def decode_blocks(
         sound = decoder.push(block)
         if len(sound):
             yield sound
-    rest = decoder.finish()
+    rest = decoder.flush()
     if len(rest):
         yield rest
 
@@ -415,7 +465,7 @@ def _flow(
     constant: Arrays | None = None,
     *,
     eager: bool,
-) -> Flow:
+) -> Steps | Windows:
     card = session.card
     if card.streaming is not None:
         return Steps(lambda feed: session.run(dict(feed)), card, inputs, outputs)

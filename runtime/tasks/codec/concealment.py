@@ -8,21 +8,21 @@ after `FADE_MS`. The gain moves linearly inside frames: no step, no click.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 import numpy as np
 import numpy.typing as npt
 
+from prunus.runtime.audio.packets import Group
 from prunus.runtime.errors import TensorError
+from prunus.runtime.protocols import Stream
 from prunus.runtime.tasks.calls import OneStream, in_turn
-from prunus.runtime.tasks.codec.codec import Audio, SpeechCodec, StreamDecoder, check_codes
+from prunus.runtime.tasks.codec.codec import Audio, Codes, SpeechCodec, StreamDecoder, check_codes
 
-Codes = Mapping[str, npt.NDArray[np.int64]]
 HOLD_MS, FADE_MS = 40.0, 160.0
 
 
-class LossyDecoder:
+class LossyDecoder(Stream[Group, Audio]):
     """Codes in pieces, some of them missing -> sound in pieces, none of it missing.
 
     One object a stream; the codec behind it may be shared.
@@ -43,23 +43,40 @@ class LossyDecoder:
         *,
         eager: bool = True,
     ) -> None:
-        self.format, self.voice, self.lost = codec.format, voice, 0
+        self.format, self.voice = codec.format, voice
+        self.sample_rate_hz = codec.format.sample_rate_hz
         self._codec, self._eager = codec, eager
         self._stream: AbstractContextManager[None] = OneStream("A lossy decoder")
         self._decoder: StreamDecoder | None = None
+        self.reset()
+
+    @in_turn
+    def reset(self) -> None:
+        """See `Stream`; the voice stays."""
+        self.lost = 0
+        if self._decoder is not None:
+            self._decoder.reset()
         self._last: dict[str, npt.NDArray[np.int64]] = {}
         self._missing = 0  # frames since the last one that came
         self._gain = 1.0  # at the end of the newest frame
         self._gains: deque[tuple[float, float]] = deque()  # begin and end of frames in the decoder
 
     @property
-    def delay(self) -> int:
-        """Samples by which the sound lags behind its codes."""
-        return 0 if self._decoder is None else self._decoder.delay
+    def latency(self) -> int:
+        """Samples by which the sound lags behind its codes; 0 until there is a voice."""
+        return 0 if self._decoder is None else self._decoder.latency
 
     @in_turn
-    def push(self, codes: Codes) -> Audio:
-        """Take codes that came; return the sound complete by now, see `StreamDecoder.push`."""
+    def push(self, group: Group) -> Audio:
+        """Take frames that came or did not; return the sound complete by now.
+
+        Raises:
+            TensorError: as of `StreamDecoder.push`, or lost frames that are no whole number of the
+                codec's strides.
+        """
+        return self._lost(group.frames) if group.codes is None else self._came(group.codes)
+
+    def _came(self, codes: Codes) -> Audio:
         checked = {s.name: check_codes(codes, s) for s in self.format.streams}
         frames = min(v.shape[1] * self._stride_of(n) for n, v in checked.items())
         if not frames:
@@ -70,13 +87,7 @@ class LossyDecoder:
         self._last = {name: values[:, -1:] for name, values in checked.items()}
         return self._through(checked, [1.0] * frames)
 
-    @in_turn
-    def lose(self, frames: int) -> Audio:
-        """Go on over frames that did not come; return the sound complete by now.
-
-        Raises:
-            TensorError: not a whole number of the codec's strides.
-        """
+    def _lost(self, frames: int) -> Audio:
         if frames < 0 or frames % self.format.stride:
             raise TensorError(
                 f"Got {frames} lost frames; expected a multiple of {self.format.stride}."
@@ -99,11 +110,11 @@ class LossyDecoder:
         return self._through(repeated, gains)
 
     @in_turn
-    def finish(self) -> Audio:
+    def flush(self) -> Audio:
         """End the codes; return the rest of the sound."""
         if self._decoder is None:
             return np.zeros(0, np.float32)
-        return self._shaped(self._decoder.finish())
+        return self._shaped(self._decoder.flush())
 
     def _ready(self) -> bool:
         if self._decoder is None and (self.voice is not None or not self.format.voice):

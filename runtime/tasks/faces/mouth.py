@@ -21,6 +21,7 @@ import numpy.typing as npt
 from prunus.runtime.errors import UsageError
 from prunus.runtime.pictures.crop import check_frame, warp
 from prunus.runtime.pictures.opencv import load_cv2
+from prunus.runtime.protocols import Stream
 from prunus.runtime.tasks.calls import OneStream, in_turn
 from prunus.runtime.tasks.faces.mesh import EYE_CORNERS, INNER_LIPS, LIPS, OUTER_LIPS
 from prunus.runtime.tasks.separation.card import MouthPreprocess
@@ -91,7 +92,7 @@ def draw_lips(lips: npt.NDArray[np.floating], size: int = 88) -> Frame:
 
 
 @dataclass(slots=True, eq=False)
-class MouthCropper:
+class MouthCropper(Stream[Frame, list[Frame]]):
     """Crop the mouth of one face, frame by frame; each face needs a cropper of its own.
 
     Args:
@@ -101,7 +102,7 @@ class MouthCropper:
 
     Example:
         >>> cropper = MouthCropper(card.preprocess)
-        >>> crops = [c for f, p in clip for c in cropper.push(f, p)] + cropper.finish()
+        >>> crops = [c for f, p in clip for c in cropper.push(f, p)] + cropper.flush()
 
     Raises:
         UsageError: another look-ahead.
@@ -117,15 +118,30 @@ class MouthCropper:
     _stream: AbstractContextManager[None] = field(
         default_factory=lambda: OneStream("A mouth cropper")
     )
+    sample_rate_hz: int = field(init=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.look_ahead < WINDOW:
             raise UsageError(
                 f"Got a look-ahead of {self.look_ahead} frames; expected 0 to {WINDOW - 1}."
             )
+        self.sample_rate_hz = self.preprocess.frame_rate_hz
+
+    @property
+    def latency(self) -> int:
+        """Frames by which crops lag."""
+        return self.look_ahead
 
     @in_turn
-    def push(self, frame_bgr: Frame, points: Floats | None) -> list[Frame]:
+    def reset(self) -> None:
+        """See `Stream`."""
+        self._frames.clear()
+        self._points.clear()
+        self._given = self._first = 0
+        self._matrix = None
+
+    @in_turn
+    def push(self, frame_bgr: Frame, points: Floats | None = None) -> list[Frame]:
         """Take one frame; return the crops that are complete by now: none or one.
 
         Args:
@@ -148,7 +164,7 @@ class MouthCropper:
         return [self._crop(final=False)]
 
     @in_turn
-    def finish(self) -> list[Frame]:
+    def flush(self) -> list[Frame]:
         """End the clip; return the crops that were waiting. They reuse the last transform."""
         return [self._crop(final=True) for _ in range(len(self._frames))]
 

@@ -165,7 +165,7 @@ class SpeechSeparator(Closable):
             until = min(max(round(time_s * rate), sent), len(samples))
             parts.append(stream.push(samples[sent:until]))
             sent = until
-        parts += [stream.push(samples[sent:]), stream.finish()]
+        parts += [stream.push(samples[sent:]), stream.flush()]
         return np.concatenate(parts)
 
 

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from prunus.runtime.audio.reblock import Held
 from prunus.runtime.errors import UsageError
+from prunus.runtime.protocols import Stream
 from prunus.runtime.tasks.calls import in_turn
 from prunus.runtime.tasks.codec.codec import check_sound
 from prunus.runtime.tasks.faces.mouth_grid import MouthGrid
@@ -118,7 +120,7 @@ class StreamPlan:
         return self.hop / self.frame_rate_hz
 
 
-class VoiceStream:
+class VoiceStream(Stream[npt.ArrayLike, Audio]):
     """One speaker's voice out of a stream of sound; made by `SpeechSeparator.stream`.
 
     It belongs to one speaker of one stream. Sound and mouths may come from two threads: calls wait
@@ -126,7 +128,6 @@ class VoiceStream:
 
     Attributes:
         plan: The windows.
-        taken: Samples that came in.
         given: Samples that went out.
         silent: Windows of digital silence, which are answered without running the network.
     """
@@ -137,34 +138,42 @@ class VoiceStream:
         look = cast(MouthPreprocess, lips.card.preprocess)
         post = cast(SeparatorPostprocess, voice.card.postprocess)
         self._relative = post.level == "relative"
-        self.plan, self.taken, self.given, self.silent = plan, 0, 0, 0
+        self.plan, self._mouth = plan, look
+        self.sample_rate_hz = plan.samples_per_frame * plan.frame_rate_hz
         self._lips, self._voice = lips, voice
         self._stream: AbstractContextManager[Any] = threading.RLock()
-        self._patience = None if patience_s is None else round(
-            patience_s * plan.samples_per_frame * plan.frame_rate_hz
-        )  # fmt: skip
+        self._patience = None if patience_s is None else round(patience_s * self.sample_rate_hz)
+        self._width = next(s.shape[1] for s in voice.card.inputs if s.name == "lips")
+        self.reset()
+
+    @in_turn
+    def reset(self) -> None:
+        """See `Stream`; mouths begin anew as well."""
+        look = self._mouth
+        self.given = self.silent = 0
         self.mouths = MouthGrid(look.size, look.frame_rate_hz, round(255 * look.mean))
-        self._sound = np.zeros(0, np.float32)
-        self._sound_start = 0  # sample at which it begins
+        self._sound = Held()
         self._window = 0
-        width = next(s.shape[1] for s in voice.card.inputs if s.name == "lips")
-        self._features = np.zeros((width, 0), np.float32)
+        self._features = np.zeros((self._width, 0), np.float32)
         self._features_end = 0
         self._tail = np.zeros(0, np.float32)
         self._finished = False
 
     @property
-    def delay(self) -> int:
-        """Samples that may have to follow a sample before it comes out."""
+    def taken(self) -> int:
+        """Samples that came in."""
+        return self._sound.end
+
+    @property
+    def latency(self) -> int:
+        """See `Stream`; of what the separator says, not of late mouths."""
         return self.plan.delay
 
     @in_turn
     def push(self, sound: npt.ArrayLike) -> Audio:
         """Take (T,) float32 samples of the mixture; return the voice that is complete by now."""
         self._require_open()
-        samples = check_sound(sound, empty=True)
-        self._sound = np.concatenate((self._sound, samples))
-        self.taken += len(samples)
+        self._sound.push(check_sound(sound, empty=True))
         return self._advance()
 
     @in_turn
@@ -175,7 +184,7 @@ class VoiceStream:
         return self._advance()
 
     @in_turn
-    def finish(self) -> Audio:
+    def flush(self) -> Audio:
         """End the stream; return the rest: as many samples as came in, in all."""
         self._require_open()
         self._finished = True
@@ -190,7 +199,7 @@ class VoiceStream:
 
     def _require_open(self) -> None:
         if self._finished:
-            raise UsageError("This stream has been finished.", "Begin another one.")
+            raise UsageError("This stream has ended.", "Call reset(), or begin another one.")
 
     def _advance(self) -> Audio:
         plan, parts = self.plan, [np.zeros(0, np.float32)]
@@ -212,7 +221,7 @@ class VoiceStream:
         plan = self.plan
         features = self._look(end)
         begin = end - plan.frames
-        mixture = self._cut(begin * plan.samples_per_frame, end * plan.samples_per_frame)
+        mixture = self._sound.take(begin * plan.samples_per_frame, end * plan.samples_per_frame)
         if mixture.any():
             feed = {"mixture": mixture[None], "lips": features[None]}
             voice: Audio = self._voice.run(feed)["voice"][0]
@@ -248,21 +257,8 @@ class VoiceStream:
         self._features_end = end
         return np.ascontiguousarray(joined[:, -plan.frames :])
 
-    def _cut(self, begin: int, end: int) -> Audio:
-        """Return samples of the mixture, zeros where there is none."""
-        out = np.zeros(end - begin, np.float32)
-        first, last = max(begin, self._sound_start), min(end, self.taken)
-        if last > first:
-            out[first - begin : last - begin] = self._sound[
-                first - self._sound_start : last - self._sound_start
-            ]
-        return out
-
     def _forget(self, next_end: int) -> None:
         """Drop what the window that ends before frame `next_end`, and later ones, do not need."""
         plan = self.plan
         self.mouths.drop_before(next_end - plan.lip_frames)
-        start = (next_end - plan.frames) * plan.samples_per_frame
-        if start > self._sound_start:
-            self._sound = self._sound[start - self._sound_start :].copy()
-            self._sound_start = start
+        self._sound.forget((next_end - plan.frames) * plan.samples_per_frame)

@@ -11,8 +11,8 @@ import pytest
 
 from prunus.apps.cli.main import main
 from prunus.apps.codec.app import encode_file
-from prunus.apps.codec.endpoints import SyntheticVoice
 from prunus.apps.codec.listener import Listener
+from prunus.apps.io.sources.sound import SyntheticVoice
 from prunus.runtime.audio.files import SoundReader, write_wav
 from prunus.runtime.audio.pcodec import PcodecReader
 from prunus.runtime.audio.resample import resample
@@ -182,7 +182,7 @@ def test_memory_does_not_grow_with_the_file(model, tmp_path, monkeypatch):
 
     longest = []
     monkeypatch.setattr(
-        module.Listener, "take", lambda self, block: longest.append(len(block)) or block
+        module.Listener, "push", lambda self, block: longest.append(len(block)) or block
     )
     _write(tmp_path / "long.wav", 24000 * 8)
     with SpeechCodec.open(model, "onnxruntime", parts=("encoder",)) as codec:
@@ -191,7 +191,8 @@ def test_memory_does_not_grow_with_the_file(model, tmp_path, monkeypatch):
 
         def watched(self, sound):
             out = push(self, sound)
-            held.append(sum(v.nbytes for v in self._flow._buffer.held.values()))
+            lanes = self._flow._buffer._lanes.values()
+            held.append(sum(waiting.items.nbytes for _, waiting in lanes))
             return out
 
         monkeypatch.setattr("prunus.runtime.tasks.codec.codec.StreamEncoder.push", watched)
@@ -238,8 +239,8 @@ def test_sound_is_never_replaced_by_codes(model, tmp_path, capsys):
 def test_clipping_across_blocks_is_one_run():
     plain = SyntheticVoice("1", 24000)
     listener = Listener(plain, 24000, strict=False)
-    listener.take(np.array([0.0, 1.0, 1.0], np.float32))
-    listener.take(np.array([1.0, 1.0, 0.0, 1.0], np.float32))  # the last one alone is a peak
+    listener.push(np.array([0.0, 1.0, 1.0], np.float32))
+    listener.push(np.array([1.0, 1.0, 0.0, 1.0], np.float32))  # the last one alone is a peak
     assert "2 samples are clipped" in listener.notes()[0]
     with pytest.raises(UsageError, match="resampled"):
         Listener(SyntheticVoice("1", 8000), 24000, strict=True)
@@ -249,8 +250,8 @@ def _notes(path, strict=False):
     with SoundReader(path) as reader:
         listener = Listener(reader, 16000, strict=strict)
         for block in reader.blocks():
-            listener.take(block)
-        listener.rest()
+            listener.push(block)
+        listener.flush()
         return " | ".join(listener.notes())
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from prunus.apps.cli.main import main
-from prunus.apps.codec.endpoints import SyntheticVoice
 from prunus.apps.codec.evaluate import Recording, evaluate_codec, read_recordings
 from prunus.apps.codec.peers import opus, packet_bytes, parse_peer
 from prunus.apps.common import speech_metrics as speech_judges
 from prunus.apps.common.speech_metrics import Heard, normalised, open_judges, word_distance
+from prunus.apps.io.sources.sound import SyntheticVoice
 from prunus.runtime.errors import HostError, UsageError
 from prunus.runtime.tasks.codec.codec import SpeechCodec
 

@@ -254,7 +254,7 @@ def test_a_sink_that_fails_takes_no_other_along(model, tmp_path, monkeypatch, ca
     victim, error = {
         "pipe": (PipeSink, BrokenPipeError(errno.EPIPE, "Broken pipe")),
         "wav": (WavSink, full),
-        "codes": (endpoints._FileSink, full),
+        "codes": (endpoints.FileSink, full),
     }[fails]
     writes = []
 
@@ -423,7 +423,7 @@ def test_two_processes_over_the_network(model, tmp_path, loss):
     with SpeechCodec.open(model, "onnxruntime", threads=1) as codec:
         speech = codec.encode(_read(source))
         stream = codec.decoder(eager=True)
-        expected = np.concatenate((stream.push(speech.codes), stream.finish()))
+        expected = np.concatenate((stream.push(speech.codes), stream.flush()))
     np.testing.assert_allclose(sound, expected, atol=2e-4)
 
 
@@ -439,18 +439,18 @@ def test_loss_costs_what_it_must_and_redundancy_repairs_it(tiny_codec, percent):
         made_up = {}
         for redundancy in (0, 1):
             sender = Packetizer(codec.format, frames=3, redundancy=redundancy)
-            packets = sender.add(speech.codes) + sender.finish(speech.samples)
+            packets = sender.push(speech.codes) + sender.flush(speech.samples)
             lose, receiver = losing(percent / 100, seed=2), Receiver(codec.format, depth=1)
             groups = []
             for packet in packets[:-3]:
                 if not lose():
-                    groups += receiver.take(packet)
-            groups += [g for p in packets[-3:] for g in receiver.take(p)] + receiver.rest()
+                    groups += receiver.push(packet)
+            groups += [g for p in packets[-3:] for g in receiver.push(p)] + receiver.flush()
             decoder = LossyDecoder(codec)
             parts = [
-                decoder.lose(g.frames) if g.codes is None else decoder.push(g.codes) for g in groups
+                decoder.push(g) for g in groups
             ]
-            sound = np.concatenate([*parts, decoder.finish()])
+            sound = np.concatenate([*parts, decoder.flush()])
             assert len(sound) == 320 * 600 and np.isfinite(sound).all()
             made_up[redundancy] = decoder.lost / 600
             assert receiver.seen.concealed == decoder.lost
@@ -463,7 +463,7 @@ def test_a_sender_that_falls_silent_ends_the_receiver(model, tmp_path, capsys):
     from prunus.runtime.audio.packets import Packetizer, Receiver
 
     with SpeechCodec.open(model, "onnxruntime", threads=1) as codec:
-        packets = Packetizer(codec.format, frames=3).add(codec.encode(_sound(320 * 30)).codes)
+        packets = Packetizer(codec.format, frames=3).push(codec.encode(_sound(320 * 30)).codes)
     end = UdpReceiver(("127.0.0.1", 0), Receiver(codec.format), idle_seconds=0.15)
     with contextlib.closing(end), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
         for packet in packets:

@@ -65,7 +65,7 @@ def test_check_knows_it_by_name(capsys):
 
 def test_it_is_small_trained_and_causal(codec):
     assert codec.format.trained and codec.format.bits_per_second == 1900
-    assert codec.encoder().delay + codec.decoder().delay == 640  # 40 ms
+    assert codec.encoder().latency + codec.decoder().latency == 640  # 40 ms
     shipped = [e for e in zoo.entries() if e.task == "codec"]
     assert sum(e.size for e in shipped) < 8e6
     for entry in shipped:

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prunus.apps.codec.endpoints import CodeSink, CodeSource
 from prunus.apps.io import rows
-from prunus.apps.io.frames import Frame, SourceInfo
+from prunus.apps.io.frames import Frame, SoundSource, SourceInfo
 from prunus.apps.io.rows import Row
 from prunus.apps.io.sinks import registry as sinks
 from prunus.apps.io.sources import registry as sources
+from prunus.runtime.audio.packets import Group
 
 ROOT = Path(__file__).parents[3]
 ALL = (*sources.SOURCES, *sinks.SINKS)
@@ -82,17 +84,90 @@ def test_a_sink_is_added_by_one_row_and_works_on_the_command_line(monkeypatch, p
     assert taken == [None, None, -1.0]
 
 
-def test_the_help_of_the_command_line_comes_from_the_rows(prunus) -> None:
-    shown = " ".join(prunus("run", "pose", "--help").out.split())
+def test_sound_and_codes_are_added_by_a_row_each(monkeypatch, prunus, tiny_codec) -> None:
+    """A source and a sink of each, through `prunus run codec` both ways."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    heard: list[np.ndarray] = []
+    groups: list[Group] = []
+    ends: list[object] = []
+
+    class Hum(SoundSource):
+        sample_rate_hz = 24_000
+
+        def blocks(self, size):
+            tone = np.sin(np.arange(24_000) / 20).astype(np.float32)
+            yield from np.split(tone, range(size, 24_000, size))
+
+    class Ear:
+        name = "an ear"
+
+        def write(self, sound):
+            heard.append(sound)
+
+        def finish(self, samples):
+            ends.append(samples)
+
+    class Kept(CodeSource):
+        title, voice, samples, damage = "kept", None, 24_000, ""
+
+        def groups(self):
+            yield from groups
+
+    class Keeper(CodeSink):
+        def begin(self, voice):
+            ends.append(voice)
+
+        def write(self, group):
+            groups.append(group)
+
+        def finish(self, samples):
+            ends.append(samples)
+
+    module = types.ModuleType("dummy_ends")
+    module.hum = lambda uri, form: Hum()
+    module.ear = lambda uri, form, stack: stack.callback(ends.append, "closed") and Ear()
+    module.kept = lambda uri, form: Kept()
+    module.keeper = lambda uri, form, stack: Keeper()
+    monkeypatch.setitem(sys.modules, "dummy_ends", module)
+    more = (Row("hum:", "dummy_ends:hum", "sound", scheme="hum"),
+            Row("kept:", "dummy_ends:kept", "codes", scheme="kept"))  # fmt: skip
+    monkeypatch.setattr(sources, "SOURCES", (*sources.SOURCES, *more))
+    more = (Row("ear:", "dummy_ends:ear", "sound", scheme="ear"),
+            Row("keeper:", "dummy_ends:keeper", "codes", scheme="keeper"))  # fmt: skip
+    monkeypatch.setattr(sinks, "SINKS", (*sinks.SINKS, *more))
+
+    words = ("run", "codec", "--model", tiny_codec("wavtokenizer"), "--backend", "onnxruntime")
+    ran = prunus(*words, "--source", "hum:", "--sink", "ear:", "--sink", "keeper:")
+    assert ran.code == 0, ran.err
+    first = np.concatenate(heard)
+    assert len(first) == 24_000 and np.abs(first).max() > 0 and groups
+    assert ends.count(24_000) == 2 and ends.count("closed") == 1
+    heard.clear()
+    ran = prunus(*words, "--source", "kept:", "--sink", "ear:")
+    assert ran.code == 0, ran.err
+    np.testing.assert_allclose(np.concatenate(heard), first, atol=2e-4)
+    refused = prunus(*words, "--source", "kept:", "--sink", "keeper:")
+    assert refused.code == 2 and "both codes" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("app", "items"),
+    [("pose", ("frames",)), ("codec", ("sound", "codes")), ("separation", ("av", "sound"))],
+)
+def test_the_help_of_the_command_line_comes_from_the_rows(prunus, app, items) -> None:
+    shown = " ".join(prunus("run", app, "--help").out.split())
     for row in (*sources.SOURCES, *sinks.SINKS):
-        if row.items == "frames":
+        heard = row in sinks.SINKS or row.items != "sound" or app == "codec"
+        if row.items in items and heard:
             assert row.help in shown
 
 
 def test_names_are_listed_as_a_phrase() -> None:
     table = [Row("a", "m:a", scheme="a"), Row("b:", "m:b", scheme="b"), Row("", "m:b", scheme="c")]
     assert rows.listed(table, "frames") == "a or b:"
-    assert rows.schemes(table, "frames") == ("a", "b", "c")
+    assert rows.named(table, "b:1", "av", "frames") is table[1]
+    assert rows.named(table, "b:1", "av") is None
     assert rows.listed(table, "av") == ""
 
 

@@ -22,7 +22,7 @@ class _Cropper:
         self.waiting.append(np.full((88, 88), 107 if points is None else points[0, 0], np.uint8))
         return [self.waiting.pop(0)] if len(self.waiting) > self.ahead else []
 
-    def finish(self):
+    def flush(self):
         out, self.waiting = self.waiting, []
         return out
 
@@ -42,7 +42,7 @@ class _Stream:
         ready = max(0, len(self.held) - self.lag) // self.hop * self.hop
         return self._until(ready)
 
-    def finish(self):
+    def flush(self):
         return self._until(len(self.held))
 
     def _until(self, count: int):
@@ -71,7 +71,7 @@ def _run(schedule, *, ahead: int, lag: int = 3, hop: int = 2, choices=()):
             picker.choose(dict(choices)[k])
         sound = np.full(STEP, k + 1, np.float32)
         out.append(picker.push(image, [_face(n) for n in seen], sound))
-    out.append(picker.finish())
+    out.append(picker.flush())
     voice = np.concatenate(out)
     assert picker.given == len(voice)
     return voice

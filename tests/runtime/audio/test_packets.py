@@ -28,12 +28,12 @@ def _packets(frames=96, size=8, redundancy=1, voice=None):
                         redundancy=redundancy, stream=7, voice=voice)  # fmt: skip
     half = {n: v[:, : v.shape[1] // 2] for n, v in codes.items()}
     rest = {n: v[:, v.shape[1] // 2 :] for n, v in codes.items()}
-    return codes, [*sender.add(half), *sender.add(rest), *sender.finish(frames * 320 - 5)]
+    return codes, [*sender.push(half), *sender.push(rest), *sender.flush(frames * 320 - 5)]
 
 
 def _received(receiver, packets):
-    groups = [g for p in packets for g in receiver.take(p)]
-    return groups + receiver.rest()
+    groups = [g for p in packets for g in receiver.push(p)]
+    return groups + receiver.flush()
 
 
 def _assert_in_place(groups, codes, frames):
@@ -126,7 +126,7 @@ def test_a_very_long_gap_is_not_filled():
     _, packets = _packets(frames=8 * (MOST_MISSING + 20))
     receiver = Receiver(_format(), depth=0)
     after = packets[MOST_MISSING + 10 : MOST_MISSING + 12]
-    groups = [g for p in (packets[0], *after) for g in receiver.take(p)]
+    groups = [g for p in (packets[0], *after) for g in receiver.push(p)]
     assert sum(g.frames for g in groups) == 24  # what came; the rest is skipped
     assert receiver.seen.lost == MOST_MISSING + 9
 
@@ -136,9 +136,9 @@ def test_another_codec_is_refused_and_strangers_are_ignored():
     with pytest.raises(SourceError, match="same --model"):
         _received(Receiver(_format(identity="cd" * 32)), packets[:FOREIGN])
     one = Receiver(_format(), depth=0)  # one stray packet of another codec changes nothing
-    foreign = Packetizer(_format(identity="cd" * 32), frames=8).add(_codes(8))
+    foreign = Packetizer(_format(identity="cd" * 32), frames=8).push(_codes(8))
     _assert_in_place(_received(one, foreign + packets), codes, 96)
-    other = Packetizer(_format(), frames=8, stream=8).add(_codes(8, seed=1))
+    other = Packetizer(_format(), frames=8, stream=8).push(_codes(8, seed=1))
     receiver = Receiver(_format(), depth=0)
     groups = _received(receiver, [packets[0], other[0], b"", b"noise", *packets[1:]])
     _assert_in_place(groups, codes, 96)
@@ -151,7 +151,7 @@ def test_strangers_neither_end_nor_starve_a_stream():
     forged = Packetizer(_format(), frames=8, stream=7)
     forged._sequence = 10**6
     stray = [
-        forged.add(_codes(8, seed=1))[0],  # a leap that nothing confirms
+        forged.push(_codes(8, seed=1))[0],  # a leap that nothing confirms
         forged._sealed(END, b"\0" * 12),  # an end before what has been heard
         forged._sealed(END, b"\1\0\0\0" + b"\xff" * 8),
         forged._sealed(9, b""),
@@ -161,19 +161,19 @@ def test_strangers_neither_end_nor_starve_a_stream():
     _assert_in_place(groups, codes, 96)
     assert receiver.samples == 96 * 320 - 5 and receiver.seen.lost == 0
     late = Receiver(_format())
-    assert late.take(packets[-1]) == [] and not late.ended  # the end of a sender that had stopped
+    assert late.push(packets[-1]) == [] and not late.ended  # the end of a sender that had stopped
 
 
 def test_a_restarted_sender_takes_over_after_silence_alone():
     codes, packets = _packets()
     other = Packetizer(_format(), frames=8, stream=8)
-    again = [*other.add(codes), *other.finish(96 * 320 - 5)]
+    again = [*other.push(codes), *other.flush(96 * 320 - 5)]
     receiver = Receiver(_format(), depth=2)
     heard = [*packets[:3], packets[4]]  # one is still waited for
-    first = [g for p in heard for g in receiver.take(p)]
-    assert receiver.take(again[0]) == [] and receiver.seen.refused == 1
-    assert receiver.take(again[-1], quiet=True) == [] and not receiver.ended
-    second = [g for p in again for g in receiver.take(p, quiet=p is again[0])] + receiver.rest()
+    first = [g for p in heard for g in receiver.push(p)]
+    assert receiver.push(again[0]) == [] and receiver.seen.refused == 1
+    assert receiver.push(again[-1], quiet=True) == [] and not receiver.ended
+    second = [g for p in again for g in receiver.push(p, quiet=p is again[0])] + receiver.flush()
     assert sum(g.frames for g in first) == 3 * 8 and receiver.earlier == 5 * 8
     assert [g.first for g in second] == [24, 32, *range(0, 96, 8)]  # the old rest, then the new
     assert all(g.codes is not None for g in second) and receiver.ended
@@ -182,8 +182,8 @@ def test_a_restarted_sender_takes_over_after_silence_alone():
 def test_only_the_key_opens_a_stream():
     codes = _codes(96)
     keyed = Packetizer(_format(), frames=8, key=b"long secret")
-    packets = keyed.add(codes) + keyed.finish(96 * 320)
-    plain = Packetizer(_format(), frames=8).add(codes)
+    packets = keyed.push(codes) + keyed.flush(96 * 320)
+    plain = Packetizer(_format(), frames=8).push(codes)
     assert len(packets[0]) == len(plain[0]) + 6
     receiver = Receiver(_format(), depth=0, key=b"long secret")
     _assert_in_place(_received(receiver, [*plain, *packets]), codes, 96)
@@ -210,7 +210,7 @@ def test_a_damaged_packet_is_a_lost_packet(place, change, which):
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_quietly(noise):
     receiver = Receiver(_format())
-    assert receiver.take(noise) == [] and receiver.take(b"PU\x01\x01" + noise) == []
+    assert receiver.push(noise) == [] and receiver.push(b"PU\x01\x01" + noise) == []
     assert receiver.seen.refused == 2
 
 
@@ -239,8 +239,8 @@ def test_forged_packets_with_good_checksums_are_bounded(forged, quiet):
     for kind, stream, sequence, body in forged:
         forger = Packetizer(_format(24), frames=8, stream=stream, voice=np.zeros(24, np.float32))
         forger._sequence = sequence
-        groups += receiver.take(forger._sealed(kind % 5, body), quiet=quiet)
-    groups += receiver.rest()
+        groups += receiver.push(forger._sealed(kind % 5, body), quiet=quiet)
+    groups += receiver.flush()
     assert sum(g.frames for g in groups if g.codes is None) <= MOST_MISSING * 256 * len(forged)
     for group in groups:
         if group.codes is not None:

@@ -96,8 +96,8 @@ def test_the_delay_is_what_waits():
     resampler = Resampler(48000, 16000)
     for _ in range(40):
         resampler.push(np.zeros(480, np.float32))
-    assert 480 <= resampler.delay <= 48000 * 0.05
-    assert Resampler(16000, 16000).delay == 0
+    assert 480 <= resampler.latency <= 48000 * 0.05
+    assert Resampler(16000, 16000).latency == 0
 
 
 @pytest.mark.parametrize(("old", "new"), [(0, 16000), (999, 16000), (768001, 16000), (16000, 1)])

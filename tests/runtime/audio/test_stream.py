@@ -38,7 +38,7 @@ def _same(feed, frames):
 
 
 def _all(windows, codes):
-    parts = [windows.push({"codes": codes}), windows.finish()]
+    parts = [windows.push({"codes": codes}), windows.flush()]
     return np.concatenate([part["sound"] for part in parts if part], axis=-1)[0]
 
 
@@ -78,7 +78,7 @@ def test_any_pieces_give_the_same_as_one(sizes, eager) -> None:
     for size in sizes:
         parts.append(windows.push({"codes": codes[:, at : at + size]}))
         at += size
-    parts.append(windows.finish())
+    parts.append(windows.flush())
     found = [part["sound"][0] for part in parts if part]
     sound = np.concatenate(found) if found else np.zeros(0)
     np.testing.assert_allclose(sound, np.repeat(codes[0], HOP), rtol=1e-6)

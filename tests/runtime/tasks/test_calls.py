@@ -187,12 +187,12 @@ def test_a_codec_stream_refuses_a_second_thread(monkeypatch, part) -> None:
             go.wait()
             return {}
 
-        monkeypatch.setattr(stream._flow, "finish", lambda *_: held())
-        first = threading.Thread(target=lambda: told.append(stream.finish()))
+        monkeypatch.setattr(stream._flow, "flush", lambda *_: held())
+        first = threading.Thread(target=lambda: told.append(stream.flush()))
         first.start()
         inside.wait()
         with pytest.raises(UsageError, match=f"A stream {part} serves one stream"):
-            stream.finish()
+            stream.flush()
         go.set()
         first.join()
         assert len(told) == 1

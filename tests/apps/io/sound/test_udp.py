@@ -21,8 +21,8 @@ FORM = CodecFormat("toy", 16000, 320, (CodeStream("codes", 1, 64),), 0, "ab" * 3
 def _sent(frames, stream, key=None, end=True):
     codes = {"codes": np.random.default_rng(stream).integers(0, 64, (1, frames))}
     packetizer = Packetizer(FORM, frames=4, stream=stream, key=key)
-    packets = packetizer.add(codes)
-    return packets + packetizer.finish(frames * 320) if end else packets
+    packets = packetizer.push(codes)
+    return packets + packetizer.flush(frames * 320) if end else packets
 
 
 @contextlib.contextmanager

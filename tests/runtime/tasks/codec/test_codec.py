@@ -92,7 +92,7 @@ def test_fusecodec_decodes_exactly_but_for_the_last_frame(tiny_codec, small_code
         expected = network.decode(tensor)[0, 0].clamp(-1, 1).numpy()
     with SpeechCodec.open(tiny_codec("fusecodec"), "onnxruntime", parts=("decoder",)) as codec:
         stream = codec.decoder()
-        got = np.concatenate((stream.push({"codes": codes}), stream.finish()))
+        got = np.concatenate((stream.push({"codes": codes}), stream.flush()))
     assert got.shape == expected.shape
     assert _snr(expected[:-320], got[:-320]) > 90
     # The last frame sees its mirror behind the LSTM instead of at every layer.
@@ -109,7 +109,7 @@ def test_any_schedule_of_sound_gives_the_same_codes(codec, sizes, seed):
     for size in [*sizes, 1]:
         pieces.append(stream.push(sound[at : at + size]))
         at += size
-    got = joined([*pieces, stream.finish()])
+    got = joined([*pieces, stream.flush()])
     assert stream.samples == len(sound)
     for name, codes in whole.items():
         assert np.array_equal(got[name], codes), name
@@ -128,7 +128,7 @@ def test_any_schedule_of_codes_gives_the_same_sound(codec, sizes, seed):
     width = codec.format.voice
     voice = rng.standard_normal(width).astype(np.float32) if width else None
     whole_stream = codec.decoder(voice)
-    whole = np.concatenate((whole_stream.push(codes), whole_stream.finish()))
+    whole = np.concatenate((whole_stream.push(codes), whole_stream.flush()))
     stream = codec.decoder(voice)
     pieces, at = [], 0
     for size in [*sizes, 1]:
@@ -138,7 +138,7 @@ def test_any_schedule_of_codes_gives_the_same_sound(codec, sizes, seed):
                          for s in codec.format.streams})
         )  # fmt: skip
         at = until
-    got = np.concatenate([*pieces, stream.finish()])
+    got = np.concatenate([*pieces, stream.flush()])
     assert len(got) == len(whole) == total * codec.format.hop
     np.testing.assert_allclose(got, whole, atol=1e-6)
 
@@ -151,14 +151,14 @@ def test_eager_streams_answer_early_and_lose_nothing(codec):
         pieces.append(stream.push(sound[at : at + hop]))
         if not first and pieces[-1][codec.format.streams[0].name].size:
             first = at + hop
-    codes = joined([*pieces, stream.finish()])
+    codes = joined([*pieces, stream.flush()])
     assert codes[codec.format.streams[0].name].shape[1] == 96
     pre = codec.sessions["encoder"].card.preprocess
-    assert 0 < first <= (pre.commit + stream.delay // hop + pre.frames % pre.commit) * hop + hop
+    assert 0 < first <= (pre.commit + stream.latency // hop + pre.frames % pre.commit) * hop + hop
     decoder = codec.decoder(codec.voice_of(sound), eager=True)
     out = [decoder.push({n: c[:, k * c.shape[1] // 12 : (k + 1) * c.shape[1] // 12]
                          for n, c in codes.items()}) for k in range(12)]  # fmt: skip
-    assert sum(map(len, [*out, decoder.finish()])) == count
+    assert sum(map(len, [*out, decoder.flush()])) == count
 
 
 def test_seams_do_not_click(wavtokenizer):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from prunus.runtime.audio.packets import Group
 from prunus.runtime.errors import TensorError
 from prunus.runtime.tasks.codec.card import CodeStream
 from prunus.runtime.tasks.codec.codec import CodecFormat
@@ -22,7 +23,7 @@ class _Tone:
         self.values += [v / 100.0 for v in codes["codes"][0]]
         return self._out(max(0, len(self.values) - 2))
 
-    def finish(self):
+    def flush(self):
         return self._out(len(self.values))
 
     def _out(self, until):
@@ -41,7 +42,11 @@ class _Codec:
 
 
 def _codes(*values):
-    return {"codes": np.array([values])}
+    return Group(0, len(values), {"codes": np.array([values])})
+
+
+def _lost(frames):
+    return Group(0, frames, None)
 
 
 def _frames(parts):
@@ -50,15 +55,15 @@ def _frames(parts):
 
 def test_without_loss_the_sound_is_untouched():
     decoder = LossyDecoder(_Codec())
-    sound = _frames([decoder.push(_codes(10, 20)), decoder.push(_codes(30)), decoder.finish()])
+    sound = _frames([decoder.push(_codes(10, 20)), decoder.push(_codes(30)), decoder.flush()])
     assert np.array_equal(sound, np.repeat([[0.1], [0.2], [0.3]], HOP, axis=1).astype(np.float32))
     assert decoder.lost == 0
 
 
 def test_a_short_gap_repeats_and_a_long_one_fades_to_silence():
     decoder = LossyDecoder(_Codec())
-    parts = [decoder.push(_codes(10, 50)), decoder.lose(20), decoder.push(_codes(50, 50, 50))]
-    sound = _frames([*parts, decoder.finish()])
+    groups = [_codes(10, 50), _lost(20), _codes(50, 50, 50)]
+    sound = _frames([*map(decoder.push, groups), decoder.flush()])
     assert len(sound) == 25 and decoder.lost == 20
     np.testing.assert_allclose(sound[2:6], 0.5)  # 40 ms as before
     means = sound[6:18].mean(axis=1)
@@ -73,7 +78,7 @@ def test_the_gain_is_one_straight_line_down_and_one_up() -> None:
     """40 ms as before, 120 ms down, silence; back over one frame: each sample's gain."""
     decoder = LossyDecoder(_Codec())
     sound = np.concatenate(
-        [decoder.push(_codes(50)), decoder.lose(18), decoder.push(_codes(50, 50)), decoder.finish()]
+        [*map(decoder.push, (_codes(50), _lost(18), _codes(50, 50))), decoder.flush()]
     )
     down, up = 12 * HOP, HOP
     expected = np.concatenate([
@@ -86,7 +91,7 @@ def test_the_gain_is_one_straight_line_down_and_one_up() -> None:
 def test_a_gap_that_ends_on_the_way_down_rises_from_there() -> None:
     decoder = LossyDecoder(_Codec())
     sound = _frames(
-        [decoder.push(_codes(50)), decoder.lose(10), decoder.push(_codes(50, 50)), decoder.finish()]
+        [*map(decoder.push, (_codes(50), _lost(10), _codes(50, 50))), decoder.flush()]
     ) / 0.5  # fmt: skip
     low = 1 - 6 / 12  # 100 ms: half of the fade
     assert sound[10, -1] == pytest.approx(low)
@@ -96,14 +101,14 @@ def test_a_gap_that_ends_on_the_way_down_rises_from_there() -> None:
 
 def test_one_gap_in_pieces_is_one_gap():
     whole, pieces = LossyDecoder(_Codec()), LossyDecoder(_Codec())
-    expected = [whole.push(_codes(70)), whole.lose(12), whole.finish()]
-    got = [pieces.push(_codes(70)), *(pieces.lose(3) for _ in range(4)), pieces.finish()]
+    expected = [whole.push(_codes(70)), whole.push(_lost(12)), whole.flush()]
+    got = [pieces.push(_codes(70)), *(pieces.push(_lost(3)) for _ in range(4)), pieces.flush()]
     np.testing.assert_array_equal(np.concatenate(got), np.concatenate(expected))
 
 
 def test_loss_at_the_start_is_silence_of_the_right_length():
     decoder = LossyDecoder(_Codec())
-    sound = _frames([decoder.lose(3), decoder.push(_codes(80, 80)), decoder.finish()])
+    sound = _frames([decoder.push(_lost(3)), decoder.push(_codes(80, 80)), decoder.flush()])
     assert len(sound) == 5
     np.testing.assert_array_equal(sound[:3], 0.0)
     np.testing.assert_allclose(sound[4], 0.8)
@@ -113,7 +118,7 @@ def test_frames_before_the_voice_are_silent():
     decoder = LossyDecoder(_Codec(voice=4))
     before = decoder.push(_codes(90, 90))
     decoder.voice = np.zeros(4, np.float32)
-    sound = _frames([before, decoder.push(_codes(90, 90)), decoder.finish()])
+    sound = _frames([before, decoder.push(_codes(90, 90)), decoder.flush()])
     assert len(sound) == 4
     np.testing.assert_array_equal(sound[:2], 0.0)
     np.testing.assert_allclose(sound[3], 0.9)
@@ -122,4 +127,4 @@ def test_frames_before_the_voice_are_silent():
 def test_lost_frames_come_in_whole_strides():
     decoder = LossyDecoder(_Codec(stride=4))
     with pytest.raises(TensorError, match="multiple of 4"):
-        decoder.lose(3)
+        decoder.push(_lost(3))

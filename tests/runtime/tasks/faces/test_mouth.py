@@ -49,7 +49,7 @@ def _moved(points: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _all(cropper: MouthCropper, clip) -> list[np.ndarray]:
-    return [c for f, p in clip for c in cropper.push(f, p)] + cropper.finish()
+    return [c for f, p in clip for c in cropper.push(f, p)] + cropper.flush()
 
 
 def test_similarity_is_exact_and_least_squares() -> None:
@@ -116,7 +116,7 @@ def test_every_frame_gives_one_crop_with_the_declared_delay(landmarks, ahead: in
     cropper = MouthCropper(PRE, ahead)
     given = [len(cropper.push(PICTURE, landmarks)) for _ in range(20)]
     assert given == [0] * ahead + [1] * (20 - ahead)
-    assert len(cropper.finish()) == ahead and cropper.finish() == []
+    assert len(cropper.flush()) == ahead and cropper.flush() == []
 
 
 def test_missing_faces_repeat_the_last_landmarks_and_begin_with_grey(landmarks) -> None:

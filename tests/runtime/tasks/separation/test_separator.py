@@ -114,7 +114,7 @@ def test_any_schedule_gives_the_samples_of_the_whole(count, seed) -> None:
         else:
             parts.append(stream.watch(*mouths[seen]))
             seen += 1
-    parts.append(stream.finish())
+    parts.append(stream.flush())
     assert np.array_equal(np.concatenate(parts), whole)
     assert stream.given == stream.taken == count
 
@@ -152,9 +152,9 @@ def test_the_delay_is_the_declared_one() -> None:
     for _ in range(400):
         stream.push(_sound(100))
         behind.append(stream.taken - stream.given)
-    assert max(behind) <= stream.delay + 100
-    assert max(behind) >= stream.delay - 100
-    assert stream.delay == stream.plan.delay == (2 + 2) * PER_FRAME
+    assert max(behind) <= stream.latency + 100
+    assert max(behind) >= stream.latency - 100
+    assert stream.latency == stream.plan.delay == (2 + 2) * PER_FRAME
     assert stream.plan.hop_s == pytest.approx(0.08)
 
 
@@ -185,9 +185,9 @@ def test_late_mouths_are_waited_for_only_as_long_as_agreed() -> None:
         stream.watch(np.full((88, 88), 9, np.uint8), 0.0)
         stream.push(np.ones(16000, np.float32))
     assert patient.given == 0
-    assert live.given >= 16000 - live.delay - 1600 - 2 * PER_FRAME
+    assert live.given >= 16000 - live.latency - 1600 - 2 * PER_FRAME
     assert live.mouths.held > 0
-    assert len(patient.finish()) + patient.given - patient.taken == patient.given
+    assert len(patient.flush()) + patient.given - patient.taken == patient.given
 
 
 @pytest.mark.parametrize("rate", [5.0, 12.5, 29.97, 60.0])
@@ -243,7 +243,7 @@ def test_a_silent_track_stays_silent_and_costs_nothing() -> None:
 
     separator = _separator(noise)
     stream = separator.stream()
-    voice = np.concatenate((stream.push(np.zeros(20000)), stream.finish()))
+    voice = np.concatenate((stream.push(np.zeros(20000)), stream.flush()))
     assert not voice.any() and len(voice) == 20000
     assert separator.voice.runs == 0 and stream.silent > 0
 
@@ -259,7 +259,7 @@ def test_two_speakers_share_the_sessions() -> None:
             part.append(stream.push(sound[k : k + 640]))
     for stream, mouths, part, expected in zip(streams, (one, two), parts, alone, strict=True):
         part.append(stream.watch(*mouths[32]))
-        part.append(stream.finish())
+        part.append(stream.flush())
         assert np.array_equal(np.concatenate(part), expected)
     assert not np.array_equal(*alone)
 
@@ -294,9 +294,9 @@ def test_bad_sound_and_finished_streams_are_refused() -> None:
         stream.push(np.zeros((10, 2)))
     with pytest.raises(TensorError, match="finite"):
         stream.push(np.array([0.0, np.inf]))
-    assert len(stream.finish()) == 0
-    for call in (lambda: stream.push([0.0]), lambda: stream.watch(None, 0.0), stream.finish):
-        with pytest.raises(UsageError, match="finished"):
+    assert len(stream.flush()) == 0
+    for call in (lambda: stream.push([0.0]), lambda: stream.watch(None, 0.0), stream.flush):
+        with pytest.raises(UsageError, match="has ended"):
             call()
     with pytest.raises(TensorError, match="empty"):
         _separator().separate([], [])
@@ -323,6 +323,6 @@ def test_exported_graphs_stream_as_they_separate(tiny_separator) -> None:
         stream = separator.stream()
         parts = [stream.watch(*mouth) for mouth in mouths]
         parts += [stream.push(sound[k : k + 999]) for k in range(0, 12345, 999)]
-        parts.append(stream.finish())
+        parts.append(stream.flush())
     assert np.array_equal(np.concatenate(parts), whole)
     assert whole.shape == sound.shape and np.isfinite(whole).all() and whole.std() > 0
