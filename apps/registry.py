@@ -1,4 +1,4 @@
-"""The apps as data: one row makes `prunus run NAME` and `prunus eval NAME`."""
+"""The apps as data: a row makes `prunus run NAME`, `prunus eval NAME` and `prunus batch NAME`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ class App:
         runner: ``runner(path, backend, threads)``, which returns a `RunnerSpec` of the pipeline for
             `prunus bench`; empty where only the engine is measured.
         verb: Name of the verb of `prunus run`, where it is not the task's.
+        batches: What comes out of a batch, one line; empty, as the next two, where there is none.
+        batch_options: Dataclass as above, with a field `work`.
+        batch: Its `apps.batch.task.BatchTask`.
     """
 
     task: str
@@ -33,6 +36,9 @@ class App:
     evaluate: str = ""
     runner: str = ""
     verb: str = ""
+    batches: str = ""
+    batch_options: str = ""
+    batch: str = ""
 
 
 APPS = (
@@ -45,6 +51,9 @@ APPS = (
         "prunus.apps.pose.options:PoseEvalOptions",
         "prunus.apps.pose.app:evaluate_pose",
         "prunus.apps.bench.runs:people_runner",
+        batches="Write the people and joints of any number of pictures and videos.",
+        batch_options="prunus.apps.pose.options:PoseBatchOptions",
+        batch="prunus.apps.pose.batch:PoseBatch",
     ),
     App(
         "segmentation",
@@ -55,6 +64,9 @@ APPS = (
         "prunus.apps.segmentation.options:SegmentationEvalOptions",
         "prunus.apps.segmentation.app:evaluate_segmentation",
         "prunus.apps.bench.runs:scene_runner",
+        batches="Write the masks of any number of pictures and videos.",
+        batch_options="prunus.apps.segmentation.options:SegmentationBatchOptions",
+        batch="prunus.apps.segmentation.batch:SegmentationBatch",
     ),
     App(
         "codec",
@@ -64,6 +76,9 @@ APPS = (
         "Report rate, distortion, intelligibility, speaker and codebooks of a codec.",
         "prunus.apps.codec.options:CodecEvalOptions",
         "prunus.apps.codec.evaluate:evaluate",
+        batches="Write the codes of any number of recordings.",
+        batch_options="prunus.apps.codec.options:CodecBatchOptions",
+        batch="prunus.apps.codec.batch:CodecBatch",
     ),
     App(
         "separation",
@@ -73,6 +88,9 @@ APPS = (
         "Report SI-SDRi, SDRi, PESQ and STOI of a separator on any folder of mixtures.",
         "prunus.apps.separation.options:SeparationEvalOptions",
         "prunus.apps.separation.evaluate:evaluate",
+        batches="Write one voice of any number of clips.",
+        batch_options="prunus.apps.separation.options:SeparationBatchOptions",
+        batch="prunus.apps.separation.batch:SeparationBatch",
     ),
     App(
         "generic",

@@ -1,9 +1,10 @@
-"""`prunus run` and `prunus eval`: a verb of each for every row of the apps."""
+"""`prunus run`, `prunus eval` and `prunus batch`: a verb of each for every row of the apps."""
 
 from __future__ import annotations
 
 import sys
 from functools import partial
+from typing import Any
 
 from prunus.apps import registry
 from prunus.apps.cli.verbs import Verb
@@ -24,6 +25,24 @@ def eval_verbs() -> tuple[Verb, ...]:
         for a in registry.APPS
         if a.evaluate
     )
+
+
+def batch_verbs() -> tuple[Verb, ...]:
+    """Return the verbs of `prunus batch`."""
+    return tuple(
+        Verb(a.task, a.batches, a.batch_options, partial(_batch, a))
+        for a in registry.APPS
+        if a.batch
+    )
+
+
+def _batch(app: App, options: Any, console: Console) -> int | None:
+    """Do a batch, tell what became of it, and return the exit code."""
+    from prunus.apps.batch.run import run_batch
+
+    summary = run_batch(app, options, quiet=console.quiet)
+    console.say(summary.to_text(), summary.to_json())
+    return 1 if summary.aside else None
 
 
 def _run(app: App, options: object, console: Console) -> int | None:

@@ -61,6 +61,8 @@ def build_app() -> Any:
              "prunus.apps.codec.options:DecodeOptions", f"{_CLI}.codec:decode"),
         Verb("run", "Run a model on a camera, a file or a stream, without PyTorch.",
              verbs=f"{_APPS}:run_verbs", more=_RUN),
+        Verb("batch", "Run a model over any number of files, on this machine or on a Ray cluster.",
+             verbs=f"{_APPS}:batch_verbs", more=_BATCH),
         Verb("serve", "Answer requests over the network with a model's results.",
              verbs="prunus.apps.serve.options:VERBS", more=_SERVE),
         Verb("deploy", "Hand models to a server of another maker.",
@@ -107,6 +109,11 @@ Examples:
   prunus run pose --source 0 --sink web:8080
   prunus run pose --source street.mp4 --sink street-pose.mp4 --json-out street.json
   prunus run segmentation --source 0 --sink window: --mode blur
+"""
+_BATCH = """\b
+Examples:
+  prunus batch pose videos/ --out poses
+  prunus batch codec @recordings.txt --out s3://bucket/codes --ray head:6379 --actors 16
 """
 _SERVE = """\b
 Examples:

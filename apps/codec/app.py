@@ -47,6 +47,7 @@ class CodecSummary:
         real_time_factor: Time taken over length, below 1 is faster than real time.
         notes: What was changed on the way, and what was wrong with the input.
         damage: Why decoding stopped early, empty when it did not.
+        cut: What a recording that was cut off promises and holds, empty for whole ones.
     """
 
     source: str
@@ -57,6 +58,7 @@ class CodecSummary:
     real_time_factor: float
     notes: tuple[str, ...]
     damage: str = ""
+    cut: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values."""
@@ -110,11 +112,13 @@ def encode_file(
             raise SourceError(f"{source} holds no samples.", "Give a recording.")
         writer.finish(encoding.samples)
         file.flush()
+        cut = reader.ends_early
     notes = (*encoding.notes(), *untrained_note(codec.format))
     seconds = encoding.samples / codec.format.sample_rate_hz
     taken = time.perf_counter() - started
     size = writer.bytes
-    return CodecSummary(source, target, seconds, size, _rate(size, seconds), taken / seconds, notes)
+    rate, factor = _rate(size, seconds), taken / seconds
+    return CodecSummary(source, target, seconds, size, rate, factor, notes, cut=cut)
 
 
 def decode_file(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from prunus.apps.batch.options import Work
 from prunus.apps.common import options as shared
 from prunus.apps.common.options import SINKS, BackendChoice
 from prunus.apps.io.sinks.registry import sinks_help
@@ -91,6 +92,27 @@ class CodecEvalOptions:
         "Take so much of each recording at most.", default=None, minimum=0.1
     )
     output: Path | None = shared.output("The scores, as JSON.")
+    compute: BackendChoice = group(BackendChoice)
+
+
+@dataclass(frozen=True, slots=True)
+class CodecBatchOptions:
+    """What `prunus batch codec` does.
+
+    Each recording gets one Parquet file with a row per second or so of its codes; what is there
+    already is not done again. Recordings that cannot be read whole are set aside, with the reason,
+    and the exit code is then 1. Other sample rates are resampled and channels averaged, with a
+    note in the file.
+
+    \b
+    Examples:
+      prunus batch codec speech/ --out codes
+      prunus batch codec @recordings.txt --out s3://bucket/codes --media --actors 8
+    """
+
+    model: str | None = shared.codec()
+    strict: bool = option(_STRICT, default=False)
+    work: Work = group(Work)
     compute: BackendChoice = group(BackendChoice)
 
 

@@ -49,7 +49,7 @@ def hear_each(folder: Path, backend: str = "auto", frames: int | None = None) ->
         made = [sound, video] if face == 1 else [sound]
         summary = run_separation(
             SeparationOptions(
-                str(TWO_VOICES), tuple(map(str, made)), str(pair[1]), face,
+                str(TWO_VOICES), tuple(map(str, made)), model=str(pair[1]), face=face,
                 seconds=seconds, compute=BackendChoice(backend),
             ),
             quiet=True,

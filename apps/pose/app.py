@@ -40,7 +40,7 @@ from prunus.apps.pose.overlay import (
     people_shapes,
     skeleton_shape,
 )
-from prunus.apps.pose.steps import Steps, Work, open_steps
+from prunus.apps.pose.steps import Opener, Steps, Work, open_steps
 from prunus.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,12 +71,15 @@ class RunSummary(FrameSummary):
         return [first, times, *([self.pace.text()] if self.pace is not None else ()), *rest]
 
 
-def run_pose(options: PoseOptions, *, quiet: bool = False) -> RunSummary:
+def run_pose(
+    options: PoseOptions, *, quiet: bool = False, opener: Opener = open_steps
+) -> RunSummary:
     """Run until the source ends, the user stops, or `max_frames` are done.
 
     Args:
         options: What to run.
         quiet: No progress and no notes.
+        opener: Opens the models; one that lends models that are open already saves their opening.
 
     Raises:
         PrunusError: source, sink, model or options cannot be used. What was written is complete.
@@ -92,7 +95,7 @@ def run_pose(options: PoseOptions, *, quiet: bool = False) -> RunSummary:
         )
         if options.json_out is not None:
             outputs.add(str(options.json_out), partial(_results, options.json_out))
-        steps = open_steps(options, source, stack, quiet=quiet)
+        steps = opener(options, source, stack, quiet=quiet)
         session = next(iter(steps.estimators[0].sessions.values()))
         bones = Bones.of(steps.estimators[0].postprocess)
         run = _Run(options, source=source, outputs=outputs, steps=steps, bones=bones)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -179,6 +179,15 @@ def open_steps(
         if beside:
             steps.background = stack.enter_context(closing(BackgroundFinder(steps.finder)))
     return steps
+
+
+class Opener(Protocol):
+    """Gives the steps of a run, as `open_steps` does."""
+
+    def __call__(
+        self, options: PoseOptions, source: Source[Frame], stack: ExitStack, *, quiet: bool
+    ) -> Steps:
+        """Return them; the stack closes what is to be closed."""
 
 
 def _picture_names(source: Source[Frame]) -> dict[ImageId, str]:

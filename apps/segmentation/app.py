@@ -72,12 +72,19 @@ class _Work:
     stage_ms: dict[str, float] = field(default_factory=dict)
 
 
-def run_segmentation(options: SegmentationOptions, *, quiet: bool = False) -> SegmentationSummary:
+def run_segmentation(
+    options: SegmentationOptions,
+    *,
+    quiet: bool = False,
+    opener: Callable[..., Segmenter] | None = None,
+) -> SegmentationSummary:
     """Run until the source ends, the user stops, or `max_frames` are done.
 
     Args:
         options: What to run.
         quiet: No progress and no notes.
+        opener: Opens the model as `Segmenter.open` does, which is the default; one that lends a
+            model that is open already saves its opening.
 
     Raises:
         PrunusError: source, sink, model or options cannot be used. What was written is complete.
@@ -97,7 +104,7 @@ def run_segmentation(options: SegmentationOptions, *, quiet: bool = False) -> Se
         # Pictures are independent of each other: nothing is carried from one to the next.
         steady = options.steady and options.smooth > 0 and source.info.kind not in _PICTURES
         segmenter = stack.enter_context(
-            Segmenter.open(
+            (opener or Segmenter.open)(
                 segmentation_model(options.model),
                 smoothing=MaskSmoothing(options.smooth) if steady else None,
                 **options.compute.keywords(),

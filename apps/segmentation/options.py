@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from prunus.apps.batch.options import Work
 from prunus.apps.common import options as shared
 from prunus.apps.common.options import BackendChoice
 from prunus.runtime.options import argument, group, option
@@ -14,8 +15,21 @@ Mode = Literal["overlay", "blur", "replace"]
 _MODEL = "Model file or listed name; default: the one that ships."
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentationChoice:
+    """Which network segments, and how steady its masks are."""
+
+    model: str | None = option(_MODEL, default=None)
+    smooth: float = option(
+        "Share of the past in a steady mask, 0 to 0.99.", default=0.6, minimum=0, maximum=0.99
+    )
+    steady: bool = option(
+        "Masks as they are, unfiltered over time.", default=True, flags=("--no-smooth",)
+    )
+
+
 @dataclass(frozen=True, slots=True)
-class SegmentationOptions:
+class SegmentationOptions(SegmentationChoice):
     """What `run_segmentation` does.
 
     -o is short for one more --sink. Without any, files get a neighbour named NAME-mask, live
@@ -30,7 +44,6 @@ class SegmentationOptions:
 
     source: str = shared.frames_in()
     sinks: tuple[str, ...] = shared.frames_out()
-    model: str | None = option(_MODEL, default=None)
     mode: Mode = option("What is shown: the masks, or a changed background.", default="overlay")
     background: str | None = option(
         "For replace: a picture, or a colour as '#rrggbb'; default: #40a040.", default=None
@@ -45,13 +58,26 @@ class SegmentationOptions:
     json_out: Path | None = option("JSON list: share of each class in each frame.", default=None)
     max_frames: int | None = shared.max_frames()
     reconnect: bool = shared.reconnect()
-    smooth: float = option(
-        "Share of the past in a steady mask, 0 to 0.99.", default=0.6, minimum=0, maximum=0.99
-    )
-    steady: bool = option(
-        "Masks as they are, unfiltered over time.", default=True, flags=("--no-smooth",)
-    )
     numbers: bool = option("No times and no legend on the pictures.", default=True)
+    compute: BackendChoice = group(BackendChoice)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationBatchOptions(SegmentationChoice):
+    """What `prunus batch segmentation` does.
+
+    Each picture or video gets one Parquet file with a row per frame: the mask, and the share of
+    each class; what is there already is not done again. Files that cannot be read whole are set
+    aside, with the reason, and the exit code is then 1.
+
+    \b
+    Examples:
+      prunus batch segmentation pictures/ --out masks
+      prunus batch segmentation "s3://bucket/videos/*.mp4" --out s3://bucket/masks --no-masks
+    """
+
+    masks: bool = option("Shares of the classes alone.", default=True)
+    work: Work = group(Work)
     compute: BackendChoice = group(BackendChoice)
 
 

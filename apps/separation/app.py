@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from prunus.apps.common.model_files import find_model, separation_models
 from prunus.apps.io.frames import (
     AVFrame,
     Frame,
@@ -42,6 +41,7 @@ from prunus.apps.live.pages import Pages, card_facts
 from prunus.apps.live.stage_clocks import StageClocks
 from prunus.apps.pose.overlay import draw_panel
 from prunus.apps.separation.face_overlay import draw_faces, draw_meters, face_shapes, level_db
+from prunus.apps.separation.models import Models, open_models
 from prunus.apps.separation.options import SeparationOptions
 from prunus.apps.separation.summary import SeparationSummary
 from prunus.apps.separation.voices import VoicePicker
@@ -49,7 +49,6 @@ from prunus.runtime.errors import CheckFailedError, UsageError
 
 if TYPE_CHECKING:
     from prunus.runtime.tasks.faces.finder import Face
-    from prunus.runtime.tasks.separation.separator import SpeechSeparator
     from prunus.runtime.tasks.separation.stream import VoiceStream as SeparatorStream
 
 Audio = npt.NDArray[np.float32]
@@ -69,33 +68,32 @@ class _Work:
     stage_ms: dict[str, float] = field(default_factory=dict)
 
 
-def run_separation(options: SeparationOptions, *, quiet: bool = False) -> SeparationSummary:
+def run_separation(
+    options: SeparationOptions, *, quiet: bool = False, models: Models | None = None
+) -> SeparationSummary:
     """Run until the source ends, the user stops, or `seconds` are done.
 
     Args:
         options: What to run.
         quiet: No progress and no notes.
+        models: What is open already; it stays open.
 
     Raises:
         PrunusError: source, sink, model or options cannot be used; or the chosen face was never
             seen. Nothing is written then.
     """
-    from prunus.runtime.tasks.separation.separator import SpeechSeparator
-
     started = time.perf_counter()
     if options.face < 1:
         raise UsageError(f"Got --face {options.face}; faces are numbered from 1.")
     check_outputs(options.source, options.sinks)
     with ExitStack() as stack:
-        paths = separation_models(options.model)
-        separator = stack.enter_context(
-            SpeechSeparator.open(paths[1], **options.compute.keywords())
-        )
+        models = models or open_models(options, options.compute, stack)
+        separator = models.separator
         rate, fps = separator.sample_rate_hz, separator.mouth.frame_rate_hz
         av_frames = stack.enter_context(
             closing(open_av_frames(options.source, fps, rate, reconnect=options.reconnect))
         )
-        run = _Run(options, av_frames, separator, stack)
+        run = _Run(options, av_frames, models, stack)
         if not quiet:
             random = "the weights are random: the voice shows speed, not separation"
             reasons = () if separator.trained else (random,)
@@ -113,26 +111,19 @@ class _Run:
         self,
         options: SeparationOptions,
         av_frames: Source[AVFrame],
-        separator: SpeechSeparator,
+        models: Models,
         stack: ExitStack,
     ) -> None:
-        from prunus.runtime.tasks.faces.boxes import FaceFinder
         from prunus.runtime.tasks.faces.finder import FaceOptions, FaceTracker
-        from prunus.runtime.tasks.faces.mesh import FaceMesh
 
+        separator = models.separator
         self.options, self.av_frames, self.separator = options, av_frames, separator
+        self._finder, self._mesh = models.finder, models.mesh
         self._told: list[str] = []  # what the run itself has to say
         self._failures: list[str] = []  # of sinks
         self.rate = separator.sample_rate_hz
         self.step = self.rate // separator.mouth.frame_rate_hz
         self.live = isinstance(av_frames, LiveAVFrames)
-        threads = options.compute.threads or 1
-        backend = options.compute.backend
-        backend = "onnxruntime" if backend == "tensorrt" else backend
-        self._finder = stack.enter_context(
-            FaceFinder.open(find_model("blazeface_full"), backend, threads)
-        )
-        self._mesh = stack.enter_context(FaceMesh.open(find_model("facemesh"), backend, threads))
         self._tracker = FaceTracker(
             FaceOptions(every=options.detect_every, confirm_frames=_CONFIRM)
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from prunus.apps.batch.options import Work
 from prunus.apps.common import options as shared
 from prunus.apps.common.options import SINKS, BackendChoice
 from prunus.apps.io.sinks.registry import sinks_help
@@ -15,8 +16,24 @@ from prunus.runtime.options import argument, group, option
 Lips = Literal["own", "swapped", "frozen"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeparationChoice:
+    """Which network separates, whose voice, and how far it looks ahead."""
+
+    model: str | None = shared.separator()
+    face: int = option("Number of the face that is heard.", default=1, minimum=1)
+    look_ahead: int | None = option(
+        "Frames by which mouths wait to be steadied; default: 11, live 0.",
+        default=None, minimum=0, maximum=11,
+    )  # fmt: skip
+    hop: float | None = option(
+        "Seconds between windows; less is sooner and costs more.", default=None, minimum=0.04
+    )
+    detect_every: int = option("Look for faces every n frames.", default=10, minimum=1)
+
+
 @dataclass(frozen=True, slots=True)
-class SeparationOptions:
+class SeparationOptions(SeparationChoice):
     """What `run_separation` does.
 
     Faces are numbered on the picture; in a window the keys 1 to 9 or a click choose another one.
@@ -34,21 +51,29 @@ class SeparationOptions:
     sinks: tuple[str, ...] = option(
         sinks_help("av", "sound", "frames"), default=(), flags=SINKS, metavar="SINK"
     )
-    model: str | None = shared.separator()
-    face: int = option("Number of the face that is heard.", default=1, minimum=1)
-    look_ahead: int | None = option(
-        "Frames by which mouths wait to be steadied; default: 11, live 0.",
-        default=None, minimum=0, maximum=11,
-    )  # fmt: skip
-    hop: float | None = option(
-        "Seconds between windows; less is sooner and costs more.", default=None, minimum=0.04
-    )
-    detect_every: int = option("Look for faces every n frames.", default=10, minimum=1)
     seconds: float | None = option(
         "Stop after so many seconds of sound.", default=None, minimum=0.04
     )
     reconnect: bool = shared.reconnect()
     overlay: bool = option("Do not draw on the pictures.", default=True)
+    compute: BackendChoice = group(BackendChoice)
+
+
+@dataclass(frozen=True, slots=True)
+class SeparationBatchOptions(SeparationChoice):
+    """What `prunus batch separation` does.
+
+    Each clip gets one Parquet file with a row per second of the voice; what is there already is
+    not done again. Clips that cannot be read whole, or in which the face was never seen, are set
+    aside, with the reason, and the exit code is then 1.
+
+    \b
+    Examples:
+      prunus batch separation clips/ --out voices --face 1
+      prunus batch separation @clips.txt --out voices --media --ray none
+    """
+
+    work: Work = group(Work)
     compute: BackendChoice = group(BackendChoice)
 
 

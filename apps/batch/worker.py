@@ -1,0 +1,130 @@
+"""One process of a batch: its models warm, one group of inputs after the other."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from prunus.apps.batch.inputs import Input
+from prunus.apps.batch.ledger import MOST_TRIES, Ledger, Outcome
+from prunus.apps.batch.manifest import Run, task_of
+from prunus.apps.batch.storage import (
+    StorageError,
+    Store,
+    on_this_machine,
+    open_filesystem,
+    reason_of,
+)
+from prunus.runtime.card.artifact import write_error
+from prunus.runtime.errors import ArtifactError, HostError, PrunusError, SourceError
+from prunus.runtime.protocols import Closable
+
+
+class Worker(Closable):
+    """Do inputs of a run; what is done already stays as it is.
+
+    Args:
+        run: Which run.
+        number: Tells this start of the program from others.
+
+    Raises:
+        PrunusError: the storage or the models cannot be used here.
+    """
+
+    def __init__(self, run: Run, number: str) -> None:
+        run = Run.of(run.app, run.options)  # with the models of this machine
+        store = Store(run.options.work.out)
+        run.require(store)
+        self._task = task_of(run.app, run.options)
+        self._ledger = Ledger(store, run.same, self._task.columns, number)
+        self._media = run.options.work.media
+        self._owned = ExitStack()
+        self._task.open(self._owned)
+
+    def __call__(self, group: Sequence[Input]) -> list[Outcome]:
+        """Return what became of each input of a group, which share the model's runs.
+
+        Raises:
+            HostError: this machine lacks something that no input can help.
+            SourceError: the storage refuses a result.
+        """
+        deaths = self._ledger.begun()
+        found = {one.key: self._known(one) for one in group}
+        todo = [one for one in group if found[one.key] is None]
+        # Over which of them a worker died is found out by doing them one by one.
+        together = [one for one in todo if not deaths.get(one.key)]
+        for some in (together, *([one] for one in todo if deaths.get(one.key))):
+            outcomes = self._side_by_side(some, deaths)
+            found |= {one.key: told for one, told in zip(some, outcomes, strict=True)}
+        return [told for one in group if (told := found[one.key]) is not None]
+
+    def _known(self, one: Input) -> Outcome | None:
+        try:
+            told = self._ledger.outcome(one)
+        except ArtifactError:  # said by the one who shares out the work
+            return None
+        return told if told is None or not told.reason else None
+
+    def _side_by_side(self, group: Sequence[Input], deaths: Mapping[str, int]) -> list[Outcome]:
+        seats = self._task.seats(len(group))
+        calls = [(one, deaths.get(one.key, 0), s) for one, s in zip(group, seats, strict=True)]
+        if len(calls) < 2:
+            return [self._done(*call) for call in calls]
+        with ThreadPoolExecutor(len(calls)) as pool:
+            try:
+                return list(pool.map(lambda call: self._done(*call), calls))
+            finally:  # also when somebody stops the run
+                seats[0].end()
+
+    def _done(self, one: Input, before: int, seat: Any) -> Outcome:
+        """Return what became of one input; whatever it did to the program is its own fault."""
+        try:
+            self._ledger.begin(one, before)
+            if before >= MOST_TRIES:
+                raise SourceError(
+                    f"The program died {before} times over {one.name}.",
+                    "Its memory may not do, or a decoder crashes: run it alone.",
+                )
+            outcome = self._result(one, seat)
+        except (HostError, StorageError):
+            raise
+        except PrunusError as error:
+            outcome = self._ledger.set_aside(one, error)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise write_error(error, tempfile.gettempdir()) from None
+            reason = f"{one.name}: {type(error).__name__}: {reason_of(error)}."
+            outcome = self._ledger.set_aside(one, SourceError(reason))
+        finally:
+            seat.leave()
+            self._ledger.end(one, before)
+        return outcome
+
+    def _result(self, one: Input, seat: Any) -> Outcome:
+        system, path = open_filesystem(one.address)
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunus-")))
+            try:
+                source = stack.enter_context(on_this_machine(system, path))
+            except OSError as error:
+                raise SourceError(f"Cannot read {one.name}: {reason_of(error)}.") from None
+            media = folder / f"media{self._task.media(source)}" if self._media else None
+            try:
+                found = self._task.run(source, folder, media, seat)
+            except HostError:
+                raise
+            except PrunusError as error:
+                message = error.message.replace(str(source), one.name)
+                raise SourceError(message, error.hint) from None
+            if found.faults:
+                raise SourceError("; ".join(found.faults).replace(str(source), one.name))
+            return self._ledger.finish(one, found, media)
+
+    def close(self) -> None:
+        """Free the models."""
+        self._owned.close()

@@ -1,0 +1,163 @@
+"""People and joints of any number of pictures and videos, as `prunus run pose` finds them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.apps.batch.task import BatchTask, Found
+from prunus.apps.batch.together import Seat, Together
+from prunus.apps.common.model_files import find_model, pose_models
+from prunus.apps.io.frames import Frame, Source
+from prunus.apps.io.sources.clip import CLIPS
+from prunus.apps.pose.app import run_pose
+from prunus.apps.pose.options import PoseBatchOptions, PoseChoice, PoseOptions
+from prunus.apps.pose.steps import Steps, Work, variants_of
+from prunus.runtime.card.artifact import read_card
+from prunus.runtime.errors import UsageError
+from prunus.runtime.pictures.files import PICTURES
+
+if TYPE_CHECKING:
+    from prunus.runtime.tasks.pose.estimator import Pose, PoseEstimator
+
+Boxes = npt.NDArray[np.float64]
+_NOBODY = np.zeros((0, 4))
+
+
+class PoseBatch(BatchTask):
+    """A row per person and frame; see `BatchTask`."""
+
+    suffixes = (*PICTURES, *CLIPS)
+    columns = (
+        ("frame", "int64"), ("track_id", "int64"), ("age_s", "double"), ("score", "double"),
+        ("bbox", "list<double>"), ("keypoints", "list<double>"),
+    )  # fmt: skip
+    options: PoseBatchOptions
+
+    def files(self) -> tuple[Path, ...]:
+        """See `BatchTask`; raises UsageError for several variants, too."""
+        variants = variants_of(pose_models(self.options.models, self.options.level))
+        if len(variants) > 1:
+            raise UsageError(
+                f"Got {len(variants)} variants ({', '.join(v.name for v in variants)}); a batch "
+                "computes with one.",
+                "Give the files of one variant.",
+            )
+        return variants[0].files
+
+    def helpers(self) -> tuple[Path, ...]:
+        """See `BatchTask`."""
+        return (find_model(self.options.finder),)
+
+    def places(self) -> int:
+        """See `BatchTask`."""
+        return max(read_card(path).inputs[0].shape[0] for path in self.files())
+
+    def open(self, stack: ExitStack) -> None:
+        """See `BatchTask`."""
+        from prunus.runtime.tasks.pose.estimator import PoseEstimator
+        from prunus.runtime.tasks.pose.people import PeopleFinder
+
+        compute, [finder] = self.options.compute, self.helpers()
+        self._estimator: PoseEstimator = stack.enter_context(
+            PoseEstimator.open(self.files(), **compute.keywords())
+        )
+        backend = "auto" if compute.backend == "tensorrt" else compute.backend
+        self._finder = stack.enter_context(PeopleFinder.open(finder, backend, compute.threads))
+
+    def seats(self, count: int) -> tuple[_Seat, ...]:
+        """See `BatchTask`."""
+
+        def run(calls: Sequence[tuple[Any, Boxes]]) -> list[list[Pose]]:
+            return self._estimator.many(*zip(*calls, strict=True))
+
+        shared = Together(run, count)
+        return tuple(_Seat(self._estimator, shared, member) for member in range(count))
+
+    def media(self, source: Path) -> str:
+        """See `BatchTask`."""
+        return source.suffix.lower() if source.suffix.lower() in PICTURES else ".mp4"
+
+    def run(self, source: Path, folder: Path, media: Path | None, seat: _Seat) -> Found:
+        """See `BatchTask`."""
+        listed = folder / "people.jsonl"
+        chosen = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(PoseChoice)}
+        options = PoseOptions(
+            **chosen, source=str(source), json_out=listed, overlay=media is not None,
+            sinks=() if media is None else (str(media),), compute=self.options.compute,
+        )  # fmt: skip
+        done = run_pose(options, quiet=True, opener=partial(self._steps, seat))
+        if done.interrupted:
+            raise KeyboardInterrupt
+        facts = {"frames": done.frames, "joints": self._estimator.postprocess.joints}
+        return Found(_rows(listed), facts, faults=done.warnings)
+
+    def _steps(
+        self,
+        seat: _Seat,
+        options: PoseOptions,
+        source: Source[Frame],
+        stack: ExitStack,
+        *,
+        quiet: bool,
+    ) -> Steps:
+        steps = _InStep(seat, options, source)
+        steps.finder = self._finder
+        if options.conf is not None:
+            steps.believe(options.conf)
+        return steps
+
+    @staticmethod
+    def coco(row: Mapping[str, Any], image_id: int, file_name: str) -> dict[str, Any]:
+        """Return a row as an entry of COCO's results, as `prunus run pose --json-out` writes it."""
+        kept = {k: v for k, v in row.items() if k != "frame" and v is not None}
+        return {"image_id": image_id, "category_id": 1, "file_name": file_name, **kept}
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the entries of `prunus run pose` as rows; a picture is frame 0."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            entry = json.loads(line)
+            yield {**entry, "frame": entry["image_id"] if "seconds" in entry else 0}
+
+
+class _Seat(Seat):
+    """An estimator whose runs are shared with other inputs."""
+
+    def __init__(self, estimator: PoseEstimator, shared: Together[Any, Any], member: int) -> None:
+        super().__init__(shared, member)
+        self._estimator, self.calls = estimator, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._estimator, name)
+
+    def __call__(self, image: Any, boxes: Boxes) -> list[Pose]:
+        """See `PoseEstimator`."""
+        self.calls += 1
+        found: list[Pose] = self._shared.call(self._member, (image, boxes))
+        return found
+
+
+class _InStep(Steps):
+    """Steps that have the others wait for one frame at most, also where nobody is seen."""
+
+    def __init__(self, seat: _Seat, options: PoseOptions, source: Source[Frame]) -> None:
+        super().__init__(options, source.info, [seat])  # type: ignore[list-item]
+        self._seat = seat
+
+    def __call__(self, work: Work) -> Work:
+        """See `Steps`."""
+        before = self._seat.calls
+        work = super().__call__(work)
+        if self._seat.calls == before:
+            self._seat(work.frame.image, _NOBODY)
+        return work
