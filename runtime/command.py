@@ -307,6 +307,8 @@ _EXTRAS = {
     "triton": "plugin",
     "anny": "train",
     "moderngl": "train",
+    "pyarrow": "batch",
+    "ray": "batch",
 }
 
 

@@ -46,6 +46,7 @@ MAY_SKIP = {
     "make judge-deps": r"resemblyzer is not installed|"
     r"could not import '(fast_bss_eval|pesq|pocketsphinx|pystoi|speechmos|"
     r"supervision)'",
+    "make batch-deps": r"could not import '(pyarrow|ray|fsspec)",
     "make triton-deps": r"could not import 'tritonclient|needs Triton's server",
     "make peer-deps": r"could not import 'asteroid'",
     "make mutate-deps": r"cosmic-ray: make mutate-deps",

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from prunus.apps.batch.inputs import Input
-from prunus.apps.batch.ledger import RESULTS, Outcome
+from prunus.apps.batch.ledger import RESULTS, Outcome, all_columns
 from prunus.apps.batch.shards import read_facts, read_rows
 from prunus.apps.batch.storage import Store
 from prunus.apps.common.json_list import JsonListWriter
@@ -44,7 +44,7 @@ def write(store: Store, inputs: Sequence[Input], told: Mapping[str, Outcome], ta
                 if told[one.name].reason:
                     continue
                 with store.read(f"{RESULTS}/{one.key}.parquet") as shard:
-                    frames = int(read_facts(shard)["frames"])
+                    frames = int(read_facts(shard, all_columns(task.columns))["frames"])
                     for row in read_rows(shard):
                         image = ids[name] if ids else first + row["frame"]
                         kept = {k: v for k, v in row.items() if k not in _OURS}

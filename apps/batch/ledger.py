@@ -37,6 +37,11 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
+def all_columns(columns: Columns) -> Columns:
+    """Return the columns of a task's results, with those that all tasks have."""
+    return (*FIRST, *columns, *LAST)
+
+
 class Ledger:
     """The results of a run.
 
@@ -51,7 +56,7 @@ class Ledger:
         self, store: Store, same: Mapping[str, str], columns: Columns = (), run: str = ""
     ) -> None:
         self.store, self._same, self._run = store, same, run
-        self._columns = (*FIRST, *columns, *LAST)
+        self._columns = all_columns(columns)
 
     def outcome(self, one: Input, there: Mapping[str, set[str]] | None = None) -> Outcome | None:
         """Return what became of an input, None where it is still to be done.
@@ -64,13 +69,13 @@ class Ledger:
             ArtifactError: there is a result, but it is damaged, or the input has changed since.
             SourceError: the storage cannot be read.
         """
-        for folder in (RESULTS, ASIDE):
+        for folder, columns in ((RESULTS, self._columns), (ASIDE, QUARANTINE)):
             name = f"{one.key}.parquet"
             found = name in there[folder] if there else self.store.there(f"{folder}/{name}")
             if not found:
                 continue
             with self.store.read(f"{folder}/{name}") as path:
-                facts = read_facts(path)
+                facts = read_facts(path, columns)
             if (facts.get("size"), facts.get("modified_ns")) != (one.size, one.modified_ns):
                 raise ArtifactError("The input has changed since.")
             reason, notes = str(facts.get("reason", "")), tuple(facts.get("notes", ()))

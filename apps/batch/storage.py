@@ -76,7 +76,7 @@ def open_filesystem(address: str) -> tuple[Any, str]:
             system, path = fs.FileSystem.from_uri(address)
             return system, str(path).rstrip("/")
         try:
-            from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+            from fsspec.core import url_to_fs
         except ImportError:
             raise MissingDependencyError("fsspec", "batch", f"The address {scheme}://") from None
         other, path = url_to_fs(address)
