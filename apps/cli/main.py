@@ -44,6 +44,9 @@ def build_app() -> Any:
         Verb("plan", "Find out which tokens to drop, or whether to: measure, judge, recommend.",
              "prunus.export.planning.options:PlanOptions",
              "prunus.export.planning.command:plan"),
+        Verb("layers", "Find out which blocks need their patches to meet, and which score ranks "
+             "patches as they count.", "prunus.export.planning.options:LayersOptions",
+             "prunus.export.planning.command:layers"),
         verb("inspect", "Show the card, the tensors, the token plan and the operators of a model "
              "file."),
         Verb("card", "Give an ONNX file of another exporter a card, so that it opens like ours.",

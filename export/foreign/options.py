@@ -1,4 +1,4 @@
-"""Options of `prunus export module`, and what `prunus plan` shares with it."""
+"""Options of `prunus export module`, and what `prunus plan` and `prunus layers` share with it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,15 @@ class NetworkOptions:
         "An input, NAME:1x3x224x224 of float32, or NAME:1x16:int64 of another type; repeatable, in "
         "the order of the network's arguments.", default=(), metavar="NAME:SIZES[:TYPE]",
     )  # fmt: skip
+    outputs: str | None = option(
+        "Outputs to keep, names between commas; default: all.", default=None, metavar="NAMES"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CutOptions(NetworkOptions):
+    """A network of the user's own whose tokens are cut."""
+
     restore: Literal["none", "scatter", "copy", "transpose", "delta", "learned"] = option(
         "What follows the blocks sees: none: the tokens that are left; else all of them again.",
         default="none",
@@ -31,13 +40,10 @@ class NetworkOptions:
         "Rows and columns of the patches, e.g. 14x14, where the network does not tell.",
         default=None, metavar="ROWSxCOLUMNS",
     )  # fmt: skip
-    outputs: str | None = option(
-        "Outputs to keep, names between commas; default: all.", default=None, metavar="NAMES"
-    )
 
 
 @dataclass(frozen=True, slots=True)
-class ModuleOptions(NetworkOptions):
+class ModuleOptions(CutOptions):
     """Options of any PyTorch network."""
 
     plan: str = option(

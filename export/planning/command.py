@@ -1,9 +1,9 @@
-"""`prunus plan`: what a command line does with the options."""
+"""`prunus plan` and `prunus layers`: what a command line does with the options."""
 
 from __future__ import annotations
 
-from prunus.export.planning.options import PlanOptions
-from prunus.export.planning.planner import make_plan
+from prunus.export.planning.options import LayersOptions, PlanOptions
+from prunus.export.planning.planner import make_plan, require_target
 from prunus.runtime.command import Console
 
 
@@ -19,3 +19,15 @@ def plan(options: PlanOptions, console: Console) -> None:
         write_picture(draw(made), options.plot)
     console.say(made.to_text(), made.to_json())
     made.raise_if_unmet()
+
+
+def layers(options: LayersOptions, console: Console) -> None:
+    """Say which blocks need their patches to meet, and which score ranks them."""
+    from prunus.export.planning.layers import find_layers
+
+    require_target(options.output, ".json")
+    with console.progress("layers") as progress:
+        found = find_layers(options, progress=progress)
+    if options.output is not None:
+        found.write(options.output)
+    console.say(found.to_text(), found.to_json())

@@ -1,4 +1,4 @@
-"""Options of `prunus plan`."""
+"""Options of `prunus plan` and `prunus layers`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prunus.export.foreign.options import NetworkOptions
+from prunus.export.foreign.options import CutOptions, NetworkOptions
 from prunus.runtime.options import option
+
+_CALIBRATION = (
+    "Real inputs: an .npz with an array of samples per input, and those that --score compares "
+    "with; default: noise, which tells little."
+)
+_SCORE = (
+    "The accuracy: function(outputs, references) -> number, higher is better, of arrays by name; "
+    "default: the cosine to the dense outputs, which is fidelity and not accuracy."
+)
+_SAMPLES = "Samples to judge on at most."
 
 
 @dataclass(frozen=True, slots=True)
-class PlanOptions(NetworkOptions):
+class LayersOptions(NetworkOptions):
+    """What `prunus layers` does.
+
+    \b
+    Examples:
+      prunus layers nets.py:build --input x:1x3x224x224 --calibration val.npz --score nets.py:top1
+    """
+
+    lose: float = option(
+        "Highest loss of accuracy against dense, in its own unit, for a block to be proposed.",
+        default=0.01, minimum=0,
+    )  # fmt: skip
+    calibration: Path | None = option(_CALIBRATION, default=None, metavar="FILE")
+    score: str | None = option(_SCORE, default=None, metavar="MODULE:FUNCTION")
+    samples: int = option(_SAMPLES, default=64, minimum=1)
+    output: Path | None = option(
+        "Everything that was found, as JSON.", default=None, flags=("--output", "-o"),
+        metavar="PATH",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions(CutOptions):
     """What `prunus plan` does.
 
     \b
@@ -54,16 +86,9 @@ class PlanOptions(NetworkOptions):
         "Highest loss of accuracy against dense, in its own unit; default: 0 without --budget.",
         default=None, minimum=0,
     )  # fmt: skip
-    calibration: Path | None = option(
-        "Real inputs: an .npz with an array of samples per input, and those that --score compares "
-        "with; default: noise, which tells little.", default=None, metavar="FILE",
-    )  # fmt: skip
-    score: str | None = option(
-        "The accuracy: function(outputs, references) -> number, higher is better, of arrays by "
-        "name; default: the cosine to the dense outputs, which is fidelity and not accuracy.",
-        default=None, metavar="MODULE:FUNCTION",
-    )  # fmt: skip
-    samples: int = option("Samples to judge on at most.", default=64, minimum=1)
+    calibration: Path | None = option(_CALIBRATION, default=None, metavar="FILE")
+    score: str | None = option(_SCORE, default=None, metavar="MODULE:FUNCTION")
+    samples: int = option(_SAMPLES, default=64, minimum=1)
     rounds: int = option("Turns of each network on the clock.", default=5, minimum=1)
     seconds: float = option("Length of one turn.", default=1.0, minimum=0.01)
     clock: Literal["wall", "cpu"] = option(

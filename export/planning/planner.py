@@ -67,7 +67,7 @@ def make_plan(options: PlanOptions, progress: Progress) -> Plan:
     for backend in options.backend:
         _require_backend(backend)
     for path, suffix in ((options.output, ".json"), (options.plot, ".png")):
-        _require_target(path, suffix)
+        require_target(path, suffix)
     score = find_function(options.score) if options.score else None
     field = survey(options, _Part(progress, 0, 10))
     judge = _judge(field, score)
@@ -140,7 +140,7 @@ def _require_backend(word: str) -> None:
         )
 
 
-def _require_target(path: Path | None, suffix: str) -> None:
+def require_target(path: Path | None, suffix: str) -> None:
     """Refuse a file that could not be written in the end; raises UsageError or SourceError."""
     if path is None:
         return

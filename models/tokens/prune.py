@@ -197,7 +197,7 @@ class PrunedBlocks(nn.Module):
                 out = block(tokens, *args, **kwargs)
                 tokens = out[0] if isinstance(out, tuple) else out
             else:
-                tokens, seen = attend(block, self.layout, tokens, size)
+                tokens, seen = attend(block, self.layout, tokens, counted(size))
                 if number in self._heard:
                     attention[number] = seen
                 if cut is not None:
@@ -250,13 +250,24 @@ def _next_size(size: Tensor | None, reduced: Reduced, special: int) -> Tensor | 
     return torch.cat((size[:, :special], kept), dim=1)
 
 
+def counted(size: Tensor | None) -> Tensor | None:
+    """Return (B, 1, 1, L): log(size), since a token that stands for s patches is looked at s times.
+
+    ToMe (arXiv 2210.09461, equation 1).
+    """
+    return None if size is None else size.log()[:, None, None, :]
+
+
 def attend(
-    block: nn.Module, layout: BlockLayout, tokens: Tensor, size: Tensor | None
+    block: nn.Module, layout: BlockLayout, tokens: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, Attention]:
     """Return tokens (B, L, C) with a block's attention added, and what it saw.
 
-    With `size` (B, L), log(size) is added to the logits: a token that stands for s patches is
-    looked at s times (ToMe, arXiv 2210.09461, equation 1).
+    Args:
+        block: A pre-norm block.
+        layout: Its parts.
+        tokens: (B, L, C).
+        bias: (1 or B, 1, 1 or L, L), added to the logits.
     """
     part = layout.part
     normed = part(block, layout.norm1)(tokens)
@@ -270,8 +281,8 @@ def attend(
         query = part(block, layout.query_norm)(query)
     if layout.key_norm:
         key = part(block, layout.key_norm)(key)
-    bias = None if size is None else size.log().to(query.dtype)[:, None, None, :]
-    mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    mask = None if bias is None else bias.to(query.dtype)
+    mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     out = part(block, layout.out)(mixed.transpose(1, 2).reshape(batch, length, -1))
     if layout.scale1:
         out = part(block, layout.scale1)(out)
@@ -395,7 +406,7 @@ def _compare_parts(stack: PrunedBlocks, calls: Sequence[tuple[Tensor, Tensor]]) 
     for number in range(first, len(stack.blocks)):
         block, (entered, own) = stack.blocks[number], calls[number]
         try:
-            tokens, _ = attend(block, stack.layout, entered, None)
+            tokens, _ = attend(block, stack.layout, entered)
             made = tokens + feed(block, stack.layout, tokens)
         except (RuntimeError, TypeError, ValueError) as error:
             raise UsageError(
@@ -426,7 +437,8 @@ def _compare_whole(
         ) from None
     finally:
         stack.active = True
-    if not all(torch.equal(a, b) for a, b in zip(_flat(got), _flat(expected), strict=True)):
+    pairs = zip(tensors_of(got), tensors_of(expected), strict=True)
+    if not all(torch.equal(a, b) for a, b in pairs):
         raise UsageError(
             f"{type(twin).__name__} does more with its blocks than run them in a row: without a "
             "cut its outputs already differ.",
@@ -435,7 +447,7 @@ def _compare_whole(
 
 def _try(twin: nn.Module, inputs: tuple[Tensor, ...], restore: str) -> None:
     try:
-        out = _flat(twin(*inputs))
+        out = tensors_of(twin(*inputs))
     except (RuntimeError, IndexError) as error:
         way = "" if restore != "none" else " Restore the tokens: restore='scatter' or 'delta'."
         raise UsageError(
@@ -447,14 +459,14 @@ def _try(twin: nn.Module, inputs: tuple[Tensor, ...], restore: str) -> None:
         raise UsageError(f"The pruned {type(twin).__name__} gives infinite or undefined values.")
 
 
-def _flat(out: Any) -> list[Tensor]:
+def tensors_of(out: Any) -> list[Tensor]:
     """Return the tensors of whatever a network returns."""
     if isinstance(out, Tensor):
         return [out]
     values = out.values() if hasattr(out, "values") else out
     if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
         return []
-    return [tensor for value in values for tensor in _flat(value)]
+    return [tensor for value in values for tensor in tensors_of(value)]
 
 
 def _first_line(error: Exception) -> str:

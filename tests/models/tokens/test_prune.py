@@ -8,7 +8,15 @@ from torch import nn
 
 from prunus.models.tokens.layouts import BlockLayout
 from prunus.models.tokens.plan import PruningPlan
-from prunus.models.tokens.prune import attend, feed, prune, pruned_blocks, reductions, uncut
+from prunus.models.tokens.prune import (
+    attend,
+    counted,
+    feed,
+    prune,
+    pruned_blocks,
+    reductions,
+    uncut,
+)
 from prunus.models.tokens.reducer import assignment, put_tokens
 from prunus.runtime.errors import UsageError
 from tests.models.tokens.networks import FAMILIES, PlainVit, build, pixels
@@ -103,8 +111,8 @@ def test_merged_tokens_are_looked_at_as_often_as_they_stand_for():
     size = torch.ones(1, 9)
     size[0, 4] = 2
     with torch.no_grad():
-        heavy, _ = attend(block, layout, tokens, size)
-        doubled, _ = attend(block, layout, twice, None)
+        heavy, _ = attend(block, layout, tokens, counted(size))
+        doubled, _ = attend(block, layout, twice)
     torch.testing.assert_close(heavy, doubled[:, :9])
 
 
@@ -209,7 +217,7 @@ def test_parts_make_up_the_block():
     layout, block = pruned_blocks(twin).layout, network.blocks[2]
     tokens = torch.randn(2, 65, 32)
     with torch.no_grad():
-        added, _ = attend(block, layout, tokens, None)
+        added, _ = attend(block, layout, tokens)
         torch.testing.assert_close(added + feed(block, layout, added), block(tokens))
 
 
