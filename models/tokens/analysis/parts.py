@@ -50,12 +50,15 @@ class BlocksInParts(nn.Module):
         self.layout, self.entry = layout, entry
         self.cut_off: frozenset[int] = frozenset()
         self.hear: Callable[[int, Seen], None] | None = None
-        self._tuple: bool | None = None
+        self._beside: tuple[Any, ...] | None = None
+        self._tuple = False
 
     def forward(self, tokens: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run the blocks on (B, special + N, C)."""
-        if self._tuple is None:  # a network takes the tokens as its own blocks hand them on
-            self._tuple = isinstance(self.blocks[0](tokens, *args, **kwargs), tuple)
+        if self._beside is None:  # a network takes the tokens as its own blocks hand them on
+            own = self.blocks[0](tokens, *args, **kwargs)
+            self._beside = own[1:] if isinstance(own, tuple) else ()
+            self._tuple = isinstance(own, tuple)
         for number, block in enumerate(self.blocks):
             bias = self._wall(tokens) if number in self.cut_off else None
             mixed, attention = attend(block, self.layout, tokens, bias)
@@ -63,7 +66,7 @@ class BlocksInParts(nn.Module):
             if self.hear is not None:
                 self.hear(number, Seen(tokens, attention, out))
             tokens = out
-        return (tokens,) if self._tuple else tokens
+        return (tokens, *self._beside) if self._tuple else tokens
 
     def _wall(self, tokens: Tensor) -> Tensor:
         """Return (1, 1, L, L): minus infinity between a token and every patch but itself."""
