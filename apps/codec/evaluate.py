@@ -1,4 +1,4 @@
-"""`prunus eval codec`: what a codec does to recordings, beside the original and beside Opus.
+"""`prunus eval codec`: what a codec does to recordings, beside the original and beside peers.
 
 The axes are those of surveys on discrete speech tokens: rate, distortion, intelligibility, speaker,
 use of the codebooks, and whether a sound that is coded twice gives the same codes.
@@ -17,17 +17,20 @@ import numpy.typing as npt
 
 from prunus.apps.codec.app import open_codec
 from prunus.apps.codec.options import CodecEvalOptions
-from prunus.apps.codec.peers import opus, parse_peer
+from prunus.apps.codec.peers.registry import Peer, parse_peer
 from prunus.apps.common.scores import save
-from prunus.apps.common.speech_metrics import RATE_HZ, Heard, Judge, open_judges
 from prunus.apps.common.tables import plain_table
 from prunus.apps.io.sound.udp import losing
+from prunus.apps.judges.judge import RATE_HZ, Heard, Judge
+from prunus.apps.judges.registry import open_judges
+from prunus.apps.judges.scorecard import Scorecard, columns, plain, shown, word_notes
+from prunus.apps.judges.texts import Texts
+from prunus.apps.judges.words import normalised
 from prunus.runtime.audio.files import SoundReader
 from prunus.runtime.audio.packets import Packetizer, Receiver
 from prunus.runtime.audio.quality import (
     CodebookUse,
     CodeCounter,
-    aligned,
     mel_distance_db,
     si_sdr_db,
     stft_distance,
@@ -41,13 +44,12 @@ from prunus.runtime.tasks.codec.concealment import LossyDecoder
 Audio = npt.NDArray[np.float32]
 SOUNDS = (".flac", ".ogg", ".opus", ".wav")
 DISTORTIONS = ("mel dB", "STFT", "SI-SDR dB")
-_MOST_LAG_SECONDS = 0.1
 _PACKET_SECONDS = 0.06  # about what a packet of a call holds
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One sound to judge by."""
+    """One sound to judge by, and what is said in it where that is known."""
 
     name: str
     sound: Audio
@@ -56,23 +58,14 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Row(Scorecard):
     """One codec, or one condition of it, over all recordings.
 
     Attributes:
-        name: ``original``, the codec's name, ``opus 9.5``, with its loss.
         kilobits_per_second: Codes or packets alone; NaN for the original.
-        scores: Name -> one value per recording, NaN where a judge could not tell.
     """
 
-    name: str
     kilobits_per_second: float
-    scores: Mapping[str, tuple[float, ...]]
-
-    def mean(self, name: str) -> float:
-        """Return the mean over the recordings that could be judged, NaN without any."""
-        values = [v for v in self.scores.get(name, ()) if not math.isnan(v)]
-        return sum(values) / len(values) if values else math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +82,7 @@ class CodecEvaluation:
         codebooks: How its codebooks were used.
         entropy_kilobits_per_second: Of an ideal coder of single indices.
         repeated_percent: Stream -> share of codes that stay when the decoded sound is coded again.
-        missing: Judges that are not installed.
+        notes: Judges that are not installed, and what word errors were counted against.
     """
 
     model: str
@@ -101,7 +94,7 @@ class CodecEvaluation:
     codebooks: tuple[CodebookUse, ...]
     entropy_kilobits_per_second: float
     repeated_percent: Mapping[str, float]
-    missing: tuple[str, ...]
+    notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON: NaN is null."""
@@ -112,12 +105,8 @@ class CodecEvaluation:
             "recordings": list(self.recordings),
             "seconds": self.seconds,
             "rows": [
-                {
-                    "name": row.name,
-                    "kilobits_per_second": _plain(row.kilobits_per_second),
-                    "means": {n: _plain(row.mean(n)) for n in row.scores},
-                    "scores": {n: [_plain(v) for v in vs] for n, vs in row.scores.items()},
-                }
+                {"name": row.name, "kilobits_per_second": plain(row.kilobits_per_second),
+                 "words": list(row.words), **row.to_dict()}
                 for row in self.rows
             ],
             "codebooks": [
@@ -127,20 +116,19 @@ class CodecEvaluation:
             ],
             "entropy_kilobits_per_second": self.entropy_kilobits_per_second,
             "repeated_percent": dict(self.repeated_percent),
-            "missing": list(self.missing),
+            "notes": list(self.notes),
         }  # fmt: skip
 
     def to_text(self) -> str:
         """Return the tables."""
-        names = list(dict.fromkeys(n for row in self.rows for n in row.scores))
-        columns = ("", "kbit/s", *names)
+        names = columns(self.rows)
         table = [
-            (row.name, _shown(row.kilobits_per_second, "kbit/s"),
-             *(_shown(row.mean(n), n) for n in names))
+            (row.name, shown(row.kilobits_per_second, "kbit/s"),
+             *(shown(row.mean(n), n) for n in names))
             for row in self.rows
         ]  # fmt: skip
         title = f"{self.model}: {len(self.recordings)} recordings, {self.seconds:.1f} s"
-        parts = [plain_table(title, columns, table)]
+        parts = [plain_table(title, ("", "kbit/s", *names), table)]
         use = [
             (f"{u.stream} {u.codebook}", str(u.size), f"{u.used_percent:.1f}%",
              f"{u.entropy_bits:.2f}", f"{math.log2(u.size):.2f}", str(u.codes))
@@ -154,21 +142,15 @@ class CodecEvaluation:
         )
         if not self.trained:
             parts.append("note: the codec is UNTRAINED: every score of it is that of noise")
-        parts += [f"note: {line}" for line in self.missing]
+        parts += [f"note: {line}" for line in self.notes]
         return "\n\n".join(parts)
 
 
-def read_recordings(paths: Sequence[Path], seconds: float | None = None) -> list[Recording]:
-    """Read sound files, and those of folders in name order.
-
-    A text file of the same name beside a recording (``talk.txt``) is what is said in it.
-
-    Args:
-        paths: Files and folders.
-        seconds: Read so much of each at most.
+def find_recordings(paths: Sequence[Path]) -> list[Path]:
+    """Return sound files, and those of folders in name order.
 
     Raises:
-        SourceError: there is none, or one cannot be read.
+        SourceError: there is none.
     """
     files: list[Path] = []
     for path in paths:
@@ -178,33 +160,52 @@ def read_recordings(paths: Sequence[Path], seconds: float | None = None) -> list
         raise SourceError(
             f"Found no recordings in {', '.join(map(str, paths))}.", f"Give {', '.join(SOUNDS)}."
         )
-    found = []
-    for file in files:
+    return files
+
+
+def read_recordings(
+    paths: Sequence[Path], seconds: float | None = None, texts: Texts | None = None
+) -> list[Recording]:
+    """Read what `find_recordings` finds.
+
+    Args:
+        paths: Files and folders.
+        seconds: Read so much of each at most; what was cut off takes the text with it.
+        texts: What is said in them; None: see `Texts`, without a table.
+
+    Raises:
+        SourceError: one or its text cannot be read, or holds nothing.
+    """
+    found, texts = [], texts or Texts()
+    for file in find_recordings(paths):
         with SoundReader(file) as reader:
             most = math.inf if seconds is None else round(seconds * reader.sample_rate_hz)
             blocks, have = [np.zeros(0, np.float32)], 0
             for block in reader.blocks():
                 blocks.append(block[: int(min(len(block), most - have))])
                 have += len(block)
-                if have >= most:
+                if have > most:
                     break
             sound = np.nan_to_num(np.concatenate(blocks))
         if not len(sound):
             raise SourceError(f"{file} holds no samples.", "Give recordings of speech.")
-        beside = file.with_suffix(".txt")
-        text = beside.read_text(encoding="utf-8") if beside.is_file() else None
-        found.append(Recording(file.name, sound, reader.sample_rate_hz, text))
+        text = texts.of(file)
+        whole = have <= most
+        found.append(Recording(file.name, sound, reader.sample_rate_hz, text if whole else None))
     return found
 
 
 def evaluate(options: CodecEvalOptions, progress: Progress) -> CodecEvaluation:
     """Judge a codec on recordings; raises PrunusError."""
     losses, peers = parse_losses(options.loss), [parse_peer(text) for text in options.peer]
-    judges, missing = open_judges((options.judge or None) if options.judges else ())
-    found = read_recordings(options.recordings, options.seconds)
+    judges, notes = open_judges(options.judge) if options.judges else ([], [])
+    texts = Texts(options.texts)
+    found = read_recordings(options.recordings, options.seconds, texts)
+    folders = [path for path in options.recordings if path.is_dir()]
+    notes += texts.notes(folders, find_recordings(options.recordings))
     with open_codec(options.model, ("encoder", "decoder", "speaker"), options.compute) as opened:
         result = evaluate_codec(
-            opened, found, judges, losses_percent=losses, peers=peers, missing=missing,
+            opened, found, judges, losses_percent=losses, peers=peers, notes=notes,
             progress=progress,
         )  # fmt: skip
     save(result, options.output)
@@ -217,8 +218,8 @@ def evaluate_codec(
     judges: Sequence[Judge] = (),
     *,
     losses_percent: Sequence[float] = (0.0,),
-    peers: Sequence[float] = (),
-    missing: Sequence[str] = (),
+    peers: Sequence[Peer] = (),
+    notes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> CodecEvaluation:
     """Judge a codec.
@@ -226,10 +227,10 @@ def evaluate_codec(
     Args:
         codec: With all its parts.
         recordings: What goes through.
-        judges: See `apps.speech_judges`; distortion is always measured.
+        judges: See `prunus.apps.judges`; distortion is always measured.
         losses_percent: Shares of packets lost, without redundancy, concealed; 0 is a file.
-        peers: kbit/s of Opus to stand beside.
-        missing: Lines about judges that are not installed.
+        peers: Other codecs to stand beside.
+        notes: Lines about judges that are not installed, and about texts.
         progress: Told about each recording.
 
     Raises:
@@ -270,13 +271,13 @@ def evaluate_codec(
                     same[stream][0] += int((again[stream] == codes).sum())
                     same[stream][1] += codes.size
         for peer in peers:
-            heard, spent = opus(sound, form.sample_rate_hz, peer)
-            one, other = aligned(sound, heard, round(_MOST_LAG_SECONDS * form.sample_rate_hz))
+            one, other, spent = peer.pass_through(sound, form.sample_rate_hz)
             found = _judged(one, other, form, recording.text, judges)
-            note(f"opus {peer:g}", spent, seconds, found)
+            note(peer.name, spent, seconds, found)
     steps.update(len(recordings), len(recordings), "done")
+    words = tuple(len(normalised(r.text or "")) for r in recordings)
     rows = tuple(
-        Row(name, _weighted(rates[name]), {n: tuple(v) for n, v in found.items()})
+        Row(name, {n: tuple(v) for n, v in found.items()}, words, _weighted(rates[name]))
         for name, found in _ordered(scores, form.name)
     )
     return CodecEvaluation(
@@ -289,7 +290,7 @@ def evaluate_codec(
         counter.use(),
         counter.entropy_per_second(form.sample_rate_hz / form.hop) / 1000.0,
         {n: 100.0 * equal / whole if whole else math.nan for n, (equal, whole) in same.items()},
-        tuple(missing),
+        (*notes, *word_notes(columns(rows), words)),
     )
 
 
@@ -313,8 +314,7 @@ def _judged(  # noqa: PLR0917
         }
     heard = Heard(resample(sound, rate, RATE_HZ), resample(decoded, rate, RATE_HZ), text)
     for judge in judges:
-        pointless = alone and (judge.compares or (judge.name == "WER %" and text is None))
-        found[judge.name] = math.nan if pointless else judge.score(heard)
+        found[judge.name] = math.nan if alone and judge.compares else judge.score(heard)
     return found
 
 
@@ -348,17 +348,6 @@ def _ordered(
     rank = {name: (0 if name == "original" else 1 if name.startswith(model) else 2)
             for name in scores}  # fmt: skip
     return sorted(scores.items(), key=lambda item: rank[item[0]])
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _shown(value: float, name: str) -> str:
-    if math.isnan(value):
-        return "-"
-    digits = 1 if name in ("SI-SDR dB", "WER %") else 3 if name in ("STOI", "speaker") else 2
-    return f"{value:.{digits}f}"
 
 
 def parse_losses(text: str) -> tuple[float, ...]:

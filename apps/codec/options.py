@@ -71,22 +71,29 @@ class CodecOptions:
 class CodecEvalOptions:
     """What `evaluate` of a codec does.
 
-    A text file of the same name beside a recording is what is said in it; without one, word errors
-    count against what the recogniser hears in the original (it knows US English).
+    Word errors count against what is really said, in English: NAME.txt beside NAME.wav, or a
+    table (--texts). Recordings without a text are left out of that column.
 
     \b
     Examples:
-      prunus eval codec speech/ --peer opus:6 --peer opus:9.5
+      prunus eval codec speech/ --peer opus:9.5 --peer opus-lace:6 --peer lpcnet --peer codec2:1300
       prunus eval codec talk.wav --model NAME --loss 0,5,10 --judge pesq --judge stoi --json
     """
 
     recordings: tuple[Path, ...] = argument("Sound files, and folders of them.")
     model: str | None = shared.codec()
     judge: tuple[str, ...] = option(
-        "pesq, stoi, dnsmos, wer, speaker; repeatable. Default: installed ones.", default=()
+        "pesq, stoi, dnsmos, plcmos, wer, wer-sphinx, speaker; repeatable. Default: what is "
+        "installed.", default=(),
+    )  # fmt: skip
+    texts: Path | None = option(
+        "What is said: a line NAME<tab>TEXT, or TEXT (NAME), each.", default=None
     )
     judges: bool = option("Rate, distortion and codebooks alone.", default=True)
-    peer: tuple[str, ...] = option("opus:KBPS to stand beside; repeatable.", default=())
+    peer: tuple[str, ...] = option(
+        "opus:KBPS, opus-wide:KBPS, opus-lace:KBPS, opus-nolace:KBPS, lpcnet, codec2:BPS to stand "
+        "beside; repeatable.", default=(),
+    )  # fmt: skip
     loss: str = option("Packet losses in per cent, concealed; 0 is a file.", default="0")
     seconds: float | None = option(
         "Take so much of each recording at most.", default=None, minimum=0.1

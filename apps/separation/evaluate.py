@@ -1,13 +1,13 @@
 """`prunus eval separation`: every voice of every mixture, by its own, by swapped, by frozen lips.
 
 A separator that looks must do worse with the lips of somebody else, and worse with lips that do not
-move; one that scores the same without them has learned to listen only.
+move; one that scores the same without them has learned to listen only. The mixture and the clean
+voice stand beside: what was there before, and what could be reached.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -15,8 +15,12 @@ import numpy as np
 
 from prunus.apps.common.model_files import separation_models
 from prunus.apps.common.scores import save
-from prunus.apps.common.speech_metrics import RATE_HZ, Heard, Judge, open_judges
 from prunus.apps.common.tables import plain_table
+from prunus.apps.judges.judge import RATE_HZ, Heard, Judge
+from prunus.apps.judges.registry import open_judges
+from prunus.apps.judges.scorecard import Scorecard, columns, shown, word_notes
+from prunus.apps.judges.texts import Texts
+from prunus.apps.judges.words import normalised
 from prunus.apps.separation.mixtures import (
     Audio,
     Crops,
@@ -33,6 +37,8 @@ from prunus.runtime.tasks.separation.quality import improvement, load_bss_eval
 from prunus.runtime.tasks.separation.separator import SpeechSeparator
 
 LIPS: tuple[Lips, ...] = get_args(Lips)
+JUDGES = ("pesq", "stoi", "dnsmos", "wer", "speaker")
+MIXTURE, CLEAN = "mixture", "clean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +50,20 @@ class SeparationEvaluation:
         weights: SHA-256 of its weights.
         trained: False for random weights.
         names: ``NAME/s1`` and so on.
-        scores: Lips -> score -> one value per name, NaN where a judge could not tell.
-        missing: Lines about packages that are not installed.
+        rows: The mixture, the voice by each kind of lips, the clean voice.
+        notes: Packages that are not installed, and what word errors were counted against.
     """
 
     model: str
     weights: str
     trained: bool
     names: tuple[str, ...]
-    scores: Mapping[str, Mapping[str, tuple[float, ...]]]
-    missing: tuple[str, ...]
+    rows: tuple[Scorecard, ...]
+    notes: tuple[str, ...]
 
-    def mean(self, lips: str, score: str) -> float:
-        """Return the mean over the voices that could be judged, NaN without any."""
-        values = [v for v in self.scores[lips][score] if not math.isnan(v)]
-        return sum(values) / len(values) if values else math.nan
+    def mean(self, name: str, score: str) -> float:
+        """Return the mean of a row over the voices that could be judged, NaN without any."""
+        return next(row for row in self.rows if row.name == name).mean(score)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON: NaN is null."""
@@ -67,49 +72,36 @@ class SeparationEvaluation:
             "weights": self.weights,
             "trained": self.trained,
             "names": list(self.names),
-            "means": {
-                lips: {score: _plain(self.mean(lips, score)) for score in found}
-                for lips, found in self.scores.items()
-            },
-            "scores": {
-                lips: {score: [_plain(v) for v in values] for score, values in found.items()}
-                for lips, found in self.scores.items()
-            },
-            "missing": list(self.missing),
+            "words": list(self.rows[0].words),
+            "means": {row.name: row.to_dict()["means"] for row in self.rows},
+            "scores": {row.name: row.to_dict()["scores"] for row in self.rows},
+            "notes": list(self.notes),
         }
 
     def to_text(self) -> str:
         """Return the table."""
-        columns = list(next(iter(self.scores.values()), {}))
+        names = columns(self.rows)
         rows = [
-            (f"{lips} lips", *(f"{self.mean(lips, score):.2f}" for score in columns))
-            for lips in self.scores
+            (row.name + " lips" * (row.name in LIPS), *(shown(row.mean(n), n) for n in names))
+            for row in self.rows
         ]
         title = f"{self.model}: {len(self.names)} voices"
-        parts = [plain_table(title, ("", *columns), rows)]
+        parts = [plain_table(title, ("", *names), rows)]
         if not self.trained:
             parts.append("note: the separator is UNTRAINED: every score of it is that of noise")
-        parts += [f"note: {line}" for line in self.missing]
+        parts += [f"note: {line}" for line in self.notes]
         return "\n\n".join(parts)
 
 
 def evaluate(options: SeparationEvalOptions, progress: Progress) -> SeparationEvaluation:
     """Judge a separator on mixtures; raises PrunusError."""
     conditions = tuple(lips for lips in LIPS if lips in options.lips)
-    missing: list[str] = []
-    judges = []
-    for name in options.judge or ("pesq", "stoi"):
-        try:
-            judges += open_judges([name])[0]
-        except MissingDependencyError as error:
-            if options.judge:
-                raise
-            missing.append(f"{error.message} {error.hint}")
+    judges, notes = open_judges(options.judge, JUDGES)
     found = find_mixtures(options.folder, options.mouths, options.limit)
     voice = separation_models(options.model)[1]
     with SpeechSeparator.open(voice, **options.compute.keywords()) as opened:
         result = evaluate_separation(
-            opened, found, judges, lips=conditions, hop_s=options.hop, missing=missing,
+            opened, found, judges, lips=conditions, hop_s=options.hop, notes=notes,
             progress=progress,
         )  # fmt: skip
     save(result, options.output)
@@ -123,7 +115,7 @@ def evaluate_separation(
     *,
     lips: Sequence[Lips] = ("own",),
     hop_s: float | None = None,
-    missing: Sequence[str] = (),
+    notes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> SeparationEvaluation:
     """Judge a separator, as a stream like any other.
@@ -131,47 +123,56 @@ def evaluate_separation(
     Args:
         separator: Open.
         mixtures: See `find_mixtures`.
-        judges: See `apps.speech_judges`; SI-SDR is always measured.
+        judges: See `prunus.apps.judges`; SI-SDR is always measured.
         lips: Conditions.
         hop_s: See `SpeechSeparator.stream`.
-        missing: Lines about judges that are not installed.
+        notes: Lines about judges that are not installed.
         progress: Told about each mixture.
 
     Raises:
         SourceError: a file cannot be read, or a voice is not as long as its mixture.
     """
-    steps, notes = progress or Silent(), list(missing)
+    steps, said, texts = progress or Silent(), list(notes), Texts()
     try:
         load_bss_eval()
     except MissingDependencyError as error:
-        notes.append(f"{error.message} {error.hint}")
+        said.append(f"{error.message} {error.hint}")
+    rate, fps = separator.sample_rate_hz, separator.mouth.frame_rate_hz
     names: list[str] = []
-    scores: dict[str, dict[str, list[float]]] = {condition: {} for condition in lips}
+    words: list[int] = []
+    scores: dict[str, dict[str, list[float]]] = {n: {} for n in (MIXTURE, *lips, CLEAN)}
     for k, item in enumerate(mixtures):
         steps.update(k, len(mixtures), item.name)
         mixture, voices, mouths = _read(item, separator)
         for index, clean in enumerate(voices):
-            names.append(f"{item.name}/{item.voices[index].parent.name}")
+            path = item.voices[index]
+            text = texts.of(path)
+            names.append(f"{item.name}/{path.parent.name}")
+            words.append(len(normalised(text or "")))
+            heard = {MIXTURE: mixture, CLEAN: clean}
             for condition in lips:
-                crops = _shown(mouths, index, condition)
-                rate = separator.mouth.frame_rate_hz
-                heard = separator.separate(
-                    mixture, ((crop, j / rate) for j, crop in enumerate(crops)), hop_s=hop_s
-                )
-                found = improvement(clean, mixture, heard)
-                one, two = (resample(s, separator.sample_rate_hz, RATE_HZ) for s in (clean, heard))
-                found |= {j.name: j.score(Heard(one, two)) for j in judges}
+                crops = enumerate(_shown(mouths, index, condition))
+                moving = ((crop, j / fps) for j, crop in crops)
+                heard[condition] = separator.separate(mixture, moving, hop_s=hop_s)
+            for name, sound in heard.items():
+                alone = name == CLEAN
+                found = {} if alone else improvement(clean, mixture, sound)
+                one, two = (resample(s, rate, RATE_HZ) for s in (clean, sound))
+                pair = Heard(one, two, text)
+                found |= {j.name: j.score(pair) for j in judges if not (alone and j.compares)}
                 for score, value in found.items():
-                    scores[condition].setdefault(score, []).append(value)
+                    scores[name].setdefault(score, []).append(value)
     steps.update(len(mixtures), len(mixtures), "done")
+    rows = tuple(Scorecard(n, {s: tuple(v) for s, v in found.items()}, tuple(words))
+                 for n, found in scores.items())  # fmt: skip
     card = separator.voice.card
     return SeparationEvaluation(
         f"{card.model} {card.variant.removesuffix('-voice')}",
         card.weights.sha256,
         separator.trained,
         tuple(names),
-        {c: {s: tuple(v) for s, v in found.items()} for c, found in scores.items()},
-        tuple(notes),
+        rows,
+        (*said, *word_notes(columns(rows), words)),
     )
 
 
@@ -194,6 +195,3 @@ def _shown(mouths: Sequence[Crops], index: int, lips: Lips) -> Crops:
     own = mouths[index]
     return np.repeat(own[:1], len(own), axis=0) if lips == "frozen" else own
 
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -2,6 +2,7 @@
 
     FOLDER/mix/NAME.wav            the mixture
     FOLDER/s1/NAME.wav, s2/...     the clean voices, as long as the mixture
+    FOLDER/s1/NAME.txt             what that voice says, where word errors are wanted
     FOLDER/mouths/s1/NAME.npz      mouth crops of s1 at 25 a second, and so on
 
 That is LRS2-2Mix, LRS3-2Mix and VoxCeleb2-2Mix (each of tr, cv and tt is such a folder) as far as

@@ -82,7 +82,8 @@ class SeparationEvalOptions:
     """What `evaluate` of a separator does.
 
     Each split of LRS2-2Mix, LRS3-2Mix and VoxCeleb2-2Mix is such a folder; name the folder of
-    their mouths (ID.npz) with --mouths.
+    their mouths (ID.npz) with --mouths. Word errors count against what is really said, in English:
+    s1/NAME.txt beside s1/NAME.wav; voices without one are left out of that column.
 
     \b
     Examples:
@@ -95,8 +96,9 @@ class SeparationEvalOptions:
     mouths: Path | None = option("Folder of mouth files; default: FOLDER/mouths.", default=None)
     lips: tuple[Lips, ...] = option("Whose lips are shown; repeatable.", default=("own",))
     judge: tuple[str, ...] = option(
-        "pesq, stoi, dnsmos; repeatable. Default: pesq and stoi, if installed.", default=()
-    )
+        "pesq, stoi, dnsmos, wer, speaker, wer-sphinx, plcmos; repeatable. Default: the first "
+        "five, where installed.", default=(),
+    )  # fmt: skip
     hop: float | None = option(
         "Seconds between windows; default: as the files allow.", default=None
     )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunus.apps.common.speech_metrics import normalised, word_distance
+from prunus.apps.judges.words import normalised, word_distance
 from prunus.export.common.samples import Samples
 from prunus.export.planning.candidates import first_blocks
 from prunus.runtime.audio.files import SoundReader

@@ -1,6 +1,6 @@
 """How far a decoded sound is from its original, and how a codec uses its codes. numpy alone.
 
-None of these says how good something sounds; `apps.speech_judges` has those that come closer.
+None of these says how good something sounds; `prunus.apps.judges` has those that come closer.
 """
 
 from __future__ import annotations

@@ -34,6 +34,16 @@ def prunus(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     return run
 
 
+@pytest.fixture(scope="session")
+def spoken():
+    """Return 4 s of voice-like sound at 16 kHz with a little noise: (64000,) float32."""
+    from prunus.apps.codec.endpoints import SyntheticVoice
+
+    sound = np.concatenate(list(SyntheticVoice("4", 16000).blocks(16000)))
+    noise = np.random.default_rng(0).standard_normal(len(sound))
+    return (sound + 0.002 * noise).astype(np.float32)
+
+
 class RecordedPage:
     """A page that somebody always watches: keeps what it is told, and may answer with controls."""
 

@@ -1,0 +1,1 @@
+"""Other codecs to stand beside, one row each in `registry`."""

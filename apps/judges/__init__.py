@@ -1,0 +1,1 @@
+"""Judges of speech, one row each in `registry`."""
