@@ -64,11 +64,12 @@ plugin-deps: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[plugin]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps kernel-lens
 
-# Judges of speech: PESQ is compiled on the spot. Resemblyzer lends its weights alone. And the
-# library that results convert to.
+# Judges of speech: PESQ is compiled on the spot. Resemblyzer lends its weights alone. Opus's decoders
+# that enhance run in Node, where there is one. And the library that results convert to.
 judge-deps: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[eval-audio,supervision]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps resemblyzer
+	! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --prefix $(VENV) @wasm-audio-decoders/opus-ml@0.0.3
 
 docs-deps: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'

@@ -6,12 +6,12 @@ import gzip
 import re
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from prunus.apps.judges.whisper import Whisper
 from prunus.apps.judges.words import normalised, word_distance
 from prunus.export.common.samples import Samples
 from prunus.export.planning.candidates import first_blocks
@@ -113,9 +113,9 @@ def whisper(packages: Path, speech: Path, test: int) -> Case:
         return Samples({"mel": np.asarray(mels, np.float32)}, "studio speech")
 
     def score(encoded: Array) -> Scores:
-        heard = Listener.open(folder)
-        said = spoken()[1]
-        wrong = [word_distance(w, heard(e)) for w, e in zip(said, encoded, strict=True)]
+        decoder, said = Whisper(folder, beams=1, longest=LONGEST), spoken()[1]
+        heard = [normalised(decoder.read(tokens)) for tokens in encoded]
+        wrong = [word_distance(w, h) for w, h in zip(said, heard, strict=True)]
         whole = np.array([len(w) for w in said], float)
         return Scores(whole - np.array(wrong), whole)
 
@@ -128,42 +128,3 @@ def whisper(packages: Path, speech: Path, test: int) -> Case:
     )
     return Case("Whisper tiny.en's encoder, trained, 30 s, 1500 tokens", about, "mel:1x80x3000",
                 entries, samples, score, "words right")  # fmt: skip
-
-
-class Listener:
-    """Whisper's decoder on tokens of its encoder, however many.
-
-    Args:
-        model: CTranslate2's.
-        tokenizer: Of the same folder.
-    """
-
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        names = ("<|startoftranscript|>", "<|notimestamps|>")
-        self.prompt = [tokenizer.token_to_id(name) for name in names]
-        vocabulary = tokenizer.get_vocab().items()
-        # Numbers are written out in the texts.
-        self.silent = [-1, *sorted(i for word, i in vocabulary if re.search(r"\d", word)
-                                   and not word.startswith("<|"))]  # fmt: skip
-
-    @staticmethod
-    def open(folder: Path) -> Listener:
-        """Open the decoder of a folder with one thread."""
-        import ctranslate2
-        from tokenizers import Tokenizer
-
-        model = ctranslate2.models.Whisper(
-            str(folder), device="cpu", compute_type="float32", intra_threads=1
-        )
-        return Listener(model, Tokenizer.from_file(str(folder / "tokenizer.json")))
-
-    def __call__(self, encoded: Array) -> list[str]:
-        """Return the words that it hears in tokens (T, C)."""
-        import ctranslate2
-
-        view = ctranslate2.StorageView.from_array(np.ascontiguousarray(encoded[None]))
-        (result,) = self.model.generate(
-            view, [self.prompt], beam_size=1, suppress_tokens=self.silent, max_length=LONGEST
-        )
-        return normalised(self.tokenizer.decode(result.sequences_ids[0]))

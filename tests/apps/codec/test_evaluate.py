@@ -7,7 +7,6 @@ import pytest
 
 from prunus.apps.cli.main import main
 from prunus.apps.codec.evaluate import Recording, evaluate_codec, read_recordings
-from prunus.apps.io.sources.sound import SyntheticVoice
 from prunus.apps.judges.texts import Texts
 from prunus.runtime.tasks.codec.codec import SpeechCodec
 
