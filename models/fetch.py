@@ -6,13 +6,14 @@ beside the target as ``<name>.part``; a later call goes on from its end.
 
 from __future__ import annotations
 
+import functools
 import http.client
 import os
 import re
 import stat
 import urllib.error
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -42,6 +43,7 @@ def fetch(
     *,
     timeout_s: float = 30.0,
     progress: Progress | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Path:
     """Download a file, unless it is there already.
 
@@ -51,6 +53,7 @@ def fetch(
         target: Where the file goes; it appears only when complete and checked.
         timeout_s: Seconds within which the answer and each block of 64 KiB must arrive.
         progress: Told about bytes.
+        headers: Sent along, such as a token.
 
     Returns:
         `target` as a path.
@@ -66,11 +69,12 @@ def fetch(
     if target.is_file() and sha256_of(target) == sha256:
         return target
     part = target.with_name(target.name + ".part")
-    resumed = _download(url, part, timeout_s, progress or Silent())
+    ask = functools.partial(_download, url, part, timeout_s, progress or Silent(), headers or {})
+    resumed = ask()
     if sha256_of(part) != sha256 and resumed:
         # The beginning came from an earlier call, perhaps of another version of the file.
         part.unlink()
-        _download(url, part, timeout_s, progress or Silent())
+        ask()
     got = sha256_of(part)
     if got != sha256:
         part.unlink()
@@ -98,14 +102,16 @@ def _checked(url: str, sha256: str) -> str:
     return sha256
 
 
-def _download(url: str, part: Path, timeout_s: float, progress: Progress) -> bool:
+def _download(
+    url: str, part: Path, timeout_s: float, progress: Progress, headers: Mapping[str, str]
+) -> bool:
     """Fill `part`; return True when bytes of an earlier call were kept."""
     have = _bytes_of(part)
-    headers = {"User-Agent": "prunus", "Accept-Encoding": "identity"}
+    asked = {"User-Agent": "prunus", "Accept-Encoding": "identity", **headers}
     if have:
-        headers["Range"] = f"bytes={have}-"
+        asked["Range"] = f"bytes={have}-"
     try:
-        answer = open_url(url, headers, timeout_s)
+        answer = open_url(url, asked, timeout_s)
         with answer.body:
             span = _span(answer, have)
             _store(_blocks(answer, timeout_s), part, span, progress, url)
@@ -113,7 +119,10 @@ def _download(url: str, part: Path, timeout_s: float, progress: Progress) -> boo
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and have:
-            return _past_the_end(error, url, part, timeout_s, progress)
+            if _whole(error, part):
+                return True
+            part.unlink()
+            return _download(url, part, timeout_s, progress, headers)
         raise UsageError(
             f"The server answered {error.code} ({error.reason}) for {url}.", "Check the address."
         ) from None
@@ -145,15 +154,10 @@ def _open_part(part: Path, start: int) -> BinaryIO:
         raise write_error(error, part) from None
 
 
-def _past_the_end(
-    error: urllib.error.HTTPError, url: str, part: Path, timeout_s: float, progress: Progress
-) -> bool:
-    """Settle a refused range: the part is whole already, or longer than the file."""
+def _whole(error: urllib.error.HTTPError, part: Path) -> bool:
+    """Tell from a refused range whether the part is whole already, or longer than the file."""
     found = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-    if found and int(found[1]) == part.stat().st_size:
-        return True
-    part.unlink()
-    return _download(url, part, timeout_s, progress)
+    return bool(found and int(found[1]) == part.stat().st_size)
 
 
 def _span(answer: Answer, have: int) -> _Span:

@@ -50,6 +50,10 @@ class HostError(PrunusError):
     exit_code = 3
 
 
+class FallbackError(HostError):
+    """A back end would compute on another device than the one that was asked for."""
+
+
 class MissingDependencyError(HostError):
     """An optional package is not installed.
 

@@ -19,7 +19,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from prunus.runtime.errors import UsageError
 from prunus.runtime.limits import ANSWER_S
@@ -43,6 +43,10 @@ class Wire(io.RawIOBase):
     def allow(self, seconds: float) -> None:
         """Give whatever is read from now on so many seconds in all."""
         self._seconds, self._until = seconds, time.monotonic() + seconds
+
+    def renew(self) -> None:
+        """Give whatever is read from now on the same time anew."""
+        self.allow(self._seconds)
 
     def attach(self, sock: socket.socket) -> None:
         """Read from this socket from now on."""
@@ -88,6 +92,7 @@ class _TimedSocket:
 
     def sendall(self, data: Any) -> None:
         self._sock.sendall(data)
+        self._wire.renew()  # a long body is no reason to give its answer less time
 
     def close(self) -> None:
         """Do nothing: the answer outlives its connection, and closes the wire."""
@@ -194,14 +199,22 @@ def content_length(text: str | None) -> int | None:
 
 
 def open_url(
-    url: str, headers: Mapping[str, str] | None = None, seconds: float = ANSWER_S
+    url: str,
+    headers: Mapping[str, str] | None = None,
+    seconds: float = ANSWER_S,
+    *,
+    method: str = "GET",
+    body: bytes | BinaryIO | None = None,
 ) -> Answer:
     """Ask for an address; ``user:password@`` becomes a header, as in browsers.
 
     Args:
         url: ``http://`` or ``https://``.
-        headers: Sent along.
-        seconds: For the connection, and again for the header of the answer.
+        headers: Sent along; with a file as the body they say its Content-Length.
+        seconds: For the connection, for each block that is sent, and again for the header of the
+            answer, which begins to count when the connection stands.
+        method: What is asked.
+        body: What is sent.
 
     Raises:
         UsageError: the server leads away from https, or to something that is not HTTP.
@@ -218,15 +231,17 @@ def open_url(
         web,
     ):
         opener.add_handler(handler)
-    body = opener.open(_with_authorisation(url, dict(headers or {})), timeout=seconds)
-    return Answer(body, web.wire)
+    request = _request(url, dict(headers or {}), method, body)
+    return Answer(opener.open(request, timeout=seconds), web.wire)
 
 
-def _with_authorisation(url: str, headers: dict[str, str]) -> urllib.request.Request:
+def _request(
+    url: str, headers: dict[str, str], method: str, body: bytes | BinaryIO | None
+) -> urllib.request.Request:
     parts = urllib.parse.urlsplit(url)
     if parts.username is not None:
         user, password = (urllib.parse.unquote(p or "") for p in (parts.username, parts.password))
         secret = base64.b64encode(f"{user}:{password}".encode("utf-8", "replace")).decode()
         headers["Authorization"] = f"Basic {secret}"
         url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    return urllib.request.Request(url, headers=headers)
+    return urllib.request.Request(url, data=body, headers=headers, method=method)

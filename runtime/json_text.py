@@ -22,14 +22,15 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
         >>> json_text({"px": float("nan"), "people": (1, 2)})
         '{"people": [1, 2], "px": null}'
     """
-    return json.dumps(_finite(value), sort_keys=True, indent=indent, allow_nan=False)
+    return json.dumps(finite(value), sort_keys=True, indent=indent, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a value in which numbers that JSON cannot hold are None, at any depth."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value

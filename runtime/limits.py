@@ -62,6 +62,11 @@ GRAPH_ITEMS = Limit("the number of nodes, weights and tensors", 1 << 20, "items"
 GRAPH_NAME_BYTES = Limit("the length", 1 << 16, "bytes")
 PLUGIN_BYTES = Limit("the size of the plugin library", 256 << 20, "bytes")
 
+# Bundles and receipts
+MANIFEST_BYTES = Limit("the length of its description", 4 << 20, "bytes")
+BUNDLE_FILES = Limit("the number of its files", 1 << 12, "files")
+RECEIPT_BYTES = Limit("the length of the receipt", 4 << 20, "bytes")
+
 # Pictures, and maps of labels, which are decoded like them
 PICTURE_PIXELS = Limit("the size", 1 << 27, "pixels")
 

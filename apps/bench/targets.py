@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Inputs = Mapping[str, npt.NDArray[Any]]
 _COPIES = 4  # different crops that the runs cycle through
+_FACE = (44, 142, 157)  # top, left and side of the square around the portrait's face, in pixels
 
 
 def torch_network(
@@ -131,26 +132,32 @@ def portrait_boxes(frame: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.f
 
 def has_real_inputs(card: ModelCard) -> bool:
     """Tell whether `real_inputs` knows what to feed: pictures, or a model of our export scripts."""
-    if _takes_crops(card) or isinstance(card.preprocess, ScenePreprocess):
+    if isinstance(card.preprocess, ImagePreprocess | ScenePreprocess):
         return True
     from prunus.export.common.registry import has_network
 
     return has_network(card)
 
 
-def real_inputs(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
+def real_inputs(card: ModelCard, copies: int = _COPIES) -> dict[str, npt.NDArray[Any]]:
     """Return real inputs of a model, (copies, *input shape) each, by input name.
 
     People and scenes need the runtime alone; for other models the export script finds inputs.
+
+    Args:
+        card: Of the model.
+        copies: Different inputs, fewer where there are no more.
 
     Raises:
         UsageError: nothing real is known to feed this model.
         MissingDependencyError: the script's packages are not installed.
     """
     if _takes_crops(card):
-        return portrait_crops(card)
+        return portrait_crops(card, copies)
+    if isinstance(card.preprocess, ImagePreprocess):
+        return portrait_windows(card, copies)
     if isinstance(card.preprocess, ScenePreprocess):
-        return clip_frames(card)
+        return clip_frames(card, copies)
     try:
         from prunus.export.common.registry import load_samples
         from prunus.export.common.samples import full_batches
@@ -158,7 +165,7 @@ def real_inputs(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
         name = error.name or "torch"
         raise MissingDependencyError(name, "export", f"Real inputs for {card.name}") from None
     batch = card.inputs[0].shape[0]
-    found = load_samples(card, None, _COPIES * batch)
+    found = load_samples(card, None, copies * batch)
     feeds = full_batches(found.arrays, batch)
     return {name: np.stack([feed[name] for feed in feeds]) for name in found.arrays}
 
@@ -167,7 +174,7 @@ def _takes_crops(card: ModelCard) -> bool:
     return isinstance(card.preprocess, ImagePreprocess) and card.preprocess.fit == "udp_affine"
 
 
-def clip_frames(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
+def clip_frames(card: ModelCard, copies: int = _COPIES) -> dict[str, npt.NDArray[Any]]:
     """Return real inputs of a dense network: (copies, *input shape) frames of the clip."""
     from prunus.runtime.pictures.opencv import load_cv2
     from prunus.runtime.pictures.tensor import picture_size, picture_spec, to_tensor
@@ -177,16 +184,40 @@ def clip_frames(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
     height, width = picture_size(spec)
     capture = cv2.VideoCapture(str(PEDESTRIANS))
     try:
-        frames = [capture.read()[1] for _ in range(_COPIES * spec.shape[0])]
+        frames = [capture.read()[1] for _ in range(copies * spec.shape[0])]
     finally:
         capture.release()
     colours = slice(None, None, -1 if card.preprocess.colour == "rgb" else 1)
     resized = np.stack([cv2.resize(frame, (width, height))[:, :, colours] for frame in frames])
     tensors = to_tensor(resized, spec, card.preprocess)
-    return {spec.name: tensors.reshape(_COPIES, *spec.shape)}
+    return {spec.name: tensors.reshape(copies, *spec.shape)}
 
 
-def portrait_crops(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
+def portrait_windows(card: ModelCard, copies: int) -> dict[str, npt.NDArray[Any]]:
+    """Return real inputs of a finder or of a face mesh: (copies, *input shape) of the portrait.
+
+    A finder gets all of it, a network that stretches its square the face; each copy is moved a
+    little.
+    """
+    from prunus.runtime.pictures.files import read_picture
+    from prunus.runtime.pictures.opencv import load_cv2
+    from prunus.runtime.pictures.tensor import picture_size, picture_spec, to_tensor
+
+    assert isinstance(card.preprocess, ImagePreprocess)  # for the type checker
+    cv2, spec, frame = load_cv2(), picture_spec(card.inputs, card.name), read_picture(PORTRAIT)
+    top, left, side = _FACE if card.preprocess.fit == "stretch" else (0, 0, len(frame) // 2)
+    height, width = picture_size(spec)
+    colours = slice(None, None, -1 if card.preprocess.colour == "rgb" else 1)
+    windows = [
+        frame[top + k : top + k + side, left + k : left + k + side, colours]
+        for k in range(copies * spec.shape[0])
+    ]
+    resized = np.stack([cv2.resize(np.ascontiguousarray(w), (width, height)) for w in windows])
+    tensors = to_tensor(resized, spec, card.preprocess)
+    return {spec.name: tensors.reshape(copies, *spec.shape)}
+
+
+def portrait_crops(card: ModelCard, copies: int = _COPIES) -> dict[str, npt.NDArray[Any]]:
     """Return real inputs: (copies, *input shape) crops of the portrait.
 
     Raises:
@@ -204,7 +235,7 @@ def portrait_crops(card: ModelCard) -> dict[str, npt.NDArray[Any]]:
     frame = read_picture(PORTRAIT)
     geometry = CropGeometry.of(card.preprocess)
     spec = card.inputs[0]
-    crops = np.zeros((_COPIES * spec.shape[0], geometry.height, geometry.width, 3), np.uint8)
+    crops = np.zeros((copies * spec.shape[0], geometry.height, geometry.width, 3), np.uint8)
     geometry.crop_into(frame, geometry.windows(portrait_boxes(frame, len(crops))), crops)
     tensors = to_tensor(crops, spec, card.preprocess)
-    return {spec.name: tensors.reshape(_COPIES, *spec.shape)}
+    return {spec.name: tensors.reshape(copies, *spec.shape)}

@@ -36,6 +36,10 @@ def build_app() -> Any:
         where = f"{_CLI}.{module or name}"
         return Verb(name, help, f"{where}:{name.title()}Options", f"{where}:{name}")
 
+    def fleet(name: str, help: str, call: str) -> Verb:
+        options = f"prunus.apps.fleet.options:{name.title()}Options"
+        return Verb(name, help, options, f"prunus.apps.fleet.{call}")
+
     rows = (
         Verb("models", "List the models that come with prunus, and import official checkpoints.",
              verbs=f"{_CLI}.models:VERBS", default="list", more=_MODELS),
@@ -71,6 +75,14 @@ def build_app() -> Any:
         Verb("deploy", "Hand models to a server of another maker.",
              verbs="prunus.apps.deploy.options:VERBS", more=_DEPLOY),
         Verb("eval", "Measure accuracy on labelled data.", verbs=f"{_APPS}:eval_verbs", more=_EVAL),
+        fleet("bundle", "Put models, plans and what a device must answer into one signed folder.",
+              "make:bundle"),
+        fleet("push", "Send a bundle to an OCI registry.", "registry:push"),
+        fleet("pull", "Bring a bundle from an OCI registry, checked.", "registry:pull"),
+        fleet("verify", "Check on a device that it answers as a bundle says, and how fast.",
+              "verify:verify"),
+        Verb("fleet", "Keys of a fleet, and a report over its devices.",
+             verbs="prunus.apps.fleet.options:VERBS", more=_FLEET),
         verb("doctor", "Report versions, processor, GPU, cameras, disk and usable back ends."),
     )  # fmt: skip
     return group(Verb("prunus", _HELP, verbs=rows, more=_MORE), root_options())
@@ -126,6 +138,11 @@ Examples:
 _DEPLOY = """\b
 Examples:
   prunus deploy triton pose segmentation codec -o repository
+"""
+_FLEET = """\b
+Examples:
+  prunus fleet key fleet
+  prunus fleet report receipts/ -o report.html
 """
 _EVAL = """\b
 Examples:

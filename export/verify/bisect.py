@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 # Largest difference of a value as a share of its range. An EViTPose-Tiny in half precision stays
 # near 1e-3 once its selections are aligned; each 8-bit step is off by 4e-3 and blocks add it up.
 TOLERANCES: Mapping[str, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 2e-1}
+_STEADY = 1e-2  # of the magnitude: the least that counts as a range
 _CHUNK_BYTES = 128 << 20
 _WRITTEN_DIFFERENTLY = (
     "Not all its inputs are in both graphs, which are written differently there: the fault may lie "
@@ -221,7 +222,10 @@ def relative_error(expected: Array, got: Array) -> float:
     if odd.any() and not np.array_equal(a[odd], b[odd]):
         return math.inf
     gap = np.abs(a[~odd] - b[~odd])
-    return float(gap.max()) / span(a) if gap.size else 0.0
+    if not gap.size:
+        return 0.0
+    # A value that hardly varies has no range to speak of: float32 rounds by its magnitude.
+    return float(gap.max()) / max(span(a), _STEADY * float(np.abs(a[~odd]).max()))
 
 
 def _values(

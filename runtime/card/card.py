@@ -124,6 +124,13 @@ class ModelCard:
         return build(ModelCard, raw, "card")
 
     @property
+    def network(self) -> tuple[object, ...]:
+        """What files of one network share, whatever their number format: weights, cuts, inputs."""
+        plan = self.tokens
+        cuts = (plan.blocks, plan.keep, plan.fill, plan.score) if plan else None
+        return (self.model, self.variant, self.weights.sha256, cuts, self.inputs[0].shape)
+
+    @property
     def name(self) -> str:
         """Short name for logs and pictures, e.g. ``evitpose tiny-subpixel L1 fp32``."""
         level = f" {self.tokens.level}" if self.tokens else ""

@@ -22,7 +22,7 @@ _FUNCTION_NODES = 7
 _DEEPEST = 32  # graphs inside graphs
 
 # TensorProto.DataType -> numpy's name, or the name in ONNX where numpy has no such type.
-_TYPES = {
+TYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64",
     8: "string", 9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64",
     14: "complex64", 15: "complex128", 16: "bfloat16", 17: "float8e4m3fn", 18: "float8e4m3fnuz",
@@ -75,12 +75,16 @@ class Node:
         operator: Its type.
         domain: Who defines it; empty for ONNX itself.
         inner: Whether it stands in a function, or in a graph inside the graph.
+        inputs: Names of what it reads, empty for one that is left out.
+        outputs: Names of what it computes, likewise.
     """
 
     name: str
     operator: str
     domain: str
     inner: bool
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -250,7 +254,7 @@ def _weight(tensor: Message, weights: _Weights) -> None:
             for n in _numbers(value):
                 size *= max(signed(n), 0)
         elif number == 2:
-            dtype = _TYPES.get(_number(value), f"type {value}")
+            dtype = TYPES.get(_number(value), f"type {value}")
         elif number == 8:
             weights.names[_text(value)] = None
         elif number == 13:
@@ -275,7 +279,7 @@ def _tensor_type(tensor: Message) -> tuple[str, tuple[int | str | None, ...] | N
     dtype, shape = "", None
     for number, value in tensor.fields():
         if number == 1:
-            dtype = _TYPES.get(_number(value), f"type {value}")
+            dtype = TYPES.get(_number(value), f"type {value}")
         elif number == 2:
             shape = tuple(_axis(_message(v)) for n, v in _message(value).fields() if n == 1)
     return dtype, shape
@@ -300,16 +304,19 @@ def _walk(path: Path, graph: Message, number: int, nodes: list[Node], depth: int
             continue
         GRAPH_ITEMS.check(len(nodes) + 1, str(path), ArtifactError)
         texts = {3: "", 4: "", 7: ""}
+        values: dict[int, list[str]] = {1: [], 2: []}
         inner = []
         for n, v in _message(value).fields():
             if n in texts:
                 texts[n] = _text(v)
+            elif n in values:
+                values[n].append(_text(v))
             elif n == 5:
                 inner += [m for k, m in _message(v).fields() if k in (6, 11)]
         name = texts[3] or f"{texts[4]}#{len(nodes)}"
         domain = "" if texts[7] == "ai.onnx" else texts[7]
         inside = depth > 0 or number == _FUNCTION_NODES
-        nodes.append(Node(name, texts[4], domain, inside))
+        nodes.append(Node(name, texts[4], domain, inside, *map(tuple, values.values())))
         for graph_inside in inner:
             _walk(path, _message(graph_inside), _NODES, nodes, depth + 1)
 

@@ -6,6 +6,7 @@ decode, preprocess, engine and postprocess, ``glass_to_glass`` is capture time s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
@@ -124,6 +125,12 @@ def environment(threads: int | None = None) -> dict[str, Any]:
         "variables": variables,
         "versions": {"python": platform.python_version(), **versions},
     }
+
+
+def forget_peak_memory() -> None:
+    """Let `peak_memory_bytes` begin again, where the system allows it (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_bytes() -> int:

@@ -99,6 +99,9 @@ class BaseSession(Closable):
         backend: Name in the registry.
         description: One line: back end, version, device, arithmetic, threads.
         choice: Why this back end and why not the others, one line each.
+        arithmetic: In what it multiplies float32: ``f32``, ``bf16`` or ``f16``.
+        elsewhere: Nodes that run on the CPU although another device was asked for, and all nodes,
+            where the back end tells them.
     """
 
     backend: ClassVar[str]
@@ -108,6 +111,7 @@ class BaseSession(Closable):
     ) -> None:
         self.card, self.description = card, description
         self.choice: tuple[str, ...] = ()
+        self.arithmetic, self.elsewhere = "f32", (0, 0)
         self._options = options
         self._turns = Turns(at_once, f"The session of {card.name}")
         self._clock = threading.local()

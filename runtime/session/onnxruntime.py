@@ -17,7 +17,7 @@ import numpy as np
 from prunus.runtime import host
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.matching import check_graph
-from prunus.runtime.errors import HostError, MissingDependencyError
+from prunus.runtime.errors import FallbackError, HostError, MissingDependencyError
 from prunus.runtime.session.base import BackendOptions, BaseSession, Source, title
 from prunus.runtime.session.refusal import refused
 
@@ -79,7 +79,7 @@ def open_session(
     )
     session = load(source, called, threads=count, options=options, device=device)
     check_graph(called, card, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
-    placed = _report_placement(session, called, kind)
+    placed, elsewhere = _report_placement(session, called, kind)
     version = _library().__version__
     saturates = kind == "cpu" and card.precision.precision == "int8" and not host.int8_flag()
     if saturates:
@@ -93,7 +93,9 @@ def open_session(
     # Its CPU provider runs calls side by side; more of them than CPUs only take memory. The calls
     # of a GPU provider share one device and take turns there anyway.
     at_once = host.usable_cpus() if kind == "cpu" else 1
-    return OnnxRuntimeSession(card, session, description, options, at_once)
+    opened = OnnxRuntimeSession(card, session, description, options, at_once)
+    opened.elsewhere = elsewhere
+    return opened
 
 
 def load(
@@ -132,7 +134,7 @@ def load(
             hint="Copy or export the file again, or upgrade onnxruntime.",
         ) from error
     if provider not in session.get_providers():
-        raise HostError(
+        raise FallbackError(
             f"ONNX Runtime dropped {provider} on this machine.", "See what it lacks: prunus doctor"
         )
     return session
@@ -174,18 +176,18 @@ def _tensors(values: Iterable[Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
     return found
 
 
-def _report_placement(session: Any, name: str, kind: str) -> str:
-    """Return what the description says about nodes left on the CPU, and log it."""
+def _report_placement(session: Any, name: str, kind: str) -> tuple[str, tuple[int, int]]:
+    """Return what the description says about nodes left on the CPU, and their number; log it."""
     if kind == "cpu":
-        return ""
+        return "", (0, 0)
     ask = getattr(session, "get_provider_graph_assignment_info", None)
     if ask is None:
-        return " (this version does not tell which nodes stay on the CPU)"
+        return " (this version does not tell which nodes stay on the CPU)", (0, 0)
     counts = count_nodes(ask())
     on_cpu, total = counts.get(_PROVIDERS["cpu"], 0), sum(counts.values())
     if on_cpu:
         _logger.warning("%s: %d of %d nodes run on the CPU, not on %s", name, on_cpu, total, kind)
-    return f" ({on_cpu} of {total} nodes on the CPU)"
+    return f" ({on_cpu} of {total} nodes on the CPU)", (on_cpu, total)
 
 
 def count_nodes(assignment: Iterable[Any]) -> dict[str, int]:

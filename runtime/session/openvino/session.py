@@ -131,7 +131,9 @@ def open_session(
         )
     tail = f" (last layers in f32: {len(kept)})" if kept and used == "bf16" else ""
     description = f"OpenVINO {version()}, {kind}, {used} arithmetic{tail}, {count} threads"
-    return OpenVinoSession(card, compiled, description, options)
+    session = OpenVinoSession(card, compiled, description, options)
+    session.arithmetic = used
+    return session
 
 
 def version() -> str:

@@ -13,6 +13,7 @@ from prunus.runtime.tasks.limits import Limit
 from prunus.runtime.tasks.metrics import Array, Measurement, Outputs, peak, relative_rms, span
 from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
 from prunus.runtime.tasks.pose.heatmaps import joints_of_heatmaps
+from prunus.runtime.tasks.pose.movenet import rows_to_pixels
 
 # Difference of the scores as a share of the scores: users draw and drop joints by them. Of all
 # crops together; and of the worst one, which a token that is swapped at a crowded cut may cost a
@@ -139,11 +140,13 @@ class PoseMetric:
 
 
 def _joints(outputs: Outputs, card: ModelCard) -> Array:
-    """Return (N, J, 3) joints in pixels and scores, decoded where the file returns heatmaps."""
+    """Return (N, J, 3) joints in pixels and scores, whatever the file returns."""
     raw, before, after = outputs[card.outputs[0].name], card.preprocess, card.postprocess
     if isinstance(before, ImagePreprocess) and isinstance(after, KeypointPostprocess):
         if after.decoder == "heatmaps":
             return joints_of_heatmaps(raw, before.height, before.width)
+        if after.decoder == "movenet":
+            return rows_to_pixels(raw, before.height, before.width)
     return raw
 
 

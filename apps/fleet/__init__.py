@@ -1,0 +1,1 @@
+"""Models on many devices: signed bundles, registries, checks on the device, receipts."""
