@@ -53,7 +53,7 @@ MAY_SKIP = {
     "bfloat16 arithmetic": r"this (CPU|processor) (has|computes) .*(bfloat16|bf16)",
     "int8 sums in 32 bits": r"this CPU sums products of int8 in 16 bits",
     "a system program": r"dpkg-deb or ffmpeg |"
-    r"(chromium|libcodec2|pocketsphinx-testdata) is not installed",
+    r"(chromium|docker-registry|libcodec2|pocketsphinx-testdata) is not installed",
     "this kind of system": r"not (Linux|a git checkout)|no branch main here|"
     r"needs /dev/full|this system does not tell",
     "another build of a library": r"this (ONNX Runtime|OpenCV|machine) (has|does not|can) ",

@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Set
@@ -216,17 +215,14 @@ def write_bundle(contents: Contents, sources: Mapping[str, Path], target: Path, 
             shutil.copyfile(source, blobs / digest)
         for data in (config, signature):
             (blobs / hashlib.sha256(data).hexdigest()).write_bytes(data)
-        write_index(folder, canonical(manifest), contents.name)
+        write_index(folder, canonical(manifest))
 
 
-def write_index(folder: Path, manifest: bytes, name: str) -> None:
+def write_index(folder: Path, manifest: bytes) -> None:
     """Write what makes a folder of blobs an image layout with one manifest."""
     digest = hashlib.sha256(manifest).hexdigest()
     (folder / BLOBS / digest).write_bytes(manifest)
-    entry = {
-        **_descriptor(digest, len(manifest), MANIFEST), "artifactType": _TYPE,
-        "annotations": {"org.opencontainers.image.ref.name": name},
-    }  # fmt: skip
+    entry = {**_descriptor(digest, len(manifest), MANIFEST), "artifactType": _TYPE}
     index = {"schemaVersion": 2, "manifests": [entry]}
     (folder / "oci-layout").write_bytes(canonical(_LAYOUT))
     (folder / "index.json").write_bytes(canonical(index))
@@ -250,48 +246,55 @@ def new_folder(target: Path, draft: Path | None = None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.absolute().parent) as own:
             filled = draft or Path(own, target.name)
             filled.mkdir(exist_ok=True)
-            yield filled
-            filled.rename(target)
+            try:
+                yield filled
+                filled.rename(target)
+            finally:
+                with contextlib.suppress(OSError):
+                    filled.rmdir()  # only where nothing was put into it
     except OSError as error:
         raise write_error(error, target) from None
 
 
-def open_bundle(path: Path, keys: Set[str] = frozenset()) -> Bundle:
+def open_bundle(path: Path, keys: Set[str] = frozenset(), called: str = "") -> Bundle:
     """Open a bundle: signature first, then every file by its hash.
 
     Args:
         path: Its folder.
         keys: Public keys in Base64 that may have signed it; none: any signer will do.
+        called: Its name in messages; empty: the folder.
 
     Raises:
         ArtifactError: no bundle; a wrong signature, another signer, or a file that is missing or
             not the one that was signed. It is named.
         MissingDependencyError: cryptography is not installed.
     """
-    index = _json(path / "index.json", path)
+    called = called or str(path)
+    index = _json(path / "index.json", called)
     entries = index.get("manifests") if isinstance(index, dict) else None
     if not isinstance(entries, list) or len(entries) != 1:
-        raise ArtifactError(f"{path} is no bundle: its index names no single manifest.", _AGAIN)
-    digest = digest_of(entries[0], path)
-    manifest = read_manifest(_blob(path, digest, MANIFEST_BYTES.most), path)
-    config = _blob(path, digest_of(manifest["config"], path), MANIFEST_BYTES.most)
-    signature = _read_signature(path, manifest)
+        raise ArtifactError(f"{called} is no bundle: its index names no single manifest.", _AGAIN)
+    blobs = _Blobs(path / BLOBS, called)
+    digest = digest_of(entries[0], called)
+    manifest = read_manifest(blobs.read(digest), called)
+    config = blobs.read(digest_of(manifest["config"], called))
+    signature = _read_signature(blobs, manifest)
     if not signature.holds(config, _PURPOSE):
         raise ArtifactError(
-            f"The signature of {path} is wrong: its contents are not what was signed.",
+            f"The signature of {called} is wrong: its contents are not what was signed.",
             "Do not use it. Get it again from who made it.",
         )
     if keys and signature.key not in keys:
         raise ArtifactError(
-            f"{path} is signed by {signature.signer}, which is none of the keys that were given.",
+            f"{called} is signed by {signature.signer}, which is none of the keys that were given.",
             "Give the public key of who made it with --key, if you trust it.",
         )
-    contents = _read_contents(config, path)
-    _check_files(path, contents)
+    contents = _read_contents(config, called)
+    blobs.check(contents)
     return Bundle(path, contents, digest, signature, bool(keys))
 
 
-def read_manifest(data: bytes, called: Path | str) -> dict[str, Any]:
+def read_manifest(data: bytes, called: str) -> dict[str, Any]:
     """Return a manifest of ours.
 
     Args:
@@ -313,7 +316,7 @@ def read_manifest(data: bytes, called: Path | str) -> dict[str, Any]:
     return raw
 
 
-def digest_of(descriptor: Any, called: Path | str) -> str:
+def digest_of(descriptor: Any, called: str) -> str:
     """Return the hex SHA-256 that a descriptor names; raises ArtifactError for any other."""
     text = descriptor.get("digest") if isinstance(descriptor, dict) else None
     algorithm, _, digest = str(text).partition(":")
@@ -332,52 +335,64 @@ def _check_hash(digest: str) -> str:
     return digest
 
 
-def _json(file: Path, path: Path) -> Any:
+def _json(file: Path, called: str) -> Any:
     try:
         MANIFEST_BYTES.check(file.stat().st_size, str(file), ArtifactError)
         return parse_json(file.read_bytes(), str(file))
     except OSError:
         raise ArtifactError(
-            f"{path} is no bundle: it has no {file.name}.",
+            f"{called} is no bundle: it has no {file.name}.",
             "Give the folder that prunus bundle or prunus pull wrote.",
         ) from None
 
 
-def _blob(path: Path, digest: str, most: int) -> bytes:
-    """Return a short blob, compared with its hash."""
-    blob = path / BLOBS / digest
-    if not blob.is_file() or blob.stat().st_size > most or sha256_of(blob) != digest:
-        raise ArtifactError(f"{path} lacks the blob {digest[:12]}, or it is damaged.", _AGAIN)
-    return blob.read_bytes()
+@dataclass(frozen=True, slots=True)
+class _Blobs:
+    """The folder of blobs, and the bundle's name for messages."""
+
+    folder: Path
+    called: str
+
+    def read(self, digest: str) -> bytes:
+        """Return a short blob, compared with its hash."""
+        blob = self.folder / digest
+        if not blob.is_file() or blob.stat().st_size > MANIFEST_BYTES.most:
+            raise ArtifactError(f"{self.called} lacks the blob {digest[:12]}.", _AGAIN)
+        data = blob.read_bytes()
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ArtifactError(f"The blob {digest[:12]} of {self.called} is damaged.", _AGAIN)
+        return data
+
+    def check(self, contents: Contents) -> None:
+        """Refuse files that are missing, or not the ones that were signed."""
+        plans = {plan for model in contents.models for plan in model.plans}
+        for file in contents.files:
+            blob = self.folder / file.sha256
+            kind = "plan" if file.name in plans else "file"
+            if not blob.is_file():
+                raise ArtifactError(f"The {kind} {file.name} is missing in {self.called}.", _AGAIN)
+            if blob.stat().st_size != file.size or sha256_of(blob) != file.sha256:
+                raise ArtifactError(
+                    f"The {kind} {file.name} in {self.called} is damaged: its SHA-256 differs.",
+                    _AGAIN,
+                )
 
 
-def _read_signature(path: Path, manifest: Mapping[str, Any]) -> Signature:
+def _read_signature(blobs: _Blobs, manifest: Mapping[str, Any]) -> Signature:
     for layer in manifest["layers"]:
         notes = layer.get("annotations") if isinstance(layer, dict) else None
         if isinstance(notes, dict) and notes.get(_TITLE) == SIGNATURE:
-            data = _blob(path, digest_of(layer, path), MANIFEST_BYTES.most)
-            return build(Signature, parse_json(data, f"The signature of {path}"), "signature")
-    raise ArtifactError(f"{path} is not signed.", "Make it again: prunus bundle ... --key FILE")
+            called = f"The signature of {blobs.called}"
+            raw = parse_json(blobs.read(digest_of(layer, blobs.called)), called)
+            return build(Signature, raw if isinstance(raw, dict) else {}, "signature")
+    raise ArtifactError(f"{blobs.called} is not signed.", "Make it again: prunus bundle --key FILE")
 
 
-def _read_contents(config: bytes, path: Path) -> Contents:
-    raw = parse_json(config, f"The contents of {path}")
+def _read_contents(config: bytes, called: str) -> Contents:
+    raw = parse_json(config, f"The contents of {called}")
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if schema != _SCHEMA:
         raise ArtifactError(
-            f"{path} has the schema {schema}; this prunus reads {_SCHEMA}.", "Upgrade prunus."
+            f"{called} has the schema {schema}; this prunus reads {_SCHEMA}.", "Upgrade prunus."
         )
     return build(Contents, raw, "contents")
-
-
-def _check_files(path: Path, contents: Contents) -> None:
-    plans = {plan for model in contents.models for plan in model.plans}
-    for file in contents.files:
-        blob = path / BLOBS / file.sha256
-        kind = "plan" if file.name in plans else "file"
-        if not blob.is_file():
-            raise ArtifactError(f"The {kind} {file.name} is missing in {path}.", _AGAIN)
-        if os.stat(blob).st_size != file.size or sha256_of(blob) != file.sha256:
-            raise ArtifactError(
-                f"The {kind} {file.name} in {path} is damaged: its SHA-256 differs.", _AGAIN
-            )

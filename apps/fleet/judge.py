@@ -207,8 +207,7 @@ def _bisect(
         )  # fmt: skip
     except PrunusError as error:
         return [f"Not bisected: {error.message}"], None
-    coarse = None
-    if values is not None and row == "fp32":
-        name = "the first node"
-        coarse = symptoms.format_of({name: values[0]}, {name: values[1]})
-    return list(found.sentences()), coarse
+    if found.divergence is None or values is None or row != "fp32":
+        return list(found.sentences()), None
+    name = found.divergence.node
+    return list(found.sentences()), symptoms.format_of({name: values[0]}, {name: values[1]})

@@ -12,7 +12,12 @@ from prunus.runtime.card.artifact import EngineSidecar, read_card, sha256_of
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.foreign import VARIANT
 from prunus.runtime.card.graph import read_graph
-from prunus.runtime.errors import ArtifactError, PrunusError, UsageError
+from prunus.runtime.errors import (
+    ArtifactError,
+    MissingDependencyError,
+    PrunusError,
+    UsageError,
+)
 from prunus.runtime.plugins.library import describe
 from prunus.runtime.session.registry import find
 from prunus.runtime.session.tensorrt import cuda, match
@@ -48,13 +53,11 @@ def choose_file(model: BundledModel, folder: Path, compute: BackendChoice) -> Pa
         try:
             if not said.describes(plan):  # a fault of the bundle, which is told later
                 return plan
-            package = next(p for p in tensorrt.packages if p.module == said.flavour)
-            match.explain_mismatch(plan, said, package.version, cuda.device_properties())
+            version = str(match.import_flavour(said.flavour).__version__)
+            match.explain_mismatch(plan, said, version, cuda.device_properties())
             return plan
-        except ArtifactError as error:
-            wrong.append(f"{name}{error.message.partition('cannot run here')[2].rstrip('.')}")
-        except StopIteration:
-            wrong.append(f"{name} is of the unknown flavour {said.flavour}")
+        except (ArtifactError, MissingDependencyError) as error:
+            wrong.append(error.message.rstrip(".").replace(str(plan), name))
     raise ArtifactError(
         f"The bundle is missing a plan of {model.name} for this device: {'; '.join(wrong)}.",
         "Build one on such a device (prunus build) and bundle it with --plan.",

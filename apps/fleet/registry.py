@@ -204,8 +204,8 @@ def push(options: PushOptions, console: Console) -> None:
         raise UsageError(f"Got {options.address}; a push needs a tag.", "Write NAME:TAG.")
     bundle = open_bundle(options.bundle)
     manifest = (bundle.path / BLOBS / bundle.digest).read_bytes()
-    raw = read_manifest(manifest, bundle.path)
-    digests = [digest_of(part, bundle.path) for part in (*raw["layers"], raw["config"])]
+    raw = read_manifest(manifest, str(bundle.path))
+    digests = [digest_of(part, str(bundle.path)) for part in (*raw["layers"], raw["config"])]
     sent = 0
     with console.progress("push") as progress:
         for k, digest in enumerate(dict.fromkeys(digests)):
@@ -243,8 +243,8 @@ def pull(options: PullOptions, console: Console) -> None:
         (draft / BLOBS).mkdir(parents=True, exist_ok=True)
         with console.progress("pull") as progress, _emptied_if_wrong(draft):
             _bring(registry, digests, draft / BLOBS, progress)
-            write_index(draft, manifest, target.name.removesuffix(".bundle"))
-            bundle = open_bundle(draft, keys)
+            write_index(draft, manifest)
+            bundle = open_bundle(draft, keys, options.address)
     by = "" if keys else "; nobody was asked whether the signer is the right one: give --key"
     found = {"bundle": str(target), "digest": f"sha256:{bundle.digest}",
              "signer": bundle.signature.signer, "trusted": bundle.trusted}  # fmt: skip
