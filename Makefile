@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # What the suite and the demo use. TensorRT-RTX builds real engines without a GPU (a wheel of 91 MiB).
 # The plugin's compiler is larger (189 MiB): make plugin-deps, then its tests run as well.
-EXTRAS ?= apps,audio,clips,export,check,openvino,eval,dev,trt-rtx
+EXTRAS ?= apps,audio,clips,export,check,fleet,openvino,eval,dev,trt-rtx
 comma  := ,
 STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 

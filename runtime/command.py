@@ -299,6 +299,7 @@ _EXTRAS = {
     "sounddevice": "audio",
     "soxr": "audio",
     "av": "apps",
+    "cryptography": "fleet",
     "pesq": "eval-audio",
     "pystoi": "eval-audio",
     "fast_bss_eval": "eval-audio",

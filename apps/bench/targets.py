@@ -205,7 +205,7 @@ def portrait_windows(card: ModelCard, copies: int) -> dict[str, npt.NDArray[Any]
 
     assert isinstance(card.preprocess, ImagePreprocess)  # for the type checker
     cv2, spec, frame = load_cv2(), picture_spec(card.inputs, card.name), read_picture(PORTRAIT)
-    top, left, side = _FACE if card.preprocess.fit == "stretch" else (0, 0, len(frame) // 2)
+    top, left, side = _FACE if card.preprocess.fit == "stretch" else (0, 0, len(frame) - copies)
     height, width = picture_size(spec)
     colours = slice(None, None, -1 if card.preprocess.colour == "rgb" else 1)
     windows = [

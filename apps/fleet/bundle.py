@@ -243,7 +243,8 @@ def new_folder(target: Path, draft: Path | None = None) -> Iterator[Path]:
     if target.exists():
         raise UsageError(f"{target} exists.", "Remove it, or choose another folder with -o.")
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.absolute().parent) as own:
+        around = target.absolute().parent
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=around) as own:
             filled = draft or Path(own, target.name)
             filled.mkdir(exist_ok=True)
             try:
@@ -321,7 +322,8 @@ def digest_of(descriptor: Any, called: str) -> str:
     text = descriptor.get("digest") if isinstance(descriptor, dict) else None
     algorithm, _, digest = str(text).partition(":")
     if algorithm != "sha256":
-        raise ArtifactError(f"{called} names a blob by {str(text)[:80]!r}; expected sha256.", _AGAIN)
+        got = str(text)[:80]
+        raise ArtifactError(f"{called} names a blob by {got!r}; expected sha256.", _AGAIN)
     return _check_hash(digest)
 
 
@@ -331,7 +333,8 @@ def _descriptor(digest: str, size: int, media: str) -> dict[str, Any]:
 
 def _check_hash(digest: str) -> str:
     if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-        raise ArtifactError(f"Got the hash {digest[:80]!r}; expected 64 hexadecimal digits.", _AGAIN)
+        got = digest[:80]
+        raise ArtifactError(f"Got the hash {got!r}; expected 64 hexadecimal digits.", _AGAIN)
     return digest
 
 

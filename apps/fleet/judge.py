@@ -54,9 +54,11 @@ class Subject:
     @property
     def feeds(self) -> list[dict[str, Array]]:
         """The golden inputs one by one, each of the graph's own shape."""
-        inputs = self.runs.inputs
-        count = len(next(iter(inputs.values())))
-        return [{n: np.ascontiguousarray(v[k, ...]) for n, v in inputs.items()} for k in range(count)]
+        stacked = self.runs.inputs
+        return [
+            dict(zip(stacked, map(np.ascontiguousarray, feed), strict=True))
+            for feed in zip(*stacked.values(), strict=True)
+        ]
 
     def finding(self, verdict: str, detail: str) -> Finding:
         """Return a finding about this model."""
@@ -190,9 +192,7 @@ def _flipped_input(subject: Subject, row: str, outputs: Outputs) -> str:
     return ""
 
 
-def _bisect(
-    subject: Subject, backend: str, row: str
-) -> tuple[list[str], symptoms.Symptom | None]:
+def _bisect(subject: Subject, backend: str, row: str) -> tuple[list[str], symptoms.Symptom | None]:
     """Return where the back end leaves the reference, and a symptom of the values there."""
     from prunus.export.verify.backends import bisect_backends
     from prunus.export.verify.bisect import TOLERANCES

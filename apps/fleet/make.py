@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +123,12 @@ def _sources(options: BundleOptions) -> list[_Source]:
         card, digest = read_card(path), sha256_of(path)
         plans = tuple(plan for plan, said in sidecars.items() if said.onnx_sha256 == digest)
         sources.append(_Source(name, path, card, digest, plans, _reference(path, card, references)))
+    believed = {source.reference for source in sources}
+    if unused := [reference for reference in references if reference not in believed]:
+        raise UsageError(
+            f"{unused[0]} is the reference of no model here.",
+            "It must be the float32 file of a model in another number format, and its very inputs.",
+        )
     for plan, said in sidecars.items():
         if all(plan not in source.plans for source in sources):
             raise ArtifactError(
@@ -140,17 +145,18 @@ def _sources(options: BundleOptions) -> list[_Source]:
 
 def _reference(path: Path, card: ModelCard, references: Sequence[Path]) -> Path:
     """Return the float32 file of a network: itself, or the one of the references."""
-    fitting = [r for r in references if read_card(r).network == card.network]
     if card.precision.precision == "fp32":
         return path
-    floats = [r for r in fitting if read_card(r).precision.precision == "fp32"]
-    if not floats:
-        raise UsageError(
-            f"{path} is {card.precision.precision}; what a device must answer comes from the "
-            "float32 file of the same network and batch.",
-            "Give it with --reference FILE.",
-        )
-    return floats[0]
+    for reference in references:
+        other = read_card(reference)
+        alike = other.network == card.network and other.inputs == card.inputs
+        if alike and other.precision.precision == "fp32":
+            return reference
+    raise UsageError(
+        f"{path} is {card.precision.precision}; what a device must answer comes from the "
+        "float32 file of the same network and batch.",
+        "Give it with --reference FILE.",
+    )
 
 
 def _plugin(chosen: Path | None, plans: Sequence[Path]) -> PluginLibrary | None:
@@ -247,5 +253,3 @@ def run_feeds(session: Session, feeds: Sequence[Mapping[str, Array]]) -> dict[st
     """Return the outputs of a session along axis 0, as `export.verify` stacks whole inputs."""
     runs = [session.run(feed) for feed in feeds]
     return {name: np.concatenate([np.atleast_1d(run[name]) for run in runs]) for name in runs[0]}
-
-

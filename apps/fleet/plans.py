@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunus.apps.common.options import BackendChoice
-from prunus.apps.fleet.bundle import BundledModel, Bundle
+from prunus.apps.fleet.bundle import Bundle, BundledModel
 from prunus.apps.fleet.receipt import Finding
 from prunus.runtime.card.artifact import EngineSidecar, read_card, sha256_of
 from prunus.runtime.card.card import ModelCard
@@ -92,7 +92,8 @@ def examine_parts(
         return found
     said = EngineSidecar.read(file)
     if said.onnx_sha256 != digest:
-        add("wrong-plan", f"{file.name} was built from another file, sha256 {said.onnx_sha256[:12]}")
+        origin = said.onnx_sha256[:12]
+        add("wrong-plan", f"{file.name} was built from another file, sha256 {origin}")
     elif not said.describes(file):
         add("wrong-plan", f"{file.name} is not the plan that its sidecar describes")
     if said.plugin:

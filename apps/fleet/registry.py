@@ -107,7 +107,7 @@ class Registry:
                 with error:
                     wanted = error.headers.get("WWW-Authenticate", "")
                     if error.code == http.client.UNAUTHORIZED and retry and self._login(wanted):
-                        if hasattr(body, "seek"):
+                        if body is not None and not isinstance(body, bytes):
                             body.seek(0)
                         continue
                     if error.code == http.client.NOT_FOUND:
@@ -248,8 +248,8 @@ def pull(options: PullOptions, console: Console) -> None:
     by = "" if keys else "; nobody was asked whether the signer is the right one: give --key"
     found = {"bundle": str(target), "digest": f"sha256:{bundle.digest}",
              "signer": bundle.signature.signer, "trusted": bundle.trusted}  # fmt: skip
-    console.say(f"pulled {target}  sha256 {bundle.digest[:12]}  signer {bundle.signature.signer}{by}",
-                json.dumps(found))  # fmt: skip
+    said = f"pulled {target}  sha256 {bundle.digest[:12]}  signer {bundle.signature.signer}{by}"
+    console.say(said, json.dumps(found))
 
 
 def _bring(registry: Registry, digests: list[str], folder: Path, progress: Progress) -> None:

@@ -102,8 +102,9 @@ def gather(place: Path, keys: Set[str]) -> tuple[list[Entry], int]:
     newest: dict[tuple[str, ...], Entry] = {}
     for entry in sorted(found, key=lambda e: e.when):
         # A receipt that cannot be believed stands for itself: it must not hide a good one.
-        known = entry.verdict not in _RANKS
-        key = (entry.device, entry.bundle.partition(" ")[0], entry.signer) if known else (entry.file,)
+        key: tuple[str, ...] = (entry.file,)
+        if entry.verdict not in _RANKS:
+            key = (entry.device, entry.bundle.partition(" ")[0], entry.signer)
         newest[key] = entry
     return sorted(newest.values(), key=lambda e: e.rank), len(found) - len(newest)
 

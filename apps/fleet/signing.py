@@ -105,8 +105,9 @@ def new_key(options: Any, console: Console) -> None:
     private = key.private_bytes(pem, s.PrivateFormat.PKCS8, s.NoEncryption())
     public = key.public_key().public_bytes(pem, s.PublicFormat.SubjectPublicKeyInfo)
     try:
-        with os.fdopen(os.open(private_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
-            f.write(private)
+        handle = os.open(private_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(private)
     except OSError as error:
         raise write_error(error, private_path) from None
     with atomic_path(public_path) as temporary:

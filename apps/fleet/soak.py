@@ -93,7 +93,10 @@ def read_seconds(text: str) -> float:
 
 
 def measure(
-    session: Session, feeds: Sequence[Mapping[str, Array]], seconds: float, long: str,
+    session: Session,
+    feeds: Sequence[Mapping[str, Array]],
+    seconds: float,
+    long: str,
     progress: Progress,
 ) -> Times:
     """Time a session, then let it run on.

@@ -46,11 +46,11 @@ def find_symptom(expected: Outputs, got: Outputs) -> Symptom:
         name for name in expected
         if not np.array_equal(expected[name], got[name], equal_nan=expected[name].dtype.kind == "f")
     ]  # fmt: skip
-    for pattern in _PATTERNS:
+    for pattern, verdict in _PATTERNS.items():
         for name in off:
             a, b = (x.astype(np.float64) for x in (expected[name], got[name]))
             if detail := pattern(a, b):
-                return Symptom(_PATTERNS[pattern], f"output '{name}': {detail}")
+                return Symptom(verdict, f"output '{name}': {detail}")
     return format_of(expected, got) or Symptom(
         WRONG, f"output{'s' * (len(off) > 1)} {', '.join(off)}: no known pattern"
     )
@@ -121,8 +121,8 @@ def _swapped(expected: Array, got: Array) -> str:
         rows = np.arange(len(off))
         moved = (gaps[rows, source] <= _ALIKE * gaps[rows, rows]).all()
         if moved and len(set(source)) == len(off):
-            pairs = ", ".join(f"{k} holds {j}" for k, j in zip(off[:4], off[source[:4]], strict=True))
-            return f"axis {axis}: {pairs}{', ...' if len(off) > 4 else ''}"
+            pairs = [f"{k} holds {j}" for k, j in zip(off, off[source], strict=True)]
+            return f"axis {axis}: {', '.join(pairs[:4])}{', ...' if len(off) > 4 else ''}"
     return ""
 
 

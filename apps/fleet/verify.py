@@ -18,7 +18,7 @@ from typing import Any
 import prunus
 from prunus.apps.cli.doctor import examine
 from prunus.apps.fleet import receipt, soak
-from prunus.apps.fleet.bundle import BundledModel, Bundle, open_bundle
+from prunus.apps.fleet.bundle import Bundle, BundledModel, open_bundle
 from prunus.apps.fleet.judge import Subject, judge_outputs
 from prunus.apps.fleet.make import run_feeds
 from prunus.apps.fleet.options import VerifyOptions

@@ -122,11 +122,16 @@ def bisect_backends(
 
 
 def _borders(nodes: Sequence[Node], makers: Mapping[str, Node], outputs: set[str]) -> list[str]:
-    """Return the values that another block reads, or that leave the graph, in the graph's order."""
+    """Return values that another block reads, that leave the graph, or that are choices by score.
+
+    They are in the graph's order.
+    """
     crossing = set(outputs)
     for node in nodes:
         block = block_of(_label(node))
         crossing |= {n for n in node.inputs if n in makers and block_of(_label(makers[n])) != block}
+        if node.operator in INDEX_OUTPUT:
+            crossing |= {*node.outputs[INDEX_OUTPUT[node.operator] :][:1]}
     return [name for name in makers if name in crossing]
 
 
@@ -148,10 +153,9 @@ def _spec(name: str, value: Array) -> TensorSpec:
 def _choices(errors: Mapping[str, float], makers: Mapping[str, Node]) -> tuple[str, ...]:
     """Say which choices by score differ: what is behind a swapped one differs without fault."""
     chosen = [
-        _label(node)
-        for name, error in errors.items()
-        if error > 0 and (node := makers[name]).operator in INDEX_OUTPUT
-        and node.outputs.index(name) == INDEX_OUTPUT[node.operator]
+        _label(makers[name]) for name, error in errors.items()
+        if error > 0 and (operator := makers[name].operator) in INDEX_OUTPUT
+        and makers[name].outputs.index(name) == INDEX_OUTPUT[operator]
     ]  # fmt: skip
     if not chosen:
         return ()

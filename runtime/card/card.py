@@ -125,10 +125,10 @@ class ModelCard:
 
     @property
     def network(self) -> tuple[object, ...]:
-        """What files of one network share, whatever their number format: weights, cuts, inputs."""
+        """What files of one network share, whatever their number format: weights and cuts."""
         plan = self.tokens
         cuts = (plan.blocks, plan.keep, plan.fill, plan.score) if plan else None
-        return (self.model, self.variant, self.weights.sha256, cuts, self.inputs[0].shape)
+        return (self.model, self.variant, self.weights.sha256, cuts)
 
     @property
     def name(self) -> str:

@@ -33,6 +33,7 @@ class _Server(http.server.ThreadingHTTPServer):
         self.length = True  # told; or a text that is told instead
         self.trickles = False
         self.asked = []  # the Range header of each request
+        self.authorised = []  # its Authorization
 
     @property
     def url(self):
@@ -46,6 +47,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server, wanted = self.server, self.headers.get("Range")
         server.asked.append(wanted)
+        server.authorised.append(self.headers.get("Authorization"))
         if self.path == "/moved.bin":
             self.send_response(302)
             self.send_header("Location", "/weights.bin")
@@ -119,6 +121,16 @@ def test_goes_on_after_an_interruption(server, tmp_path):
     assert target.read_bytes() == DATA
     assert server.asked == [None, "bytes=1000000-", "bytes=2000000-"]
     assert progress.seen[0][0] > 2_000_000
+
+
+def test_headers_go_along_with_every_part(server, tmp_path):
+    target = tmp_path / "weights.bin"
+    server.stop_after = 1_000_000
+    with pytest.raises(HostError):
+        fetch(server.url, SHA256, target, headers={"Authorization": "Bearer x"})
+    server.stop_after = None
+    fetch(server.url, SHA256, target, headers={"Authorization": "Bearer x"})
+    assert server.authorised == ["Bearer x"] * 2 and server.asked[1] == "bytes=1000000-"
 
 
 def test_a_server_without_ranges_starts_over(server, tmp_path):

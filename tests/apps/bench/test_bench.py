@@ -18,6 +18,7 @@ from prunus.apps.bench.targets import (
 from prunus.models import zoo
 from prunus.runtime.card.artifact import read_card, sha256_of
 from prunus.runtime.errors import UsageError
+from prunus.runtime.session.base import open as open_session
 
 
 def test_one_runner_per_model_and_back_end():
@@ -72,6 +73,19 @@ def test_dense_networks_get_frames_of_the_clip(colour_model):
     frames = real_inputs(read_card(colour_model()))["image"]
     assert frames.shape == (4, 1, 64, 64, 3) and frames.dtype == np.uint8
     assert frames.std() > 20 and not np.array_equal(frames[0], frames[3])
+
+
+@pytest.mark.parametrize("name", ["blazeface_full", "facemesh"])
+def test_finders_get_the_portrait_and_a_mesh_its_face(name):
+    """What the networks say shows that they see a face: the mesh is sure, the finder finds one."""
+    path = zoo.model_path(name)
+    inputs = real_inputs(read_card(path), 3)
+    assert inputs["image"].shape[:2] == (3, 1) and not np.array_equal(*inputs["image"][[0, 2]])
+    with open_session(path, threads=1) as session:
+        for frame in inputs["image"]:
+            outputs = session.run({"image": frame})
+            sure = ["face"] if name == "facemesh" else ["scores_16", "scores_32"]
+            assert max(outputs[output].max() for output in sure) > 0
 
 
 def test_pipeline_boundary_of_a_dense_network_goes_from_video_to_mask(colour_model):

@@ -16,6 +16,7 @@ from prunus.runtime.card.precision import PrecisionSpec
 from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import (
     ArtifactError,
+    FallbackError,
     HostError,
     MissingDependencyError,
     TensorError,
@@ -211,13 +212,14 @@ def test_nodes_left_on_the_cpu_are_counted(artifact, monkeypatch, caplog) -> Non
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
     with runtime.open(artifact, "onnxruntime", device="cuda:1") as session:
         assert "CUDAExecutionProvider (1 of 5 nodes on the CPU)" in session.description
+        assert session.elsewhere == (1, 5)
     assert "1 of 5 nodes run on the CPU, not on cuda" in caplog.text
     assert fake.asked[0] == ("CUDAExecutionProvider", {"device_id": "1"})
 
 
 def test_dropped_provider_is_an_error(artifact, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", FakeOrt(drops=True))
-    with pytest.raises(HostError, match=r"dropped CUDAExecutionProvider"):
+    with pytest.raises(FallbackError, match=r"dropped CUDAExecutionProvider"):
         runtime.open(artifact, "onnxruntime", device="cuda")
 
 

@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from prunus.models.zoo import model_path
+from prunus.runtime.card.artifact import read_card
 from prunus.runtime.card.card import ModelCard, Weights
 from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import ArtifactError, CheckFailedError
@@ -138,6 +140,18 @@ def test_one_joint_of_many_that_is_wrong_everywhere_is_found(precision) -> None:
     wrong = outputs["keypoints"].copy()
     wrong[:, 9, :2] += 5
     assert _broken(metric_for(card), card, outputs, {"keypoints": wrong}, precision)
+
+
+def test_rows_of_movenet_are_judged_in_pixels() -> None:
+    """They are fractions of the input: 0.05 of 192 pixels is far, although 0.05 is little."""
+    card = read_card(model_path("movenet_lightning"))
+    rows = RNG.uniform(0.3, 0.9, (4, 1, 17, 3)).astype(np.float32)
+    moved = rows.copy()
+    moved[..., 0] += 0.05
+    found = load("prunus.runtime.tasks.pose.metric:PoseMetric")().measure(
+        {"keypoints": rows}, {"keypoints": moved}, card
+    )
+    assert found.values["mean_px"] == pytest.approx(0.05 * 192, rel=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
