@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Inputs = Mapping[str, npt.NDArray[Any]]
 _COPIES = 4  # different crops that the runs cycle through
+_MOVED = 24  # pixels from the first to the last window of the portrait
 _FACE = (44, 142, 157)  # top, left and side of the square around the portrait's face, in pixels
 
 
@@ -205,12 +206,13 @@ def portrait_windows(card: ModelCard, copies: int) -> dict[str, npt.NDArray[Any]
 
     assert isinstance(card.preprocess, ImagePreprocess)  # for the type checker
     cv2, spec, frame = load_cv2(), picture_spec(card.inputs, card.name), read_picture(PORTRAIT)
-    top, left, side = _FACE if card.preprocess.fit == "stretch" else (0, 0, len(frame) - copies)
+    top, left, side = _FACE if card.preprocess.fit == "stretch" else (0, 0, len(frame) - _MOVED)
     height, width = picture_size(spec)
     colours = slice(None, None, -1 if card.preprocess.colour == "rgb" else 1)
+    count = copies * spec.shape[0]
     windows = [
         frame[top + k : top + k + side, left + k : left + k + side, colours]
-        for k in range(copies * spec.shape[0])
+        for k in (_MOVED * n // count for n in range(count))
     ]
     resized = np.stack([cv2.resize(np.ascontiguousarray(w), (width, height)) for w in windows])
     tensors = to_tensor(resized, spec, card.preprocess)

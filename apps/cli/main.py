@@ -13,6 +13,7 @@ from typing import Any
 from prunus.runtime.command import run_typer
 
 _APPS, _CLI = "prunus.apps.cli.apps", "prunus.apps.cli"
+_DEVICES = "prunus.apps.fleet"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,8 +38,8 @@ def build_app() -> Any:
         return Verb(name, help, f"{where}:{name.title()}Options", f"{where}:{name}")
 
     def fleet(name: str, help: str, call: str) -> Verb:
-        options = f"prunus.apps.fleet.options:{name.title()}Options"
-        return Verb(name, help, options, f"prunus.apps.fleet.{call}")
+        options = f"{_DEVICES}.options:{name.title()}Options"
+        return Verb(name, help, options, f"{_DEVICES}.{call}")
 
     rows = (
         Verb("models", "List the models that come with prunus, and import official checkpoints.",
@@ -82,7 +83,7 @@ def build_app() -> Any:
         fleet("verify", "Check on a device that it answers as a bundle says, and how fast.",
               "verify:verify"),
         Verb("fleet", "Keys of a fleet, and a report over its devices.",
-             verbs="prunus.apps.fleet.options:VERBS", more=_FLEET),
+             verbs=f"{_DEVICES}.options:VERBS", more=_FLEET),
         verb("doctor", "Report versions, processor, GPU, cameras, disk and usable back ends."),
     )  # fmt: skip
     return group(Verb("prunus", _HELP, verbs=rows, more=_MORE), root_options())
