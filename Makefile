@@ -8,7 +8,7 @@ EXTRAS ?= apps,audio,clips,export,check,fleet,openvino,eval,dev,trt-rtx
 comma  := ,
 STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test test-all fuzz lint bench gpu docs docs-deps wheel train-deps plugin-deps judge-deps triton-deps peer-deps mutate mutate-deps picture clean venv
+.PHONY: demo test test-all fuzz lint bench gpu docs docs-deps wheel train-deps plugin-deps judge-deps batch-deps triton-deps peer-deps mutate mutate-deps picture clean venv
 
 demo: $(STAMP)
 	$(BIN)/python -m prunus.apps.demo.demo
@@ -73,6 +73,10 @@ judge-deps: $(STAMP)
 
 docs-deps: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+
+# Ray Data and Parquet, 140 MB: tests of `prunus batch` skip without them.
+batch-deps: $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[batch]'
 
 # NVIDIA Triton's server with its Python back end alone, as the wheel of PyTriton has it, in an
 # environment of its own: that wheel's back end takes arrays of numpy 1 alone. OpenCV's wheel runs

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from prunus.apps.batch.storage import Stat, arrow, listed, open_filesystem, reason_of
-from prunus.apps.io.rows import without_password
+from prunus.apps.batch.storage import Stat, arrow, listed, open_filesystem, reason_of, shown
 from prunus.runtime.errors import SourceError, UsageError
 
 _WILD = re.compile(r"[*?\[]")
@@ -32,8 +31,8 @@ class Input:
 
     @property
     def name(self) -> str:
-        """The address without passwords and settings, as results and messages name it."""
-        return without_password(self.address).partition("?")[0]
+        """The address without account and settings, as results and messages name it."""
+        return shown(self.address)
 
     @property
     def key(self) -> str:
@@ -99,12 +98,12 @@ def _named(source: str, suffixes: Sequence[str]) -> Iterator[Input]:
             stats = list(_matching(system, path)) if _WILD.search(path) else []
     except OSError as error:
         raise SourceError(
-            f"Cannot read {without_password(source).partition('?')[0]}: {reason_of(error)}.", _HINT
+            f"Cannot read {shown(source)}: {reason_of(error)}.", _HINT
         ) from None
     if not stats:
         kinds = ", ".join(suffixes)
         raise SourceError(
-            f"No input: {without_password(source)} names no file"
+            f"No input: {shown(source)} names no file"
             + (f"; the folder was searched for {kinds}." if kind == fs.FileType.Directory else "."),
             _HINT,
         )

@@ -79,7 +79,7 @@ class Ledger:
             if (facts.get("size"), facts.get("modified_ns")) != (one.size, one.modified_ns):
                 raise ArtifactError("The input has changed since.")
             reason, notes = str(facts.get("reason", "")), tuple(facts.get("notes", ()))
-            return Outcome(one.name, int(facts.get("rows", 0)), reason, True, notes)
+            return Outcome(one.name, 0 if reason else facts["rows"], reason, True, notes)
         return None
 
     def finish(self, one: Input, found: Found, media: Path | None) -> Outcome:

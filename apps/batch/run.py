@@ -103,9 +103,9 @@ def run_batch(app: App, options: Any, *, quiet: bool = False) -> BatchSummary:
         if not quiet:
             print(line, file=sys.stderr)
 
-    for name in ledger.leftover():
-        say(f"note: an earlier run ended over {name}; it is done again")
     told, redone = _earlier(ledger, inputs, retry=work.retry)
+    for name in set(ledger.leftover()) - set(told):
+        say(f"note: an earlier run ended over {name}; it is done again")
     for name, why in redone.items():
         say(f"note: the result of {name} is made again: {why}")
     todo, places = [one for one in inputs if one.name not in told], task.places()
@@ -122,6 +122,7 @@ def run_batch(app: App, options: Any, *, quiet: bool = False) -> BatchSummary:
             progress.update(len(told), len(inputs), f"{aside} set aside" if aside else "")
     seconds = time.perf_counter() - begun
     _account(ledger, inputs, told)
+    ledger.leftover()
     if getattr(options, "coco", False):
         coco.write(store, inputs, told, task)
     kept = [told[one.name] for one in inputs]

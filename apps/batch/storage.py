@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prunus.apps.io.rows import without_password
 from prunus.runtime.errors import MissingDependencyError, SourceError
 
 _T = TypeVar("_T")
@@ -40,6 +39,19 @@ class Stat:
     path: str
     size: int
     modified_ns: int
+
+
+def shown(address: str) -> str:
+    """Return an address without account and settings, fit for results and messages.
+
+    >>> shown("s3://key:secret@bucket/a.jpg?region=x"), shown("/what?.jpg")
+    ('s3://bucket/a.jpg', '/what?.jpg')
+    """
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        return address
+    host, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def arrow(name: str) -> Any:
@@ -142,7 +154,7 @@ class Store:
     """
 
     def __init__(self, address: str) -> None:
-        self.address = without_password(address).partition("?")[0]
+        self.address = shown(address)
         self._system, self.base = open_filesystem(address)
         self.name = self.address if "://" in address else self.base
 
@@ -217,7 +229,7 @@ def _told(verb: str, address: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, ImportError) as error:  # Arrow's own are of these
         raise StorageError(
-            f"Cannot {verb} {without_password(address).partition('?')[0]}: {reason_of(error)}.",
+            f"Cannot {verb} {shown(address)}: {reason_of(error)}.",
             "Check the address, its rights and the credentials of this machine.",
         ) from None
 

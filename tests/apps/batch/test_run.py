@@ -317,6 +317,7 @@ def test_a_killed_driver_goes_on_with_nothing_twice_and_nothing_lost(
     assert 2 <= len(there) < 8 and driver.returncode == -signal.SIGKILL
     summary, said = batch("pose", inside)
     assert (summary["earlier"], summary["done"]) == (len(there), 8 - len(there))
+    assert summary["rows"] == 8
     assert said.count("an earlier run ended over") <= 1
     assert all((results / name).stat().st_mtime_ns == when for name, when in there.items())
     batch("pose", inside, out=tmp_path / "straight")

@@ -69,12 +69,15 @@ def test_networks_get_three_tries_and_disks_one(monkeypatch):
 
 def test_a_bucket_without_rights_is_one_clear_error(monkeypatch):
     class Refuse(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
+        def __getattr__(self, name):
+            if not name.startswith("do_"):
+                raise AttributeError(name)
+            return self._refuse
+
+        def _refuse(self):
             self.send_response(403)
             self.send_header("Content-Length", "0")
             self.end_headers()
-
-        do_HEAD = do_PUT = do_POST = do_GET
 
         def log_message(self, *words):
             pass
@@ -84,7 +87,7 @@ def test_a_bucket_without_rights_is_one_clear_error(monkeypatch):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         place = f"127.0.0.1%3A{server.server_port}"
         store = Store(f"s3://key:secret@bucket/out?endpoint_override={place}&scheme=http&region=x")
-        with pytest.raises(StorageError, match=r"Cannot .* s3://key:\*\*\*@bucket/out/a: ") as told:
+        with pytest.raises(StorageError, match=r"Cannot .* s3://bucket/out/a: ") as told:
             store.put_text("x", "a")
         assert "secret" not in str(told.value)
         server.shutdown()
@@ -92,5 +95,5 @@ def test_a_bucket_without_rights_is_one_clear_error(monkeypatch):
 
 @pytest.mark.parametrize("address", ["/proc/none", "nosuch://x/y", "s3://"])
 def test_storage_that_cannot_be_used_is_named(address):
-    with pytest.raises(StorageError, match="Cannot (write|open)"):
+    with pytest.raises(StorageError, match=r"Cannot (write|open)"):
         Store(address).put_text("x", "a")

@@ -162,7 +162,7 @@ def test_the_shell_completes_verbs_and_options(monkeypatch, capfd):
             main([])
         return capfd.readouterr().out.split()
 
-    assert complete("prunus b") == ["build", "bundle", "bench", "batch"]
+    assert complete("prunus b") == ["build", "bench", "batch", "bundle"]
     assert complete("prunus run seg") == ["segmentation"]
     assert "--max-frames" in complete("prunus run pose --max")
 
