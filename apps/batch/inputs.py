@@ -97,9 +97,7 @@ def _named(source: str, suffixes: Sequence[str]) -> Iterator[Input]:
         else:
             stats = list(_matching(system, path)) if _WILD.search(path) else []
     except OSError as error:
-        raise SourceError(
-            f"Cannot read {shown(source)}: {reason_of(error)}.", _HINT
-        ) from None
+        raise SourceError(f"Cannot read {shown(source)}: {reason_of(error)}.", _HINT) from None
     if not stats:
         kinds = ", ".join(suffixes)
         raise SourceError(

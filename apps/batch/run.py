@@ -108,17 +108,20 @@ def run_batch(app: App, options: Any, *, quiet: bool = False) -> BatchSummary:
         say(f"note: an earlier run ended over {name}; it is done again")
     for name, why in redone.items():
         say(f"note: the result of {name} is made again: {why}")
-    todo, places = [one for one in inputs if one.name not in told], task.places()
-    earlier = len([o for o in told.values() if not o.reason])
-    groups = [todo[k : k + places] for k in range(0, len(todo), places)]
+    todo, places = sum(one.name not in told for one in inputs), task.places()
+    earlier = sum(not outcome.reason for outcome in told.values())
+    all_groups = [inputs[k : k + places] for k in range(0, len(inputs), places)]
+    groups = [group for group in all_groups if any(one.name not in told for one in group)]
     if groups:
         share = f"inputs share its runs {places} by {places}" if places > 1 else "frame by frame"
-        say(f"{len(todo)} of {len(inputs)} inputs; the model has batch {places}: {share}")
-    begun = time.perf_counter()
+        say(f"{todo} of {len(inputs)} inputs; the model has batch {places}: {share}")
+    begun, aside = time.perf_counter(), sum(bool(outcome.reason) for outcome in told.values())
     with bar(app.task, quiet=quiet) as progress:
         for outcome in _outcomes(run, number, groups, say) if groups else ():
-            told[outcome.name] = outcome
-            aside = sum(bool(o.reason) for o in told.values())
+            before = told.get(outcome.name)
+            if before is None or not outcome.earlier:
+                told[outcome.name] = outcome
+                aside += bool(outcome.reason) - bool(before and before.reason)
             progress.update(len(told), len(inputs), f"{aside} set aside" if aside else "")
     seconds = time.perf_counter() - begun
     _account(ledger, inputs, told)

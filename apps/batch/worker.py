@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -49,19 +49,25 @@ class Worker(Closable):
     def __call__(self, group: Sequence[Input]) -> list[Outcome]:
         """Return what became of each input of a group, which share the model's runs.
 
+        What is done already takes part once more where others are missing: last digits of a result
+        depend on who shared its runs, and a second start of the program shall not be seen in them.
+
         Raises:
             HostError: this machine lacks something that no input can help.
             SourceError: the storage refuses a result.
         """
         deaths = self._ledger.begun()
         found = {one.key: self._known(one) for one in group}
-        todo = [one for one in group if found[one.key] is None]
+        if all(found.values()):
+            return [told for told in found.values() if told]
         # Over which of them a worker died is found out by doing them one by one.
-        together = [one for one in todo if not deaths.get(one.key)]
-        for some in (together, *([one] for one in todo if deaths.get(one.key))):
-            outcomes = self._side_by_side(some, deaths)
+        together = [one for one in group if not deaths.get(one.key)]
+        alone = [[one] for one in group if deaths.get(one.key) and not found[one.key]]
+        for some in (together, *alone):
+            calls = [(one, deaths.get(one.key, 0), found[one.key]) for one in some]
+            outcomes = self._side_by_side(calls)
             found |= {one.key: told for one, told in zip(some, outcomes, strict=True)}
-        return [told for one in group if (told := found[one.key]) is not None]
+        return [told for told in found.values() if told]
 
     def _known(self, one: Input) -> Outcome | None:
         try:
@@ -70,19 +76,25 @@ class Worker(Closable):
             return None
         return told if told is None or not told.reason else None
 
-    def _side_by_side(self, group: Sequence[Input], deaths: Mapping[str, int]) -> list[Outcome]:
-        seats = self._task.seats(len(group))
-        calls = [(one, deaths.get(one.key, 0), s) for one, s in zip(group, seats, strict=True)]
+    def _side_by_side(self, calls: Sequence[tuple[Input, int, Outcome | None]]) -> list[Outcome]:
+        seats = self._task.seats(len(calls))
         if len(calls) < 2:
-            return [self._done(*call) for call in calls]
+            return [self._done(*call, seat) for call, seat in zip(calls, seats, strict=True)]
         with ThreadPoolExecutor(len(calls)) as pool:
             try:
-                return list(pool.map(lambda call: self._done(*call), calls))
+                return list(pool.map(lambda call, seat: self._done(*call, seat), calls, seats))
             finally:  # also when somebody stops the run
                 seats[0].end()
 
-    def _done(self, one: Input, before: int, seat: Any) -> Outcome:
-        """Return what became of one input; whatever it did to the program is its own fault."""
+    def _done(self, one: Input, before: int, known: Outcome | None, seat: Any) -> Outcome:
+        """Return what became of one input; whatever it did to the program is its own fault.
+
+        Args:
+            one: The input.
+            before: Times at which a worker died over it.
+            known: What it gave before; it is not kept again.
+            seat: Its place beside others.
+        """
         try:
             self._ledger.begin(one, before)
             if before >= MOST_TRIES:
@@ -90,7 +102,7 @@ class Worker(Closable):
                     f"The program died {before} times over {one.name}.",
                     "Its memory may not do, or a decoder crashes: run it alone.",
                 )
-            outcome = self._result(one, seat)
+            outcome = self._result(one, known, seat)
         except (HostError, StorageError):
             raise
         except PrunusError as error:
@@ -105,7 +117,7 @@ class Worker(Closable):
             self._ledger.end(one, before)
         return outcome
 
-    def _result(self, one: Input, seat: Any) -> Outcome:
+    def _result(self, one: Input, known: Outcome | None, seat: Any) -> Outcome:
         system, path = open_filesystem(one.address)
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunus-")))
@@ -123,7 +135,7 @@ class Worker(Closable):
                 raise SourceError(message, error.hint) from None
             if found.faults:
                 raise SourceError("; ".join(found.faults).replace(str(source), one.name))
-            return self._ledger.finish(one, found, media)
+            return known or self._ledger.finish(one, found, media)
 
     def close(self) -> None:
         """Free the models."""

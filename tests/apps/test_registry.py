@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from prunus.apps import registry
-from prunus.apps.cli.apps import eval_verbs, run_verbs
+from prunus.apps.cli.apps import batch_verbs, eval_verbs, run_verbs
 from prunus.apps.live.summary import Summary
 from prunus.apps.registry import APPS, App
 from prunus.runtime.errors import SourceError
@@ -108,7 +108,8 @@ def test_bounds_choices_and_former_flags(prunus):
 def test_rows_name_what_exists(app):
     assert callable(load(app.run))
     assert bool(app.evaluate) == bool(app.eval_options) == bool(app.judges)
-    for reference in filter(None, (app.options, app.eval_options)):
+    assert bool(app.batch) == bool(app.batch_options) == bool(app.batches)
+    for reference in filter(None, (app.options, app.eval_options, app.batch_options)):
         found = load(reference)
         assert parameters(found)
         assert "Examples:" in inspect.cleandoc(found.__doc__).partition("\n\n")[2]
@@ -120,15 +121,16 @@ def test_rows_name_what_exists(app):
 def test_tasks_are_different():
     assert len({v.name for v in run_verbs()}) == len(APPS)
     assert {v.name for v in eval_verbs()} == {app.task for app in APPS if app.evaluate}
+    assert {v.name for v in batch_verbs()} == {app.task for app in APPS if app.batch}
 
 
 def test_the_same_option_is_the_same_everywhere():
     """A flag that two apps share has one type, one default and one set of bounds."""
     free = {"source", "sinks", "model", "detect_every", "loss", "judge", "seconds", "hop", "boxes",
-            "masks", "smooth"}  # fmt: skip
+            "masks", "smooth", "sources"}  # fmt: skip
     known: dict[str, Any] = {}
     for app in APPS:
-        for reference in filter(None, (app.options, app.eval_options)):
+        for reference in filter(None, (app.options, app.eval_options, app.batch_options)):
             for p in parameters(load(reference)):
                 told = (p.type, p.many, p.default, p.option.minimum, p.option.maximum, p.flags)
                 if p.name not in free:

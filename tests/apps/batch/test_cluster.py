@@ -23,7 +23,7 @@ from prunus.runtime.errors import SourceError, UsageError
 ROOT = Path(__file__).parents[3]
 # Raylets and workers take the code of this tree from here.
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-INPUTS = 16
+INPUTS = 12
 STORE = 100 << 20  # bytes
 
 
@@ -69,7 +69,7 @@ def _driver(inside, out, *words):
 
 def _wait_for(out, count, driver):
     """Wait until so many results are there, and the run goes on."""
-    until = time.monotonic() + 200
+    until = time.monotonic() + 400
     while len(list((out / "results").glob("*.parquet"))) < count:
         assert driver.poll() is None and time.monotonic() < until, driver.communicate()
         time.sleep(0.02)

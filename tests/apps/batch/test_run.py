@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,12 +22,14 @@ from prunus.apps.batch.inputs import expand
 from prunus.apps.batch.ledger import MOST_TRIES, Ledger
 from prunus.apps.batch.manifest import Run
 from prunus.apps.batch.options import Work
+from prunus.apps.batch.shards import FIRST, LAST, QUARANTINE
 from prunus.apps.batch.storage import Store
 from prunus.apps.batch.worker import Worker
 from prunus.apps.common.options import BackendChoice
 from prunus.apps.pose.options import PoseBatchOptions
 from prunus.apps.registry import APPS
 from prunus.runtime.errors import HostError
+from prunus.runtime.references import load
 
 ROOT = Path(__file__).parents[3]
 POSE = next(app for app in APPS if app.task == "pose")
@@ -366,3 +369,65 @@ def test_what_the_machine_lacks_ends_the_run_and_blames_no_input(
     _, said = batch("pose", folder / "*.jpg", code=3)
     assert "No space left" in said
     assert not (tmp_path / "out" / "quarantine").exists()
+
+
+@pytest.mark.slow
+def test_people_of_several_videos_share_the_batch_of_their_joints(
+    prunus, batch, made_once, tmp_path, portrait, rows_of, state
+):
+    """Videos of 6, 8 and 10 frames side by side, and one picture of nobody; each as alone."""
+    pytest.importorskip("onnxscript")
+    from prunus.export.evitpose import export_evitpose
+
+    def fill(folder):
+        export_evitpose("tiny", level="L3", batch=4, output=folder / "pose.onnx")
+
+    model = made_once("batch-pose", fill) / "pose.onnx"
+    (inside := tmp_path / "in").mkdir()
+    picture = cv2.resize(cv2.imread(str(portrait)), (256, 256))
+    for number, frames in enumerate((6, 8, 10)):
+        path = str(inside / f"{number}.avi")
+        writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (256, 256))
+        for k in range(frames):
+            writer.write(np.roll(picture, (number + 1) * k, axis=1))
+        writer.release()
+    cv2.imwrite(str(inside / "nobody.png"), np.zeros((80, 80, 3), np.uint8))
+    summary, said = batch("pose", inside, "--model", model, out=tmp_path / "out")
+    assert "share its runs 4 by 4" in said and summary["done"] == 4
+    rows = rows_of(tmp_path / "out")
+    assert {Path(row["input"]).name for row in rows} >= {"1.avi", "2.avi"}
+    for number in range(3):
+        source = inside / f"{number}.avi"
+        own = [row for row in rows if row["input"] == str(source)]
+        expected = _told(prunus, source, "pose", "--model", model)
+        assert [r["frame"] for r in own] == [e["image_id"] for e in expected]
+        for row, entry in zip(own, expected, strict=True):  # other places of the batch: last digits
+            assert np.allclose(row["keypoints"], entry["keypoints"], rtol=0, atol=0.01)
+    # One that is missing is made again beside the same others, so that no digit changes.
+    whole, kept = state(tmp_path / "out"), _shard(tmp_path / "out", "1.avi").stat().st_mtime_ns
+    _shard(tmp_path / "out", "2.avi").unlink()
+    summary, _ = batch("pose", inside, "--model", model, out=tmp_path / "out")
+    assert (summary["earlier"], summary["done"]) == (3, 1)
+    assert state(tmp_path / "out") == whole
+    assert _shard(tmp_path / "out", "1.avi").stat().st_mtime_ns == kept
+
+
+PAGE = (ROOT / "docs" / "batch.md").read_text()
+
+
+def test_the_page_has_every_column():
+    for app in (app for app in APPS if app.batch):
+        part = PAGE.partition(f"\n`{app.task}`, a row per")[2].partition("\n\n`")[0]
+        told = re.findall(r"^\| `(\w+)` \| ([\w<>]+) \|", part, re.M)
+        assert told[: len(load(app.batch).columns)] == list(load(app.batch).columns), app.task
+    part = PAGE.partition("\nThe quarantine:")[2]
+    assert re.findall(r"^\| `(\w+)` \| (\w+) \|", part, re.M)[: len(QUARANTINE)] == list(QUARANTINE)
+    part = PAGE.partition("Every table has these columns:")[2].partition("\n`pose`")[0]
+    assert re.findall(r"^\| `(\w+)` \| (\w+) \|", part, re.M) == [*FIRST, *LAST]
+
+
+def test_the_example_of_the_page_reads_results(batch, folder, tmp_path):
+    [code] = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
+    exec(compile(code, "batch.md", "exec"), scope := {})
+    batch("pose", folder)
+    assert scope["people_at"](str(tmp_path / "out"), 0.5) == {str(folder / "walk.mp4"): 1}

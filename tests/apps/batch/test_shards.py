@@ -31,7 +31,9 @@ def test_rows_come_back_and_facts_count_them(tmp_path):
 
 def test_an_input_without_rows_has_a_result_too(tmp_path):
     assert _write(tmp_path / "a", 0) == 0
-    assert read_facts(tmp_path / "a", COLUMNS)["rows"] == 0 and list(read_rows(tmp_path / "a")) == []
+    assert (
+        read_facts(tmp_path / "a", COLUMNS)["rows"] == 0 and list(read_rows(tmp_path / "a")) == []
+    )
 
 
 def test_the_same_rows_are_the_same_bytes(tmp_path):

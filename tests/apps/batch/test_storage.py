@@ -41,7 +41,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(storage.shutil, "copyfileobj", break_off)
-    with pytest.raises(StorageError, match="Cannot write .*results/a: No space left"):
+    with pytest.raises(StorageError, match=r"Cannot write .*results/a: No space left"):
         store.put_text("new", "results/a")
     assert (tmp_path / "out" / "results" / "a").read_text() == "old"
     assert [p.name for p in (tmp_path / "out").rglob("*") if p.is_file()] == ["a"]
