@@ -24,6 +24,7 @@ from prunus.runtime.errors import (
     SourceError,
     UsageError,
 )
+from prunus.runtime.json_text import json_text
 from prunus.runtime.pictures.opencv import quiet_stderr
 
 # Read when Ray is imported: nothing is sent anywhere, and its own machinery keeps quiet.
@@ -60,7 +61,7 @@ def on_ray(
         say(f"{count} actors on {nodes} nodes of Ray {ray.__version__}")
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        words = [{"group": json.dumps([dataclasses.asdict(i) for i in g])} for g in groups]
+        words = [{"group": json_text([dataclasses.asdict(i) for i in g])} for g in groups]
         told = ray.data.from_items(words, override_num_blocks=min(len(words), _MOST_BLOCKS))
         told = told.map_batches(
             _Actor, fn_constructor_args=(run, number), batch_size=1, num_cpus=threads,
@@ -100,7 +101,7 @@ class _Actor:
                 told = [dataclasses.asdict(outcome) for outcome in self._worker(group)]
             except PrunusError as error:
                 told = [_packed(error)]
-        return {"told": [json.dumps(told)]}
+        return {"told": [json_text(told)]}
 
 
 def _packed(error: PrunusError) -> dict[str, Any]:

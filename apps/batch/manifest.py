@@ -12,6 +12,7 @@ from prunus.apps.batch.storage import Store
 from prunus.apps.batch.task import BatchOptions, BatchTask, hash_of
 from prunus.apps.registry import App
 from prunus.runtime.errors import ArtifactError, UsageError
+from prunus.runtime.json_text import json_text
 from prunus.runtime.references import load
 
 NAME = "run.json"
@@ -48,7 +49,7 @@ class Run:
             "options": {k: v for k, v in values.items() if k not in _FREE} | compute,
             "media": options.work.media,
         }
-        same: dict[str, Any] = json.loads(json.dumps(told, default=str))
+        same: dict[str, Any] = json.loads(json.dumps(told, default=str, allow_nan=False))
         return Run(app, options, same["model_sha256"], same)
 
     @property
@@ -64,7 +65,7 @@ class Run:
             SourceError: the storage cannot be written.
         """
         if not store.there(NAME):
-            store.put_text(json.dumps(self.told, sort_keys=True, indent=1) + "\n", NAME)
+            store.put_text(json_text(self.told, indent=1) + "\n", NAME)
             return
         there = _read(store)
         if different := _differences(self.told, there):
@@ -118,5 +119,5 @@ def _differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = json_text(value)
     return text if len(text) < 40 else f"{text[:20]}..."

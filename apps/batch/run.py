@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 import uuid
@@ -22,6 +21,7 @@ from prunus.apps.batch.progress import bar
 from prunus.apps.batch.storage import Store
 from prunus.apps.registry import App
 from prunus.runtime.errors import ArtifactError, HostError
+from prunus.runtime.json_text import json_text
 
 _SHOWN = 10  # inputs that were set aside, named in the text
 _READERS = 16  # of results that are there already
@@ -57,7 +57,7 @@ class BatchSummary:
 
     def to_json(self) -> str:
         """Return sorted, indented JSON."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1)
+        return json_text(dataclasses.asdict(self), indent=1)
 
     def to_text(self) -> str:
         """Return a few lines for people."""

@@ -9,7 +9,6 @@ at which it was due, so that a server that falls behind is not spared those that
 from __future__ import annotations
 
 import http.client
-import json
 import threading
 import time
 import urllib.parse
@@ -142,7 +141,7 @@ class Caller:
         self._path, self._body = f"{url.path.rstrip('/')}/predict", body
         if model:
             self._path = f"{url.path.rstrip('/')}/v2/models/{urllib.parse.quote(model)}/infer"
-            head, text = json.dumps(_INFER).encode(), len(body).to_bytes(4, "little") + body
+            head, text = json_text(_INFER).encode(), len(body).to_bytes(4, "little") + body
             head = head.replace(b'"SIZE"', str(len(text)).encode())
             self._headers["Inference-Header-Content-Length"] = str(len(head))
             self._body = head + text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.graph import read_graph
 from prunus.runtime.command import Console
 from prunus.runtime.errors import ArtifactError, CheckFailedError, UsageError
+from prunus.runtime.json_text import json_text
 from prunus.runtime.measure.runner import example_inputs, samples
 from prunus.runtime.plugins.library import PluginLibrary, describe
 from prunus.runtime.progress import Progress
@@ -90,7 +90,7 @@ def bundle(options: BundleOptions, console: Console) -> None:
         lines += [f"  {b.row:<5} {', '.join(map(_told, b.limits))}" for b in model.budgets]
     found = {"bundle": str(target), "digest": made.digest, "signer": made.signature.signer,
              "models": [model.name for model in models]}  # fmt: skip
-    console.say("\n".join(lines), json.dumps(found, indent=1))
+    console.say("\n".join(lines), json_text(found, indent=1))
 
 
 def _told(limit: Any) -> str:

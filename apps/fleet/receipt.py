@@ -15,6 +15,7 @@ from prunus.apps.fleet.signing import Signature, sign
 from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.card.reading import build, parse_json
 from prunus.runtime.errors import ArtifactError
+from prunus.runtime.json_text import finite, json_text
 from prunus.runtime.limits import RECEIPT_BYTES
 
 _PURPOSE, _SCHEMA = "receipt", 1
@@ -83,8 +84,6 @@ class Receipt:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a mapping for JSON; NaN and infinity become null."""
-        from prunus.export.verify.report import finite
-
         raw: dict[str, Any] = finite(dataclasses.asdict(self))
         return {**raw, "verdict": self.verdict}
 
@@ -95,7 +94,7 @@ def write(made: Receipt, key: Path, path: Path) -> None:
     signature = dataclasses.asdict(sign(data, _PURPOSE, key))
     with atomic_path(path) as temporary:
         whole = {"receipt": json.loads(data), "signature": signature}
-        temporary.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
+        temporary.write_text(json_text(whole, indent=1) + "\n")
 
 
 def read(path: Path) -> tuple[dict[str, Any], Signature]:

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import http.client
 import ipaddress
-import json
 import os
 import re
 import shutil
@@ -39,6 +38,7 @@ from prunus.runtime.card.reading import parse_json
 from prunus.runtime.command import Console
 from prunus.runtime.errors import ArtifactError, HostError, UsageError
 from prunus.runtime.http_client import NETWORK_ERRORS, Answer, open_url
+from prunus.runtime.json_text import json_text
 from prunus.runtime.limits import MANIFEST_BYTES
 from prunus.runtime.progress import Progress
 
@@ -221,7 +221,7 @@ def push(options: PushOptions, console: Console) -> None:
     answer.body.close()
     found = {"address": options.address, "digest": f"sha256:{bundle.digest}", "sent": sent}
     console.say(f"pushed {options.address}  sha256 {bundle.digest[:12]}  {sent} of "
-                f"{len(digests)} blobs sent", json.dumps(found))  # fmt: skip
+                f"{len(digests)} blobs sent", json_text(found))  # fmt: skip
 
 
 def pull(options: PullOptions, console: Console) -> None:
@@ -249,7 +249,7 @@ def pull(options: PullOptions, console: Console) -> None:
     found = {"bundle": str(target), "digest": f"sha256:{bundle.digest}",
              "signer": bundle.signature.signer, "trusted": bundle.trusted}  # fmt: skip
     said = f"pulled {target}  sha256 {bundle.digest[:12]}  signer {bundle.signature.signer}{by}"
-    console.say(said, json.dumps(found))
+    console.say(said, json_text(found))
 
 
 def _bring(registry: Registry, digests: list[str], folder: Path, progress: Progress) -> None:

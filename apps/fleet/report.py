@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from html import escape
@@ -17,6 +16,7 @@ from prunus.apps.fleet.signing import trusted_keys
 from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.command import Console
 from prunus.runtime.errors import ArtifactError, CheckFailedError
+from prunus.runtime.json_text import json_text
 
 INVALID, UNKNOWN = "invalid", "unknown-signer"
 _COLUMNS = ("device", "verdict", "bundle", "model", "p50 ms", "p99 ms", "MiB", "drift", "when")
@@ -75,7 +75,7 @@ def report(options: ReportOptions, console: Console) -> None:
     lines = [plain_table(title, _COLUMNS, [row for entry in entries for row in _cells(entry)])]
     lines += [f"{entry.device}: {line}" for entry in bad for line in entry.details]
     raw = {"receipts": [dataclasses.asdict(entry) for entry in entries], "notes": notes}
-    console.say("\n".join([*lines, *notes]), json.dumps(raw, indent=1))
+    console.say("\n".join([*lines, *notes]), json_text(raw, indent=1))
     if bad:
         named = ", ".join(f"{entry.device} ({entry.verdict})" for entry in bad[:5])
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""

@@ -7,7 +7,6 @@ here needs torch or onnx.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import time
@@ -34,6 +33,7 @@ from prunus.runtime.errors import (
     TensorError,
     UsageError,
 )
+from prunus.runtime.json_text import json_text
 from prunus.runtime.measure.latency import forget_peak_memory
 from prunus.runtime.plugins.library import VARIABLE
 from prunus.runtime.progress import Progress
@@ -75,7 +75,7 @@ def verify(options: VerifyOptions, console: Console) -> None:
         path = options.output or Path(f"{receipt.file_name(made)}.json")
         receipt.write(made, options.sign, path)
         console.say(f"wrote {path}", "")
-    console.say(receipt.text_of(made), json.dumps(made.to_dict(), indent=1))
+    console.say(receipt.text_of(made), json_text(made.to_dict(), indent=1))
     if findings:
         first = findings[0]
         raise CheckFailedError(

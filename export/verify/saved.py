@@ -153,7 +153,7 @@ def save_runs(runs: RunSet, path: str | Path) -> Path:
         "runs": [{"name": r.name, "precision": r.precision} for r in everyone],
         "arrays": {name: hash_arrays({name: value}) for name, value in arrays.items()},
     }
-    text = np.frombuffer(json.dumps(meta, sort_keys=True).encode(), dtype=np.uint8)
+    text = np.frombuffer(json.dumps(meta, sort_keys=True, allow_nan=False).encode(), dtype=np.uint8)
     target = Path(path)
     with atomic_path(target) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, meta=text, **arrays)
