@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prunus.apps.cli.verbs import Verb
 from prunus.apps.common import options as shared
 from prunus.runtime.options import argument, group, option
+
+
+def _plain_http() -> Any:
+    """Return the field of ``--plain-http``."""
+    return option("Without TLS; always so for this machine itself.", default=False)
+
+
+def _trusted(help: str) -> Any:
+    """Return the field of ``--key`` where signatures are checked."""
+    return option(f"{help}, or a folder of them; repeatable.", default=(), metavar="FILE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +36,7 @@ class BundleOptions:
 
     model: tuple[str, ...] = argument("ONNX files, or listed names.")
     key: Path = option("Private key that signs; make one with: prunus fleet key NAME.")
-    output: Path | None = option(
-        "Folder of the bundle; default: the first model's name with .bundle.",
-        default=None, flags=("--output", "-o"), metavar="FOLDER",
-    )  # fmt: skip
+    output: Path | None = shared.output("Its folder; default: the first model's name with .bundle.")
     plan: tuple[Path, ...] = option(
         "TensorRT engine with its sidecar beside it, built from one of the models; repeatable.",
         default=(), metavar="FILE",
@@ -58,7 +66,7 @@ class PushOptions:
 
     bundle: Path = argument("Folder of the bundle.")
     address: str = argument("oras://HOST[:PORT]/NAME:TAG.")
-    plain_http: bool = option("Without TLS; always so for this machine itself.", default=False)
+    plain_http: bool = _plain_http()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +82,9 @@ class PullOptions:
     """
 
     address: str = argument("oras://HOST[:PORT]/NAME:TAG, or NAME@sha256:DIGEST.")
-    output: Path | None = option(
-        "Folder of the bundle; default: the last part of NAME with .bundle.",
-        default=None, flags=("--output", "-o"), metavar="FOLDER",
-    )  # fmt: skip
-    key: tuple[Path, ...] = option(
-        "Public key that must have signed it, or a folder of them; repeatable.", default=(),
-    )  # fmt: skip
-    plain_http: bool = option("Without TLS; always so for this machine itself.", default=False)
+    output: Path | None = shared.output("Its folder; default: the last part of NAME with .bundle.")
+    key: tuple[Path, ...] = _trusted("Public key that must have signed it")
+    plain_http: bool = _plain_http()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +101,7 @@ class VerifyOptions:
     """
 
     bundle: Path = argument("Folder of the bundle.")
-    key: tuple[Path, ...] = option(
-        "Public key that must have signed it, or a folder of them; repeatable.", default=(),
-    )  # fmt: skip
+    key: tuple[Path, ...] = _trusted("Public key that must have signed it")
     model: tuple[str, ...] = option("Only this model; repeatable.", default=(), metavar="NAME")
     compute: shared.BackendChoice = group(shared.BackendChoice)
     seconds: float = option(
@@ -141,10 +142,7 @@ class ReportOptions:
     """
 
     receipts: Path = argument("Folder of receipts, or one of them.")
-    key: tuple[Path, ...] = option(
-        "Public key of a device, or a folder of them; others are named as unknown. Repeatable.",
-        default=(),
-    )  # fmt: skip
+    key: tuple[Path, ...] = _trusted("Public key of a device; other signers are named as such")
     output: Path | None = shared.output("The report as one HTML page.")
 
 

@@ -114,8 +114,6 @@ def read(path: Path) -> tuple[dict[str, Any], Signature]:
         holds = signature.holds(canonical(made), _PURPOSE)
         if made["schema"] != _SCHEMA:
             raise ArtifactError(f"{path} has the schema {made['schema']}; expected {_SCHEMA}.")
-        str(made["device"]), str(made["time"]), str(made["bundle"]["name"]), [*made["models"]]
-        [str(one["verdict"]) for one in made["findings"]]
     except (KeyError, TypeError, ValueError):
         raise ArtifactError(f"{path} is no receipt.", again) from None
     if not holds:

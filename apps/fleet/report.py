@@ -12,7 +12,7 @@ from typing import Any
 from prunus.apps.common.tables import plain_table
 from prunus.apps.fleet.options import ReportOptions
 from prunus.apps.fleet.receipt import OK, VERDICTS, read
-from prunus.apps.fleet.signing import trusted_keys
+from prunus.apps.fleet.signing import Signature, trusted_keys
 from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.command import Console
 from prunus.runtime.errors import ArtifactError, CheckFailedError
@@ -111,15 +111,22 @@ def gather(place: Path, keys: Set[str]) -> tuple[list[Entry], int]:
 
 def _entry(file: Path, keys: Set[str]) -> Entry:
     try:
-        made, signature = read(file)
+        return _believed(file, *read(file), keys)
     except ArtifactError as error:
         return Entry(str(file), file.name, INVALID, details=(error.message,))
-    verdict = made["findings"][0]["verdict"] if made["findings"] else OK
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):  # whoever signed it
+        return Entry(str(file), file.name, INVALID, details=(f"{file} is no receipt.",))
+
+
+def _believed(file: Path, made: Mapping[str, Any], signature: Signature, keys: Set[str]) -> Entry:
+    verdict = str(made["findings"][0]["verdict"]) if made["findings"] else OK
     details = [f"{f['verdict']} ({f['model']}): {f['detail']}" for f in made["findings"]]
     if keys and signature.key not in keys:
         verdict = UNKNOWN
         details.insert(0, f"signed by {signature.signer}, which is none of the given keys")
     machine, bundle = made["machine"], made["bundle"]
+    if not bundle["trusted"]:
+        details.append("the signer of the bundle was not checked (verify without --key)")
     gpu = str(machine.get("gpu", ""))
     return Entry(
         str(file), str(made["device"]), verdict, f"{bundle['name']} {bundle['digest'][:12]}",

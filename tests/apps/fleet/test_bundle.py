@@ -185,6 +185,15 @@ def test_a_half_file_is_held_to_its_float32_file(prunus, keys, tmp_path, bundle)
     assert ran.code == 0 and "<= 0.02  ok" in ran.out
 
 
+def test_the_same_is_made_the_same(prunus, keys, tmp_path) -> None:
+    found = set()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        assert _bundle(prunus, keys, tmp_path / name, "selfie").code == 0
+        found.add(open_bundle(tmp_path / name / "new.bundle").digest)
+    assert len(found) == 1
+
+
 def test_own_budgets_and_inputs(prunus, keys, tmp_path) -> None:
     ran = _bundle(prunus, keys, tmp_path, "selfie", "--budget", "miou=0.9")
     assert ran.code == 2 and "No limit on 'miou'" in ran.err

@@ -1,10 +1,15 @@
+import dataclasses
 import html.parser
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prunus.apps.fleet import receipt
-from prunus.apps.fleet.report import page
+from prunus.apps.fleet.bundle import canonical
+from prunus.apps.fleet.report import INVALID, gather, page
+from prunus.apps.fleet.signing import sign
 
 
 @pytest.fixture
@@ -85,6 +90,27 @@ def test_a_signer_who_is_not_known_hides_nobody(write, prunus, keys, tmp_path) -
     for words in ((), ("--key", keys / "device.pub")):
         ran = prunus("fleet", "report", write.folder, *words)
         assert ran.code == 1 and ("cam-a", "throttled") in _order(ran)
+
+
+@pytest.mark.fuzz
+@given(st.dictionaries(
+    st.sampled_from(["device", "time", "findings", "models", "machine", "bundle", "made_by"]),
+    st.none() | st.integers() | st.text(max_size=3) | st.lists(st.none() | st.text(max_size=3))
+    | st.dictionaries(st.sampled_from(["name", "digest", "trusted", "latency"]), st.integers()),
+))  # fmt: skip
+def test_a_device_that_signs_nonsense_is_named(tmp_path_factory, keys, junk) -> None:
+    """Its signature holds; the other devices must be seen all the same."""
+    folder = tmp_path_factory.mktemp("junk")
+    good = {"device": "cam", "time": "t", "findings": [], "models": [], "machine": {},
+            "bundle": {"name": "b", "digest": "d", "trusted": True}, "schema": 1}  # fmt: skip
+    data = canonical({**good, **junk})
+    signature = dataclasses.asdict(sign(data, "receipt", keys / "device.key"))
+    (folder / "x.json").write_text(
+        json.dumps({"receipt": json.loads(data), "signature": signature})
+    )
+    (entry,), older = gather(folder, frozenset())
+    assert older == 0 and page([entry], [])
+    assert entry.verdict in (INVALID, "ok") or junk.get("findings")
 
 
 class _Page(html.parser.HTMLParser):

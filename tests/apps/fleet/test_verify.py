@@ -75,14 +75,31 @@ def test_fault_1_a_scaled_weight(verify, faulty) -> None:
     assert "its inputs are off by 0" in detail
 
 
-def _swap_joints(outputs):
-    rows = outputs["keypoints"].copy()
+def _rows(change):
+    """Return a fault in MoveNet's rows (batch, person, joint, (y, x, score))."""
+
+    def fault(outputs):
+        rows = outputs["keypoints"].copy()
+        change(rows)
+        return {"keypoints": rows}
+
+    return fault
+
+
+def _swap_shoulders(rows):
     rows[:, :, [5, 6]] = rows[:, :, [6, 5]]
-    return {"keypoints": rows}
+
+
+def _halve_scores(rows):
+    rows[..., 2] *= 0.5
+
+
+def _kill_joint(rows):
+    rows[:, :, 3] = 0.25
 
 
 def test_fault_2_swapped_channels_of_an_output(verify, faulty) -> None:
-    ran = verify(*faulty(outputs=_swap_joints), model="movenet_lightning")
+    ran = verify(*faulty(outputs=_rows(_swap_shoulders)), model="movenet_lightning")
     verdict, detail = _only(ran)
     assert verdict == "swapped-channels" and "axis 2: 5 holds 6, 6 holds 5" in detail
 
@@ -127,14 +144,8 @@ def test_fault_4_nodes_that_all_stay_on_the_cpu(verify, monkeypatch) -> None:
     )  # fmt: skip
 
 
-def _halve_scores(outputs):
-    rows = outputs["keypoints"].copy()
-    rows[..., 2] *= 0.5
-    return {"keypoints": rows}
-
-
 def test_fault_5_a_score_halved(verify, faulty) -> None:
-    ran = verify(*faulty(outputs=_halve_scores), model="movenet_lightning")
+    ran = verify(*faulty(outputs=_rows(_halve_scores)), model="movenet_lightning")
     verdict, detail = _only(ran)
     assert verdict == "scaled-output" and "2 on axis 3 is 0.5 times" in detail
 
@@ -169,14 +180,8 @@ def test_fault_6_is_told_within_the_budget_as_well(verify, faulty) -> None:
     assert _only(ran)[0] == "number-format"
 
 
-def _kill_joint(outputs):
-    rows = outputs["keypoints"].copy()
-    rows[:, :, 3] = 0.25
-    return {"keypoints": rows}
-
-
 def test_fault_7_a_dead_channel(verify, faulty) -> None:
-    ran = verify(*faulty(outputs=_kill_joint), model="movenet_lightning")
+    ran = verify(*faulty(outputs=_rows(_kill_joint)), model="movenet_lightning")
     verdict, detail = _only(ran)
     assert verdict == "dead-channel" and "3 on axis 2 is constant 0.25" in detail
 
