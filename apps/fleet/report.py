@@ -195,5 +195,5 @@ h1{font-size:1.4rem}h2{font-size:1.1rem;margin:.4rem 0}
 p{margin:.3rem 0}ul{margin:.3rem 0;padding-left:1.2rem}li{overflow-wrap:anywhere}
 .note{opacity:.7;font-size:.85rem;overflow-wrap:anywhere}
 table{border-collapse:collapse}td,th{padding:.1rem .8rem .1rem 0;text-align:right}
-td:first-child,th:first-child{text-align:left}
+td:first-child,th:first-child{text-align:left;overflow-wrap:anywhere}
 """

@@ -47,7 +47,7 @@ def verify(options: VerifyOptions, console: Console) -> None:
         CheckFailedError: this device fails; names the first fault.
         ArtifactError: the bundle is not what was signed, or has no plan for this device.
         HostError: this device lacks the back end that was asked for.
-        UsageError: no such model, or a receipt without a key.
+        UsageError: no such model, a receipt without a key, or a plan of an unknown signer.
     """
     if options.output is not None and options.sign is None:
         raise UsageError("Got -o without --sign; a receipt is signed.", "Give --sign FILE.key.")
@@ -111,6 +111,11 @@ def _verify_model(
     runs = load_runs(folder / model.golden)
     if findings := examine_parts(model, bundle, folder, file, runs):
         return result, findings  # what does not belong together is not run
+    if file != graph and not bundle.trusted:
+        raise UsageError(
+            f"{file.name} is a program, and nobody was asked whether its signer is the right one.",
+            "Give the signer's public key with --key, or another --backend.",
+        )
     subject = Subject(model, graph, file, read_card(graph), runs, options.compute)
     forget_peak_memory()
     try:

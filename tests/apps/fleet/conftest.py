@@ -55,7 +55,9 @@ def verify(prunus, bundle, keys, tmp_path):
             "--seconds", "0.05", "--name", "cam-1", "--model", model, *THREADS, *words,
         )  # fmt: skip
         made = json.loads(path.read_text())["receipt"] if path.exists() else None
-        return types.SimpleNamespace(code=ran.code, out=ran.out, err=ran.err, receipt=made)
+        return types.SimpleNamespace(
+            code=ran.code, out=ran.out, err=ran.err, receipt=made, bundle=of
+        )
 
     return run
 

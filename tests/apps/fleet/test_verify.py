@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -317,6 +318,66 @@ def test_fault_13_a_stale_plugin(verify, planned, gpu) -> None:
     verdict, detail = _only(verify(of=planned(library=LIBRARY % b"old", plugin=stamp)))
     assert verdict == "stale-plugin" and "needs LocalGlobalAttention 1+new" in detail
     assert "the bundle has LocalGlobalAttention 1+old" in detail
+
+
+@pytest.fixture
+def plan_session(gpu, bundle, monkeypatch):
+    """Let TensorRT run the selfie network; returns what is known of each plan that it opened."""
+    seen = SimpleNamespace(opened=[], outputs=_shaken)
+
+    class Session(onnxruntime.OnnxRuntimeSession):
+        backend = "tensorrt"
+
+        def _infer(self, inputs):
+            return seen.outputs(super()._infer(inputs))
+
+    def open_session(source, card, threads, device, options):
+        seen.opened.append((source.name, os.environ.get("PRUNUS_PLUGIN_PATH")))
+        graph = source.with_name("selfie.onnx")
+        session = onnxruntime.open_session(graph, card, threads, "cpu", options)
+        session.__class__ = Session
+        return session
+
+    monkeypatch.setattr("prunus.runtime.session.tensorrt.session.open_session", open_session)
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__spec__=match.__spec__))
+    monkeypatch.delenv("PRUNUS_PLUGIN_PATH", raising=False)
+    return seen
+
+
+def test_the_plan_for_this_gpu_is_what_runs(verify, planned, plan_session) -> None:
+    stamp = "LocalGlobalAttention 1+new sha256:" + hashlib.sha256(LIBRARY % b"new").hexdigest()
+    ran = verify(of=planned(library=LIBRARY % b"new", plugin=stamp))
+    assert ran.code == 0, ran.err
+    ((plan, plugin),) = plan_session.opened
+    assert plan == "selfie-orin.engine" and plugin.endswith("/plugin.so")
+    assert ran.receipt["models"][0]["file"] == plan and "PRUNUS_PLUGIN_PATH" not in os.environ
+
+
+def test_a_plan_that_computes_wrongly_is_not_bisected(verify, planned, plan_session) -> None:
+    plan_session.outputs = lambda o: {n: np.sqrt(v) for n, v in o.items()}
+    ran = verify(of=planned())
+    assert _only(ran)[0] == "wrong-values"
+    assert ran.receipt["models"][0]["bisect"] == [
+        "Not bisected: a plan does not show its inner values."
+    ]
+
+
+def test_a_plan_that_answers_as_the_cpu_does(verify, planned, plan_session) -> None:
+    plan_session.outputs = dict
+    assert _only(verify(of=planned()))[0] == "cpu-fallback"
+
+
+def test_plans_in_half_precision_have_their_own_budget(verify, planned, plan_session) -> None:
+    plan_session.outputs = lambda o: {n: v * np.float32(1.005) for n, v in o.items()}
+    halved = verify(of=planned(half_layer_share=0.5))
+    assert halved.code == 0 and halved.receipt["models"][0]["row"] == "fp16"
+    shutil.rmtree(halved.bundle)
+    assert _only(verify(of=planned()))[0] == "scaled-output"
+
+
+def test_no_stranger_s_plan_is_run(prunus, planned, plan_session) -> None:
+    ran = prunus("verify", planned(), "--model", "selfie", "--quiet", *NOISY)
+    assert ran.code == 2 and "is a program" in ran.err and not plan_session.opened
 
 
 @pytest.mark.parametrize(
