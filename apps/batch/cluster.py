@@ -64,7 +64,7 @@ def on_ray(
         words = [{"group": json_text([dataclasses.asdict(i) for i in g])} for g in groups]
         told = ray.data.from_items(words, override_num_blocks=min(len(words), _MOST_BLOCKS))
         told = told.map_batches(
-            _Actor, fn_constructor_args=(run, number), batch_size=1, num_cpus=threads,
+            _Actor, fn_constructor_args=(run, number, os.getcwd()), batch_size=1, num_cpus=threads,
             num_gpus=work.gpus_per_actor or None,
             compute=ray.data.ActorPoolStrategy(
                 min_size=1, max_size=count, initial_size=count, max_tasks_in_flight_per_actor=2
@@ -85,9 +85,11 @@ def on_ray(
 class _Actor:
     """A worker as Ray Data calls it. Errors travel as words: not every error can be packed."""
 
-    def __init__(self, run: Run, number: str) -> None:
+    def __init__(self, run: Run, number: str, here: str) -> None:
         self._worker: Worker | None = None
         self._error: dict[str, Any] = {}
+        with contextlib.suppress(OSError):  # relative names mean what they mean to the driver
+            os.chdir(here)
         try:
             self._worker = Worker(run, number)
         except PrunusError as error:

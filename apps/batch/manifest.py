@@ -16,7 +16,7 @@ from prunus.runtime.json_text import json_text
 from prunus.runtime.references import load
 
 NAME = "run.json"
-_FREE = ("work", "coco")  # options that change no result
+_FREE = ("work", "coco", "model", "models", "level", "finder")  # change nothing, or are hashed
 _FREE_COMPUTE = ("threads", "cuda_graph")
 
 

@@ -167,6 +167,8 @@ def _earlier(
         except ArtifactError as error:
             redone[one.name] = error.message
             return
+        if outcome is not None and not outcome.reason and f"{one.key}.parquet" in there[ASIDE]:
+            ledger.store.remove(f"{ASIDE}/{one.key}.parquet")  # killed between the two
         if outcome is not None and not (retry and outcome.reason):
             kept[one.name] = outcome
 

@@ -45,7 +45,7 @@ def _sealed(facts: Mapping[str, Any], digest: Any) -> bytes:
     """Return facts as JSON behind the hash of all values and of themselves."""
     told = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     (whole := digest.copy()).update(told)
-    return whole.hexdigest().encode() + b" " + told
+    return f"{whole.hexdigest()} ".encode() + told
 
 
 def _add(digest: Any, table: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -64,8 +64,7 @@ class Worker(Closable):
         together = [one for one in group if not deaths.get(one.key)]
         alone = [[one] for one in group if deaths.get(one.key) and not found[one.key]]
         for some in (together, *alone):
-            calls = [(one, deaths.get(one.key, 0), found[one.key]) for one in some]
-            outcomes = self._side_by_side(calls)
+            outcomes = self._side_by_side(some, deaths, found)
             found |= {one.key: told for one, told in zip(some, outcomes, strict=True)}
         return [told for told in found.values() if told]
 
@@ -76,13 +75,19 @@ class Worker(Closable):
             return None
         return told if told is None or not told.reason else None
 
-    def _side_by_side(self, calls: Sequence[tuple[Input, int, Outcome | None]]) -> list[Outcome]:
-        seats = self._task.seats(len(calls))
-        if len(calls) < 2:
-            return [self._done(*call, seat) for call, seat in zip(calls, seats, strict=True)]
-        with ThreadPoolExecutor(len(calls)) as pool:
+    def _side_by_side(
+        self, group: Sequence[Input], deaths: Mapping[str, int], known: Mapping[str, Outcome | None]
+    ) -> list[Outcome]:
+        seats = self._task.seats(len(group))
+
+        def done(one: Input, seat: Any) -> Outcome:
+            return self._done(one, deaths.get(one.key, 0), known[one.key], seat)
+
+        if len(group) < 2:
+            return list(map(done, group, seats))
+        with ThreadPoolExecutor(len(group)) as pool:
             try:
-                return list(pool.map(lambda call, seat: self._done(*call, seat), calls, seats))
+                return list(pool.map(done, group, seats))
             finally:  # also when somebody stops the run
                 seats[0].end()
 

@@ -59,7 +59,12 @@ def _driver(inside, out, *words):
                "--quiet", "--backend", "onnxruntime", *map(str, words)]  # fmt: skip
     environment = {**os.environ, **ENVIRONMENT}
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        cwd=inside,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as driver:
         try:
             yield driver
@@ -101,7 +106,7 @@ def _same_as_one_process(batch, state, inside, out, tmp_path):
 def test_a_killed_actor_and_a_killed_node_change_no_byte(cluster, batch, many, state, tmp_path):
     out, [second] = tmp_path / "out", cluster.worker_nodes
     words = ("--ray", cluster.address, "--actors", 2)
-    with _driver(many, out, *words) as driver:
+    with _driver(many, "../out", *words) as driver:
         _wait_for(out, 2, driver)
         head = _actors_of(_raylet(cluster.head_node))
         assert len(head) == 1 and len(_actors_of(_raylet(second))) == 1

@@ -273,6 +273,16 @@ def test_results_of_two_runs_are_not_mixed(batch, folder, words, said):
     assert said in told
 
 
+def test_a_result_beside_its_quarantine_wins(batch, folder, tmp_path, state):
+    """What a run leaves that is killed between keeping a result and taking back why it had none."""
+    batch("pose", folder / "*.jpg")
+    whole = state(out := tmp_path / "out")
+    (out / "quarantine").mkdir(exist_ok=True)
+    shutil.copy(path := _shard(out, "000000000007.jpg"), out / "quarantine" / path.name)
+    summary, _ = batch("pose", folder / "*.jpg")
+    assert summary["aside"] == {} and state(out) == whole
+
+
 def test_what_changes_no_result_may_change(batch, folder):
     batch("pose", folder / "*.jpg")
     summary, _ = batch("pose", folder / "*.jpg", "--threads", 2, "--coco")
