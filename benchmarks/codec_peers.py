@@ -29,9 +29,10 @@ import numpy.typing as npt
 from record import RESULTS, finish, write_record
 
 from prunus.apps.codec.app import open_codec
-from prunus.apps.codec.evaluate import CodecEvaluation, Recording, evaluate_codec, read_recordings
+from prunus.apps.codec.evaluate import CodecEvaluation, evaluate_codec
 from prunus.apps.codec.peers import opus
 from prunus.apps.codec.peers.registry import Peer, lateness, parse_peer
+from prunus.apps.codec.recordings import Recording, read_recordings
 from prunus.apps.common.model_files import DEFAULT_CODEC
 from prunus.apps.common.options import BackendChoice
 from prunus.apps.judges.registry import open_judges

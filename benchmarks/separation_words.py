@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from codec_peers import GROUPS, RATE_HZ, Audio, Recording
+from codec_peers import GROUPS, RATE_HZ, Audio
 from record import RESULTS, finish, write_record
 
+from prunus.apps.codec.recordings import Recording
 from prunus.apps.common.options import BackendChoice
 from prunus.apps.separation.evaluate import evaluate
 from prunus.apps.separation.options import SeparationEvalOptions

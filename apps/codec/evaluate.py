@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from prunus.apps.codec.app import open_codec
 from prunus.apps.codec.options import CodecEvalOptions
 from prunus.apps.codec.peers.registry import Peer, parse_peer
+from prunus.apps.codec.recordings import Recording, find_recordings, read_recordings
 from prunus.apps.common.scores import save
 from prunus.apps.common.tables import plain_table
 from prunus.apps.io.sound.udp import losing
@@ -26,7 +26,6 @@ from prunus.apps.judges.registry import open_judges
 from prunus.apps.judges.scorecard import Scorecard, columns, plain, shown, word_notes
 from prunus.apps.judges.texts import Texts
 from prunus.apps.judges.words import normalised
-from prunus.runtime.audio.files import SoundReader
 from prunus.runtime.audio.packets import Packetizer, Receiver
 from prunus.runtime.audio.quality import (
     CodebookUse,
@@ -36,25 +35,14 @@ from prunus.runtime.audio.quality import (
     stft_distance,
 )
 from prunus.runtime.audio.resample import resample
-from prunus.runtime.errors import SourceError, UsageError
+from prunus.runtime.errors import UsageError
 from prunus.runtime.progress import Progress, Silent
 from prunus.runtime.tasks.codec.codec import CodecFormat, SpeechCodec
 from prunus.runtime.tasks.codec.concealment import LossyDecoder
 
 Audio = npt.NDArray[np.float32]
-SOUNDS = (".flac", ".ogg", ".opus", ".wav")
 DISTORTIONS = ("mel dB", "STFT", "SI-SDR dB")
 _PACKET_SECONDS = 0.06  # about what a packet of a call holds
-
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """One sound to judge by, and what is said in it where that is known."""
-
-    name: str
-    sound: Audio
-    sample_rate_hz: int
-    text: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,55 +132,6 @@ class CodecEvaluation:
             parts.append("note: the codec is UNTRAINED: every score of it is that of noise")
         parts += [f"note: {line}" for line in self.notes]
         return "\n\n".join(parts)
-
-
-def find_recordings(paths: Sequence[Path]) -> list[Path]:
-    """Return sound files, and those of folders in name order.
-
-    Raises:
-        SourceError: there is none.
-    """
-    files: list[Path] = []
-    for path in paths:
-        inside = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in SOUNDS)
-        files += inside if path.is_dir() else [path]
-    if not files:
-        raise SourceError(
-            f"Found no recordings in {', '.join(map(str, paths))}.", f"Give {', '.join(SOUNDS)}."
-        )
-    return files
-
-
-def read_recordings(
-    paths: Sequence[Path], seconds: float | None = None, texts: Texts | None = None
-) -> list[Recording]:
-    """Read what `find_recordings` finds.
-
-    Args:
-        paths: Files and folders.
-        seconds: Read so much of each at most; what was cut off takes the text with it.
-        texts: What is said in them; None: see `Texts`, without a table.
-
-    Raises:
-        SourceError: one or its text cannot be read, or holds nothing.
-    """
-    found, texts = [], texts or Texts()
-    for file in find_recordings(paths):
-        with SoundReader(file) as reader:
-            most = math.inf if seconds is None else round(seconds * reader.sample_rate_hz)
-            blocks, have = [np.zeros(0, np.float32)], 0
-            for block in reader.blocks():
-                blocks.append(block[: int(min(len(block), most - have))])
-                have += len(block)
-                if have > most:
-                    break
-            sound = np.nan_to_num(np.concatenate(blocks))
-        if not len(sound):
-            raise SourceError(f"{file} holds no samples.", "Give recordings of speech.")
-        text = texts.of(file)
-        whole = have <= most
-        found.append(Recording(file.name, sound, reader.sample_rate_hz, text if whole else None))
-    return found
 
 
 def evaluate(options: CodecEvalOptions, progress: Progress) -> CodecEvaluation:

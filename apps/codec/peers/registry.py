@@ -95,6 +95,8 @@ def _codec2(rate: float) -> Peer:
 
 _KBPS = f"KBPS from {libopus.LEAST:g} to {libopus.MOST:g}"
 _BPS = f"BPS of {', '.join(map(str, vocoders.MODES))}"
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A codec at any of its rates.

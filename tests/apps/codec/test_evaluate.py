@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from prunus.apps.cli.main import main
-from prunus.apps.codec.evaluate import Recording, evaluate_codec, read_recordings
-from prunus.apps.judges.texts import Texts
+from prunus.apps.codec.evaluate import evaluate_codec
+from prunus.apps.codec.recordings import Recording, read_recordings
 from prunus.runtime.tasks.codec.codec import SpeechCodec
 
 soundfile = pytest.importorskip("soundfile")
@@ -22,22 +22,6 @@ def talks(tmp_path_factory, spoken):
     soundfile.write(folder / "two.flac", stereo, 16000)
     (folder / "one.txt").write_text("go forward")
     return folder
-
-
-def test_recordings_come_with_their_words(talks):
-    one, two = read_recordings([talks])
-    assert (one.name, one.text, two.text) == ("one.wav", "go forward", None)
-    assert two.sound.shape == (32000,)
-    (cut,) = read_recordings([talks / "one.wav"], seconds=0.5)
-    assert len(cut.sound) == 8000 and cut.text is None  # no longer what is said in it
-    assert read_recordings([talks / "one.wav"], seconds=2.0)[0].text == "go forward"
-
-
-def test_a_table_names_what_is_said(talks, tmp_path):
-    table = tmp_path / "texts"
-    table.write_text("two\tand back\n")
-    assert [r.text for r in read_recordings([talks], texts=Texts(table))] == [
-        "go forward", "and back"]  # fmt: skip
 
 
 def test_everything_is_reported_as_measured(tiny_codec, talks):
