@@ -21,6 +21,9 @@ class Silent:
         """Do nothing."""
 
 
+_TELLING_SECONDS = 20.0  # before that, the rest is anybody's guess
+
+
 class ConsoleProgress:
     """A bar on a terminal, a line per 10 % elsewhere; writes to stderr.
 
@@ -51,9 +54,8 @@ class ConsoleProgress:
         if self.terminal:
             filled = 24 * done // total if total else 0
             share = f"{done}/{total}" if total else str(done)
-            text = (
-                f"{self.title} [{'#' * filled}{'.' * (24 - filled)}] {share} {seconds:5.1f}s {note}"
-            )
+            bar = "#" * filled + "." * (24 - filled)
+            text = f"{self.title} [{bar}] {share} {seconds:5.1f}s{_left(done, total, seconds)} {note}"
             self.stream.write("\r" + text.ljust(self._width))
             self._width = len(text)
             self.stream.flush()
@@ -64,3 +66,14 @@ class ConsoleProgress:
             share = f"{100 * done // total} %" if total else f"{done}"
             self.stream.write(f"{self.title}: {share} ({seconds:.1f} s) {note}".rstrip() + "\n")
             self.stream.flush()
+
+
+def _left(done: int, total: int, seconds: float) -> str:
+    """Return how long the rest will take, of what takes long enough to tell.
+
+    >>> _left(30, 90, 60.0), _left(1, 90, 1.0)
+    (', 2.0 min left', '')
+    """
+    if not 0 < done < total or seconds < _TELLING_SECONDS:
+        return ""
+    return f", {seconds * (total - done) / done / 60:.1f} min left"

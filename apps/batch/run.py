@@ -17,9 +17,9 @@ from prunus.apps.batch.inputs import Input, expand
 from prunus.apps.batch.ledger import ASIDE, RESULTS, Ledger, Outcome
 from prunus.apps.batch.manifest import Run, task_of
 from prunus.apps.batch.options import AUTO, NONE
-from prunus.apps.batch.progress import bar
 from prunus.apps.batch.storage import Store
 from prunus.apps.registry import App
+from prunus.runtime.command import Console
 from prunus.runtime.errors import ArtifactError, HostError
 from prunus.runtime.json_text import json_text
 
@@ -116,7 +116,7 @@ def run_batch(app: App, options: Any, *, quiet: bool = False) -> BatchSummary:
         share = f"inputs share its runs {places} by {places}" if places > 1 else "frame by frame"
         say(f"{todo} of {len(inputs)} inputs; the model has batch {places}: {share}")
     begun, aside = time.perf_counter(), sum(bool(outcome.reason) for outcome in told.values())
-    with bar(app.task, quiet=quiet) as progress:
+    with Console(quiet=quiet).progress(app.task) as progress:
         for outcome in _outcomes(run, number, groups, say) if groups else ():
             before = told.get(outcome.name)
             if before is None or not outcome.earlier:
