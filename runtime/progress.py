@@ -55,7 +55,8 @@ class ConsoleProgress:
             filled = 24 * done // total if total else 0
             share = f"{done}/{total}" if total else str(done)
             bar = "#" * filled + "." * (24 - filled)
-            text = f"{self.title} [{bar}] {share} {seconds:5.1f}s{_left(done, total, seconds)} {note}"
+            left = _left(done, total, seconds)
+            text = f"{self.title} [{bar}] {share} {seconds:5.1f}s{left} {note}"
             self.stream.write("\r" + text.ljust(self._width))
             self._width = len(text)
             self.stream.flush()

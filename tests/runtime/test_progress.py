@@ -47,3 +47,14 @@ def test_nothing_shown_nothing_ended() -> None:
         pass
     assert stream.getvalue() == ""
     Silent().update(1, 2, "x")
+
+
+def test_the_rest_of_a_long_run_is_told(monkeypatch) -> None:
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    progress = ConsoleProgress("batch", stream)
+    progress.started -= 60
+    progress.update(30, 90)
+    assert ", 2.0 min left" in stream.getvalue()
+    progress.update(90, 90)
+    assert stream.getvalue().count("left") == 1
