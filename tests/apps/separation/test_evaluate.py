@@ -88,6 +88,33 @@ def test_scores_are_the_known_ones(folder) -> None:
     assert json.loads(json.dumps(result.to_dict()))["means"]["own"]["SI-SDR dB"] > 19
 
 
+def test_mixture_and_clean_voice_stand_beside(folder) -> None:
+    """The clean voice is compared with nothing; words count where there are some."""
+
+    class Ear:
+        def __init__(self, name, compares):
+            self.name, self.compares, self.heard = name, compares, []
+
+        def score(self, heard):
+            self.heard.append(heard)
+            return float("nan") if heard.text is None else float(np.abs(heard.decoded).max())
+
+    (folder / "s2" / "a.txt").write_text("go forward")
+    ear, words = Ear("ear", True), Ear("WER %", False)
+    mixtures = find_mixtures(folder)
+    result = evaluate_separation(Oracle(folder), mixtures, [ear, words])
+    assert [row.name for row in result.rows] == ["mixture", "own", "clean"]
+    assert result.mean("mixture", "SI-SDRi dB") == 0.0
+    assert list(result.rows[2].scores) == ["WER %"] and len(ear.heard) == 8
+    assert result.rows[0].words == (0, 2, 0, 0) and result.notes[-1].endswith("1 of 4 recordings")
+    for row, part in (("mixture", "mix"), ("clean", "s2")):
+        loudest = np.abs(soundfile.read(folder / part / "a.wav")[0]).max()
+        assert result.mean(row, "WER %") == pytest.approx(loudest, abs=1e-6)
+    (folder / "s1" / "b.txt").write_text("go 4 ward")
+    with pytest.raises(SourceError, match=r"b\.txt has the number '4'"):
+        evaluate_separation(Oracle(folder), mixtures, [words])
+
+
 def test_sdr_is_that_of_bss_eval(folder) -> None:
     pytest.importorskip("fast_bss_eval")
     one, two = _noise(1), _orthogonal(_noise(1), _noise(2))
