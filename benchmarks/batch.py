@@ -43,9 +43,9 @@ def make_pictures(folder: Path, count: int, parts: int = 1) -> Path:
     return folder
 
 
-def start(source: Path, out: Path, *words: str) -> subprocess.Popen[bytes]:
-    """Start `prunus batch pose` in a process of its own."""
-    command = [sys.executable, "-m", "prunus", "batch", "pose", str(source), "--out", str(out),
+def start(source: Path, out: Path, *words: str, task: str = "pose") -> subprocess.Popen[bytes]:
+    """Start `prunus batch` in a process of its own."""
+    command = [sys.executable, "-m", "prunus", "batch", task, str(source), "--out", str(out),
                "--quiet", "--backend", "onnxruntime", "--threads", "1", *words]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
@@ -117,10 +117,10 @@ def resident_mib(pid: int) -> float:
 
 
 def memory(source: Path, count: int) -> dict[str, Any]:
-    """Print resident memory of one process as results come, and its growth over the last 80 %."""
+    """Print resident memory of one process as masks come, and its growth over the last 80 %."""
     seen: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        process = start(source, Path(folder), "--ray", "none")
+        process = start(source, Path(folder), "--ray", "none", task="segmentation")
         results = Path(folder) / "results"
         while process.poll() is None:
             done = len(os.listdir(results)) if results.is_dir() else 0

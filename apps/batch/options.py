@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prunus.apps.common.options import BackendChoice
 from prunus.runtime.options import argument, option
 
 AUTO, NONE = "auto", "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Compute(BackendChoice):
+    """Which back end computes, in each of several processes."""
+
+    threads: int | None = option(
+        "CPU threads of each process; default: 1.", default=None, minimum=1, metavar="N"
+    )
 
 
 @dataclass(frozen=True, slots=True)

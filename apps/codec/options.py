@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from prunus.apps.batch.options import Work
+from prunus.apps.batch.options import Compute, Work
 from prunus.apps.common import options as shared
 from prunus.apps.common.options import SINKS, BackendChoice
 from prunus.apps.io.sinks.registry import sinks_help
@@ -120,7 +120,7 @@ class CodecBatchOptions:
     model: str | None = shared.codec()
     strict: bool = option(_STRICT, default=False)
     work: Work = group(Work)
-    compute: BackendChoice = group(BackendChoice)
+    compute: Compute = group(Compute)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from prunus.apps.batch.options import Work
+from prunus.apps.batch.options import Compute, Work
 from prunus.apps.common import options as shared
 from prunus.apps.common.options import BackendChoice, Pace
 from prunus.runtime.options import argument, group, option
@@ -84,7 +84,7 @@ class PoseBatchOptions(PoseChoice):
 
     coco: bool = option("Also write all people to OUT/coco.json, as COCO results.", default=False)
     work: Work = group(Work)
-    compute: BackendChoice = group(BackendChoice)
+    compute: Compute = group(Compute)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prunus.apps.batch.options import Work
+from prunus.apps.batch.options import Compute, Work
 from prunus.apps.common import options as shared
 from prunus.apps.common.options import BackendChoice
 from prunus.runtime.options import argument, group, option
@@ -78,7 +78,7 @@ class SegmentationBatchOptions(SegmentationChoice):
 
     masks: bool = option("Shares of the classes alone.", default=True)
     work: Work = group(Work)
-    compute: BackendChoice = group(BackendChoice)
+    compute: Compute = group(Compute)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prunus.apps.batch.options import Work
+from prunus.apps.batch.options import Compute, Work
 from prunus.apps.common import options as shared
 from prunus.apps.common.options import SINKS, BackendChoice
 from prunus.apps.io.sinks.registry import sinks_help
@@ -74,7 +74,7 @@ class SeparationBatchOptions(SeparationChoice):
     """
 
     work: Work = group(Work)
-    compute: BackendChoice = group(BackendChoice)
+    compute: Compute = group(Compute)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,10 @@ from prunus.apps.batch import worker
 from prunus.apps.batch.inputs import expand
 from prunus.apps.batch.ledger import MOST_TRIES, Ledger
 from prunus.apps.batch.manifest import Run
-from prunus.apps.batch.options import Work
+from prunus.apps.batch.options import Compute, Work
 from prunus.apps.batch.shards import FIRST, LAST, QUARANTINE
 from prunus.apps.batch.storage import Store
 from prunus.apps.batch.worker import Worker
-from prunus.apps.common.options import BackendChoice
 from prunus.apps.pose.options import PoseBatchOptions
 from prunus.apps.registry import APPS
 from prunus.runtime.errors import HostError
@@ -339,7 +338,7 @@ def test_a_killed_driver_goes_on_with_nothing_twice_and_nothing_lost(
 
 def _options(source, out):
     return PoseBatchOptions(
-        work=Work(str(out), (str(source),)), compute=BackendChoice("onnxruntime", threads=1)
+        work=Work(str(out), (str(source),)), compute=Compute("onnxruntime", threads=1)
     )
 
 
