@@ -35,10 +35,10 @@ from prunus.apps.io.frames import SoundFormat, SoundSink, SoundSource
 from prunus.apps.io.sinks import registry as sinks
 from prunus.apps.io.sinks.outlets import Outlets
 from prunus.apps.io.sinks.registry import Stop
-from prunus.apps.io.sound.live import SteadySpeaker
 from prunus.apps.io.sources import registry as sources
 from prunus.apps.live.loop import Loop
-from prunus.apps.live.summary import Summary
+from prunus.apps.live.sound_watch import SoundWatch
+from prunus.apps.live.summary import Summary, counts_line
 from prunus.runtime.audio.packets import Group
 from prunus.runtime.errors import CheckFailedError, PrunusError, SourceError, UsageError
 from prunus.runtime.pipeline.pipeline import CAPTURE, Stage
@@ -64,8 +64,10 @@ class CodecRun(Summary):
         step_p99_ms: 99th percentile.
         missed: Blocks that took longer than they last; it matters live.
         real_time_factor: Time of encoding and decoding over the length of the sound.
+        declared_ms: The same with what waits for the speaker and what devices keep.
         devices: Overflows of the microphone, underflows of the speaker; for sound that comes by
-            another clock, milliseconds that wait for the speaker, and those dropped before it.
+            another clock, milliseconds that wait for the speaker and that the devices keep, those
+            that were dropped before it or missing, and by how many millionths clocks are apart.
         network: Packets, loss and rate of UDP ends.
         notes: What was changed on the way.
         damage: Why the source ended early, and which sinks failed; empty when all went well.
@@ -75,12 +77,13 @@ class CodecRun(Summary):
     seconds: float
     kilobits_per_second: float
     delay_ms: float
+    declared_ms: float
     block_ms: float
     step_ms: float
     step_p99_ms: float
     missed: int
     real_time_factor: float
-    devices: dict[str, int]
+    devices: dict[str, float]
     network: dict[str, float]
     notes: tuple[str, ...]
     damage: str
@@ -100,14 +103,13 @@ class CodecRun(Summary):
         """Return rate, times, devices and notes."""
         lines = [
             f"{self.source} -> {', '.join(self.outputs)}: {self.seconds:.2f} s at "
-            f"{self.kilobits_per_second:.2f} kbit/s, delay {self.delay_ms:.0f} ms by algorithm",
+            f"{self.kilobits_per_second:.2f} kbit/s, delay {self.delay_ms:.0f} ms by algorithm, "
+            f"{self.declared_ms:.0f} ms with devices",
             f"step p50/p99 {self.step_ms:.1f}/{self.step_p99_ms:.1f} ms of {self.block_ms:.0f} ms, "
             + (f"{self.missed} missed, " if self.devices or self.network else "")
             + f"real-time factor {self.real_time_factor:.3f}",
         ]
-        for title, values in (("devices", self.devices), ("network", self.network)):
-            if values:
-                lines.append(f"{title}: " + ", ".join(f"{k} {v:g}" for k, v in values.items()))
+        lines += counts_line("devices", self.devices) + counts_line("network", self.network)
         return lines + [f"note: {note}" for note in self.notes]
 
 
@@ -176,6 +178,9 @@ class _Run:
         self.code_sinks: Outlets[CodeSink] = Outlets(stack)
         self.sound_sinks: Outlets[SoundSink] = Outlets(stack)
         self._open_sinks()
+        self.watch = SoundWatch(options.log, {"model": form.name, "source": options.source,
+                                              "sinks": options.sinks}, stack)  # fmt: skip
+        self.watch.ends = [self.sound_in if self.live else None, *self.sound_sinks.sinks]
         drawn = options.plot is not None
         self.before = Spectrogram(form.sample_rate_hz) if drawn else None
         self.after = Spectrogram(form.sample_rate_hz) if drawn else None
@@ -213,7 +218,8 @@ class _Run:
             self._fault = error
         self._finish()
         uris = self.options.sinks
-        failures = self.code_sinks.failures(uris) + self.sound_sinks.failures(uris)
+        self._logs, failures = self.watch.finish()
+        failures += self.code_sinks.failures(uris) + self.sound_sinks.failures(uris)
         source = self._fault.message.rstrip(".") if self._fault else self._silent()
         return self._result(interrupted, ". ".join(filter(None, (source, *failures))))
 
@@ -289,6 +295,7 @@ class _Run:
             self.before.push(piece.before)
             self.after.push(piece.after)
         self._blocks += 1
+        self.watch.tell(self.frames * self.codec.format.hop / self.codec.format.sample_rate_hz)
 
     def _finish(self) -> None:
         """End the streams in order, whatever ended the source."""
@@ -305,6 +312,8 @@ class _Run:
         samples = self._samples()
         self._write(last)
         whole = samples if samples is not None else self.frames * self.codec.format.hop
+        self._counts = self.watch.counts()  # what the end of a sound brings is no fault
+        self.watch.tell(whole / self.codec.format.sample_rate_hz, last=True)
         self.code_sinks.finish(lambda sink: sink.finish(whole))
         self.sound_sinks.finish(lambda sink: sink.finish(samples))
 
@@ -356,16 +365,17 @@ class _Run:
         return CodecRun(
             model=form.name,
             source=self.options.source,
-            outputs=tuple(uri for uri in self.options.sinks if uri not in lost),
+            outputs=(*(uri for uri in self.options.sinks if uri not in lost), *self._logs),
             seconds=seconds,
             kilobits_per_second=form.bits_per_second / 1000.0,
             delay_ms=1000.0 * self._delay(),
+            declared_ms=self.watch.declared_ms(self._delay()),
             block_ms=float(np.median(lasts)),
             step_ms=float(np.median(steps)),
             step_p99_ms=float(np.percentile(steps, 99)),
             missed=int((steps > lasts).sum()),
             real_time_factor=float(steps.sum()) / 1000.0 / max(seconds, 1e-9),
-            devices=self._devices(),
+            devices=self._counts,
             network=network,
             notes=(*(self.encoding.notes() if self.encoding else ()), *untrained_note(form)),
             damage=damage,
@@ -385,19 +395,6 @@ class _Run:
         if self.codes_in is not None:
             frames += self.codes_in.latency
         return frames / form.sample_rate_hz
-
-    def _devices(self) -> dict[str, int]:
-        found = {}
-        if self.sound_in is not None and self.sound_in.live:
-            found["overflows"] = int(getattr(self.sound_in, "overflows", 0))
-        for sink in self.sound_sinks.sinks:
-            if hasattr(sink, "underflows"):
-                found["underflows"] = int(sink.underflows)
-            if isinstance(sink, SteadySpeaker):
-                per_ms = self.codec.format.sample_rate_hz / 1000.0
-                found["speaker_waits_ms"] = round(1000.0 * sink.delay_seconds)
-                found["speaker_dropped_ms"] = round(sink.ring.dropped / per_ms)
-        return found
 
 
 def _write_group(group: Group, sink: CodeSink) -> None:

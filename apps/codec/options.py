@@ -39,6 +39,7 @@ class CodecOptions:
     seconds: float | None = option(
         "Stop after so many seconds of sound.", default=None, minimum=0.01
     )
+    log: Path | None = shared.sound_log()
     plot: Path | None = option("Spectrograms before and after, as a picture.", default=None)
     packet_frames: int | None = option(
         "UDP: frames per packet; default: 60 ms.", default=None, minimum=1

@@ -103,6 +103,14 @@ def shape() -> Any:
     )  # fmt: skip
 
 
+def sound_log() -> Any:
+    """Return the field of ``--log`` of apps for sound."""
+    return option(
+        "What devices lost, lacked and corrected, a line of JSON each second, as .jsonl.",
+        default=None, metavar="FILE",
+    )  # fmt: skip
+
+
 def wait() -> Any:
     """Return the field of ``--wait``."""
     return option(

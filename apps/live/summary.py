@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prunus.runtime.errors import PrunusError
@@ -79,6 +79,12 @@ class FrameSummary(Summary):
             times_line(self.stages),
             *(f"wrote {name}" for name in self.outputs),
         ]
+
+
+def counts_line(title: str, counts: Mapping[str, float]) -> list[str]:
+    """Return what was counted as one line, none where nothing was."""
+    told = ", ".join(f"{name} {value:g}" for name, value in counts.items())
+    return [f"{title}: {told}"] if told else []
 
 
 def times_line(stages: Sequence[tuple[str, float, float]]) -> str:

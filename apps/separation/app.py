@@ -38,6 +38,7 @@ from prunus.apps.io.sources.av_frames import LiveAVFrames, open_av_frames
 from prunus.apps.live.controls import Controls
 from prunus.apps.live.loop import Counts, Loop, Panel, announce, check_outputs
 from prunus.apps.live.pages import Pages, card_facts
+from prunus.apps.live.sound_watch import SoundWatch
 from prunus.apps.live.stage_clocks import StageClocks
 from prunus.apps.pose.overlay import draw_panel
 from prunus.apps.separation.face_overlay import draw_faces, draw_meters, face_shapes, level_db
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 Audio = npt.NDArray[np.float32]
 _BEHIND = 1.0  # seconds of waiting sound from which a live run is called too slow
 _CONFIRM = 3  # frames after which a face gets its number
-_DELIVERY_SECONDS = 0.11  # of the voice that comes at once, as speakers are told
 _LEVELS = 0.8  # share of the old value in a falling meter
 
 
@@ -129,6 +129,7 @@ class _Run:
         )
         ahead = options.look_ahead if options.look_ahead is not None else (0 if self.live else 11)
         plan = separator.stream(hop_s=options.hop).plan  # raises before any file is opened
+        self._hop = plan.hop_s  # the voice comes in such pieces
         self.delay_seconds = plan.delay / self.rate + ahead * self.step / self.rate
         self.picker = VoicePicker(
             lambda: _Stream(separator.stream(hop_s=options.hop), plan.frame_rate_hz),
@@ -155,6 +156,10 @@ class _Run:
         self.outputs: list[str] = []
         self._named: dict[str, str] = {}
         self._open_sinks()
+        self.watch = SoundWatch(options.log, {"model": separator.voice.card.name,
+                                              "source": options.source}, stack)  # fmt: skip
+        recorder = av_frames.recorder if isinstance(av_frames, LiveAVFrames) else None
+        self.watch.ends = [recorder, *self.sounds.sinks]
         self._pages = Pages(
             self.pictures.sinks, self._controls, separator.voice.card.name, options.source,
             {"choose": "face"},
@@ -163,7 +168,7 @@ class _Run:
     def _open_sinks(self) -> None:
         uris = self.options.sinks or (_default_sink(self.options.source, self.live),)
         info = self.av_frames.info
-        sound = SoundFormat(self.rate, _DELIVERY_SECONDS, keep=self.rate, live=True)
+        sound = SoundFormat(self.rate, self._hop, keep=self.rate, live=self.live)
         for uri in uris:
             row = resolve(uri, "av", "frames", "sound")
             if row.items == "av":
@@ -242,6 +247,7 @@ class _Run:
             self.seen[face.face_id] = self.seen.get(face.face_id, 0) + 1
             self._inside += face.face_id == self.picker.chosen and face.mouth_inside > 0.75
         self._hear(work.voice)
+        self.watch.tell(self._came / self.rate)
         self._pending.append(work)
         while self._pending and (self.live or self._covered(self._pending[0])):
             self._show(self._pending.popleft())
@@ -343,13 +349,17 @@ class _Run:
         self._hear(self.picker.flush())
         while self._pending:
             self._show(self._pending.popleft())
+        self._counts = self.watch.counts()  # what the end of a sound brings is no fault
+        self.watch.tell(self._came / self.rate, last=True)
         self.sounds.finish(lambda sink: sink.finish(self._came))
         self.clips.finish(lambda clip: None)
         self.pictures.finish(lambda sink: None)
         for outlets in (self.sounds, self.clips, self.pictures):
             self._failures += outlets.failures(self.outputs)
+        logs, lost_logs = self.watch.finish()
+        self._failures += lost_logs
         lost = self._lost()
-        self.outputs = [uri for uri in self.outputs if uri not in lost]
+        self.outputs = [*(uri for uri in self.outputs if uri not in lost), *logs]
 
     def summary(self, counts: Counts) -> SeparationSummary:
         """Return what the run did."""
@@ -371,6 +381,8 @@ class _Run:
             chosen=self.picker.chosen,
             seconds=seconds,
             delay_seconds=round(self.delay_seconds, 3),
+            declared_ms=self.watch.declared_ms(self.delay_seconds),
+            devices=self._counts,
             real_time_factor=self.factor() if self.live else taken,
             dropped_seconds=late / self.rate,
             first_ms=counts.first_ms,

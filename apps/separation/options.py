@@ -54,6 +54,7 @@ class SeparationOptions(SeparationChoice):
     seconds: float | None = option(
         "Stop after so many seconds of sound.", default=None, minimum=0.04
     )
+    log: Path | None = shared.sound_log()
     reconnect: bool = shared.reconnect()
     overlay: bool = option("Do not draw on the pictures.", default=True)
     compute: BackendChoice = group(BackendChoice)

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from prunus.apps.io.sound.ring import blended
 from prunus.runtime.tasks.faces.finder import Face
 from prunus.runtime.tasks.faces.mouth import MouthCropper
 from prunus.runtime.tasks.separation.card import MouthPreprocess
@@ -159,18 +160,17 @@ class VoicePicker:
         return np.concatenate([self._heard(at, voice) for at, voice in placed])
 
     def _cover(self, at: int, voice: Audio) -> None:
-        """Keep a little of the old voice for the seam."""
-        if len(self._seam) == 0 and at + len(voice) > self.given:
-            self._seam = voice[max(0, self.given - at) :][:_BLEND]
+        """Keep a little of the old voice for the seam, from where the new one will begin."""
+        more = voice[max(0, self.given + len(self._seam) - at) :]
+        self._seam = np.concatenate((self._seam, more))[:_BLEND]
 
     def _heard(self, at: int, voice: Audio) -> Audio:
         """Return what of a placed block has not come out, blended with the old voice."""
         voice = voice[max(0, self.given - at) :] if at < self.given else voice
         if len(voice) and self._before is not None:
-            width = min(len(voice), len(self._seam))
-            ramp = (np.arange(width, dtype=np.float32) + 0.5) / max(width, 1)
-            voice = voice.copy()
-            voice[:width] = self._seam[:width] * (1 - ramp) + voice[:width] * ramp
+            if len(self._seam) < _BLEND:  # the old one gives in bursts, and is behind now
+                self._cover(*self._before.flush())
+            voice = blended(self._seam, voice, len(self._seam))
             self._before, self._seam = None, self._seam[:0]
         self.given += len(voice)
         return voice

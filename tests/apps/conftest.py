@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -308,3 +315,77 @@ def full_disk(monkeypatch):
         return calls
 
     return fill
+
+
+class SoundServer:
+    """A PulseAudio of its own with two null sinks, ``hole`` and ``voice``, at 16 kHz, mono.
+
+    What is played to ``hole`` is what programs record, and what they play goes to ``voice``: each
+    sink has a monitor, as a virtual microphone has.
+
+    Attributes:
+        environment: Of programs that shall use it.
+    """
+
+    RATE = 16_000
+
+    def __init__(self, folder: Path) -> None:
+        socket = folder / "socket"
+        folder.chmod(0o700)
+        self.environment = {
+            **os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder),
+            "PULSE_RUNTIME_PATH": str(folder), "PULSE_SERVER": f"unix:{socket}",
+            "PULSE_SINK": "voice", "PULSE_SOURCE": "hole.monitor", "OMP_NUM_THREADS": "1",
+            "PULSE_LATENCY_MSEC": "40", "PRUNUS_CACHE_DIR": str(folder / "cache"),
+        }  # fmt: skip
+        modules = [f"module-native-protocol-unix socket={socket}"]
+        modules += [
+            f"module-null-sink sink_name={name} rate={self.RATE} channels=1"
+            for name in ("hole", "voice")
+        ]
+        words = [word for module in modules for word in ("-L", module)]
+        self._log = (folder / "log").open("w")
+        self._daemon = subprocess.Popen(
+            ["pulseaudio", "--daemonize=no", "-n", "--exit-idle-time=-1", "--use-pid-file=no",
+             "--disable-shm=yes", "--realtime=no", *words],
+            env=self.environment, stderr=self._log,
+        )  # fmt: skip
+        until = time.monotonic() + 20.0
+        while self.ask("pactl", "info").returncode:
+            assert self._daemon.poll() is None and time.monotonic() < until, "it does not start"
+            time.sleep(0.05)
+
+    def ask(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            words, env=self.environment, capture_output=True, text=True, check=False
+        )
+
+    def start(self, *words: str, **more) -> subprocess.Popen:
+        return subprocess.Popen(words, env=self.environment, **more)
+
+    def prunus(self, *words: object) -> list[str]:
+        return [sys.executable, "-m", "prunus", *map(str, words)]
+
+    def close(self) -> None:
+        self._daemon.send_signal(signal.SIGTERM)
+        self._daemon.wait(10.0)
+        self._log.close()
+
+
+@pytest.fixture
+def sound_server() -> Iterator[SoundServer]:
+    """Return a sound server without devices; skip where there is none."""
+    if shutil.which("pulseaudio") is None or shutil.which("parec") is None:
+        pytest.skip("needs PulseAudio: apt-get install pulseaudio pulseaudio-utils")
+    try:
+        import sounddevice  # noqa: F401
+    except (ImportError, OSError):
+        pytest.skip("needs PortAudio: apt-get install libportaudio2, and the package sounddevice")
+    with tempfile.TemporaryDirectory(prefix="prunus-pulse-") as folder:  # sockets want short paths
+        server = SoundServer(Path(folder))
+        try:
+            if "pulse" not in server.ask(sys.executable, "-m", "sounddevice").stdout:
+                pytest.skip("needs PulseAudio behind ALSA: apt-get install libasound2-plugins")
+            yield server
+        finally:
+            server.close()

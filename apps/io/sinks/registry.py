@@ -32,6 +32,7 @@ __all__ = ["SINKS", "VIDEOS", "NullSink", "Sink", "Stop", "open_sink", "require_
 
 VIDEOS = (".avi", ".mkv", ".mov", ".mp4")
 _HERE, _CODES = "prunus.apps.io.sinks", "prunus.apps.codec.endpoints"
+_SPEAKER = "prunus.apps.io.sound.live:open_speaker"
 SINKS: tuple[Row, ...] = (
     Row("video.mp4", f"{_HERE}.video:open_video_sink", suffixes=VIDEOS),
     Row("picture.png", f"{_HERE}.pictures:open_picture_sink", suffixes=PICTURES),
@@ -39,7 +40,7 @@ SINKS: tuple[Row, ...] = (
     Row("window:", f"{_HERE}.window:open_window", scheme="window"),
     Row("web:8080", "prunus.apps.web.server:open_web_sink", scheme="web"),
     Row("null:", f"{_HERE}.registry:open_null", scheme="null"),
-    Row("speaker:, speaker:NAME", f"{_HERE}.sound:open_speaker", "sound", scheme="speaker"),
+    Row("speaker:, speaker:NAME", _SPEAKER, "sound", scheme="speaker"),
     Row("null:", f"{_HERE}.sound:open_null", "sound", scheme="null"),
     Row("-", f"{_HERE}.sound:open_pipe", "sound", pattern="-"),
     Row("out.wav", f"{_HERE}.sound:open_wav_sink", "sound", suffixes=(".wav",)),

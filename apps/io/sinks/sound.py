@@ -82,20 +82,6 @@ class PipeSink:
         self._file.flush()
 
 
-def open_speaker(uri: str, form: SoundFormat, stack: ExitStack) -> SoundSink:
-    """Open ``speaker:`` or ``speaker:NAME``."""
-    device, rate = uri.partition(":")[2], form.sample_rate_hz
-    if form.live:
-        from prunus.apps.io.sound.live import MARGIN_SECONDS, open_steady_speaker
-
-        return open_steady_speaker(device, rate, form.block_seconds + MARGIN_SECONDS, stack)
-    from prunus.apps.io.sound.devices import Speaker
-
-    speaker = Speaker(device, rate, form.block_seconds)
-    stack.callback(speaker.close)
-    return speaker
-
-
 def open_null(uri: str, form: SoundFormat, stack: ExitStack) -> SoundSink:
     """Open ``null:``."""
     return NullSink()

@@ -6,6 +6,8 @@ Both block: PortAudio keeps the clock, and counts what it lost when the program 
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from prunus.apps.io.sound.ring import FADE_SECONDS, blended
 from prunus.runtime.audio.resample import Resampler
 from prunus.runtime.errors import HostError, MissingDependencyError, SourceError
 
@@ -31,6 +34,9 @@ class Microphone:
         channels: Blocks are their mean.
         samples: -1, as for pipes: it has no end.
         overflows: Blocks before which sound was lost because nobody had read it.
+        latency_s: Seconds of sound that the device keeps, as PortAudio tells.
+        late_s: Seconds by which the latest block was read later than the earliest ones: sound
+            servers keep what a slow program does not read, and lose none of it.
 
     Args:
         device: Number or part of a name, empty for the system's default.
@@ -51,8 +57,10 @@ class Microphone:
         found = _find(self._library, device, "input", wanted_hz)
         self.title, self.channels = found.title, found.channels
         self.sample_rate_hz, self.samples, self.overflows = found.sample_rate_hz, -1, 0
-        self._taken = 0
+        self._taken, self._last = 0, 0.0
+        self._ahead, self.late_s = -math.inf, 0.0
         self._stream = _opened(self._library, "InputStream", found, block_seconds)
+        self.latency_s = float(getattr(self._stream, "latency", 0.0))
 
     def blocks(self, size: int) -> Iterator[Audio]:
         """Yield mono float32 blocks of `size` samples.
@@ -69,9 +77,23 @@ class Microphone:
                     f"The {self.title} was lost after {seconds:.2f} s: {_reason(error)}.",
                     "What came before is kept. Plug it in and start again.",
                 ) from None
+            mono = np.ascontiguousarray(block.mean(axis=1, dtype=np.float32))
             self.overflows += bool(overflowed)
-            self._taken += len(block)
-            yield np.ascontiguousarray(block.mean(axis=1, dtype=np.float32))
+            if overflowed and self._taken:  # what was lost must not click
+                mono = blended(self._last, mono, round(FADE_SECONDS * self.sample_rate_hz))
+            self._taken, self._last = self._taken + len(block), float(mono[-1])
+            ahead = self._taken / self.sample_rate_hz - time.perf_counter()
+            self._ahead = max(self._ahead, ahead)
+            self.late_s = self._ahead - ahead
+            yield mono
+
+    def counts(self) -> dict[str, float]:
+        """Return what was lost so far, and what the device keeps."""
+        return {
+            "overflows": self.overflows,
+            "microphone_device_ms": round(1000.0 * self.latency_s),
+            "microphone_late_ms": round(1000.0 * self.late_s),
+        }
 
     def close(self) -> None:
         """Stop recording; safe to call twice."""
@@ -84,6 +106,7 @@ class Speaker:
     Attributes:
         name: For messages.
         underflows: Times that the device ran out of sound.
+        latency_s: Seconds of sound that the device keeps, as PortAudio tells.
 
     Args:
         device: Number or part of a name, empty for the system's default.
@@ -101,6 +124,7 @@ class Speaker:
         self.name, self.underflows, self._played = self._found.title, 0, 0
         self._resampler = Resampler(sample_rate_hz, self._found.sample_rate_hz)
         self._stream = _opened(self._library, "OutputStream", self._found, block_seconds)
+        self.latency_s = float(getattr(self._stream, "latency", 0.0))
 
     @property
     def seconds(self) -> float:

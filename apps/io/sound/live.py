@@ -1,31 +1,30 @@
-"""Live sound between devices and a program, neither of which waits for the other.
+"""Sound between devices and a program, in threads of their own.
 
-The microphone's samples are the clock of a live app. The loudspeaker has a clock of its own, a few
-millionths apart: its ring is kept around a target fill by playing up to half a per cent faster or
-slower, too little to hear, and that corrects the drift. What it lacks is silence, and is counted;
-so is what nobody took from the microphone.
+The microphone's samples, or a sender's, are the clock of a live app; the loudspeaker has another,
+which its ring follows (`ring`). What it lacks is silence, and is counted; so is what nobody took
+from the microphone.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from prunus.apps.io.frames import Audio, SoundFormat, SoundSink
+from prunus.apps.io.sound.ring import FADE_SECONDS, SoundRing, blended
 from prunus.apps.io.timeline import CaptureClock
+from prunus.runtime.audio.reblock import Held
 from prunus.runtime.audio.resample import Resampler
-from prunus.runtime.errors import UsageError
 
-Audio = npt.NDArray[np.float32]
-MARGIN_SECONDS = 0.04  # sound that waits for the loudspeaker besides one piece of its delivery
-_STRETCH = 0.005  # largest change of speed by which drift is corrected
+MARGIN_SECONDS = 0.06  # sound that still waits for the loudspeaker when the next piece comes
 _PLAY_SECONDS = 0.02  # handed to a loudspeaker at once
+_BACKLOG_SECONDS = 2.0  # sound that may wait beyond that before it is dropped
+_END_SECONDS = 5.0  # for a device to play what waits, besides its own length
 _PATIENCE_SECONDS = 1.0  # for a device to take what it was given, before it is closed under it
 
 
@@ -56,74 +55,6 @@ class Playing(Protocol):
         """Stop playing."""
 
 
-class SoundRing:
-    """Samples on their way to a device that takes them in its own time.
-
-    Args:
-        target: Samples that should wait in the ring: its delay.
-        limit: Samples above which the oldest are dropped.
-
-    Attributes:
-        missing: Samples of silence that were given because the ring was empty.
-        gaps: How often that happened.
-        dropped: Samples that were dropped because the ring was full.
-    """
-
-    def __init__(self, target: int, limit: int) -> None:
-        if not 0 < target < limit:
-            raise UsageError(f"Got a target of {target} and a limit of {limit} samples.")
-        self.target, self.limit = target, limit
-        self.missing = self.dropped = self.gaps = 0
-        self._held = np.zeros(0, np.float32)
-        self._at = 0.0  # position of the next sample in `_held`
-        self._started = False
-        self._lock = threading.Lock()
-
-    def push(self, block: Audio) -> None:
-        """Append samples."""
-        with self._lock:
-            self._held = np.concatenate((self._held[int(self._at) :], block))
-            self._at -= int(self._at)
-            extra = len(self._held) - self.limit
-            if extra > 0:
-                self._held = self._held[extra:]
-                self.dropped += extra
-
-    def pull(self, count: int) -> Audio:
-        """Return exactly `count` samples: silence until the ring has filled once to its target."""
-        with self._lock:
-            fill = len(self._held) - self._at
-            self._started = self._started or fill >= self.target
-            if not self._started:
-                return np.zeros(count, np.float32)
-            speed = 1.0 + _STRETCH * float(np.clip((fill - self.target) / self.target, -1, 1))
-            places = self._at + speed * np.arange(count)
-            usable = int((places <= len(self._held) - 1).sum())
-            out = np.zeros(count, np.float32)
-            if usable:
-                out[:usable] = np.interp(
-                    places[:usable], np.arange(len(self._held)), self._held
-                )
-            self._at += speed * usable
-            if usable < count:
-                self.missing += count - usable
-                self.gaps += 1
-                self._started = False  # fill up again rather than stutter
-            return out
-
-    @property
-    def waiting(self) -> float:
-        """Samples that wait, with the part of one that speed leaves over."""
-        return len(self._held) - self._at
-
-    def rest(self) -> Audio:
-        """Return what still waits."""
-        with self._lock:
-            out, self._held = self._held[int(self._at) :], np.zeros(0, np.float32)
-            self._at = 0.0
-            return out
-
-
 class Recorder:
     """Read a microphone in a thread of its own; hand out pieces of any length.
 
@@ -144,12 +75,11 @@ class Recorder:
     ) -> None:
         self.late, self.taken_until = 0, 0.0
         self._clock, self._lost = CaptureClock(), 0  # blocks that the device itself lost
-        self._offset = self._position = 0.0  # of the samples: their clock, and those that are over
+        self._offset = 0.0  # of the samples' clock
         self._microphone, self._block = microphone, block
         self._rate = sample_rate_hz
         self._resampler = Resampler(microphone.sample_rate_hz, sample_rate_hz)
-        self._blocks: deque[Audio] = deque()
-        self._held, self._limit = 0, int(seconds * sample_rate_hz)
+        self._held, self._limit = Held(), int(seconds * sample_rate_hz)
         self._ready = threading.Condition()
         self._error: BaseException | None = None
         self._closed = False
@@ -178,12 +108,13 @@ class Recorder:
 
     def _add(self, block: Audio) -> None:
         with self._ready:
-            self._blocks.append(block)
-            self._held += len(block)
-            while self._held > self._limit and len(self._blocks) > 1:
-                gone = len(self._blocks.popleft())
-                self._held -= gone
-                self._position += gone
+            self._held.push(block)
+            gone = len(self._held) - self._limit
+            if gone > 0:  # what comes instead begins as what is dropped did
+                fade = round(FADE_SECONDS * self._rate)
+                before = self._held.take(self._held.start, self._held.start + fade)
+                self._held.forget(self._held.start + gone)
+                self._held.items = blended(before, self._held.items, fade)
                 self.late += gone
             self._ready.notify_all()
 
@@ -194,28 +125,25 @@ class Recorder:
             SourceError: the device has gone.
         """
         with self._ready:
-            while self._held < count and not self._closed:
+            while len(self._held) < count and not self._closed:
                 self._ready.wait()
-            if self._held < count:
+            if len(self._held) < count:
                 if self._error is not None:
                     raise self._error
                 return None
-            parts, wanted = [], count
-            while wanted:
-                block = self._blocks.popleft()
-                parts.append(block[:wanted])
-                if len(block) > wanted:
-                    self._blocks.appendleft(block[wanted:])
-                wanted -= len(parts[-1])
-            self._held -= count
-            self._position += count
-            self.taken_until = self._position / self._rate + self._offset
-            return np.concatenate(parts)
+            piece = self._held.cut(count)
+            self.taken_until = self._held.start / self._rate + self._offset
+            return piece
+
+    def counts(self) -> dict[str, float]:
+        """Return what was lost so far."""
+        device: dict[str, float] = getattr(self._microphone, "counts", dict)()
+        return {**device, "microphone_dropped_ms": round(1000.0 * self.late / self._rate)}
 
     @property
     def waiting(self) -> int:
         """Samples that wait to be taken."""
-        return self._held
+        return len(self._held)
 
     def close(self) -> None:
         """Stop recording; safe to call twice and from another thread."""
@@ -225,43 +153,61 @@ class Recorder:
         self._microphone.close()
 
 
-class SteadySpeaker:
-    """A sound sink that never makes its writer wait, and follows the loudspeaker's clock.
+class SteadySpeaker(SoundSink):
+    """A loudspeaker with a ring before it, which a thread of its own plays.
+
+    Live, it never makes its writer wait and follows the loudspeaker's clock; for files the
+    loudspeaker is the clock, and what was written is played as it is.
 
     Attributes:
         name: For messages.
-        delay_seconds: Sound that waits, which bridges gaps in delivery.
+        delay_seconds: Sound that still waits when more comes, which bridges gaps in delivery.
+        ring: What waits.
 
     Args:
         speaker: Closed with this.
-        sample_rate_hz: Of the sound.
-        delay_seconds: Sound that waits, which bridges gaps in delivery.
-        block_seconds: Of what is handed to the speaker at once.
+        form: Of the sound: its blocks say how much comes at once.
+        margin_seconds: Sound that waits live; for files, besides one such block.
     """
 
     def __init__(
-        self,
-        speaker: Playing,
-        sample_rate_hz: int,
-        delay_seconds: float = 0.15,
-        block_seconds: float = _PLAY_SECONDS,
+        self, speaker: Playing, form: SoundFormat, margin_seconds: float = MARGIN_SECONDS
     ) -> None:
-        self.name = speaker.name
-        self.delay_seconds = delay_seconds
-        target = int(delay_seconds * sample_rate_hz)
-        self.ring = SoundRing(target, target + 2 * sample_rate_hz)
-        self._speaker, self._block = speaker, int(block_seconds * sample_rate_hz)
+        self.name, self._rate, self._live = speaker.name, form.sample_rate_hz, form.live
+        self.delay_seconds = margin_seconds + (0.0 if form.live else form.block_seconds)
+        target, block = (int(s * self._rate) for s in (self.delay_seconds, form.block_seconds))
+        limit = target + block + int(_BACKLOG_SECONDS * self._rate)
+        self.ring = SoundRing(target, limit, self._rate, block, steady=form.live)
+        self._speaker, self._block = speaker, int(_PLAY_SECONDS * self._rate)
         self._error: BaseException | None = None
-        self._ending = threading.Event()
+        self._ending, self._closed = threading.Event(), threading.Event()
+        self._moved = threading.Condition()  # something was written, or played
         self._thread = threading.Thread(target=self._play, name="speaker", daemon=True)
         self._thread.start()
 
     def _play(self) -> None:
         try:
-            while not self._ending.is_set():
+            while not self._closed.is_set():
+                if not self._live and not self.ring.ready:  # a file has all the time
+                    if self._ending.is_set():
+                        return
+                    self._wait()
+                    continue
+                if self._ending.is_set() and (self._live or self.ring.waiting < 2 * self._block):
+                    return
                 self._speaker.write(self.ring.pull(self._block))
+                self._wake()
         except BaseException as error:  # raised where sound is written
             self._error = error
+            self._wake()
+
+    def _wait(self) -> None:
+        with self._moved:
+            self._moved.wait(_PLAY_SECONDS)
+
+    def _wake(self) -> None:
+        with self._moved:
+            self._moved.notify_all()
 
     def write(self, sound: Audio) -> None:
         """Take (T,) float32 in [-1, 1].
@@ -269,14 +215,32 @@ class SteadySpeaker:
         Raises:
             SourceError: the device has gone.
         """
+        self.ring.push(np.clip(sound, -1.0, 1.0))
+        self._wake()
+        while not self._live and self.ring.waiting > self.ring.target and self._error is None:
+            self._wait()
         if self._error is not None:
             raise self._error
-        self.ring.push(np.clip(sound, -1.0, 1.0))
 
     @property
     def underflows(self) -> int:
         """Times that there was nothing to play, in the ring or in the device."""
         return self.ring.gaps + int(getattr(self._speaker, "underflows", 0))
+
+    def counts(self) -> dict[str, float]:
+        """Return what went wrong so far, and what waits; files make their writer wait instead."""
+        found: dict[str, float] = {"underflows": self.underflows}
+        if self._live:
+            per_ms, ring = self._rate / 1000.0, self.ring
+            found |= {
+                "speaker_waits_ms": round(1000.0 * self.delay_seconds),
+                "speaker_device_ms": round(getattr(self._speaker, "latency_s", 0.0) * 1000.0),
+                "speaker_silence_ms": round(ring.missing / per_ms),
+                "speaker_dropped_ms": round(ring.dropped / per_ms),
+                "speaker_overflows": ring.overruns,
+                "speaker_drift_ppm": round(ring.drift_ppm),
+            }
+        return found
 
     def finish(self, samples: int | None) -> None:
         """Play what waits, and end.
@@ -285,7 +249,8 @@ class SteadySpeaker:
             SourceError: the device has gone.
         """
         self._ending.set()
-        self._thread.join(5.0)
+        self._wake()
+        self._thread.join(_END_SECONDS + self.ring.waiting / self._rate)
         if self._error is not None:
             raise self._error
         self._speaker.write(self.ring.rest())
@@ -293,20 +258,19 @@ class SteadySpeaker:
 
     def close(self) -> None:
         """Stop playing; safe to call twice."""
+        self._closed.set()
         self._ending.set()
+        self._wake()
         self._thread.join(_PATIENCE_SECONDS)
         self._speaker.close()
 
 
-def open_steady_speaker(
-    device: str, sample_rate_hz: int, delay_seconds: float, stack: ExitStack
-) -> SteadySpeaker:
-    """Open a loudspeaker for sound that comes by another clock than its own.
+def open_speaker(uri: str, form: SoundFormat, stack: ExitStack) -> SteadySpeaker:
+    """Open ``speaker:`` or ``speaker:NAME``.
 
     Args:
-        device: Number or part of a name, empty for the system's default.
-        sample_rate_hz: Of the sound.
-        delay_seconds: See `SteadySpeaker`; a piece of delivery and `MARGIN_SECONDS` at least.
+        uri: NAME is a number or part of a name, empty for the system's default.
+        form: Of the sound.
         stack: Owns the device.
 
     Raises:
@@ -314,7 +278,7 @@ def open_steady_speaker(
     """
     from prunus.apps.io.sound import devices as sound_devices
 
-    device_sink = sound_devices.Speaker(device, sample_rate_hz, _PLAY_SECONDS)
-    speaker = SteadySpeaker(device_sink, sample_rate_hz, delay_seconds)
+    device = uri.partition(":")[2]
+    speaker = SteadySpeaker(sound_devices.Speaker(device, form.sample_rate_hz, _PLAY_SECONDS), form)
     stack.callback(speaker.close)
     return speaker

@@ -118,3 +118,22 @@ def test_switching_back_and_forth_and_to_the_same_face() -> None:
     np.testing.assert_array_equal(voice[:200], _expected([1] * 60)[:200])
     np.testing.assert_array_equal(voice[18 * STEP : 24 * STEP], _expected([2] * 60)[720:960])
     np.testing.assert_array_equal(voice[-20 * STEP :], _expected([1] * 60)[-800:])
+
+
+@pytest.mark.parametrize("hop", [1, 5, 12])
+@pytest.mark.parametrize("when", range(20, 34))
+def test_another_voice_comes_in_without_a_click(monkeypatch, hop, when):
+    """Streams give in bursts that begin anywhere: the new one may be ahead of the old one."""
+    monkeypatch.setattr(voices, "_BLEND", 80)
+    picker = VoicePicker(lambda: _Stream(3, hop), MOUTH, STEP, 20, look_ahead=0)
+    tone = np.sin(2 * np.pi * np.arange(60 * STEP) / 160).astype(np.float32)
+    image, out = np.zeros((4, 4, 3), np.uint8), []
+    for k in range(60):
+        if k == when:
+            picker.choose(40)
+        sound = tone[k * STEP : (k + 1) * STEP]
+        out.append(picker.push(image, [_face(1), _face(40)], sound))
+    voice = np.concatenate([*out, picker.flush()])
+    assert np.abs(voice[-800:]).max() > 39 and np.abs(voice[: when * STEP - 760]).max() <= 1.0
+    bend = np.abs(np.diff(voice.astype(np.float64), 2)).max()
+    assert bend < 3 * 40 * (2 * np.pi / 160) ** 2  # a cut there bends it up to 25 times as much
