@@ -29,7 +29,8 @@ SCORES: dict[str, Score] = {
 
 def _length(vectors: Tensor, place: Place) -> Tensor:
     """Return (B, N): lengths of vectors (B, L, ...)."""
-    return vectors[:, place.special :].float().flatten(2).norm(dim=-1)
+    length: Tensor = vectors[:, place.special :].float().flatten(2).norm(dim=-1)
+    return length
 
 
 def spearman(one: Tensor, other: Tensor) -> Tensor:
@@ -41,7 +42,9 @@ def spearman(one: Tensor, other: Tensor) -> Tensor:
     """
     ranks = [_ranks(values) for values in (one, other)]
     first, second = (r - r.mean(dim=1, keepdim=True) for r in ranks)
-    return (first * second).sum(1) / (first.norm(dim=1) * second.norm(dim=1)).clamp_min(1e-12)
+    lengths = (first.norm(dim=1) * second.norm(dim=1)).clamp_min(1e-12)
+    correlation: Tensor = (first * second).sum(1) / lengths
+    return correlation
 
 
 def _ranks(values: Tensor) -> Tensor:
