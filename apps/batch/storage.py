@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from prunus.runtime.card.artifact import write_error
 from prunus.runtime.errors import MissingDependencyError, SourceError
 
 _T = TypeVar("_T")
@@ -228,6 +230,8 @@ def _told(verb: str, address: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, ImportError) as error:  # Arrow's own are of these
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise write_error(OSError(errno.ENOSPC, ""), shown(address)) from None
         raise StorageError(
             f"Cannot {verb} {shown(address)}: {reason_of(error)}.",
             "Check the address, its rights and the credentials of this machine.",

@@ -54,10 +54,12 @@ def cluster(monkeypatch):
 
 
 @contextlib.contextmanager
-def _driver(inside, out, *words):
+def _driver(inside, out, *words, before=""):
+    """Start a batch; what lies in the folder `before` is imported first in all of its processes."""
     command = [sys.executable, "-m", "prunus", "batch", "pose", str(inside), "--out", str(out),
                "--quiet", "--backend", "onnxruntime", *map(str, words)]  # fmt: skip
     environment = {**os.environ, **ENVIRONMENT}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(before), str(ROOT))))
     with subprocess.Popen(
         command,
         env=environment,
@@ -148,6 +150,27 @@ def test_ray_on_this_machine_gives_the_bytes_of_one_process(batch, many, state, 
         said = driver.communicate(timeout=400)
         assert driver.returncode == 1 and f"{INPUTS - 1} done" in said[0], said
     _same_as_one_process(batch, state, many, out, tmp_path)
+
+
+DEADLY = """
+import os, pathlib
+read = pathlib.Path.read_bytes
+pathlib.Path.read_bytes = lambda path: os._exit(9) if path.name == "deadly.jpg" else read(path)
+"""
+
+
+@pytest.mark.slow
+def test_an_input_that_kills_its_workers_ends_nobody_else(many, tmp_path, rows_of):
+    for path in sorted(many.glob("*.jpg"))[3:]:
+        path.unlink()
+    shutil.copy(many / "0.jpg", many / "deadly.jpg")
+    (site := tmp_path / "site").mkdir()
+    (site / "sitecustomize.py").write_text(DEADLY)
+    with _driver(many, out := tmp_path / "out", "--actors", 1, before=site) as driver:
+        said = driver.communicate(timeout=500)
+    assert driver.returncode == 1 and "4 inputs: 3 done" in said[0], said
+    [row] = rows_of(out, "quarantine")
+    assert row["reason"] == f"The program died 3 times over {many / 'deadly.jpg'}."
 
 
 @pytest.mark.slow

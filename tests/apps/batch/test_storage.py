@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("pyarrow")
 from prunus.apps.batch import storage
 from prunus.apps.batch.storage import StorageError, Store
+from prunus.runtime.errors import HostError
 
 
 @pytest.fixture(params=["folder", "file://", "memory://"])
@@ -41,7 +42,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(storage.shutil, "copyfileobj", break_off)
-    with pytest.raises(StorageError, match=r"Cannot write .*results/a: No space left"):
+    with pytest.raises(HostError, match=r"No space left while writing .*results/a"):
         store.put_text("new", "results/a")
     assert (tmp_path / "out" / "results" / "a").read_text() == "old"
     assert [p.name for p in (tmp_path / "out").rglob("*") if p.is_file()] == ["a"]
