@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from prunus.runtime.options import argument, option, parameters
 
 # What means something without --server alone, and with it alone.
 _OF_MODELS = (
-    "backend", "device", "arithmetic", "against", "boundary", "rounds", "threads", "shape",
+    "backend", "device", "arithmetic", "against", "boundary", "through", "rounds", "threads",
+    "shape",
 )  # fmt: skip
 _OF_A_SERVER = ("rate", "clients", "body")
 
@@ -33,6 +35,7 @@ class BenchOptions:
       prunus bench dense.onnx pruned.onnx --backend onnxruntime --backend openvino
       prunus bench evitpose-tiny-L0.onnx --against torch-eager -o results.json
       prunus bench pose --server http://127.0.0.1:8000
+      prunus bench nsfcodec --boundary mic_to_speaker --seconds 10
     """
 
     model: tuple[str, ...] = argument(
@@ -48,9 +51,14 @@ class BenchOptions:
     against: tuple[str, ...] = option(
         "Also measure torch-eager or torch-compile on the same network.", default=()
     )
-    boundary: Literal["engine", "pipeline"] = option(
-        "engine: one call; pipeline: boxes to joints, video to mask.", default="engine"
+    boundary: Literal["engine", "pipeline", "mic_to_speaker"] = option(
+        "engine: one call; pipeline: boxes to joints, video to mask; mic_to_speaker: live codec.",
+        default="engine",
     )
+    through: str = option(
+        "mic_to_speaker: two null sinks of PulseAudio; default: ends in memory.",
+        default="", metavar="HOLE:VOICE",
+    )  # fmt: skip
     rounds: int = option("Turns of each runner (A B A B is 2).", default=3, minimum=1)
     seconds: float = option("Length of one turn.", default=2.0, minimum=0.1)
     threads: int | None = shared.threads()
@@ -82,6 +90,11 @@ def bench(options: BenchOptions, console: Console) -> None:
         return
     if not options.model:
         raise UsageError("Missing argument 'MODEL'.", "Name a file, a listed name, or --server.")
+    if options.boundary == "mic_to_speaker":
+        _bench_sound(options, console)
+        return
+    if options.through:
+        raise UsageError("Got --through without --boundary mic_to_speaker.", "Leave it out.")
     from prunus.apps.bench.runs import run_in_turns, runners_for
 
     runners = runners_for(
@@ -110,6 +123,27 @@ def _refuse_unheeded(options: BenchOptions) -> None:
             raise UsageError(
                 f"Got {one.flags[0]} {with_it} --server, where it means nothing.", "Leave it out."
             )
+
+
+def _bench_sound(options: BenchOptions, console: Console) -> None:
+    from prunus.apps.bench.sound_delay import measure_delay
+    from prunus.runtime.card.artifact import atomic_path
+
+    if options.against or options.shape:
+        raise UsageError("Got --against or --shape for a live codec.", "Leave them out.")
+    length, found = options.rounds * options.seconds, []
+    with contextlib.ExitStack() as stack:
+        path = stack.enter_context(atomic_path(options.output)) if options.output else None
+        for model in options.model:
+            for backend in options.backend:
+                compute = shared.BackendChoice(
+                    backend, options.device, options.threads, options.arithmetic
+                )
+                found.append(measure_delay(model, compute, length, options.through))
+        told = json.dumps([one.to_dict() for one in found], sort_keys=True, indent=1)
+        if path is not None:
+            path.write_text(told + "\n")
+    console.say("\n".join(one.to_text() for one in found), told)
 
 
 def _bench_server(options: BenchOptions, server: str, console: Console) -> None:

@@ -43,6 +43,7 @@ SINKS: tuple[Row, ...] = (
     Row("speaker:, speaker:NAME", _SPEAKER, "sound", scheme="speaker"),
     Row("null:", f"{_HERE}.sound:open_null", "sound", scheme="null"),
     Row("-", f"{_HERE}.sound:open_pipe", "sound", pattern="-"),
+    Row("", "prunus.apps.bench.loopback:open_loudspeaker", "sound", scheme="clicks"),
     Row("out.wav", f"{_HERE}.sound:open_wav_sink", "sound", suffixes=(".wav",)),
     Row("out.mp4", f"{_HERE}.clip:open_clip_sink", "av", suffixes=VIDEOS),
     Row("talk.pcodec", f"{_CODES}:FileSink", "codes", suffixes=(".pcodec",)),

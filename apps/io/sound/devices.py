@@ -21,6 +21,7 @@ from prunus.runtime.errors import HostError, MissingDependencyError, SourceError
 
 Audio = npt.NDArray[np.float32]
 Direction = Literal["input", "output"]
+_LATE_SECONDS = 0.5  # by which sound may be read late before it is left out
 _LATENCY_BLOCKS = 2  # what the device may hold: one block that plays while the next is made
 _WHAT = {"input": "microphone", "output": "speaker"}
 
@@ -36,7 +37,8 @@ class Microphone:
         overflows: Blocks before which sound was lost because nobody had read it.
         latency_s: Seconds of sound that the device keeps, as PortAudio tells.
         late_s: Seconds by which the latest block was read later than the earliest ones: sound
-            servers keep what a slow program does not read, and lose none of it.
+            servers keep what a slow program does not read.
+        dropped_s: Seconds that were left out because they came more than half a second late.
 
     Args:
         device: Number or part of a name, empty for the system's default.
@@ -57,8 +59,8 @@ class Microphone:
         found = _find(self._library, device, "input", wanted_hz)
         self.title, self.channels = found.title, found.channels
         self.sample_rate_hz, self.samples, self.overflows = found.sample_rate_hz, -1, 0
-        self._taken, self._last = 0, 0.0
-        self._ahead, self.late_s = -math.inf, 0.0
+        self._taken, self._last, self._begun = 0, 0.0, False
+        self._ahead, self.late_s, self.dropped_s = -math.inf, 0.0, 0.0
         self._stream = _opened(self._library, "InputStream", found, block_seconds)
         self.latency_s = float(getattr(self._stream, "latency", 0.0))
 
@@ -68,6 +70,7 @@ class Microphone:
         Raises:
             SourceError: the device has gone, was unplugged for example.
         """
+        late = lost = False
         while True:
             try:
                 block, overflowed = self._stream.read(size)
@@ -77,14 +80,20 @@ class Microphone:
                     f"The {self.title} was lost after {seconds:.2f} s: {_reason(error)}.",
                     "What came before is kept. Plug it in and start again.",
                 ) from None
-            mono = np.ascontiguousarray(block.mean(axis=1, dtype=np.float32))
-            self.overflows += bool(overflowed)
-            if overflowed and self._taken:  # what was lost must not click
-                mono = blended(self._last, mono, round(FADE_SECONDS * self.sample_rate_hz))
-            self._taken, self._last = self._taken + len(block), float(mono[-1])
+            lost |= bool(overflowed)
+            self._taken += len(block)
             ahead = self._taken / self.sample_rate_hz - time.perf_counter()
             self._ahead = max(self._ahead, ahead)
             self.late_s = self._ahead - ahead
+            late = self.late_s > (size / self.sample_rate_hz if late else _LATE_SECONDS)
+            if late:  # what servers keep for a slow program would only be heard later and later
+                self.dropped_s, lost = self.dropped_s + len(block) / self.sample_rate_hz, True
+                continue
+            mono = np.ascontiguousarray(block.mean(axis=1, dtype=np.float32))
+            if lost and self._begun:  # what was lost must not click
+                mono = blended(self._last, mono, round(FADE_SECONDS * self.sample_rate_hz))
+            self.overflows += lost
+            lost, self._begun, self._last = False, True, float(mono[-1])
             yield mono
 
     def counts(self) -> dict[str, float]:
@@ -93,6 +102,7 @@ class Microphone:
             "overflows": self.overflows,
             "microphone_device_ms": round(1000.0 * self.latency_s),
             "microphone_late_ms": round(1000.0 * self.late_s),
+            "microphone_dropped_ms": round(1000.0 * self.dropped_s),
         }
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from prunus.runtime.audio.resample import Resampler
 
 MARGIN_SECONDS = 0.06  # sound that still waits for the loudspeaker when the next piece comes
 _PLAY_SECONDS = 0.02  # handed to a loudspeaker at once
-_BACKLOG_SECONDS = 2.0  # sound that may wait beyond that before it is dropped
+_BACKLOG_SECONDS = 1.0  # sound that may wait beyond that before it is dropped
 _END_SECONDS = 5.0  # for a device to play what waits, besides its own length
 _PATIENCE_SECONDS = 1.0  # for a device to take what it was given, before it is closed under it
 
@@ -138,7 +138,8 @@ class Recorder:
     def counts(self) -> dict[str, float]:
         """Return what was lost so far."""
         device: dict[str, float] = getattr(self._microphone, "counts", dict)()
-        return {**device, "microphone_dropped_ms": round(1000.0 * self.late / self._rate)}
+        late = round(1000.0 * self.late / self._rate)
+        return {**device, "microphone_dropped_ms": device.get("microphone_dropped_ms", 0.0) + late}
 
     @property
     def waiting(self) -> int:

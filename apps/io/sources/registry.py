@@ -68,6 +68,7 @@ SOURCES: tuple[Row, ...] = (
     Row("sound file", f"{_HERE}.sound:open_file", "sound", other=True),
     Row("synthetic:5", f"{_HERE}.sound:open_synthetic", "sound", scheme="synthetic"),
     Row("-", f"{_HERE}.sound:open_file", "sound", pattern="-"),
+    Row("", "prunus.apps.bench.loopback:open_microphone", "sound", scheme="clicks"),
     Row("talk.pcodec", f"{_CODES}:FileSource", "codes", suffixes=(".pcodec",)),
     Row("udp:PORT", f"{_CODES}:UdpSource", "codes", scheme="udp"),
 )
