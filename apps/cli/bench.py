@@ -14,6 +14,7 @@ from prunus.apps.common.media import PORTRAIT
 from prunus.runtime.command import Console
 from prunus.runtime.errors import SourceError, UsageError
 from prunus.runtime.options import argument, option, parameters
+from prunus.runtime.references import load
 
 # What means something without --server alone, and with it alone.
 _OF_MODELS = (
@@ -21,6 +22,10 @@ _OF_MODELS = (
     "shape",
 )  # fmt: skip
 _OF_A_SERVER = ("rate", "clients", "body")
+_LIVE = {
+    "glass_to_glass": "prunus.apps.bench.picture_delay:measure_glass",
+    "mic_to_speaker": "prunus.apps.bench.sound_delay:measure_delay",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +56,10 @@ class BenchOptions:
     against: tuple[str, ...] = option(
         "Also measure torch-eager or torch-compile on the same network.", default=()
     )
-    boundary: Literal["engine", "pipeline", "mic_to_speaker"] = option(
-        "engine: one call; pipeline: boxes to joints, video to mask; mic_to_speaker: live codec.",
-        default="engine",
-    )
+    boundary: Literal["engine", "pipeline", "glass_to_glass", "mic_to_speaker"] = option(
+        "engine: one call; pipeline: boxes to joints, video to mask; live, from end to end: "
+        "glass_to_glass for pictures, mic_to_speaker for codecs.", default="engine",
+    )  # fmt: skip
     through: str = option(
         "mic_to_speaker: two null sinks of PulseAudio; default: ends in memory.",
         default="", metavar="HOLE:VOICE",
@@ -90,8 +95,8 @@ def bench(options: BenchOptions, console: Console) -> None:
         return
     if not options.model:
         raise UsageError("Missing argument 'MODEL'.", "Name a file, a listed name, or --server.")
-    if options.boundary == "mic_to_speaker":
-        _bench_sound(options, console)
+    if options.boundary in _LIVE:
+        _bench_live(options, console)
         return
     if options.through:
         raise UsageError("Got --through without --boundary mic_to_speaker.", "Leave it out.")
@@ -125,12 +130,12 @@ def _refuse_unheeded(options: BenchOptions) -> None:
             )
 
 
-def _bench_sound(options: BenchOptions, console: Console) -> None:
-    from prunus.apps.bench.sound_delay import measure_delay
+def _bench_live(options: BenchOptions, console: Console) -> None:
     from prunus.runtime.card.artifact import atomic_path
 
+    measure = load(_LIVE[options.boundary])
     if options.against or options.shape:
-        raise UsageError("Got --against or --shape for a live codec.", "Leave them out.")
+        raise UsageError("Got --against or --shape for a live run.", "Leave them out.")
     length, found = options.rounds * options.seconds, []
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(atomic_path(options.output)) if options.output else None
@@ -139,7 +144,7 @@ def _bench_sound(options: BenchOptions, console: Console) -> None:
                 compute = shared.BackendChoice(
                     backend, options.device, options.threads, options.arithmetic
                 )
-                found.append(measure_delay(model, compute, length, options.through))
+                found.append(measure(model, compute, length, options.through))
         told = json.dumps([one.to_dict() for one in found], sort_keys=True, indent=1)
         if path is not None:
             path.write_text(told + "\n")

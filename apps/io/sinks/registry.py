@@ -40,6 +40,7 @@ SINKS: tuple[Row, ...] = (
     Row("window:", f"{_HERE}.window:open_window", scheme="window"),
     Row("web:8080", "prunus.apps.web.server:open_web_sink", scheme="web"),
     Row("null:", f"{_HERE}.registry:open_null", scheme="null"),
+    Row("", "prunus.apps.bench.picture_delay:open_screen", scheme="clock"),
     Row("speaker:, speaker:NAME", _SPEAKER, "sound", scheme="speaker"),
     Row("null:", f"{_HERE}.sound:open_null", "sound", scheme="null"),
     Row("-", f"{_HERE}.sound:open_pipe", "sound", pattern="-"),

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from prunus.apps.io.sound.ring import FADE_SECONDS, blended
+from prunus.apps.io.sound.ring import blended, carried_on
 from prunus.runtime.audio.resample import Resampler
 from prunus.runtime.errors import HostError, MissingDependencyError, SourceError
 
@@ -59,7 +59,7 @@ class Microphone:
         found = _find(self._library, device, "input", wanted_hz)
         self.title, self.channels = found.title, found.channels
         self.sample_rate_hz, self.samples, self.overflows = found.sample_rate_hz, -1, 0
-        self._taken, self._last, self._begun = 0, 0.0, False
+        self._taken, self._end, self._begun = 0, np.zeros(2, np.float32), False
         self._ahead, self.late_s, self.dropped_s = -math.inf, 0.0, 0.0
         self._stream = _opened(self._library, "InputStream", found, block_seconds)
         self.latency_s = float(getattr(self._stream, "latency", 0.0))
@@ -91,9 +91,10 @@ class Microphone:
                 continue
             mono = np.ascontiguousarray(block.mean(axis=1, dtype=np.float32))
             if lost and self._begun:  # what was lost must not click
-                mono = blended(self._last, mono, round(FADE_SECONDS * self.sample_rate_hz))
+                before = carried_on(self._end, self.sample_rate_hz)
+                mono = blended(before, mono, len(before))
             self.overflows += lost
-            lost, self._begun, self._last = False, True, float(mono[-1])
+            lost, self._begun, self._end = False, True, mono[-2:]
             yield mono
 
     def counts(self) -> dict[str, float]:

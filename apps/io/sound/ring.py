@@ -21,6 +21,7 @@ Audio = npt.NDArray[np.float32]
 STRETCH = 0.005  # largest change of speed by which drift is corrected
 FADE_SECONDS = 0.005  # of every seam
 _AVERAGE_SECONDS = 2.0  # over which what waits is judged: deliveries are uneven
+_SLACK_SECONDS = 0.0005  # in which a slope is given up
 _REACH = 8  # samples to each side of a place between samples
 
 
@@ -38,6 +39,19 @@ def blended(before: Audio | float, block: Audio, fade: int) -> Audio:
     start = before[:fade] if isinstance(before, np.ndarray) and before.ndim else before
     out[:fade] = start * (1 - rising) + block[:fade] * rising
     return out
+
+
+def carried_on(end: Audio, sample_rate_hz: int) -> Audio:
+    """Return what could follow the end of a sound for the length of a fade: no step, no corner.
+
+    Args:
+        end: The last two samples.
+        sample_rate_hz: Of the sound.
+    """
+    count, slack = round(FADE_SECONDS * sample_rate_hz), _SLACK_SECONDS * sample_rate_hz
+    away = slack * (1.0 - np.exp(-np.arange(1, count + 1) / slack))
+    found: Audio = (end[-1] + (end[-1] - end[0]) * away).astype(np.float32)
+    return found
 
 
 class SoundRing:

@@ -61,6 +61,7 @@ SOURCES: tuple[Row, ...] = (
     Row("http://", f"{_HERE}.http:open_http", scheme="http://"),
     Row("", f"{_HERE}.http:open_http", scheme="https://"),
     Row("synthetic:", f"{_HERE}.synthetic:open_synthetic", scheme="synthetic"),
+    Row("", "prunus.apps.bench.picture_delay:open_camera", scheme="clock"),
     Row("clip.mp4", f"{_HERE}.av_frames:open_clip", "av", suffixes=_CLIPS, other=True),
     Row("clip.mp4+speech.wav", f"{_HERE}.av_frames:open_clip", "av", pattern=r".+\+[^:]+"),
     Row("0+mic:NAME", f"{_HERE}.av_frames:open_live", "av", pattern=r".+\+mic:.*"),

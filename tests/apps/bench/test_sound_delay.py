@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from prunus.apps.bench.clicks import clicks, delays
 from prunus.apps.bench.loopback import Track
-from prunus.apps.bench.sound_delay import clicks, delays, measure_delay
+from prunus.apps.bench.sound_delay import measure_delay
 from prunus.apps.common.options import BackendChoice
 from prunus.runtime.errors import CheckFailedError
 

@@ -19,6 +19,7 @@ from prunus.apps.io.sinks.clip import ClipWriter
 from prunus.apps.io.sinks.pictures import FolderSink
 from prunus.apps.io.sinks.sound import WavSink
 from prunus.apps.io.sound import devices as sound_devices
+from prunus.apps.io.sound import live as sound_live
 from prunus.apps.io.sources import av_frames as moments
 from prunus.apps.io.sources.clip import Clip
 from prunus.apps.io.sources.registry import Frame, SourceInfo
@@ -306,10 +307,32 @@ def test_camera_and_microphone_to_loudspeaker(prunus, tmp_path, portrait, separa
     assert summary["seconds"] == pytest.approx(2.0, abs=0.1)
     assert len(voice) == round(summary["seconds"] * RATE)
     assert summary["delay_seconds"] < 0.7 and summary["dropped_seconds"] == 0
+    told = summary["devices"]
+    assert told["speaker_waits_ms"] == 60 and told["microphone_dropped_ms"] == 0
+    assert summary["declared_ms"] == pytest.approx(1000 * summary["delay_seconds"] + 60, abs=2)
     assert 0 < summary["real_time_factor"] < 50
     assert summary["faces"]["1"] > 0.5
     assert np.abs(np.concatenate(_Speaker.played)).max() > 0.01
     assert np.abs(voice).max() > 0.01
+
+
+def test_a_clip_makes_the_speaker_its_clock(prunus, tmp_path, talk, separator, monkeypatch):
+    """It comes faster than it is played, and waits: nothing is dropped or stretched."""
+    monkeypatch.setattr(sound_devices, "Speaker", _Speaker)
+    monkeypatch.setattr(sound_live, "_BACKLOG_SECONDS", 0.01)
+    monkeypatch.setattr(_Speaker, "played", [])
+    out = tmp_path / "voice.wav"
+    words = ("--sink", "speaker:", "--sink", out, "--json", "--quiet")
+    ran = prunus(*_words(talk, separator, *words))
+    assert ran.code == 0, ran.err
+    told = json.loads(ran.out)["devices"]
+    assert set(told) == {"underflows"}
+    voice, played = soundfile.read(out, dtype="float32")[0], np.concatenate(_Speaker.played)
+    assert np.abs(voice).max() > 0.01
+    heard = np.count_nonzero(np.abs(played) > 1e-6)  # a machine that is too slow leaves gaps
+    assert heard == pytest.approx(np.count_nonzero(voice), rel=0.02)
+    if not told["underflows"]:
+        np.testing.assert_allclose(played, voice, atol=1e-4)
 
 
 def test_a_live_run_that_cannot_keep_up_says_by_how_much(

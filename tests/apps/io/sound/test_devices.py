@@ -6,6 +6,8 @@ import subprocess
 import numpy as np
 import pytest
 
+from prunus.apps.io.sound import devices
+
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -50,11 +52,11 @@ def test_a_file_is_heard_as_it_is(sound_server, tiny_codec, tmp_path):
     run, heard = _run(sound_server, words, tmp_path)
     assert set(run["devices"]) == {"underflows"}
     kept = soundfile.read(out, dtype="float32")[0]
-    middle = slice(8_000, 40_000)
-    score, place = _found(kept[middle], heard)
-    assert score > 0.99
-    first = _found(kept[:4_000], heard)
-    assert first[0] > 0.98 and first[1] == pytest.approx(place - 8_000, abs=2)
+    pieces = [_found(kept[k : k + 1_600], heard) for k in range(0, len(kept) - 1_600, 1_600)]
+    whole = [place - 1_600 * k for k, (score, place) in enumerate(pieces) if score > 0.99]
+    gaps = len(pieces) - len(whole)  # of a machine that is too busy to play in time
+    assert gaps <= 4 and len(set(whole)) <= gaps + 1, (pieces, run["devices"])
+    assert whole == sorted(whole)  # sound may come later behind a gap, never earlier
 
 
 def test_a_microphone_is_heard_with_what_was_lost_told(sound_server, tiny_codec, tmp_path):
@@ -86,3 +88,56 @@ def test_a_microphone_is_heard_with_what_was_lost_told(sound_server, tiny_codec,
     assert lines[-1]["seconds"] == pytest.approx(4.0, abs=0.2)
     assert {"overflows", "underflows", "speaker_drift_ppm"} <= set(lines[-1])
     assert str(log) in run["outputs"]
+
+
+class _Server:
+    """A sound server that keeps what is not read, on a clock that the test turns."""
+
+    class PortAudioError(Exception):
+        pass
+
+    def __init__(self, sound):
+        self.now, self.sound, self.taken, self.latency = 0.0, sound, 0, 0.04
+
+    def query_devices(self, *_):
+        return {"name": "kept", "default_samplerate": 16_000.0, "max_input_channels": 1}
+
+    def check_input_settings(self, **_):
+        pass
+
+    def InputStream(self, **_):  # noqa: N802
+        return self
+
+    def start(self):
+        pass
+
+    abort = close = start
+
+    def read(self, count):
+        block = self.sound[self.taken : self.taken + count]
+        self.taken += count
+        self.now = max(self.now, self.taken / 16_000)
+        return block[:, None], False
+
+
+def test_a_microphone_that_is_read_late_is_brought_up_to_date(monkeypatch):
+    """A pause of 2 s: nothing of it is heard later, no click, and it is told."""
+    tone = np.sin(2 * np.pi * 200 * np.arange(16_000 * 8) / 16_000).astype(np.float32)
+    server = _Server(tone)
+    monkeypatch.setattr(devices, "load_sounddevice", lambda: server)
+    monkeypatch.setattr(devices.time, "perf_counter", lambda: server.now)
+    microphone = devices.Microphone("", 16_000, 0.02)
+    heard, ages = [], []
+    for k, block in enumerate(microphone.blocks(320)):
+        heard.append(block)
+        ages.append(server.now - server.taken / 16_000)
+        server.now += 2.0 if k == 50 else 0.3 if k == 100 else 0.0  # 0.3 s: that is caught up
+        if k == 200:
+            break
+    assert ages[51] <= 0.02 and max(ages) == pytest.approx(0.28, abs=0.01)
+    counts = microphone.counts()
+    assert counts["overflows"] == 1
+    assert counts["microphone_dropped_ms"] == pytest.approx(1980, abs=21)
+    assert counts["microphone_device_ms"] == 40 and counts["microphone_late_ms"] == 0
+    bend = np.abs(np.diff(np.concatenate(heard), 2)).max()
+    assert bend < 5 * (2 * np.pi * 200 / 16_000) ** 2
