@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from prunus.apps.fleet.signing import Signature, sign
-from prunus.runtime.card.artifact import EngineSidecar, sha256_of, write_error
+from prunus.runtime.card.artifact import EngineSidecar, atomic_folder, sha256_of
 from prunus.runtime.card.reading import Range, build, parse_json
 from prunus.runtime.errors import ArtifactError, UsageError, nearest
 from prunus.runtime.limits import BUNDLE_FILES, DOWNLOAD_BYTES, MANIFEST_BYTES
@@ -207,7 +207,7 @@ def write_bundle(contents: Contents, sources: Mapping[str, Path], target: Path, 
             for f in (*contents.files, made)
         ],
     }
-    with new_folder(target) as folder:
+    with atomic_folder(target) as folder:
         blobs = folder / BLOBS
         blobs.mkdir(parents=True)
         for name, source in sources.items():
@@ -226,35 +226,6 @@ def write_index(folder: Path, manifest: bytes) -> None:
     index = {"schemaVersion": 2, "manifests": [entry]}
     (folder / "oci-layout").write_bytes(canonical(_LAYOUT))
     (folder / "index.json").write_bytes(canonical(index))
-
-
-@contextlib.contextmanager
-def new_folder(target: Path, draft: Path | None = None) -> Iterator[Path]:
-    """Yield a folder beside `target` that takes its name only if the block succeeds.
-
-    Args:
-        target: Must not exist.
-        draft: Folder to fill, which stays where the block fails; None: one that does not.
-
-    Raises:
-        UsageError: there is something of that name.
-        SourceError, HostError: it cannot be written, or the disk is full.
-    """
-    if target.exists():
-        raise UsageError(f"{target} exists.", "Remove it, or choose another folder with -o.")
-    try:
-        around = target.absolute().parent
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=around) as own:
-            filled = draft or Path(own, target.name)
-            filled.mkdir(exist_ok=True)
-            try:
-                yield filled
-                filled.rename(target)
-            finally:
-                with contextlib.suppress(OSError):
-                    filled.rmdir()  # only where nothing was put into it
-    except OSError as error:
-        raise write_error(error, target) from None
 
 
 def open_bundle(path: Path, keys: Set[str] = frozenset(), called: str = "") -> Bundle:

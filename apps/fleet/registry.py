@@ -27,13 +27,13 @@ from prunus.apps.fleet.bundle import (
     BLOBS,
     MANIFEST,
     digest_of,
-    new_folder,
     open_bundle,
     read_manifest,
     write_index,
 )
 from prunus.apps.fleet.options import PullOptions, PushOptions
 from prunus.apps.fleet.signing import trusted_keys
+from prunus.runtime.card.artifact import atomic_folder
 from prunus.runtime.card.reading import parse_json
 from prunus.runtime.command import Console
 from prunus.runtime.errors import ArtifactError, HostError, UsageError
@@ -236,7 +236,7 @@ def pull(options: PullOptions, console: Console) -> None:
     keys = trusted_keys(options.key)
     target = options.output or Path(f"{registry.name.rpartition('/')[2]}.bundle")
     draft = target.absolute().with_name(f".{target.name}.part")
-    with new_folder(target, draft):
+    with atomic_folder(target, draft):
         manifest = registry.manifest()
         raw = read_manifest(manifest, options.address)
         digests = [digest_of(part, options.address) for part in (raw["config"], *raw["layers"])]

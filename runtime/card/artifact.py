@@ -68,6 +68,37 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(target: Path, draft: Path | None = None) -> Iterator[Path]:
+    """Yield a folder beside `target` that takes its name only if the block succeeds.
+
+    Args:
+        target: Must not exist.
+        draft: Folder to fill, which stays where the block fails; None: one that does not.
+
+    Raises:
+        UsageError: there is something of that name.
+        SourceError, HostError: it cannot be written, or the disk is full.
+    """
+    import tempfile
+
+    if target.exists():
+        raise UsageError(f"{target} exists.", "Remove it, or choose another folder with -o.")
+    try:
+        around = target.absolute().parent
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=around) as own:
+            filled = draft or Path(own, target.name)
+            filled.mkdir(exist_ok=True)
+            try:
+                yield filled
+                filled.rename(target)
+            finally:
+                with contextlib.suppress(OSError):
+                    filled.rmdir()  # only where nothing was put into it
+    except OSError as error:
+        raise write_error(error, target) from None
+
+
 def write_error(error: OSError, target: str | Path) -> UsageError | HostError:
     """Turn an OSError met while writing `target` into one clear error."""
     parent = Path(target).absolute().parent

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -373,6 +374,30 @@ def test_plans_in_half_precision_have_their_own_budget(verify, planned, plan_ses
     assert halved.code == 0 and halved.receipt["models"][0]["row"] == "fp16"
     shutil.rmtree(halved.bundle)
     assert _only(verify(of=planned()))[0] == "scaled-output"
+
+
+@pytest.mark.trt
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None,
+    reason="tensorrt_rtx is not installed (extra trt-rtx)",
+)
+def test_a_real_plan_travels_and_runs_where_there_is_a_gpu(
+    prunus, verify, bundle, keys, tmp_path
+) -> None:
+    with open_bundle(bundle).unpacked() as folder:
+        shutil.copyfile(folder / "selfie.onnx", tmp_path / "selfie.onnx")
+    graph, plan = tmp_path / "selfie.onnx", tmp_path / "selfie.engine"
+    ran = prunus("build", graph, "-o", plan, "--flavour", "tensorrt_rtx", "--quiet")
+    assert ran.code == 0, ran.err
+    made = tmp_path / "planned.bundle"
+    words = ("--key", keys / "maker.key", "-o", made, "--samples", "2", "--quiet")
+    assert prunus("bundle", graph, "--plan", plan, *words).code == 0
+    ran = verify(of=made)
+    blind = cuda.why_unusable()
+    assert ran.code == 0, ran.err
+    assert ran.receipt["models"][0]["file"] == ("selfie.onnx" if blind else "selfie-selfie.engine")
+    ran = verify("--backend", "tensorrt", of=made)
+    assert ran.code == (3 if blind else 0) and ("NVIDIA driver" in ran.err or not blind)
 
 
 def test_no_stranger_s_plan_is_run(prunus, planned, plan_session) -> None:

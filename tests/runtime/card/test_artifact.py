@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from prunus.runtime.card.artifact import (
     EngineSidecar,
+    atomic_folder,
     atomic_path,
     read_card,
     sha256_of,
@@ -22,7 +23,7 @@ from prunus.runtime.card.artifact import (
 from prunus.runtime.card.card import ModelCard, Weights
 from prunus.runtime.card.graph import read_metadata
 from prunus.runtime.card.tensors import TensorSpec
-from prunus.runtime.errors import ArtifactError, HostError, SourceError
+from prunus.runtime.errors import ArtifactError, HostError, SourceError, UsageError
 
 
 def test_metadata_equals_onnx(artifact, card) -> None:
@@ -224,3 +225,33 @@ def test_sidecar_with_a_strange_key(tmp_path, card) -> None:
     with pytest.raises(ArtifactError, match="not found"):
         EngineSidecar.read(tmp_path / "none.engine")
     assert dataclasses.is_dataclass(EngineSidecar)
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path) -> None:
+    target = tmp_path / "made"
+    with pytest.raises(ZeroDivisionError), atomic_folder(target) as folder:
+        (folder / "half").write_text("x")
+        assert not target.exists()
+        1 / 0  # noqa: B018
+    assert not list(tmp_path.iterdir())
+    with atomic_folder(target) as folder:
+        (folder / "whole").write_text("x")
+    assert [p.name for p in tmp_path.iterdir()] == ["made"] and (target / "whole").is_file()
+    with pytest.raises(UsageError, match="exists"), atomic_folder(target):
+        pass
+    with pytest.raises(UsageError, match="does not exist"), atomic_folder(tmp_path / "no" / "x"):
+        pass
+
+
+def test_a_draft_of_a_folder_stays_until_it_is_whole(tmp_path) -> None:
+    target, draft = tmp_path / "made", tmp_path / ".made.part"
+    with pytest.raises(ZeroDivisionError), atomic_folder(target, draft):
+        1 / 0  # noqa: B018
+    assert not draft.exists(), "nothing was put into it"
+    with pytest.raises(ZeroDivisionError), atomic_folder(target, draft) as folder:
+        (folder / "half").write_text("x")
+        1 / 0  # noqa: B018
+    assert [p.name for p in draft.iterdir()] == ["half"]
+    with atomic_folder(target, draft) as folder:
+        assert (folder / "half").is_file()
+    assert [p.name for p in tmp_path.iterdir()] == ["made"]
