@@ -30,6 +30,11 @@ from prunus.runtime.errors import CheckFailedError
 PICTURES, QUICK = 200, 40  # of a run
 MANY = 1000  # of the run whose memory is watched
 SIZE = 192  # pixels, so that reading is no part of it
+ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "OMP_NUM_THREADS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 Run = Callable[[Path, Path], list[subprocess.Popen[bytes]]]
 
 
@@ -47,7 +52,7 @@ def start(source: Path, out: Path, *words: str, task: str = "pose") -> subproces
     """Start `prunus batch` in a process of its own."""
     command = [sys.executable, "-m", "prunus", "batch", task, str(source), "--out", str(out),
                "--quiet", "--backend", "onnxruntime", "--threads", "1", *words]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **ENVIRONMENT}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
 
 
@@ -76,9 +81,9 @@ def two_actors(source: Path, out: Path) -> list[subprocess.Popen[bytes]]:
 @contextlib.contextmanager
 def nodes(cores: Sequence[int]) -> Iterator[Run]:
     """Yield a run on a cluster of a node for each core, which the node is bound to."""
+    os.environ |= ENVIRONMENT
     from ray.cluster_utils import Cluster
 
-    os.environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     own, cluster = os.sched_getaffinity(0), Cluster()
     try:
         for core in cores:
