@@ -39,7 +39,7 @@ def test_detector_equals_tfjs() -> None:
 
 
 def test_mesh_equals_tfjs() -> None:
-    with prunus.runtime.open(WEIGHTS / "facemesh.onnx", "onnxruntime") as session:
+    with prunus.runtime.open(zoo.model_path("facemesh"), "onnxruntime") as session:
         found = session.run({"image": _enlarge(GOLDEN["face"], 3)})
     np.testing.assert_allclose(found["points"][0], GOLDEN["points"], atol=1e-3)  # of 192 pixels
     np.testing.assert_allclose(found["face"][0], GOLDEN["flag"], atol=1e-5)

@@ -10,6 +10,7 @@ say how far a model agrees with that teacher, not how right it is.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -124,6 +125,20 @@ def shipped_network(path: Path, variant: str) -> EViTPose:
     return network.eval()
 
 
+def moved_by_colours(read: Reader, data: HeldOut, share: float = 0.05) -> float:
+    """Return the share of labelled joints that move when red and blue change places.
+
+    Args:
+        read: Of a model.
+        data: People.
+        share: Of the longer side of a person's box; joints that move less do not count.
+    """
+    other = dataclasses.replace(data, images=[image[..., ::-1] for image in data.images])
+    moved = np.linalg.norm(read(data)[..., :2] - read(other)[..., :2], axis=-1)
+    sides = (data.boxes[:, 2:] - data.boxes[:, :2]).max(axis=1)
+    return float((moved > share * sides[:, None])[data.labelled].mean())
+
+
 def evaluate(readers: dict[str, Reader], sets: list[HeldOut]) -> dict[str, dict[str, PoseScores]]:
     """Return the scores by model and set."""
     return {
@@ -192,6 +207,9 @@ def main() -> None:
     parser.add_argument(
         "--record", action="store_true", help="with --weights: add the figures to their .json"
     )
+    parser.add_argument(
+        "--colours", action="store_true", help="also say which joints hang on red and blue"
+    )
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -206,6 +224,10 @@ def main() -> None:
     sets = held_out_sets(args.data, args.limit)
     scores = evaluate(readers, sets)
     print(as_table(scores, sets))
+    for data in sets if args.colours else ():
+        for name, read in readers.items():
+            share = moved_by_colours(read, data)
+            print(f"{data.name}: {share:.1%} of {name}'s joints move with red and blue exchanged")
     flat = as_data(scores, sets)
     if args.json:
         args.json.write_text(json.dumps(flat, indent=2) + "\n")

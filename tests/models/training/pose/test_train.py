@@ -12,7 +12,7 @@ from prunus.models.training.pictures import Pools
 from prunus.models.training.pose import evaluate as evaluate_pose
 from prunus.models.training.pose.augment import NONE, AugmentConfig
 from prunus.models.training.pose.dataset import STAGES, STREET, PoseStage, pose_batches
-from prunus.models.training.pose.evaluation_sets import held_out_sets
+from prunus.models.training.pose.evaluation_sets import HeldOut, held_out_sets
 from prunus.models.training.pose.shards import read_shards
 from prunus.models.training.pose.ship import export_weights
 from prunus.models.training.pose.train import PoseTrainer, TrainConfig
@@ -222,3 +222,22 @@ def test_the_schedule_warms_up_decays_and_ends_with_the_place_loss_off():
     assert locate_weight(0.0) > 0 == locate_weight(0.7)
     last = len(STAGES) - 1
     assert [stage_at(p, STAGES) for p in (0.0, STAGES[0].until, 1.0, 2.0)] == [0, 1, last, last]
+
+
+def test_joints_that_hang_on_red_and_blue_are_counted():
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (40, 20, 3), np.uint8) for _ in range(3)]
+    boxes = np.tile([0.0, 0.0, 20.0, 40.0], (3, 1))
+    labelled = np.ones((3, 17), bool)
+    labelled[0] = False
+    people = HeldOut("set", "exact", images, boxes, np.zeros((3, 17, 2)), labelled)
+
+    def read(data):
+        found = np.zeros((3, 17, 3))
+        for joints, image in zip(found, data.images, strict=True):
+            if (image == images[1][..., ::-1]).all():  # one person of the two that count
+                joints[:5, 0] = 2.5  # of 40 pixels: more than a twentieth
+                joints[5:9, 0] = 1.5
+        return found
+
+    assert evaluate_pose.moved_by_colours(read, people) == pytest.approx(5 / 34)
