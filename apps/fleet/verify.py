@@ -74,7 +74,8 @@ def verify(options: VerifyOptions, console: Console) -> None:
     if options.sign is not None:
         path = options.output or Path(f"{receipt.file_name(made)}.json")
         receipt.write(made, options.sign, path)
-        console.say(f"wrote {path}", "")
+        if not console.json:
+            console.say(f"wrote {path}")
     console.say(receipt.text_of(made), json_text(made.to_dict(), indent=1))
     if findings:
         first = findings[0]

@@ -40,7 +40,8 @@ def _only(ran):
 
 
 def test_a_device_without_fault_passes(verify, keys, tmp_path) -> None:
-    ran = verify("--model", "movenet_lightning")
+    ran = verify("--model", "movenet_lightning", "--json")
+    assert json.loads(ran.out)["device"] == "cam-1"
     assert ran.code == 0 and not ran.receipt["findings"] and ran.receipt["verdict"] == "ok"
     selfie, movenet = ran.receipt["models"]
     assert [m["name"] for m in (selfie, movenet)] == ["selfie", "movenet_lightning"]
