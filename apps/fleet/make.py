@@ -22,6 +22,7 @@ from prunus.apps.fleet.bundle import (
     write_bundle,
 )
 from prunus.apps.fleet.options import BundleOptions
+from prunus.apps.fleet.signing import sign
 from prunus.runtime.card.artifact import EngineSidecar, read_card, sha256_of
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.graph import read_graph
@@ -64,6 +65,7 @@ def bundle(options: BundleOptions, console: Console) -> None:
     target = options.output or Path(f"{_name(Path(options.model[0]).stem)}.bundle")
     if target.exists():
         raise UsageError(f"{target} exists.", "Remove it, or choose another folder with -o.")
+    sign(b"", "", options.key)  # refuses a wrong key before the work
     sources = _sources(options)
     library = _plugin(options.plugin, [plan for source in sources for plan in source.plans])
     with tempfile.TemporaryDirectory(prefix="prunus-golden-") as work:

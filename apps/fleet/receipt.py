@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from prunus.apps.fleet.bundle import canonical
 from prunus.apps.fleet.signing import Signature, sign
-from prunus.runtime.card.artifact import atomic_path
+from prunus.runtime.card.artifact import atomic_path, write_error
 from prunus.runtime.card.reading import build, parse_json
 from prunus.runtime.errors import ArtifactError
 from prunus.runtime.json_text import finite, json_text
@@ -88,6 +89,15 @@ class Receipt:
         return {**raw, "verdict": self.verdict}
 
 
+def prepare(key: Path, path: Path) -> None:
+    """Refuse before the work what `write` would refuse after it; raises as `write`."""
+    sign(b"", _PURPOSE, key)
+    try:
+        tempfile.TemporaryFile(dir=path.absolute().parent).close()
+    except OSError as error:
+        raise write_error(error, path) from None
+
+
 def write(made: Receipt, key: Path, path: Path) -> None:
     """Sign a receipt and write it; raises ArtifactError for a wrong key, SourceError, HostError."""
     data = canonical(made.to_dict())
@@ -121,9 +131,9 @@ def read(path: Path) -> tuple[dict[str, Any], Signature]:
     return made, signature
 
 
-def file_name(made: Receipt) -> str:
+def file_name(device: str, digest: str) -> str:
     """Return a name for the file: device and bundle."""
-    return re.sub(r"[^\w.-]", "_", f"{made.device}-{made.bundle['digest'][:12]}", flags=re.ASCII)
+    return re.sub(r"[^\w.-]", "_", f"{device}-{digest[:12]}", flags=re.ASCII) + ".json"
 
 
 def text_of(made: Receipt) -> str:

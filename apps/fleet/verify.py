@@ -54,6 +54,10 @@ def verify(options: VerifyOptions, console: Console) -> None:
     soak.read_seconds(options.soak)  # refuses it before the work
     bundle = open_bundle(options.bundle, trusted_keys(options.key))
     models = [bundle.model(name) for name in options.model] or bundle.contents.models
+    device = options.name or platform.node() or "unnamed"
+    path = options.output or Path(receipt.file_name(device, bundle.digest))
+    if options.sign is not None:
+        receipt.prepare(options.sign, path)
     findings: list[Finding] = []
     results = []
     with bundle.unpacked() as folder, console.progress("verify") as progress:
@@ -64,7 +68,7 @@ def verify(options: VerifyOptions, console: Console) -> None:
                 results.append(result)
                 findings += found
     made = receipt.Receipt(
-        device=options.name or platform.node() or "unnamed",
+        device=device,
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         made_by=f"prunus {prunus.__version__}",
         bundle={"name": bundle.contents.name, "digest": bundle.digest,
@@ -72,7 +76,6 @@ def verify(options: VerifyOptions, console: Console) -> None:
         findings=tuple(findings), models=tuple(results), machine=examine(),
     )  # fmt: skip
     if options.sign is not None:
-        path = options.output or Path(f"{receipt.file_name(made)}.json")
         receipt.write(made, options.sign, path)
         if not console.json:
             console.say(f"wrote {path}")

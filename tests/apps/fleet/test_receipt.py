@@ -18,7 +18,7 @@ def test_what_is_written_is_read(keys, tmp_path) -> None:
     assert made["verdict"] == "throttled"
     assert made["models"][0]["effect"] == {"snr_db": None, "px": 0.1}
     assert signature.signer.startswith("ed25519:")
-    assert file_name(MADE) == "cam_1-abababababab"
+    assert file_name("cam 1", "ab" * 32) == "cam_1-abababababab.json"
 
 
 @pytest.mark.parametrize("key", ["device", "verdict", "findings", "models", "machine", "bundle"])

@@ -431,6 +431,14 @@ def test_bad_words(verify, prunus, bundle, keys, tmp_path) -> None:
     assert "no model 'selfy' (did you mean 'selfie'?)" in verify(model="selfy").err
     ran = prunus("verify", bundle, "-o", tmp_path / "r.json")
     assert ran.code == 2 and "without --sign" in ran.err
+    for key, place, told in (
+        (keys / "none.key", tmp_path, "Cannot read the key"),
+        (keys / "device.pub", tmp_path, "holds no private"),
+        (keys / "device.key", tmp_path / "none", "does not exist"),
+    ):
+        words = ("--sign", key, "-o", place / "r.json", "--seconds", "900", "--soak", "5h")
+        ran = prunus("verify", bundle, *words)
+        assert ran.code == 2 and told in ran.err, "before the hours of work"
     ran = prunus("verify", bundle, "--key", keys / "other.pub")
     assert ran.code == 2 and "none of the keys that were given" in ran.err
 
