@@ -54,7 +54,7 @@ MAY_SKIP = {
     "int8 sums in 32 bits": r"this CPU sums products of int8 in 16 bits",
     "apt-get install pulseaudio": r"needs (PulseAudio|PortAudio)",
     "a system program": r"dpkg-deb or ffmpeg |"
-    r"(chromium|docker-registry|libcodec2|pocketsphinx-testdata) is not installed",
+    r"(chromium|docker-registry|libcodec2|openssl|pocketsphinx-testdata) is not installed",
     "this kind of system": r"not (Linux|a git checkout)|no branch main here|"
     r"needs /dev/full|this system does not tell",
     "another build of a library": r"this (ONNX Runtime|OpenCV|machine) (has|does not|can) ",

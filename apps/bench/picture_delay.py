@@ -188,12 +188,13 @@ def measure_glass(
     """
     path = find_model(model)
     task = read_card(path).task
-    if through or task not in ("pose", "segmentation"):
+    apps = {app.task: app for app in APPS if app.runner}  # those from picture to drawn picture
+    if through or task not in apps:
         raise UsageError(
             f"Got --through {through}." if through else f"{model} is of the task '{task}'.",
-            "glass_to_glass measures pose and segmentation, in memory.",
+            f"glass_to_glass measures {' and '.join(apps)}, in memory.",
         )
-    app = next(row for row in APPS if row.task == task)
+    app = apps[task]
     wanted: Any = load(app.options)
     names = {field.name for field in dataclasses.fields(wanted)}
     one = {"models": (str(path),)} if "models" in names else {"model": str(path)}
