@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -24,6 +26,8 @@ from prunus.runtime.card.artifact import write_error
 from prunus.runtime.errors import ArtifactError, HostError, PrunusError, SourceError
 from prunus.runtime.protocols import Closable
 
+_TRIM_EVERY = 100  # inputs
+
 
 class Worker(Closable):
     """Do inputs of a run; what is done already stays as it is.
@@ -42,7 +46,7 @@ class Worker(Closable):
         run.require(store)
         self._task = task_of(run.app, run.options)
         self._ledger = Ledger(store, run.same, self._task.columns, number)
-        self._media = run.options.work.media
+        self._media, self._count = run.options.work.media, 0
         self._owned = ExitStack()
         self._task.open(self._owned)
 
@@ -120,6 +124,9 @@ class Worker(Closable):
         finally:
             seat.leave()
             self._ledger.end(one, before)
+            self._count += 1
+            if self._count % _TRIM_EVERY == 0:
+                _give_back_memory()
         return outcome
 
     def _result(self, one: Input, known: Outcome | None, seat: Any) -> Outcome:
@@ -145,3 +152,9 @@ class Worker(Closable):
     def close(self) -> None:
         """Free the models."""
         self._owned.close()
+
+
+def _give_back_memory() -> None:
+    """Have the C library return what is free: threads that come and go leave it in pieces."""
+    with contextlib.suppress(AttributeError, OSError):  # another C library has no such call
+        ctypes.CDLL(None).malloc_trim(0)
