@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import gc
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -155,6 +156,7 @@ class Worker(Closable):
 
 
 def _give_back_memory() -> None:
-    """Have the C library return what is free: threads that come and go leave it in pieces."""
+    """Free what runs leave: circles of objects, and pieces of heaps of threads that are gone."""
+    gc.collect()
     with contextlib.suppress(AttributeError, OSError):  # another C library has no such call
         ctypes.CDLL(None).malloc_trim(0)
