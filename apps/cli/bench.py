@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from prunus.apps.common import options as shared
 from prunus.apps.common.media import PORTRAIT
 from prunus.runtime.command import Console
 from prunus.runtime.errors import SourceError, UsageError
+from prunus.runtime.json_text import json_text
 from prunus.runtime.options import argument, option, parameters
 from prunus.runtime.references import load
 
@@ -145,7 +145,7 @@ def _bench_live(options: BenchOptions, console: Console) -> None:
                     backend, options.device, options.threads, options.arithmetic
                 )
                 found.append(measure(model, compute, length, options.through))
-        told = json.dumps([one.to_dict() for one in found], sort_keys=True, indent=1)
+        told = json_text([one.to_dict() for one in found], indent=1)
         if path is not None:
             path.write_text(told + "\n")
     console.say("\n".join(one.to_text() for one in found), told)
