@@ -44,7 +44,7 @@ def prunus(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
 @pytest.fixture(scope="session")
 def spoken():
     """Return 4 s of voice-like sound at 16 kHz with a little noise: (64000,) float32."""
-    from prunus.apps.codec.endpoints import SyntheticVoice
+    from prunus.apps.io.sources.sound import SyntheticVoice
 
     sound = np.concatenate(list(SyntheticVoice("4", 16000).blocks(16000)))
     noise = np.random.default_rng(0).standard_normal(len(sound))
