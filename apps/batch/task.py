@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import abc
+import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from prunus.apps.batch.options import Work
 from prunus.apps.batch.shards import Columns
 from prunus.apps.batch.together import Seat, Together
 from prunus.apps.common.options import BackendChoice
+from prunus.apps.live.summary import Summary
 from prunus.runtime.card.artifact import sha256_of
+from prunus.runtime.pictures.files import PICTURES
+
+Done = TypeVar("Done", bound=Summary)
 
 
 class BatchOptions(Protocol):
@@ -45,7 +52,7 @@ class Found:
     faults: tuple[str, ...] = ()
 
 
-class BatchTask:
+class BatchTask(abc.ABC):
     """One task; `open` comes before `run`, and everything else does without the models.
 
     Args:
@@ -63,9 +70,9 @@ class BatchTask:
     def __init__(self, options: Any) -> None:
         self.options = options
 
+    @abc.abstractmethod
     def files(self) -> tuple[Path, ...]:
         """Return the files of the model; raises ArtifactError."""
-        raise NotImplementedError
 
     def helpers(self) -> tuple[Path, ...]:
         """Return the files of other models that have a part in results."""
@@ -75,19 +82,20 @@ class BatchTask:
         """Return how many inputs share the runs of the model: its largest batch."""
         return 1
 
+    @abc.abstractmethod
     def open(self, stack: ExitStack) -> None:
         """Open the models; the stack closes them."""
-        raise NotImplementedError
 
     def seats(self, count: int) -> tuple[Seat, ...]:
         """Return the places of so many inputs that are done side by side."""
         nothing: Together[Any, Any] = Together(list, count)
         return tuple(Seat(nothing, member) for member in range(count))
 
+    @abc.abstractmethod
     def media(self, source: Path) -> str:
         """Return the ending of what an input has to show or to play."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def run(self, source: Path, folder: Path, media: Path | None, seat: Any) -> Found:
         """Return what a file gives.
 
@@ -100,7 +108,29 @@ class BatchTask:
         Raises:
             PrunusError: it cannot be read, or not be worked on.
         """
-        raise NotImplementedError
+
+    def chosen(self, kind: type) -> dict[str, Any]:
+        """Return the options that a run and a batch share, which are the fields of `kind`."""
+        return {f.name: getattr(self.options, f.name) for f in dataclasses.fields(kind)}
+
+
+def uninterrupted(done: Done) -> Done:
+    """Return what a run did; raises KeyboardInterrupt where that is what ended it."""
+    if done.interrupted:
+        raise KeyboardInterrupt
+    return done
+
+
+def drawn_ending(source: Path) -> str:
+    """Return the ending of a drawn picture or video."""
+    ending = source.suffix.lower()
+    return ending if ending in PICTURES else ".mp4"
+
+
+def entries(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield what a run wrote as JSON lines."""
+    with path.open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
 
 
 def hash_of(files: Iterable[Path]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prunus.apps.batch.task import BatchTask, Found
+from prunus.apps.batch.task import BatchTask, Found, drawn_ending, entries, uninterrupted
 from prunus.apps.batch.together import Seat, Together
 from prunus.apps.common.model_files import find_model, pose_models
 from prunus.apps.io.frames import Frame, Source
@@ -84,19 +82,18 @@ class PoseBatch(BatchTask):
 
     def media(self, source: Path) -> str:
         """See `BatchTask`."""
-        return source.suffix.lower() if source.suffix.lower() in PICTURES else ".mp4"
+        return drawn_ending(source)
 
     def run(self, source: Path, folder: Path, media: Path | None, seat: _Seat) -> Found:
         """See `BatchTask`."""
         listed = folder / "people.jsonl"
-        chosen = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(PoseChoice)}
         options = PoseOptions(
-            **chosen, source=str(source), json_out=listed, overlay=media is not None,
-            sinks=() if media is None else (str(media),), compute=self.options.compute,
+            **self.chosen(PoseChoice), source=str(source), json_out=listed,
+            overlay=media is not None, sinks=() if media is None else (str(media),),
+            compute=self.options.compute,
         )  # fmt: skip
-        done = run_pose(options, quiet=True, opener=partial(self._steps, seat))
-        if done.interrupted:
-            raise KeyboardInterrupt
+        opener = partial(self._steps, seat)
+        done = uninterrupted(run_pose(options, quiet=True, opener=opener))
         facts = {"frames": done.frames, "joints": self._estimator.postprocess.joints}
         return Found(_rows(listed), facts, faults=done.warnings)
 
@@ -124,10 +121,8 @@ class PoseBatch(BatchTask):
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the entries of `prunus run pose` as rows; a picture is frame 0."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            entry = json.loads(line)
-            yield {**entry, "frame": entry["image_id"] if "seconds" in entry else 0}
+    for entry in entries(path):
+        yield {**entry, "frame": entry["image_id"] if "seconds" in entry else 0}
 
 
 class _Seat(Seat):

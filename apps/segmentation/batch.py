@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from prunus.apps.batch.task import BatchTask, Found
+from prunus.apps.batch.task import BatchTask, Found, drawn_ending, entries, uninterrupted
 from prunus.apps.batch.together import Seat, Together
 from prunus.apps.common.model_files import segmentation_model
 from prunus.apps.io.sources.clip import CLIPS
@@ -65,25 +64,22 @@ class SegmentationBatch(BatchTask):
 
     def media(self, source: Path) -> str:
         """See `BatchTask`."""
-        return source.suffix.lower() if source.suffix.lower() in PICTURES else ".mp4"
+        return drawn_ending(source)
 
     def run(self, source: Path, folder: Path, media: Path | None, seat: _Seat) -> Found:
         """See `BatchTask`."""
         from prunus.runtime.tasks.segmentation.segmenter import Segmenter
 
         listed, masks = folder / "shares.jsonl", folder / "masks"
-        names = (f.name for f in dataclasses.fields(SegmentationChoice))
         options = SegmentationOptions(
-            **{name: getattr(self.options, name) for name in names},
+            **self.chosen(SegmentationChoice),
             source=str(source), json_out=listed, masks=str(masks) if self.options.masks else None,
             sinks=() if media is None else (str(media),), compute=self.options.compute,
         )  # fmt: skip
-        done = run_segmentation(
+        done = uninterrupted(run_segmentation(
             options, quiet=True,
             opener=lambda path, smoothing, **_: Segmenter(seat, smoothing),  # type: ignore[arg-type]
-        )  # fmt: skip
-        if done.interrupted:
-            raise KeyboardInterrupt
+        ))  # fmt: skip
         classes = self._session.card.postprocess.classes  # type: ignore[union-attr]
         return Found(_rows(listed, masks), {"frames": done.frames, "classes": classes},
                      faults=done.warnings)  # fmt: skip
@@ -91,13 +87,11 @@ class SegmentationBatch(BatchTask):
 
 def _rows(path: Path, masks: Path) -> Iterator[dict[str, Any]]:
     """Yield the entries of `prunus run segmentation` with the bytes of the masks' files."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            entry = json.loads(line)
-            entry["classes"] = list(entry["classes"].items())
-            if "mask" in entry:
-                entry["mask"] = (masks / entry["mask"]).read_bytes()
-            yield entry
+    for entry in entries(path):
+        entry["classes"] = list(entry["classes"].items())
+        if "mask" in entry:
+            entry["mask"] = (masks / entry["mask"]).read_bytes()
+        yield entry
 
 
 class _Seat(Seat):

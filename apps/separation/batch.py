@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from prunus.apps.batch.task import BatchTask, Found
+from prunus.apps.batch.task import BatchTask, Found, uninterrupted
 from prunus.apps.common.model_files import find_model, separation_models
 from prunus.apps.io.sources.clip import CLIPS
 from prunus.apps.separation.app import run_separation
@@ -51,14 +50,11 @@ class SeparationBatch(BatchTask):
     def run(self, source: Path, folder: Path, media: Path | None, seat: Any) -> Found:
         """See `BatchTask`."""
         voice = media or folder / "voice.wav"
-        names = (f.name for f in dataclasses.fields(SeparationChoice))
         options = SeparationOptions(
-            **{name: getattr(self.options, name) for name in names}, source=str(source),
+            **self.chosen(SeparationChoice), source=str(source),
             sinks=(str(voice),), overlay=False, compute=self.options.compute,
         )  # fmt: skip
-        done = run_separation(options, quiet=True, models=self._models)
-        if done.interrupted:
-            raise KeyboardInterrupt
+        done = uninterrupted(run_separation(options, quiet=True, models=self._models))
         faces = {str(number): seconds for number, seconds in done.faces.items()}
         facts = {"sample_rate_hz": self._models.separator.sample_rate_hz, "faces_seconds": faces}
         return Found(_rows(voice, done.chosen), facts, done.notes, done.warnings)
