@@ -25,6 +25,15 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(finite(value), sort_keys=True, indent=indent, allow_nan=False)
 
 
+def canonical(value: Any) -> bytes:
+    """Return JSON with sorted keys and without spaces: equal values are equal bytes.
+
+    Raises:
+        ValueError: NaN or infinity, which JSON does not have.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
 def finite(value: Any) -> Any:
     """Return a value in which numbers that JSON cannot hold are None, at any depth."""
     if isinstance(value, float):

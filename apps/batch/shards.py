@@ -12,6 +12,7 @@ from typing import Any
 
 from prunus.apps.batch.storage import arrow, reason_of
 from prunus.runtime.errors import ArtifactError
+from prunus.runtime.json_text import canonical
 
 Columns = Sequence[tuple[str, str]]
 FACTS = b"prunus"  # key of what holds for the whole file, as JSON
@@ -43,7 +44,7 @@ def _schema(columns: Columns) -> Any:
 
 def _sealed(facts: Mapping[str, Any], digest: Any) -> bytes:
     """Return facts as JSON behind the hash of all values and of themselves."""
-    told = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    told = canonical(facts)
     (whole := digest.copy()).update(told)
     return f"{whole.hexdigest()} ".encode() + told
 

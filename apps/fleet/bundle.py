@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Set
@@ -23,6 +23,7 @@ from prunus.apps.fleet.signing import Signature, sign
 from prunus.runtime.card.artifact import EngineSidecar, atomic_folder, sha256_of
 from prunus.runtime.card.reading import Range, build, parse_json
 from prunus.runtime.errors import ArtifactError, UsageError, nearest
+from prunus.runtime.json_text import canonical
 from prunus.runtime.limits import BUNDLE_FILES, DOWNLOAD_BYTES, MANIFEST_BYTES
 from prunus.runtime.tasks.limits import Limit
 
@@ -172,13 +173,9 @@ class Bundle:
             yield Path(folder)
 
 
-def canonical(value: Any) -> bytes:
-    """Return JSON with sorted keys and without spaces: equal values are equal bytes.
-
-    Raises:
-        ValueError: NaN or infinity, which JSON does not have.
-    """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+def plain_name(text: str) -> str:
+    """Return a text as part of a file's name: letters, digits, ``_``, ``.`` and ``-`` alone."""
+    return re.sub(r"[^\w.-]", "_", text, flags=re.ASCII)
 
 
 def write_bundle(contents: Contents, sources: Mapping[str, Path], target: Path, key: Path) -> None:
@@ -210,9 +207,8 @@ def write_bundle(contents: Contents, sources: Mapping[str, Path], target: Path, 
     with atomic_folder(target) as folder:
         blobs = folder / BLOBS
         blobs.mkdir(parents=True)
-        for name, source in sources.items():
-            digest = next(f.sha256 for f in contents.files if f.name == name)
-            shutil.copyfile(source, blobs / digest)
+        for file in contents.files:
+            shutil.copyfile(sources[file.name], blobs / file.sha256)
         for data in (config, signature):
             (blobs / hashlib.sha256(data).hexdigest()).write_bytes(data)
         write_index(folder, canonical(manifest))

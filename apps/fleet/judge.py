@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,7 +105,7 @@ def judge_outputs(
         "limits": [dataclasses.asdict(verdict) for verdict in comparison.verdicts],
         "notes": list(comparison.notes),
     }
-    cpu = _on_cpu(subject, session.backend)
+    cpu = functools.cache(lambda name: _on_cpu(subject, name))
     if elsewhere := _elsewhere(subject, session, outputs, cpu):
         return result, [subject.finding("cpu-fallback", elsewhere)]
     expected = subject.runs.reference.outputs
@@ -112,7 +113,7 @@ def judge_outputs(
     if comparison.passed:
         return result, [subject.finding(coarse.verdict, coarse.detail)] if coarse else []
     told = _first_failure(comparison)
-    if session.backend != _REFERENCE and not subject.compare(row, cpu[_REFERENCE]).passed:
+    if session.backend != _REFERENCE and not subject.compare(row, cpu(_REFERENCE)).passed:
         detail = f"{told}; on the CPU of this device as well: graph and golden outputs differ"
         return result, [subject.finding("reference-differs", detail)]
     symptom = coarse or symptoms.find_symptom(expected, outputs)
@@ -134,22 +135,20 @@ def _first_failure(comparison: Comparison) -> str:
     return comparison.problems[0].rstrip(".")
 
 
-def _on_cpu(subject: Subject, backend: str) -> dict[str, dict[str, Array]]:
-    """Return what the CPU of this device computes in float32, by back end."""
-    found = {}
-    for name in dict.fromkeys((_REFERENCE, backend)):
-        row = find(name)
-        if ".onnx" in row.suffixes and "cpu" in row.devices:
-            switches = BackendOptions(inference_precision="f32")
-            with open_session(
-                subject.graph, name, threads=subject.compute.threads, options=switches
-            ) as session:
-                found[name] = run_feeds(session, subject.feeds)
-    return found
+def _on_cpu(subject: Subject, backend: str) -> dict[str, Array]:
+    """Return what a back end computes in float32 on the CPU of this device; nothing: it cannot."""
+    row = find(backend)
+    if ".onnx" not in row.suffixes or "cpu" not in row.devices:
+        return {}
+    switches = BackendOptions(inference_precision="f32")
+    with open_session(
+        subject.graph, backend, threads=subject.compute.threads, options=switches
+    ) as session:
+        return run_feeds(session, subject.feeds)
 
 
 def _elsewhere(
-    subject: Subject, session: BaseSession, outputs: Outputs, cpu: Mapping[str, Outputs]
+    subject: Subject, session: BaseSession, outputs: Outputs, cpu: Callable[[str], Outputs]
 ) -> str:
     """Return how it is known that another device computed than was asked for; empty for not.
 
@@ -166,8 +165,9 @@ def _elsewhere(
         name for name, values in outputs.items()
         if values.dtype.kind == "f" and len(np.unique(values)) >= _DISTINCT
     ]  # fmt: skip
-    for name, twin in cpu.items():
-        if telling and all(np.array_equal(outputs[n], twin[n]) for n in telling):
+    for name in dict.fromkeys((_REFERENCE, session.backend)) if telling else ():
+        twin = cpu(name)
+        if twin and all(np.array_equal(outputs[n], twin[n]) for n in telling):
             return (
                 f"suspiciously identical: every bit of {', '.join(telling)} is what "
                 f"{find(name).label} computes on the CPU in float32"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from prunus.apps.fleet.bundle import (
     BundleFile,
     Contents,
     open_bundle,
+    plain_name,
     write_bundle,
 )
 from prunus.apps.fleet.options import BundleOptions
@@ -62,7 +62,7 @@ def bundle(options: BundleOptions, console: Console) -> None:
         ArtifactError: no such model, plan, plugin or key, or parts that do not belong together.
         CheckFailedError: a reference whose own answers are not finite.
     """
-    target = options.output or Path(f"{_name(Path(options.model[0]).stem)}.bundle")
+    target = options.output or Path(f"{plain_name(Path(options.model[0]).stem)}.bundle")
     if target.exists():
         raise UsageError(f"{target} exists.", "Remove it, or choose another folder with -o.")
     sign(b"", "", options.key)  # refuses a wrong key before the work
@@ -99,13 +99,9 @@ def _told(limit: Any) -> str:
     return f"{limit.quantity} {limit.describe()}"
 
 
-def _name(text: str) -> str:
-    return re.sub(r"[^\w.-]", "_", text, flags=re.ASCII)
-
-
 def _sources(options: BundleOptions) -> list[_Source]:
     paths = [find_model(word, options.shape) for word in options.model]
-    names = [_name(path.stem) for path in paths]
+    names = [plain_name(path.stem) for path in paths]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"Got two models named {', '.join(doubled)}.", "Rename one of the files.")
     sidecars = {plan: EngineSidecar.read(plan) for plan in options.plan}
@@ -176,6 +172,7 @@ def _plugin(chosen: Path | None, plans: Sequence[Path]) -> PluginLibrary | None:
 def _bundled(
     source: _Source, options: BundleOptions, work: Path, progress: Progress
 ) -> tuple[BundledModel, dict[str, Path]]:
+    from prunus.apps.cli.check import parse_budgets
     from prunus.export.verify.saved import Run, RunSet, save_runs
 
     feeds, about = golden_inputs(source.graph, source.card, options)
@@ -196,14 +193,14 @@ def _bundled(
     )
     metric = metric_for(source.card)
     rows = _ROWS[_ROWS.index(source.card.precision.precision) :]
-    own = [quantity for quantity, _ in _words(options.budget)]
+    own = parse_budgets(options.budget)
     tables = {row: metric.limits(source.card, row) for row in rows}
     known = {limit.quantity for limits in tables.values() for limit in limits}
     if strange := [quantity for quantity in own if quantity not in known]:
         override(tables[rows[0]], {strange[0]: 0.0})  # says what there is
     budgets = tuple(
-        Budget(row, override(limits, {q: b for q, b in _words(options.budget)
-                                      if q in {m.quantity for m in limits}}))
+        Budget(row, override(limits, {m.quantity: own[m.quantity] for m in limits
+                                      if m.quantity in own}))
         for row, limits in tables.items()
     )  # fmt: skip
     files = {f"{source.name}.onnx": source.graph}
@@ -219,12 +216,6 @@ def _bundled(
         source.name, f"{source.name}.onnx", card.name, golden.name, said, tuple(plans), budgets
     )
     return model, files
-
-
-def _words(words: Sequence[str]) -> list[tuple[str, float]]:
-    from prunus.apps.cli.check import parse_budgets
-
-    return list(parse_budgets(words).items())
 
 
 def golden_inputs(

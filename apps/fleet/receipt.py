@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunus.apps.fleet.bundle import canonical
+from prunus.apps.fleet.bundle import plain_name
 from prunus.apps.fleet.signing import Signature, sign
 from prunus.runtime.card.artifact import atomic_path, write_error
 from prunus.runtime.card.reading import build, parse_json
 from prunus.runtime.errors import ArtifactError
-from prunus.runtime.json_text import finite, json_text
+from prunus.runtime.json_text import canonical, finite, json_text
 from prunus.runtime.limits import RECEIPT_BYTES
 
 _PURPOSE, _SCHEMA = "receipt", 1
@@ -133,7 +132,7 @@ def read(path: Path) -> tuple[dict[str, Any], Signature]:
 
 def file_name(device: str, digest: str) -> str:
     """Return a name for the file: device and bundle."""
-    return re.sub(r"[^\w.-]", "_", f"{device}-{digest[:12]}", flags=re.ASCII) + ".json"
+    return plain_name(f"{device}-{digest[:12]}") + ".json"
 
 
 def text_of(made: Receipt) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from prunus.export.common.samples import Array, Samples
 from prunus.export.foreign.samples import load_samples
+from prunus.models.user_network import find_function
 from prunus.runtime.arrays import read_arrays
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import TensorError, UsageError
@@ -65,6 +66,14 @@ def load_labelled(card: ModelCard, source: Path | None, limit: int) -> Labelled:
     samples = Samples({n: a for n, a in chosen.items() if n in names} or chosen, source.name)
     samples.require(card.inputs)
     return Labelled(samples, {n: a for n, a in chosen.items() if n not in names})
+
+
+def find_score(reference: str | None) -> Score | None:
+    """Return the function that ``module:function`` names, None for none; raises UsageError."""
+    score = find_function(reference) if reference else None
+    if score is not None and not callable(score):
+        raise UsageError(f"{reference} is a {type(score).__name__}; expected a function.")
+    return score
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ nothing is lost from a block on, patches have told what they know, and may be dr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +19,12 @@ from prunus.export.common.pipeline import run_torch
 from prunus.export.common.samples import full_batches
 from prunus.export.foreign.options import ModuleOptions
 from prunus.export.module import DeployedModule, deploy, describe, noise_examples, read_inputs
-from prunus.export.planning.judge import Judge, load_labelled
+from prunus.export.planning.judge import Judge, find_score, load_labelled
 from prunus.export.planning.options import LayersOptions
 from prunus.models.tokens.analysis.parts import in_parts
 from prunus.models.tokens.analysis.ranks import rank_table
-from prunus.models.user_network import build_network, find_function
+from prunus.models.user_network import build_network
 from prunus.runtime.card.artifact import atomic_path
-from prunus.runtime.errors import UsageError
 from prunus.runtime.json_text import json_text
 from prunus.runtime.progress import Progress
 
@@ -129,16 +128,15 @@ def find_layers(options: LayersOptions, progress: Progress) -> Layers:
     deployed = deploy(network, told, examples)
     card = describe(deployed, told, "dense", inputs)
     labelled = load_labelled(card, options.calibration, options.samples)
-    score = find_function(options.score) if options.score else None
-    if score is not None and not callable(score):
-        raise UsageError(f"{options.score} is a {type(score).__name__}; expected a function.")
+    score = find_score(options.score)
     dense = run_torch(deployed, card, labelled.samples, deployed.outputs)
     judge = Judge(labelled, dense, score, options.score or "")
     twin, parts = in_parts(network, examples)
     wrapped = DeployedModule(twin, deployed.outputs, show_tokens=False).eval()
     depth = len(parts.blocks)
 
-    def without(blocks: Sequence[int]) -> float:
+    @functools.cache  # the last block alone, and from it on, are one
+    def without(blocks: range) -> float:
         with parts.without(blocks):
             value, _ = judge(run_torch(wrapped, card, labelled.samples, deployed.outputs))
         assert value is not None, "no token is dropped, so the outputs have the dense shapes"
@@ -147,7 +145,7 @@ def find_layers(options: LayersOptions, progress: Progress) -> Layers:
     found = []
     for block in range(depth):
         progress.update(block, depth + 1, f"without block {block}")
-        found.append((without([block]), without(range(block, depth))))
+        found.append((without(range(block, block + 1)), without(range(block, depth))))
     progress.update(depth, depth + 1, "attribution")
     feeds = full_batches(labelled.samples.arrays, inputs[0].shape[0])
     batches = [[torch.from_numpy(feed[spec.name]) for spec in inputs] for feed in feeds]
@@ -156,7 +154,7 @@ def find_layers(options: LayersOptions, progress: Progress) -> Layers:
         Layer(block, *pair, {n: row[block] for n, row in table.items() if block < len(row)})
         for block, pair in enumerate(found)
     )
-    whole = without([])
+    whole = without(range(0))
     return Layers(
         options.network, judge.describe(), labelled.noise, whole, options.lose, layers
     )

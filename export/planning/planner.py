@@ -22,12 +22,11 @@ from prunus.export.common.sessions import run_samples
 from prunus.export.module import describe, read_inputs, weights_hash
 from prunus.export.planning.candidates import Field, survey, write_all
 from prunus.export.planning.choice import read_budget, recommend
-from prunus.export.planning.judge import Judge, load_labelled
+from prunus.export.planning.judge import Judge, Score, find_score, load_labelled
 from prunus.export.planning.options import PlanOptions
 from prunus.export.planning.points import Candidate, Point
 from prunus.export.planning.record import BackendPlan, Plan
 from prunus.export.planning.staircase import drop_flat
-from prunus.models.user_network import find_function
 from prunus.runtime import host
 from prunus.runtime.errors import (
     HostError,
@@ -68,7 +67,7 @@ def make_plan(options: PlanOptions, progress: Progress) -> Plan:
         _require_backend(backend)
     for path, suffix in ((options.output, ".json"), (options.plot, ".png")):
         require_target(path, suffix)
-    score = find_function(options.score) if options.score else None
+    score = find_score(options.score)
     field = survey(options, _Part(progress, 0, 10))
     judge = _judge(field, score)
     with tempfile.TemporaryDirectory() as folder:
@@ -151,7 +150,7 @@ def require_target(path: Path | None, suffix: str) -> None:
         raise SourceError(f"The folder {folder} does not exist, or is read-only.", "Create it.")
 
 
-def _judge(field: Field, score: object) -> Judge:
+def _judge(field: Field, score: Score | None) -> Judge:
     """Return the judge of the field; refuses outputs of which it could tell nothing."""
     options = field.options
     deployed = field.make(field.candidates[0])
@@ -159,8 +158,6 @@ def _judge(field: Field, score: object) -> Judge:
     card = describe(deployed, field.module_options(), "dense", inputs)
     labelled = load_labelled(card, options.calibration, options.samples)
     dense = run_torch(deployed, card, labelled.samples, deployed.outputs)
-    if score is not None and not callable(score):
-        raise UsageError(f"{options.score} is a {type(score).__name__}; expected a function.")
     judge = Judge(labelled, dense, score, options.score or "")
     if score is None:
         cut = next((c for c in field.candidates if c.keep), field.candidates[0])

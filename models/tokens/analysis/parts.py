@@ -50,15 +50,12 @@ class BlocksInParts(nn.Module):
         self.layout, self.entry = layout, entry
         self.cut_off: frozenset[int] = frozenset()
         self.hear: Callable[[int, Seen], None] | None = None
-        self._beside: tuple[Any, ...] | None = None
-        self._tuple = False
+        self._hand_on: Callable[[Tensor], Any] | None = None
 
     def forward(self, tokens: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run the blocks on (B, special + N, C)."""
-        if self._beside is None:  # a network takes the tokens as its own blocks hand them on
-            own = self.blocks[0](tokens, *args, **kwargs)
-            self._beside = own[1:] if isinstance(own, tuple) else ()
-            self._tuple = isinstance(own, tuple)
+        if self._hand_on is None:
+            self._hand_on = _way_of(self.blocks[0](tokens, *args, **kwargs))
         for number, block in enumerate(self.blocks):
             bias = self._wall(tokens) if number in self.cut_off else None
             mixed, attention = attend(block, self.layout, tokens, bias)
@@ -66,7 +63,7 @@ class BlocksInParts(nn.Module):
             if self.hear is not None:
                 self.hear(number, Seen(tokens, attention, out))
             tokens = out
-        return (tokens, *self._beside) if self._tuple else tokens
+        return self._hand_on(tokens)
 
     def _wall(self, tokens: Tensor) -> Tensor:
         """Return (1, 1, L, L): minus infinity between a token and every patch but itself."""
@@ -93,6 +90,14 @@ class BlocksInParts(nn.Module):
             yield
         finally:
             self.hear = None
+
+
+def _way_of(out: Any) -> Callable[[Tensor], Any]:
+    """Return how a block hands tokens on: alone, or with what it gave beside them."""
+    if not isinstance(out, tuple):
+        return lambda tokens: tokens
+    beside = out[1:]
+    return lambda tokens: (tokens, *beside)
 
 
 def in_parts(network: nn.Module, example: Sequence[Tensor]) -> tuple[nn.Module, BlocksInParts]:
