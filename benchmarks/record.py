@@ -14,7 +14,7 @@ from typing import Any
 
 from prunus.apps.bench.runs import run_in_turns
 from prunus.apps.common.tables import plain_table
-from prunus.runtime.card.artifact import atomic_path
+from prunus.runtime.card.artifact import write_whole
 from prunus.runtime.errors import PrunusError
 from prunus.runtime.host import bfloat16_flag, installed
 from prunus.runtime.measure.compare import Comparison, compare
@@ -193,5 +193,4 @@ def write_record(path: Path, body: dict[str, Any]) -> None:
     """Write a record as sorted JSON, whole or not at all; paths in it are relative to here."""
     text = json.dumps(body, sort_keys=True, indent=1).replace(f"{Path.cwd()}/", "")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_whole(path, text + "\n")

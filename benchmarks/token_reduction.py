@@ -54,7 +54,7 @@ from prunus.export.foreign.options import ModuleOptions
 from prunus.export.foreign.samples import load_samples
 from prunus.export.module import deploy, describe, noise_examples, read_inputs
 from prunus.models.macs import count_macs
-from prunus.runtime.card.artifact import atomic_path
+from prunus.runtime.card.artifact import write_whole
 from prunus.runtime.errors import CheckFailedError, UsageError
 from prunus.runtime.measure.compare import compare
 from prunus.runtime.measure.latency import environment
@@ -163,8 +163,7 @@ def judge(
             found = dense if entry.candidate.kind == "dense" else outputs_on(path, samples)
             row |= scored(case.score(found), found, dense)
             print(f"  {row['accuracy']:.4f}", flush=True)
-        with atomic_path(kept) as temporary:
-            temporary.write_text(json.dumps(row) + "\n")
+        write_whole(kept, json.dumps(row) + "\n")
         rows.append(row)
     return rows, notes
 
@@ -274,8 +273,7 @@ def run(options: argparse.Namespace, how: Settings) -> None:
         write_record(output, record)
     if {"time", "table"} & set(steps) and options.output == RESULTS / output.name:
         page = fill(PAGE.read_text(), json.loads(output.read_text()))  # in the record's order
-        with atomic_path(PAGE) as temporary:
-            temporary.write_text(page)
+        write_whole(PAGE, page)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

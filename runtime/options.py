@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -45,6 +46,16 @@ class Option:
     maximum: float | None = None
     formerly: tuple[str, ...] = ()
     positional: bool = False
+
+
+def quantity(text: str, *units: str) -> tuple[float, str] | None:
+    """Return number and unit of a text, None where it is not a number with one of the units.
+
+    >>> quantity("12 ms", "ms", "s"), quantity("12", "ms")
+    ((12.0, 'ms'), None)
+    """
+    found = re.fullmatch(rf"\s*(\d+(?:\.\d*)?|\.\d+)\s*({'|'.join(units)})\s*", text)
+    return None if found is None else (float(found[1]), found[2])
 
 
 def option(help: str, *, default: Any = MISSING, **details: Any) -> Any:

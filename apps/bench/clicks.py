@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from prunus.apps.bench.loopback import Track
 from prunus.apps.io.frames import Audio
+from prunus.apps.io.sources.sound import formant_gain
 from prunus.runtime.errors import CheckFailedError
 
 Floats = npt.NDArray[np.float64]
@@ -19,7 +20,7 @@ HINT = "Give a trained codec, and a machine that keeps up; prunus run codec coun
 _STEP = 0.001  # seconds between values of the loudness over time
 _SMOOTH = 0.008  # over so many seconds
 _CLICK, _LEAST, _MOST = 0.1, 0.35, 0.65  # length of a click, and from one to the next
-_PITCH, _FORMANTS = 150.0, (500.0, 1500.0, 2500.0)
+_PITCH = 150.0
 _NEAR = 0.25  # by which one click may differ from all
 _APART = 0.06  # by which most of them may
 _BEFORE, _BEHIND = 40, 120  # steps around the beginning of a click that are compared
@@ -39,8 +40,7 @@ def clicks(seconds: float, sample_rate_hz: int, seed: int = 0) -> tuple[Audio, F
     tick = np.arange(round(_CLICK * sample_rate_hz)) / sample_rate_hz
     tone = np.zeros(len(tick))
     for hertz in _PITCH * np.arange(1, 26):
-        gain = sum(1.0 / (1.0 + ((hertz - f) / 150.0) ** 2) for f in _FORMANTS)
-        tone += gain * np.sin(2 * np.pi * hertz * tick)
+        tone += formant_gain(hertz) * np.sin(2 * np.pi * hertz * tick)
     burst = (0.12 * tone * np.exp(-tick / (_CLICK / 2))).astype(np.float32)
     sound = np.zeros(round(seconds * sample_rate_hz), np.float32)
     for place in places:

@@ -7,7 +7,6 @@ for what is played before it.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,13 +14,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from prunus.apps.bench.ends import Ends
 from prunus.apps.io.frames import Audio, SoundFormat, SoundSource
 from prunus.apps.io.sound.live import SteadySpeaker
 
 _DEVICE_SECONDS = 0.02  # that the loudspeaker keeps
 _BUFFER_SECONDS = 0.2  # that the microphone keeps for whoever reads late
-_numbers = itertools.count(1)
-_open: dict[str, Loopback] = {}  # by name: the app between the ends knows nothing else
 
 
 @dataclass(slots=True)
@@ -44,26 +42,22 @@ class Track:
         return np.concatenate([np.zeros(0, np.float32), *self.blocks])
 
 
-class Loopback:
+class Loopback(Ends):
     """Both ends of one run.
 
     Args:
         make: Returns the sound at a sample rate.
 
     Attributes:
-        uri: Name of the source and of the sink.
         said: What the microphone heard.
         heard: What the loudspeaker played.
     """
 
-    def __init__(self, make: Callable[[int], Audio]) -> None:
-        self.uri, self.make = f"clicks:{next(_numbers)}", make
-        self.said, self.heard = Track(), Track()
-        _open[self.uri] = self
+    scheme = "clicks"
 
-    def close(self) -> None:
-        """Forget the name."""
-        _open.pop(self.uri, None)
+    def __init__(self, make: Callable[[int], Audio]) -> None:
+        super().__init__()
+        self.make, self.said, self.heard = make, Track(), Track()
 
 
 class _Microphone(SoundSource):
@@ -123,14 +117,14 @@ class _Loudspeaker:
 
 def open_microphone(uri: str, form: SoundFormat) -> SoundSource:
     """Open the microphone of a `Loopback`."""
-    loop = _open[uri]
+    loop = Loopback.of(uri)
     loop.said.sample_rate_hz = form.sample_rate_hz
     return _Microphone(loop.said, loop.make(form.sample_rate_hz))
 
 
 def open_loudspeaker(uri: str, form: SoundFormat, stack: ExitStack) -> SteadySpeaker:
     """Open the loudspeaker of a `Loopback`, behind the ring that all of them have."""
-    track = _open[uri].heard
+    track = Loopback.of(uri).heard
     track.sample_rate_hz = form.sample_rate_hz
     speaker = SteadySpeaker(_Loudspeaker(track), form)
     stack.callback(speaker.close)

@@ -8,7 +8,6 @@ through but a camera and a screen.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prunus.apps.bench.ends import Ends
 from prunus.apps.common.model_files import find_model
 from prunus.apps.io.frames import Frame, Image, Sink, Source, SourceInfo
 from prunus.apps.io.sources.synthetic import open_synthetic
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 _BITS, _CHECK = 16, 4
 _CELLS = 2 + _BITS + _CHECK  # a white and a black one come first: what counts as either
 _RATE = 25
-_numbers = itertools.count(1)
-_open: dict[str, Glass] = {}  # by name: the app between the ends knows nothing else
 
 
 def draw_number(image: Image, number: int) -> None:
@@ -91,10 +89,6 @@ class PictureDelay:
     stages_ms: dict[str, float]
     delays_ms: tuple[float, ...] = dataclasses.field(repr=False)
 
-    def to_dict(self) -> dict[str, object]:
-        """Return plain values."""
-        return dataclasses.asdict(self)
-
     def to_text(self) -> str:
         """Return two lines."""
         stages = ", ".join(f"{name} {ms:.1f}" for name, ms in self.stages_ms.items())
@@ -105,29 +99,26 @@ class PictureDelay:
         )
 
 
-class Glass:
+class Glass(Ends):
     """Both ends of one run.
 
     Args:
         frames: How many are shown, at 25 a second: the bundled portrait, moving.
 
     Attributes:
-        uri: Name of the source and of the sink.
         shown: When each frame was there, by its number.
         delays: Seconds until each was drawn.
         unreadable: How many that were drawn could not be read.
     """
 
+    scheme = "clock"
+
     def __init__(self, frames: int) -> None:
-        self.uri, self.frames = f"clock:{next(_numbers)}", frames
+        super().__init__()
+        self.frames = frames
         self.shown: dict[int, float] = {}
         self.delays: list[float] = []
         self.unreadable = 0
-        _open[self.uri] = self
-
-    def close(self) -> None:
-        """Forget the name."""
-        _open.pop(self.uri, None)
 
 
 class _Camera:
@@ -163,12 +154,12 @@ class _Screen:
 
 def open_camera(uri: str) -> Source[Frame]:
     """Open the camera of a `Glass`."""
-    return _Camera(_open[uri])
+    return _Camera(Glass.of(uri))
 
 
 def open_screen(uri: str, info: SourceInfo) -> Sink[Frame]:
     """Open the screen of a `Glass`."""
-    return _Screen(_open[uri])
+    return _Screen(Glass.of(uri))
 
 
 def measure_glass(

@@ -8,7 +8,6 @@ rings.
 
 from __future__ import annotations
 
-import dataclasses
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -51,10 +50,6 @@ class SoundDelay:
     declared_ms: float
     devices: dict[str, float]
     delays_ms: tuple[float, ...] = field(repr=False)
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain values."""
-        return dataclasses.asdict(self)
 
     def to_text(self) -> str:
         """Return two lines."""

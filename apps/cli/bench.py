@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +146,7 @@ def _bench_live(options: BenchOptions, console: Console) -> None:
                     backend, options.device, options.threads, options.arithmetic
                 )
                 found.append(measure(model, compute, length, options.through))
-        told = json_text([one.to_dict() for one in found], indent=1)
+        told = json_text([dataclasses.asdict(one) for one in found], indent=1)
         if path is not None:
             path.write_text(told + "\n")
     console.say("\n".join(one.to_text() for one in found), told)

@@ -84,10 +84,9 @@ def check(options: CheckOptions, console: Console) -> None:
                 progress=progress,
             )
     if options.output is not None:
-        from prunus.runtime.card.artifact import atomic_path
+        from prunus.runtime.card.artifact import write_whole
 
-        with atomic_path(options.output) as temporary:
-            temporary.write_text(report.to_json())
+        write_whole(options.output, report.to_json())
     console.say(report.to_text(), report.to_json())
     report.raise_if_failed()
 

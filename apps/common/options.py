@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Literal
 from prunus.apps.io.sinks.registry import sinks_help
 from prunus.apps.io.sources.registry import sources_help
 from prunus.runtime.errors import UsageError
-from prunus.runtime.options import option
+from prunus.runtime.options import option, quantity
 from prunus.runtime.session.registry import BACKENDS
 
 Arithmetic = Literal["auto", "f32", "bf16"]
@@ -208,8 +207,8 @@ def _milliseconds(text: str) -> float:
     >>> _milliseconds("33ms"), _milliseconds("0.1s")
     (33.0, 100.0)
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s)\s*", text)
-    value = float(match[1]) * (1000 if match[2] == "s" else 1) if match else 0.0
+    number, unit = quantity(text, "ms", "s") or (0.0, "ms")
+    value = number * (1000 if unit == "s" else 1)
     if not 0 < value <= _LONGEST_MS:
         raise UsageError(
             f"Got --budget {text}; expected a time from above 0 to 60 s.",

@@ -27,7 +27,6 @@ def save(scores: Scores, path: Path | None) -> None:
     """Write the scores as JSON, whole or not at all; nothing for None."""
     if path is None:
         return
-    from prunus.runtime.card.artifact import atomic_path
+    from prunus.runtime.card.artifact import write_whole
 
-    with atomic_path(path) as temporary:
-        temporary.write_text(to_json(scores) + "\n", encoding="utf-8")
+    write_whole(path, to_json(scores) + "\n")

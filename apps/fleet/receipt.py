@@ -12,7 +12,7 @@ from typing import Any
 
 from prunus.apps.fleet.bundle import plain_name
 from prunus.apps.fleet.signing import Signature, sign
-from prunus.runtime.card.artifact import atomic_path, write_error
+from prunus.runtime.card.artifact import write_error, write_whole
 from prunus.runtime.card.reading import build, parse_json
 from prunus.runtime.errors import ArtifactError
 from prunus.runtime.json_text import canonical, finite, json_text
@@ -101,9 +101,8 @@ def write(made: Receipt, key: Path, path: Path) -> None:
     """Sign a receipt and write it; raises ArtifactError for a wrong key, SourceError, HostError."""
     data = canonical(made.to_dict())
     signature = dataclasses.asdict(sign(data, _PURPOSE, key))
-    with atomic_path(path) as temporary:
-        whole = {"receipt": json.loads(data), "signature": signature}
-        temporary.write_text(json_text(whole, indent=1) + "\n")
+    whole = {"receipt": json.loads(data), "signature": signature}
+    write_whole(path, json_text(whole, indent=1) + "\n")
 
 
 def read(path: Path) -> tuple[dict[str, Any], Signature]:

@@ -13,7 +13,7 @@ from prunus.apps.common.tables import plain_table
 from prunus.apps.fleet.options import ReportOptions
 from prunus.apps.fleet.receipt import OK, VERDICTS, read
 from prunus.apps.fleet.signing import Signature, trusted_keys
-from prunus.runtime.card.artifact import atomic_path
+from prunus.runtime.card.artifact import write_whole
 from prunus.runtime.command import Console
 from prunus.runtime.errors import ArtifactError, CheckFailedError
 from prunus.runtime.json_text import json_text
@@ -68,8 +68,7 @@ def report(options: ReportOptions, console: Console) -> None:
     if not options.key:
         notes.append("No --key: signatures show that nothing was changed, not who signed.")
     if options.output is not None:
-        with atomic_path(options.output) as temporary:
-            temporary.write_text(page(entries, notes), encoding="utf-8")
+        write_whole(options.output, page(entries, notes))
     bad = [entry for entry in entries if entry.verdict != OK]
     title = f"{len(entries)} receipts, {len(bad)} of them not ok"
     lines = [plain_table(title, _COLUMNS, [row for entry in entries for row in _cells(entry)])]

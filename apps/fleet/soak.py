@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from prunus.runtime.measure.latency import (
     time_window,
     warm_up,
 )
+from prunus.runtime.options import quantity
 from prunus.runtime.progress import Progress
 from prunus.runtime.session.base import Session
 from prunus.runtime.tasks.metrics import Array
@@ -86,10 +86,10 @@ def read_seconds(text: str) -> float:
     >>> read_seconds("5m"), read_seconds("90s")
     (300.0, 90.0)
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smh])\s*", text)
-    if match is None:
+    found = quantity(text, *_SECONDS)
+    if found is None:
         raise UsageError(f"Got --soak {text}; expected a time.", "Example: --soak 5m")
-    return float(match[1]) * _SECONDS[match[2]]
+    return found[0] * _SECONDS[found[1]]
 
 
 def measure(

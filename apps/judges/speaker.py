@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from prunus.apps.judges.judge import RATE_HZ, Audio, Floats, Heard, file_in, load
-from prunus.runtime.audio.quality import mel_bands
+from prunus.runtime.audio.quality import mel_bands, power
 
 _PURPOSE = "Speaker similarity"
 # Its dependencies are many and unused here.
@@ -46,9 +46,7 @@ class Speaker:
             return np.zeros(256)
         louder = max(1.0, 10.0 ** (-30.0 / 20.0) / level)  # raised to -30 dB, never lowered
         padded = np.pad(louder * sound.astype(np.float64), 200)
-        frames = np.lib.stride_tricks.sliding_window_view(padded, 400)[::160]
-        power = np.abs(np.fft.rfft(frames * np.hanning(401)[:-1], axis=1)) ** 2
-        mels = (power @ self._bands.T).astype(np.float32)
+        mels = (power(padded, 400, 160) @ self._bands.T).astype(np.float32)
         mels = np.pad(mels, ((0, max(0, self._PARTIAL - len(mels))), (0, 0)))
         looks = np.stack(
             [mels[k : k + self._PARTIAL]

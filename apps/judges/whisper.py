@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.apps.judges.judge import RATE_HZ, Audio, file_in, load
-from prunus.runtime.audio.quality import mel_bands
+from prunus.runtime.audio.quality import mel_bands, power
 
 _PURPOSE = "The word error rate of Whisper"
 _SECONDS, _SIZE, _HOP, _BANDS = 30, 400, 160, 80
@@ -85,8 +85,8 @@ def log_mel(sound: Audio) -> npt.NDArray[np.float32]:
     """
     padded = np.pad(sound.astype(np.float64), (0, _WINDOW - len(sound)))
     padded = np.pad(padded, _SIZE // 2, mode="reflect")
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _SIZE)[: _WINDOW : _HOP]
-    power = np.abs(np.fft.rfft(frames * np.hanning(_SIZE + 1)[:-1], axis=1)) ** 2
-    levels = np.log10(np.maximum(power @ mel_bands(RATE_HZ, _SIZE, _BANDS, slaney=True).T, 1e-10))
+    bands = mel_bands(RATE_HZ, _SIZE, _BANDS, slaney=True)
+    heard = power(padded, _SIZE, _HOP)[: _WINDOW // _HOP] @ bands.T
+    levels = np.log10(np.maximum(heard, 1e-10))
     levels = np.maximum(levels, levels.max() - 8.0)
     return np.ascontiguousarray((levels.T + 4.0) / 4.0, dtype=np.float32)

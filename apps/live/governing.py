@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-from prunus.apps.common.json_list import JsonListWriter
-from prunus.apps.io.sinks.outlets import Outlets
+from prunus.apps.live.line_log import LineLog
 from prunus.runtime.pipeline.governor import Governor, Rung, Sample, header, row
 
 RATES = (1, 2, 3, 4)  # a person's joints are read in every n-th frame at least
@@ -79,14 +78,10 @@ class Governed:
     ) -> None:
         self.governor, self._quiet, self._clock = governor, quiet, clock
         self._stack = ExitStack()
-        self._logs: Outlets[JsonListWriter] = Outlets(self._stack)  # one that fails stops no frame
-        if log is not None:
-            opened = partial(JsonListWriter, log, "--log")
-            self._logs.add(str(log), lambda owned: owned.enter_context(closing(opened())))
+        self._log = LineLog(log, header(governor), self._stack)
         self._begun = 0.0
         self._work = 0
         self._told = False
-        self._logs.each(lambda log: log.add(header(governor)))
 
     def begin(self, work: int) -> Rung:
         """Name the rung of the frame that begins; `work` as in `Governor.pick`."""
@@ -107,11 +102,11 @@ class Governed:
         rung = self.governor.rung
         self.governor.add(sample)
 
-        def record(log: JsonListWriter) -> None:
+        def entry() -> dict[str, Any]:
             stages = {name: round(ms, 3) for name, ms in stage_ms.items()}
-            log.add({**row(self._begun, self._work, rung, sample), "stages": stages})
+            return {**row(self._begun, self._work, rung, sample), "stages": stages}
 
-        self._logs.each(record)
+        self._log.add(entry)
         if self.governor.beyond and not self._told:
             self._told = True
             if not self._quiet:
@@ -130,8 +125,8 @@ class Governed:
     def close(self) -> None:
         """Complete the log."""
         with self._stack:
-            self._logs.finish(lambda log: None)
+            self._log.finish()
 
     def log(self) -> tuple[tuple[str, ...], list[str]]:
         """Return the name of the log, where there is a whole one, and why there is not."""
-        return self._logs.uris, self._logs.failures(())
+        return self._log.told()

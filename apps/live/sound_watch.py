@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from prunus.apps.common.json_list import JsonListWriter
-from prunus.apps.io.sinks.outlets import Outlets
+from prunus.apps.live.line_log import LineLog
 from prunus.runtime.errors import UsageError
 
 _EVERY_SECONDS = 1.0
@@ -43,13 +41,9 @@ class SoundWatch:
     ) -> None:
         self.ends: list[object] = []
         self._clock, self._due, self._faults = clock, 0.0, 0.0
-        self._logs: Outlets[JsonListWriter] = Outlets(stack)  # one that fails stops no sound
         if log is not None and log.suffix.lower() not in (".jsonl", ""):
             raise UsageError(f"Got --log {log}; expected a .jsonl file.", "Example: --log a.jsonl")
-        if log is not None:
-            opened = partial(JsonListWriter, log, "--log")
-            self._logs.add(str(log), lambda owned: owned.enter_context(closing(opened())))
-            self._logs.each(lambda file: file.add(head))
+        self._log = LineLog(log, head, stack)
 
     def counts(self) -> dict[str, float]:
         """Return what all ends have counted by now."""
@@ -70,15 +64,15 @@ class SoundWatch:
             seconds: Length of the sound so far.
             last: Whether it is the end.
         """
-        if not self._logs.uris:
+        if not self._log.there:
             return
         counts, now = self.counts(), self._clock()
         faults = sum(v for name, v in counts.items() if name.endswith("flows"))
         if last or now >= self._due or faults != self._faults:
             self._due, self._faults = now + _EVERY_SECONDS, faults
-            self._logs.each(lambda file: file.add({"seconds": round(seconds, 3), **counts}))
+            self._log.add(lambda: {"seconds": round(seconds, 3), **counts})
 
     def finish(self) -> tuple[tuple[str, ...], list[str]]:
         """Complete the log; return its name, where there is a whole one, and why there is not."""
-        self._logs.finish(lambda file: None)
-        return self._logs.uris, self._logs.failures(())
+        self._log.finish()
+        return self._log.told()

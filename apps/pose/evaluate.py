@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from prunus.apps.pose.coco import CocoPeople, ImageId, Person
 from prunus.apps.pose.coco_results import Boxes, read_boxes
-from prunus.runtime.card.artifact import atomic_path
+from prunus.runtime.card.artifact import write_whole
 from prunus.runtime.errors import MissingDependencyError, SourceError, UsageError
 from prunus.runtime.json_text import json_text
 from prunus.runtime.pictures.files import read_picture
@@ -109,8 +109,7 @@ class PoseEvaluation:
 
     def save_results(self, path: str | Path) -> None:
         """Write the single results as a COCO result file, atomically."""
-        with atomic_path(path) as temporary:
-            temporary.write_text(json_text(list(self.results)) + "\n")
+        write_whole(path, json_text(list(self.results)) + "\n")
 
 
 def evaluate_pose_folder(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunus.apps.segmentation.label_maps import Labels, label_pairs, layout_of, read_labels
-from prunus.runtime.card.artifact import atomic_path
+from prunus.runtime.card.artifact import write_whole
 from prunus.runtime.errors import SourceError, TensorError, UsageError
 from prunus.runtime.json_text import json_text
 from prunus.runtime.pictures.files import read_picture
@@ -97,8 +97,7 @@ class SegmentationEvaluation:
 
     def save(self, path: str | Path) -> None:
         """Write `to_dict` as JSON, atomically."""
-        with atomic_path(path) as temporary:
-            temporary.write_text(json_text(self.to_dict(), indent=1) + "\n")
+        write_whole(path, json_text(self.to_dict(), indent=1) + "\n")
 
 
 def evaluate_segmentation_folder(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +11,7 @@ import numpy as np
 
 from prunus.export.planning.points import PLAINNESS, Point
 from prunus.runtime.errors import UsageError
+from prunus.runtime.options import quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,13 @@ def read_budget(text: str) -> Budget:
     >>> read_budget("12 ms")
     Budget(value=12.0, unit='ms')
     """
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(x|ms)\s*", text)
-    if match is None or not float(match[1]) > 0:
+    value, unit = quantity(text, "x", "ms") or (0.0, "")
+    if not value > 0:
         raise UsageError(
             f"Got --budget {text}; expected a share of the dense latency, or milliseconds.",
             "Examples: --budget 0.6x   --budget 12ms",
         )
-    return Budget(float(match[1]), "x" if match[2] == "x" else "ms")
+    return Budget(value, "x" if unit == "x" else "ms")
 
 
 def front(points: Sequence[Point]) -> list[Point]:

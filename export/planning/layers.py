@@ -24,7 +24,7 @@ from prunus.export.planning.options import LayersOptions
 from prunus.models.tokens.analysis.parts import in_parts
 from prunus.models.tokens.analysis.ranks import rank_table
 from prunus.models.user_network import build_network
-from prunus.runtime.card.artifact import atomic_path
+from prunus.runtime.card.artifact import write_whole
 from prunus.runtime.json_text import json_text
 from prunus.runtime.progress import Progress
 
@@ -105,8 +105,7 @@ class Layers:
 
     def write(self, path: Path) -> None:
         """Write `to_json` to a file, whole or not at all."""
-        with atomic_path(path) as temporary:
-            temporary.write_text(self.to_json() + "\n")
+        write_whole(path, self.to_json() + "\n")
 
 
 @takes(LayersOptions)

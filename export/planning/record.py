@@ -12,7 +12,7 @@ from typing import Any
 
 from prunus.export.planning.choice import Budget, difference, front, recommend
 from prunus.export.planning.points import PLAINNESS, Point
-from prunus.runtime.card.artifact import atomic_path
+from prunus.runtime.card.artifact import write_whole
 from prunus.runtime.errors import CheckFailedError
 
 SCHEMA_VERSION = 1
@@ -151,8 +151,7 @@ class Plan:
 
     def write(self, path: Path) -> None:
         """Write `to_json` to a file, whole or not at all."""
-        with atomic_path(path) as temporary:
-            temporary.write_text(self.to_json() + "\n")
+        write_whole(path, self.to_json() + "\n")
 
     def to_text(self) -> str:
         """Return a table a back end for people, and what is recommended."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from prunus.runtime.card.artifact import atomic_path
+from prunus.runtime.card.artifact import write_whole
 from prunus.runtime.errors import UsageError
 
 DATA_RECORD = "data.json"
@@ -83,8 +83,7 @@ def note_data(
                 "--resume no.",
             )
     run.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(now) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(now) + "\n")
 
 
 def noted_counts(run: Path) -> dict[str, int]:

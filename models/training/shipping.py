@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from prunus.models.training.state import Clock
-from prunus.runtime.card.artifact import atomic_path, sha256_of
+from prunus.runtime.card.artifact import atomic_path, sha256_of, write_whole
 
 
 def record_path(weights: Path) -> Path:
@@ -104,6 +104,5 @@ def write_weights(
     with atomic_path(target) as temporary:
         temporary.write_bytes(packed)
     about = {"file": target.name, "sha256": sha256_of(target), "size": target.stat().st_size}
-    with atomic_path(record_path(target)) as temporary:
-        temporary.write_text(json.dumps({**record, **about}, indent=2) + "\n", encoding="utf-8")
+    write_whole(record_path(target), json.dumps({**record, **about}, indent=2) + "\n")
     return target

@@ -55,7 +55,7 @@ def mel_distance_db(original: Audio, decoded: Audio, sample_rate_hz: int) -> flo
     size = round(0.025 * sample_rate_hz)
     hop = round(0.010 * sample_rate_hz)
     bands = mel_bands(sample_rate_hz, size, _MELS)
-    one, other = (_power(s, size, hop) @ bands.T for s in (x, y))
+    one, other = (power(s, size, hop) @ bands.T for s in (x, y))
     floor = max(float(one.max(initial=0.0)), 1e-20) * 10.0 ** (-_FLOOR_DB / 10.0)
     difference = np.log10(np.maximum(one, floor)) - np.log10(np.maximum(other, floor))
     return float(10.0 * np.abs(difference).mean())
@@ -70,7 +70,7 @@ def stft_distance(original: Audio, decoded: Audio) -> float:
     x, y = _pair(original, decoded)
     total = 0.0
     for size, hop in _RESOLUTIONS:
-        one, other = (np.sqrt(_power(s, size, hop)) for s in (x, y))
+        one, other = (np.sqrt(power(s, size, hop)) for s in (x, y))
         scale = max(float(np.linalg.norm(one)), 1e-12)
         floor = max(float(one.max(initial=0.0)), 1e-10) * 10.0 ** (-_FLOOR_DB / 20.0)
         logs = np.log(np.maximum(one, floor)) - np.log(np.maximum(other, floor))
@@ -203,7 +203,7 @@ def _pair(original: Audio, decoded: Audio) -> tuple[Floats, Floats]:
     return original.astype(np.float64), decoded.astype(np.float64)
 
 
-def _power(sound: Floats, size: int, hop: int) -> Floats:
+def power(sound: Floats, size: int, hop: int) -> Floats:
     """Return (frames, size // 2 + 1) power under a Hann window; short sounds get one frame."""
     if len(sound) < size:
         sound = np.pad(sound, (0, size - len(sound)))

@@ -68,6 +68,12 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_whole(target: str | Path, text: str) -> None:
+    """Write a text as UTF-8, whole or not at all; see `atomic_path`."""
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 @contextlib.contextmanager
 def atomic_folder(target: Path, draft: Path | None = None) -> Iterator[Path]:
     """Yield a folder beside `target` that takes its name only if the block succeeds.

@@ -24,7 +24,7 @@ import numpy as np
 
 from prunus.runtime import host
 from prunus.runtime.arrays import write_arrays
-from prunus.runtime.card.artifact import atomic_path, sha256_of
+from prunus.runtime.card.artifact import sha256_of, write_whole
 from prunus.runtime.errors import HostError, PrunusError, UsageError
 from prunus.runtime.json_text import json_text
 from prunus.runtime.measure.latency import Clock, Latency, WarmUp, environment, summarise, warm_up
@@ -91,8 +91,7 @@ class Comparison:
 
     def write(self, path: str | Path) -> None:
         """Write `to_json` to a file, whole or not at all."""
-        with atomic_path(path) as temporary:
-            temporary.write_text(self.to_json() + "\n")
+        write_whole(path, self.to_json() + "\n")
 
     def to_text(self) -> str:
         """Return a table for people: medians, percentiles, ratios, cold start, memory."""

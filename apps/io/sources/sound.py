@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from prunus.apps.io.frames import Audio, SoundFormat, SoundSource
 from prunus.runtime.audio.files import SoundReader
 from prunus.runtime.errors import UsageError
+
+
+def formant_gain(hertz: Any) -> Any:
+    """Return how strong a vowel of three formants is at a frequency in Hz, or an array of them."""
+    return sum(1.0 / (1.0 + ((hertz - f) / 150.0) ** 2) for f in (500.0, 1500.0, 2500.0))
 
 
 class SyntheticVoice(SoundSource):
@@ -45,8 +51,8 @@ class SyntheticVoice(SoundSource):
             sound = np.zeros(len(time))
             for harmonic in range(1, 26):
                 hertz = harmonic * pitch
-                gain = sum(1.0 / (1.0 + ((hertz - f) / 150.0) ** 2) for f in (500, 1500, 2500))
-                sound += np.where(hertz < rate / 2, gain, 0.0) * np.sin(harmonic * angle)
+                gain = np.where(hertz < rate / 2, formant_gain(hertz), 0.0)
+                sound += gain * np.sin(harmonic * angle)
             syllables = np.clip(np.sin(2 * np.pi * 3.5 * time) + 0.3, 0.0, None)
             yield (0.08 * sound * syllables).astype(np.float32)
 

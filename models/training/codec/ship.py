@@ -16,7 +16,7 @@ from prunus.models.training.shipping import arithmetic_of, run_facts
 from prunus.models.training.speech.batches import SpeechAugment, SpeechBatches, read_recordings
 from prunus.models.training.speech.cache import MANIFEST
 from prunus.models.training.state import SavedRun, read_run
-from prunus.runtime.card.artifact import atomic_path, sha256_of
+from prunus.runtime.card.artifact import sha256_of, write_whole
 
 _PIECE, _PIECES = 150, 32  # frames of 20 ms, and how many pieces the level is matched on
 ORIGIN = "trained by prunus from scratch on studio speech of four speakers from Debian packages"
@@ -68,8 +68,7 @@ def export_codec_weights(run: Path, cache: Path, target: Path, device: str = "cp
     record["level_matched_db"] = round(decibels, 2)
     save_nsf(state, config, record, target)
     record |= {"weights_sha256": sha256_of(target)}
-    with atomic_path(target.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_whole(target.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
     return target
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.models.training.speech.pitch import HOP, SAMPLE_RATE_HZ, track_pitch
-from prunus.runtime.card.artifact import atomic_path, sha256_of
+from prunus.runtime.card.artifact import atomic_path, sha256_of, write_whole
 from prunus.runtime.errors import ArtifactError, HostError, SourceError
 
 Split = Literal["train", "test"]
@@ -244,11 +244,9 @@ def build_cache(packages: Path, out: Path, *, download: bool = False) -> list[di
             with tempfile.TemporaryDirectory(dir=out) as folder:
                 _run(["dpkg-deb", "-x", str(package), folder], f"cannot unpack {package}")
                 row = collect(source, Path(folder), out)
-            with atomic_path(row_file) as temporary:
-                temporary.write_text(json.dumps(row, sort_keys=True))
+            write_whole(row_file, json.dumps(row, sort_keys=True))
         rows.append(json.loads(row_file.read_text()))
-    with atomic_path(out / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
+    write_whole(out / MANIFEST, json.dumps(rows, indent=1, sort_keys=True) + "\n")
     return rows
 
 

@@ -119,6 +119,11 @@ def test_fault_4_silent_fallback_to_the_cpu(verify, faulty) -> None:
     assert "ONNX Runtime computes on the CPU" in detail
 
 
+def test_a_device_that_is_its_cpu_and_passes_runs_nothing_beside(verify, monkeypatch) -> None:
+    monkeypatch.setattr("prunus.apps.fleet.judge._on_cpu", lambda *_: pytest.fail("ran the CPU"))
+    assert verify("--backend", "onnxruntime").code == 0
+
+
 def test_fault_4_a_coarser_format_that_is_not_used(verify, faulty) -> None:
     words = faulty(arithmetic="bf16")
     assert _only(verify(*words, "--arithmetic", "bf16"))[0] == "cpu-fallback"

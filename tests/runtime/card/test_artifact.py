@@ -19,6 +19,7 @@ from prunus.runtime.card.artifact import (
     read_card,
     sha256_of,
     write_error,
+    write_whole,
 )
 from prunus.runtime.card.card import ModelCard, Weights
 from prunus.runtime.card.graph import read_metadata
@@ -255,3 +256,13 @@ def test_a_draft_of_a_folder_stays_until_it_is_whole(tmp_path) -> None:
     with atomic_folder(target, draft) as folder:
         assert (folder / "half").is_file()
     assert [p.name for p in tmp_path.iterdir()] == ["made"]
+
+
+def test_a_text_is_written_whole_or_not_at_all(tmp_path) -> None:
+    target = tmp_path / "a.txt"
+    write_whole(target, "größe\n")
+    assert target.read_bytes() == "größe\n".encode()
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(target, "\ud800")
+    assert target.read_bytes() == "größe\n".encode()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]

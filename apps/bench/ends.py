@@ -1,0 +1,36 @@
+"""Both ends of a live run that is measured: the app between them finds them by a name alone."""
+
+from __future__ import annotations
+
+import itertools
+from typing import ClassVar, TypeVar
+
+_Own = TypeVar("_Own", bound="Ends")
+
+
+class Ends:
+    """A source and a sink of one name, ``SCHEME:NUMBER``.
+
+    Attributes:
+        scheme: Of the rows that open them.
+        uri: The name.
+    """
+
+    scheme: ClassVar[str]
+    _numbers: ClassVar[itertools.count[int]] = itertools.count(1)
+    _open: ClassVar[dict[str, Ends]] = {}
+
+    def __init__(self) -> None:
+        self.uri = f"{self.scheme}:{next(self._numbers)}"
+        self._open[self.uri] = self
+
+    @classmethod
+    def of(cls: type[_Own], uri: str) -> _Own:
+        """Return those of a name."""
+        found = cls._open[uri]
+        assert isinstance(found, cls), "each scheme has a row of its own"
+        return found
+
+    def close(self) -> None:
+        """Forget the name."""
+        self._open.pop(self.uri, None)
