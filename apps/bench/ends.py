@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import ClassVar, TypeVar
 
+from prunus.runtime.errors import SourceError
+
 _Own = TypeVar("_Own", bound="Ends")
 
 
@@ -26,9 +28,13 @@ class Ends:
 
     @classmethod
     def of(cls: type[_Own], uri: str) -> _Own:
-        """Return those of a name."""
-        found = cls._open[uri]
-        assert isinstance(found, cls), "each scheme has a row of its own"
+        """Return those of a name; raises SourceError where no run has it."""
+        found = cls._open.get(uri)
+        if not isinstance(found, cls):
+            raise SourceError(
+                f"There is no measurement named {uri}.",
+                f"Names of {cls.scheme}: are made by: prunus bench MODEL --boundary ...",
+            )
         return found
 
     def close(self) -> None:
