@@ -134,6 +134,7 @@ class _Run:
         self.picker = VoicePicker(
             lambda: _Stream(separator.stream(hop_s=options.hop), plan.frame_rate_hz),
             separator.mouth, self.step, plan.frames + plan.lip_frames, options.face, ahead,
+            options.gate,
         )  # fmt: skip
         self._last: list[Face] = []
         # Sound that is not heard is lost, so only a clip can stand still.

@@ -29,6 +29,7 @@ class SeparationChoice:
     hop: float | None = option(
         "Seconds between windows; less is sooner and costs more.", default=None, minimum=0.04
     )
+    gate: bool = option("Let the voice through also while the lips are shut.", default=True)
     detect_every: int = option("Look for faces every n frames.", default=10, minimum=1)
 
 

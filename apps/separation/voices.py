@@ -2,7 +2,8 @@
 
 Each face has a cropper of its own, so that any of them can be chosen at any time. The chosen one's
 crops and the sound go to a separator; when the choice changes, a fresh stream is first fed with the
-last seconds, so that the other voice begins with its full context, and the two are blended.
+last seconds, so that the other voice begins with its full context, and the two are blended. While
+the chosen one's lips are shut, the voice is silent (`LipGate`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy.typing as npt
 
 from prunus.apps.io.sound.ring import blended
 from prunus.runtime.tasks.faces.finder import Face
-from prunus.runtime.tasks.faces.mouth import MouthCropper
+from prunus.runtime.tasks.faces.mouth import MouthCropper, mouth_opening
 from prunus.runtime.tasks.separation.card import MouthPreprocess
+from prunus.runtime.tasks.separation.lip_gate import LipGate
 
 Audio = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]
@@ -66,6 +68,7 @@ class VoicePicker:
             stream lags by.
         chosen: Number of the face whose voice comes out.
         look_ahead: See `MouthCropper`; the voice lags by as many frames, and by the separator.
+        gated: Whether shut lips are silent.
 
     Attributes:
         given: Samples of the voice that came out so far.
@@ -77,12 +80,15 @@ class VoicePicker:
     history: int
     chosen: int = 1
     look_ahead: int = 11
+    gated: bool = True
     given: int = 0
     _now: _Placed | None = None
     _before: _Placed | None = None
     _seam: Audio = field(default_factory=lambda: np.zeros(0, np.float32))
     _croppers: dict[int, MouthCropper] = field(default_factory=dict)
     _crops: dict[int, deque[Image]] = field(default_factory=dict)
+    _gates: dict[int, LipGate] = field(default_factory=dict)
+    _moments: int = 0
     _sound: deque[Audio] = field(default_factory=deque)
     _waiting: deque[Audio] = field(default_factory=deque)
     _early: list[tuple[int, Audio]] = field(default_factory=list)
@@ -114,10 +120,14 @@ class VoicePicker:
         seen = {f.face_id: f.points for f in faces}
         for face_id in sorted(seen.keys() - self._croppers.keys()):
             self._croppers[face_id] = self._joined_now(image)
+            self._gates[face_id] = LipGate(self.samples_per_frame, first_frame=self._moments)
         ready = {}
         for face_id, cropper in self._croppers.items():
-            for crop in cropper.push(image, seen.get(face_id)):
+            points = seen.get(face_id)
+            self._gates[face_id].see(None if points is None else mouth_opening(points))
+            for crop in cropper.push(image, points):
                 ready[face_id] = crop
+        self._moments += 1
         if len(self._waiting) <= self.look_ahead:
             return np.zeros(0, np.float32)
         return self._advance(ready)
@@ -161,12 +171,14 @@ class VoicePicker:
 
     def _cover(self, at: int, voice: Audio) -> None:
         """Keep a little of the old voice for the seam, from where the new one will begin."""
-        more = voice[max(0, self.given + len(self._seam) - at) :]
+        after = self.given + len(self._seam)
+        more = self._gated(self._before, max(after, at), voice[max(0, after - at) :])
         self._seam = np.concatenate((self._seam, more))[:_BLEND]
 
     def _heard(self, at: int, voice: Audio) -> Audio:
         """Return what of a placed block has not come out, blended with the old voice."""
         voice = voice[max(0, self.given - at) :] if at < self.given else voice
+        voice = self._gated(self._now, max(self.given, at), voice)
         if len(voice) and self._before is not None:
             if len(self._seam) < _BLEND:  # the old one gives in bursts, and is behind now
                 self._cover(*self._before.flush())
@@ -174,6 +186,11 @@ class VoicePicker:
             self._before, self._seam = None, self._seam[:0]
         self.given += len(voice)
         return voice
+
+    def _gated(self, of: _Placed | None, start: int, voice: Audio) -> Audio:
+        """Return a voice from a sample on, silent where the lips of its face are shut."""
+        gate = self._gates.get(of.face_id) if of is not None and self.gated else None
+        return voice if gate is None or not len(voice) else voice * gate.gains(start, len(voice))
 
     def _history_of(self, face_id: int) -> list[Image]:
         known = list(self._crops.get(face_id, ()))[-len(self._sound) :]

@@ -6,6 +6,7 @@ import pytest
 from prunus.apps.separation import voices
 from prunus.apps.separation.voices import VoicePicker
 from prunus.runtime.tasks.faces.finder import Face
+from prunus.runtime.tasks.faces.mesh import INNER_LIPS, OUTER_LIPS
 from prunus.runtime.tasks.separation.card import MouthPreprocess
 
 STEP = 40
@@ -57,8 +58,10 @@ def _croppers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(voices, "_BLEND", 10)
 
 
-def _face(number: int) -> Face:
+def _face(number: int, opening: float = 0.2) -> Face:
     points = np.full((468, 3), number, np.float32)
+    points[OUTER_LIPS[6], 0] += 10  # the mouth's width
+    points[INNER_LIPS[6], 1] += 10 * opening
     return Face(number, points, (0, 0, 1, 1), 1.0, 1.0)
 
 
@@ -137,3 +140,41 @@ def test_another_voice_comes_in_without_a_click(monkeypatch, hop, when):
     assert np.abs(voice[-800:]).max() > 39 and np.abs(voice[: when * STEP - 760]).max() <= 1.0
     bend = np.abs(np.diff(voice.astype(np.float64), 2)).max()
     assert bend < 3 * 40 * (2 * np.pi / 160) ** 2  # a cut there bends it up to 25 times as much
+
+
+def _spoken(openings, *, choices=(), **words) -> np.ndarray:
+    """Return the voice over a constant sound of 1; `openings` has a dictionary per moment."""
+    picker = VoicePicker(lambda: _Stream(3, 2), MOUTH, STEP, 12, **words)
+    image, out = np.zeros((4, 4, 3), np.uint8), []
+    for k, seen in enumerate(openings):
+        picker.choose(dict(choices).get(k, picker.chosen))
+        faces = [_face(number, opening) for number, opening in seen.items()]
+        out.append(picker.push(image, faces, np.ones(STEP, np.float32)))
+    return np.concatenate([*out, picker.flush()])
+
+
+@pytest.mark.parametrize("ahead", [0, 11])
+def test_shut_lips_are_silent_and_open_ones_are_not(ahead: int) -> None:
+    openings = [{1: 0.2}] * 20 + [{1: 0.01}] * 20 + [{1: 0.2}] * 20
+    voice = _spoken(openings, look_ahead=ahead)
+    assert len(voice) == 60 * STEP
+    np.testing.assert_array_equal(voice[: 21 * STEP], 1)  # not cut at its end
+    np.testing.assert_array_equal(voice[39 * STEP :], 1)  # nor at its begin
+    assert np.abs(voice[25 * STEP : 35 * STEP]).max() <= 10 ** (-30 / 20)
+    np.testing.assert_array_equal(_spoken(openings, look_ahead=ahead, gated=False), 1)
+
+
+def test_a_mouth_that_is_not_seen_and_short_closures_let_the_voice_through() -> None:
+    speech = [{1: 0.2}] * 6 + [{1: 0.0}] * 4
+    for openings in ([{1: 0.2}] * 10 + [{}] * 30, speech * 4):
+        np.testing.assert_array_equal(_spoken(openings), _spoken(openings, gated=False))
+
+
+def test_each_face_is_judged_by_its_own_lips() -> None:
+    openings = [{1: 0.2, 2: 0.01}] * 40
+    voice = _spoken(openings, choices=[(20, 2)], look_ahead=0)
+    np.testing.assert_array_equal(voice[: 14 * STEP], 1)
+    assert np.abs(voice[22 * STEP :]).max() <= 2 * 10 ** (-30 / 20)  # brightness of its crops: 2
+    late = _spoken([{1: 0.01}] * 30 + [{1: 0.01, 2: 0.2}] * 30, choices=[(31, 2)], look_ahead=0)
+    assert np.abs(late[5 * STEP : 24 * STEP]).max() <= 10 ** (-30 / 20)
+    np.testing.assert_array_equal(late[32 * STEP :], 2)
