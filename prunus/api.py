@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from prunus.results import MaskResult, PoseResult, SpeechResult, TensorResult
-from prunus.runtime.errors import ArtifactError, TensorError, UsageError
+from prunus.results import (
+    FacesResult,
+    MaskResult,
+    PoseResult,
+    SpeechResult,
+    TensorResult,
+    VoicesResult,
+)
+from prunus.runtime.errors import ArtifactError, PrunusError, TensorError
 from prunus.runtime.protocols import Closable
 from prunus.runtime.tasks import batches
 from prunus.runtime.tasks.registry import task_named
@@ -18,15 +27,17 @@ from prunus.runtime.tasks.registry import task_named
 if TYPE_CHECKING:
     from prunus.runtime.session.base import BackendOptions, Session
 
-Result = PoseResult | MaskResult | SpeechResult | TensorResult
+Result = PoseResult | FacesResult | MaskResult | SpeechResult | VoicesResult | TensorResult
 Array = npt.NDArray[Any]
 
 # What a task's name opens: the best of what ships, by the accuracies in the README's table.
 DEFAULTS = {
     "pose": "movenet_lightning",
     "people": "movenet_multipose",
+    "faces": "blazeface_full",
     "segmentation": "selfie",
     "codec": "nsfcodec",
+    "separation": "dolphin_nano",
 }
 FINDER = "movenet_multipose"
 
@@ -37,7 +48,7 @@ class Predictor(Closable):
     Attributes:
         name: What was opened.
         estimator: The task object underneath, for everything that this class does not do.
-        takes: What it can be called on: ``picture``, ``sound``, ``tensors``.
+        takes: What it can be called on: ``picture``, ``sound``, ``clip``, ``tensors``.
         gives: Class of its results.
         batch: How many inputs of one item `together` takes at most.
     """
@@ -63,8 +74,8 @@ class Predictor(Closable):
 
         Args:
             data: A picture uint8 (height, width, 3) BGR; mono sound float32 (samples,) in [-1, 1]
-                at the codec's rate; for other networks a mapping of arrays by input name, or a
-                picture where the card says how it goes in.
+                at the codec's rate; the path of a clip, or its bytes; for other networks a mapping
+                of arrays by input name, or a picture where the card says how it goes in.
 
         Raises:
             TensorError: a shape, dtype or value does not fit.
@@ -80,14 +91,14 @@ class Predictor(Closable):
         return [self(one) for one in inputs] if self._many is None else self._many(inputs)
 
     @overload
-    def predict(self, data: Array | dict[str, Array]) -> Result: ...
+    def predict(self, data: Array | dict[str, Array] | str | Path | bytes) -> Result: ...
     @overload
     def predict(self, data: list[Any] | tuple[Any, ...]) -> list[Result]: ...
     @overload
     def predict(self, data: Iterator[Any]) -> Iterator[Result]: ...
     def predict(self, data: Any) -> Any:
         """Return a result for one input, a list for a list, and an iterator for an iterator."""
-        if isinstance(data, np.ndarray | dict):
+        if isinstance(data, np.ndarray | dict | str | Path | bytes):
             return self(data)
         if isinstance(data, list | tuple):
             return [self(one) for one in data]
@@ -153,8 +164,8 @@ def load(
 
     Args:
         model: A file, with a card of ours or without; a shipped name such as
-            ``movenet_lightning``; or ``pose``, ``people``, ``segmentation`` or ``codec`` for the
-            best that ships.
+            ``movenet_lightning``; or ``pose``, ``people``, ``faces``, ``segmentation``, ``codec``
+            or ``separation`` for the best that ships.
         backend: See `prunus.open`.
         threads: CPU threads, None for all usable CPUs.
         device: See `prunus.open`.
@@ -169,7 +180,6 @@ def load(
 
     Raises:
         ArtifactError: no such model, or one that nothing reads.
-        UsageError: the model is one of several that belong together, such as a separator's.
 
     Example:
         >>> with prunus.load("segmentation") as segment:  # doctest: +SKIP
@@ -192,29 +202,24 @@ def locate(
         shapes: See `load`.
 
     Returns:
-        The file is NAME of ``NAME-encoder.onnx`` and so on where the kind is ``codes``; the kind is
-        empty where the card says none.
+        The file is NAME of ``NAME-encoder.onnx`` and so on where the kind is ``codes``, and of
+        ``NAME-lips.onnx`` where it is ``separator``; the kind is empty where the card says none.
 
     Raises:
         ArtifactError: no such model, or one that nothing reads.
-        UsageError: the model is one of several that belong together.
     """
-    from prunus.apps.common.model_files import codec_name, find_model
+    from prunus.apps.common.model_files import codec_name, find_model, separator_parts
     from prunus.runtime.card.artifact import read_card
 
     name = DEFAULTS.get(str(model), str(model))
     if (codec := codec_name(name)) != name or Path(f"{name}-encoder.onnx").is_file():
         return name, Path(codec), "codes"
+    if (parts := separator_parts(name)) is not None:
+        return name, parts[0], "separator"
     words = [f"{n}:{'x'.join(map(str, sizes))}" for n, sizes in (shapes or {}).items()]
     path = find_model(name, words)
     card = read_card(path)
-    kind = card.postprocess.kind if card.postprocess is not None else ""
-    if kind and kind not in ("codes", *_MAKERS, *_TENSORS):
-        raise UsageError(
-            f"{card.name} is one part of a {task_named(card.task).label} model.",
-            "Open both parts: prunus.runtime.tasks.separation.separator.SpeechSeparator.open",
-        )
-    return name, path, kind
+    return name, path, card.postprocess.kind if card.postprocess is not None else ""
 
 
 def _codec(name: str, files: str, choices: dict[str, Any]) -> Predictor:
@@ -256,6 +261,53 @@ def _people(name: str, path: Path, choices: dict[str, Any], finder: str | Path |
     return Predictor(name, find, lambda picture: PoseResult(tuple(find(picture)), joints), (find,))
 
 
+def _faces(name: str, path: Path, choices: dict[str, Any], finder: str | Path | None) -> Predictor:
+    from prunus.apps.common.model_files import find_model
+    from prunus.apps.separation.models import FACES, open_faces
+    from prunus.runtime.tasks.faces.finder import FaceTracker
+
+    with ExitStack() as opening:
+        find, mesh = open_faces(path, find_model(FACES[1]), choices, opening)
+        parts = opening.pop_all()
+
+    def answer(picture: Any) -> FacesResult:
+        return FacesResult(tuple(FaceTracker().update(picture, find, mesh)))
+
+    return Predictor(name, find, answer, (parts,), gives=FacesResult)
+
+
+def _separator(
+    name: str, path: Path, choices: dict[str, Any], finder: str | Path | None
+) -> Predictor:
+    from prunus.apps.separation.clips import separate_clip
+    from prunus.apps.separation.models import open_models
+    from prunus.apps.separation.options import SeparationChoice
+
+    choice = SeparationChoice(model=str(path))
+    with ExitStack() as opening:
+        models = open_models(choice, choices, opening)
+        parts = opening.pop_all()
+
+    def answer(clip: Any) -> VoicesResult:
+        if isinstance(clip, bytes):
+            with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
+                file.write(clip)
+                file.flush()
+                try:
+                    return answer(file.name)
+                except PrunusError as error:
+                    message = error.message.replace(file.name, "The clip")
+                    raise type(error)(message, error.hint) from None
+        heard = separate_clip(clip, models, choice)
+        return VoicesResult(
+            heard.voices, heard.seconds, models.separator.sample_rate_hz, heard.warnings
+        )
+
+    return Predictor(
+        name, models.separator, answer, (parts,), takes=("clip",), gives=VoicesResult
+    )
+
+
 def _pose(name: str, path: Path, choices: dict[str, Any], finder: str | Path | None) -> Predictor:
     from prunus.apps.common.model_files import find_model
 
@@ -293,5 +345,6 @@ _MAKERS: dict[str, Callable[[str, Path, dict[str, Any], str | Path | None], Pred
     "keypoints": _pose,
     "mask": _segmenter,
     "people": _people,
+    "faces": _faces,
+    "separator": _separator,
 }
-_TENSORS = ("faces", "face_mesh")

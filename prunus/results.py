@@ -15,6 +15,7 @@ from prunus.runtime.tasks.segmentation.card import MaskPostprocess
 
 if TYPE_CHECKING:
     from prunus.runtime.tasks.codec.codec import Speech
+    from prunus.runtime.tasks.faces.finder import Face
     from prunus.runtime.tasks.pose.estimator import Pose
     from prunus.runtime.tasks.segmentation.segmenter import Mask
 
@@ -143,6 +144,76 @@ class SpeechResult(_Result):
             "sample_rate_hz": self.sample_rate_hz,
             "bits_per_second": self.bits_per_second,
         }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VoicesResult(_Result):
+    """Voices of a clip, one per face.
+
+    Attributes:
+        voices: Number of the face -> (samples,) float32, as long as the clip's sound; numbers count
+            from 1, from left to right among faces that appear together.
+        seconds: Number of the face -> seconds in which it was seen.
+        sample_rate_hz: Samples per second.
+        warnings: What was odd about the clip.
+    """
+
+    voices: dict[int, npt.NDArray[np.float32]]
+    seconds: dict[int, float]
+    sample_rate_hz: int
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return how long each face was seen, and the length and level of its voice."""
+        return {
+            "faces": [
+                {
+                    "face": number,
+                    "seconds": self.seconds[number],
+                    "samples": len(voice),
+                    "rms": float(np.sqrt(np.mean(np.square(voice, dtype=np.float64)))),
+                }
+                for number, voice in self.voices.items()
+            ],
+            "sample_rate_hz": self.sample_rate_hz,
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FacesResult(_Result):
+    """Faces in one picture.
+
+    Attributes:
+        faces: One `Face` each, from left to right; ``points`` float32 (468, 3) of x, y in pixels
+            and depth on the same scale.
+    """
+
+    faces: tuple[Face, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return boxes, scores, how far the lips are apart, and landmarks, in pixels."""
+        from prunus.runtime.tasks.faces.mouth import mouth_opening
+
+        return {
+            "faces": [
+                {
+                    "box": [float(v) for v in face.box],
+                    "score": float(face.score),
+                    "mouth_opening": mouth_opening(face.points),
+                    "points": face.points.tolist(),
+                }
+                for face in self.faces
+            ]
+        }
+
+    def plot(self, picture: Image) -> Image:
+        """Return a copy of a BGR picture with the faces and their numbers drawn."""
+        from prunus.apps.separation.face_overlay import draw_faces
+
+        scene = picture.copy()
+        draw_faces(scene, list(self.faces), 0)
+        return scene
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ import pytest
 import prunus
 from prunus.api import DEFAULTS
 from prunus.apps.common.media import PORTRAIT
-from prunus.apps.common.model_files import find_model
+from prunus.apps.common.model_files import find_model, separation_models
 from prunus.export.foreign.add import About, add_card
 from prunus.runtime import host
 from prunus.runtime.errors import ArtifactError
@@ -90,7 +90,7 @@ def test_codes_come_back_as_sound() -> None:
 
 
 def test_a_network_without_a_reader_gives_tensors() -> None:
-    with prunus.load("blazeface_full") as face:
+    with prunus.load("facemesh") as face:
         card = face.estimator.card
         feed = {s.name: np.zeros(s.shape, s.dtype) for s in card.inputs}
         assert set(face(feed).tensors) == {o.name for o in card.outputs}
@@ -115,11 +115,35 @@ def test_a_foreign_file_opens_with_its_shapes(onnx_file, picture, tmp_path, monk
     assert found.shape == (1, 3, 8, 8) and 0 < found.mean() < 2
 
 
-def test_unknown_names_and_halves_are_named() -> None:
+def test_faces_are_found_and_read(picture) -> None:
+    with prunus.load("faces") as faces:
+        result = faces(picture)
+        assert faces(picture).to_json() == result.to_json()  # nothing is remembered
+        assert not faces(np.zeros_like(picture)).faces
+    [face] = result.to_dict()["faces"]
+    x0, y0, x1, y1 = face["box"]
+    with prunus.load("pose") as pose:
+        [person] = pose(picture).to_dict()["people"]
+    x, y, _ = person["joints"]["nose"]
+    assert x0 < x < x1 and y0 < y < y1 and face["score"] > 0.9 and len(face["points"]) == 468
+    assert face["mouth_opening"] > 0.05  # she smiles
+    assert (result.plot(picture) != picture).any()
+
+
+def test_either_half_of_a_shipped_separator_opens_both() -> None:
+    for name in ("dolphin_nano", "dolphin-nano", "dolphin_nano_lips", "separation"):
+        with prunus.load(name) as separate:
+            assert separate.takes == ("clip",) and separate.estimator.trained
+
+
+def test_unknown_names_and_halves_are_named(tmp_path) -> None:
     with pytest.raises(prunus.PrunusError, match="no shipped model 'posse'"):
         prunus.load("posse")
-    with pytest.raises(prunus.PrunusError, match="one part of a speech separation model"):
-        prunus.load("dolphin_nano_lips")
+    lips, _ = separation_models(None)
+    shutil.copy(lips, tmp_path / "half-lips.onnx")
+    for name in ("half", "half-lips.onnx"):
+        with pytest.raises(prunus.PrunusError, match=r"not found: .*half-voice\.onnx"):
+            prunus.load(tmp_path / name)
     with pytest.raises(prunus.PrunusError, match="The finder"):
         prunus.load("pose", finder="nobody")
 

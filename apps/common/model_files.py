@@ -198,6 +198,23 @@ def shipped_separator(name: str = DEFAULT_SEPARATOR) -> tuple[Path, Path] | None
     return None
 
 
+def separator_parts(name: str) -> tuple[Path, Path] | None:
+    """Return the lip and voice graphs that a name means, None where it means something else.
+
+    Args:
+        name: As of `separation_models`.
+
+    Raises:
+        ArtifactError: one of the two is missing, or a shipped one is damaged.
+    """
+    stem = str(Path(name).with_suffix("")) if Path(name).suffix in _SUFFIXES else name
+    base = stem.removesuffix("-lips").removesuffix("-voice")
+    files = (Path(f"{base}-{part}{suffix}") for part in ("lips", "voice") for suffix in _SUFFIXES)
+    if not any(file.is_file() for file in files) and shipped_separator(name) is None:
+        return None
+    return separation_models(name)
+
+
 def why_default() -> str:
     """Return the clause that says which pose model runs when none is named, and how to choose."""
     return (

@@ -82,8 +82,8 @@ def deploy_triton(options: TritonOptions, console: Console) -> None:
     Raises:
         ArtifactError: no such model, one without fixed sizes, or one that the back end cannot open.
         UsageError: no such back end or arithmetic of it, a batch that the graph does not hold, a
-            device that Triton does not know, two models of one name, one part of a model of
-            several, a codec that sends a voice, or a folder that holds another model.
+            device that Triton does not know, two models of one name, a separator,
+            a codec that sends a voice, or a folder that holds another model.
         SourceError: the repository cannot be written.
     """
     folders = [folder for word in options.model for folder in folders_of(word, options)]
@@ -125,6 +125,11 @@ def folders_of(word: str, options: TritonOptions) -> list[Folder]:
     if kind == "codes":
         return _codec(name.removesuffix("-encoder").removesuffix("-decoder"), path, options)
     card = read_card(path)
+    if kind == "separator":
+        raise UsageError(
+            f"{word} separates whole clips, which no request here carries.",
+            "Serve it by prunus serve http, or run clips with prunus batch separation.",
+        )
     graph = _graph(f"{name}{GRAPH}", path, card, options)
     return [_whole(name, path, card, kind, options), graph]
 

@@ -23,12 +23,13 @@ from prunus.api import Predictor, Result, load
 from prunus.apps.deploy import config
 from prunus.apps.serve.batching import answers
 from prunus.apps.serve.bodies import read_body
-from prunus.results import MaskResult, PoseResult, TensorResult
+from prunus.results import FacesResult, MaskResult, PoseResult, TensorResult
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.errors import PrunusError, TensorError, UsageError
 from prunus.runtime.session.base import BackendOptions
 from prunus.runtime.tasks import batches
 from prunus.runtime.tasks.codec.codec import CodecFormat, joined
+from prunus.runtime.tasks.faces.mesh import LANDMARKS
 
 _LOG = logging.getLogger(__name__)
 BODY, JSON, AUDIO = "body", "json", "audio"
@@ -99,6 +100,26 @@ def _people(result: PoseResult) -> Arrays:
     }
 
 
+def _faces_out(card: ModelCard) -> list[Message]:
+    return [
+        config.tensor(JSON, config.TEXT, (1,)),
+        config.tensor("points", "float32", (config.ANY, LANDMARKS, 3)),
+        config.tensor("boxes", "float32", (config.ANY, 4)),
+        config.tensor("scores", "float32", (config.ANY,)),
+    ]
+
+
+def _faces(result: FacesResult) -> Arrays:
+    faces = result.faces
+    points = np.array([f.points for f in faces], np.float32)
+    return {
+        JSON: _text(result.to_json()),
+        "points": points.reshape(len(faces), LANDMARKS, 3),
+        "boxes": np.array([f.box for f in faces], np.float32).reshape(-1, 4),
+        "scores": np.array([f.score for f in faces], np.float32),
+    }
+
+
 def _mask_out(card: ModelCard) -> list[Message]:
     post: Any = card.postprocess
     outputs = [
@@ -131,6 +152,7 @@ TENSORS = Answer(
 ANSWERS = {
     "keypoints": Answer(_places, _body_in, _people_out, _people, _body),
     "people": Answer(lambda card: 1, _body_in, _people_out, _people, _body),
+    "faces": Answer(lambda card: 1, _body_in, _faces_out, _faces, _body),
     "mask": Answer(_places, _body_in, _mask_out, _mask, _body),
 }
 

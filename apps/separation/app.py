@@ -45,16 +45,14 @@ from prunus.apps.separation.face_overlay import draw_faces, draw_meters, face_sh
 from prunus.apps.separation.models import Models, open_models
 from prunus.apps.separation.options import SeparationOptions
 from prunus.apps.separation.summary import SeparationSummary
-from prunus.apps.separation.voices import VoicePicker
+from prunus.apps.separation.voices import CONFIRM_FRAMES, open_picker
 from prunus.runtime.errors import CheckFailedError, UsageError
 
 if TYPE_CHECKING:
     from prunus.runtime.tasks.faces.finder import Face
-    from prunus.runtime.tasks.separation.stream import VoiceStream as SeparatorStream
 
 Audio = npt.NDArray[np.float32]
 _BEHIND = 1.0  # seconds of waiting sound from which a live run is called too slow
-_CONFIRM = 3  # frames after which a face gets its number
 _LEVELS = 0.8  # share of the old value in a falling meter
 
 
@@ -87,7 +85,7 @@ def run_separation(
         raise UsageError(f"Got --face {options.face}; faces are numbered from 1.")
     check_outputs(options.source, options.sinks)
     with ExitStack() as stack:
-        models = models or open_models(options, options.compute, stack)
+        models = models or open_models(options, options.compute.keywords(), stack)
         separator = models.separator
         rate, fps = separator.sample_rate_hz, separator.mouth.frame_rate_hz
         av_frames = stack.enter_context(
@@ -125,17 +123,12 @@ class _Run:
         self.step = self.rate // separator.mouth.frame_rate_hz
         self.live = isinstance(av_frames, LiveAVFrames)
         self._tracker = FaceTracker(
-            FaceOptions(every=options.detect_every, confirm_frames=_CONFIRM)
+            FaceOptions(every=options.detect_every, confirm_frames=CONFIRM_FRAMES)
         )
-        ahead = options.look_ahead if options.look_ahead is not None else (0 if self.live else 11)
         plan = separator.stream(hop_s=options.hop).plan  # raises before any file is opened
         self._hop = plan.hop_s  # the voice comes in such pieces
-        self.delay_seconds = plan.delay / self.rate + ahead * self.step / self.rate
-        self.picker = VoicePicker(
-            lambda: _Stream(separator.stream(hop_s=options.hop), plan.frame_rate_hz),
-            separator.mouth, self.step, plan.frames + plan.lip_frames, options.face, ahead,
-            options.gate,
-        )  # fmt: skip
+        self.picker = open_picker(separator, options, options.face, live=self.live)
+        self.delay_seconds = (plan.delay + self.picker.look_ahead * self.step) / self.rate
         self._last: list[Face] = []
         # Sound that is not heard is lost, so only a clip can stand still.
         self._controls = Controls(options, {"face": "Face"}, pause=not self.live)
@@ -394,30 +387,6 @@ class _Run:
             warnings=tuple(self._failures),
             interrupted=counts.interrupted,
         )
-
-
-class _Stream:
-    """A separator's stream that takes sound and crops together.
-
-    Args:
-        stream: Of the separator.
-        fps: Crops per second.
-    """
-
-    def __init__(self, stream: SeparatorStream, fps: int) -> None:
-        self._stream, self._fps, self._count = stream, fps, 0
-
-    def push(self, mixture: Audio, mouths: Image) -> Audio:
-        """See `VoiceStream`."""
-        parts = []
-        for crop in mouths:
-            parts.append(self._stream.watch(crop, self._count / self._fps))
-            self._count += 1
-        return np.concatenate([*parts, self._stream.push(mixture)])
-
-    def flush(self) -> Audio:
-        """See `VoiceStream`."""
-        return self._stream.flush()
 
 
 def _default_sink(source: str, live: bool) -> str:

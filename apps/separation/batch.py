@@ -41,7 +41,7 @@ class SeparationBatch(BatchTask):
 
     def open(self, stack: ExitStack) -> None:
         """See `BatchTask`."""
-        self._models = open_models(self.options, self.options.compute, stack)
+        self._models = open_models(self.options, self.options.compute.keywords(), stack)
 
     def media(self, source: Path) -> str:
         """See `BatchTask`."""

@@ -11,19 +11,26 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from prunus.apps.io.sound.ring import blended
+from prunus.apps.separation.options import SeparationChoice
 from prunus.runtime.tasks.faces.finder import Face
 from prunus.runtime.tasks.faces.mouth import MouthCropper, mouth_opening
 from prunus.runtime.tasks.separation.card import MouthPreprocess
 from prunus.runtime.tasks.separation.lip_gate import LipGate
 
+if TYPE_CHECKING:
+    from prunus.runtime.tasks.separation.separator import SpeechSeparator
+    from prunus.runtime.tasks.separation.stream import VoiceStream as SeparatorStream
+
 Audio = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]
+CONFIRM_FRAMES = 3  # after which a face gets its number
+_AHEAD = 11  # frames that steady a mouth where nobody waits for it, as published
 _BLEND = 320  # samples over which a new voice replaces the old one: 20 ms
 
 
@@ -199,3 +206,50 @@ class VoicePicker:
     def _grey(self) -> Image:
         side = self.mouth.size
         return np.full((side, side), round(255 * self.mouth.mean), np.uint8)
+
+
+class _Stream:
+    """A separator's stream that takes sound and crops together.
+
+    Args:
+        stream: Of the separator.
+        fps: Crops per second.
+    """
+
+    def __init__(self, stream: SeparatorStream, fps: int) -> None:
+        self._stream, self._fps, self._count = stream, fps, 0
+
+    def push(self, mixture: Audio, mouths: Image) -> Audio:
+        """See `VoiceStream`."""
+        parts = []
+        for crop in mouths:
+            parts.append(self._stream.watch(crop, self._count / self._fps))
+            self._count += 1
+        return np.concatenate([*parts, self._stream.push(mixture)])
+
+    def flush(self) -> Audio:
+        """See `VoiceStream`."""
+        return self._stream.flush()
+
+
+def open_picker(
+    separator: SpeechSeparator, choice: SeparationChoice, face: int, *, live: bool
+) -> VoicePicker:
+    """Return a picker of one face's voice, as the options say.
+
+    Args:
+        separator: Gives the streams.
+        choice: Hop, look-ahead and gate.
+        face: Number of the face.
+        live: Mouths do not wait to be steadied unless the options ask for it.
+
+    Raises:
+        UsageError: windows that do not fit the graphs.
+    """
+    plan = separator.stream(hop_s=choice.hop).plan
+    ahead = (0 if live else _AHEAD) if choice.look_ahead is None else choice.look_ahead
+    return VoicePicker(
+        lambda: _Stream(separator.stream(hop_s=choice.hop), plan.frame_rate_hz),
+        separator.mouth, plan.samples_per_frame, plan.frames + plan.lip_frames, face, ahead,
+        choice.gate,
+    )  # fmt: skip

@@ -18,7 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.api import Predictor, Result
-from prunus.results import MaskResult, PoseResult, SpeechResult, TensorResult
+from prunus.results import (
+    FacesResult,
+    MaskResult,
+    PoseResult,
+    SpeechResult,
+    TensorResult,
+    VoicesResult,
+)
 from prunus.runtime.arrays import read_arrays, write_arrays
 from prunus.runtime.errors import SourceError, TensorError, UsageError, nearest
 from prunus.runtime.pictures.opencv import load_cv2
@@ -139,6 +146,11 @@ BODIES = (
         "sound", ("audio/wav",),
         lambda data: data[:4] == b"RIFF" and data[8:12] == b"WAVE", _sound,
     ),
+    Body(
+        "clip", ("video/mp4", "video/webm"),
+        lambda data: data[4:8] == b"ftyp" or data[:4] == b"\x1a\x45\xdf\xa3",
+        lambda data, model: data,
+    ),
     Body("tensors", (NPZ,), lambda data: data[:4] == b"PK\x03\x04", _arrays),
 )  # fmt: skip
 
@@ -164,16 +176,26 @@ def _wav(result: SpeechResult) -> bytes:
 
 
 def _npz(result: TensorResult) -> bytes:
+    return _arrays_file(result.tensors)
+
+
+def _voices(result: VoicesResult) -> bytes:
+    return _arrays_file({f"voice_{number}": voice for number, voice in result.voices.items()})
+
+
+def _arrays_file(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
     file = io.BytesIO()
-    write_arrays(file, result.tensors)
+    write_arrays(file, arrays)
     return file.getvalue()
 
 
 # What a result may be sent as; the first where the caller does not say.
 ANSWERS: Mapping[type[Any], Mapping[str, Callable[[Any], bytes]]] = {
     PoseResult: {JSON: _json},
+    FacesResult: {JSON: _json},
     MaskResult: {JSON: _json, "image/png": _mask},
     SpeechResult: {JSON: _json, "audio/wav": _wav},
+    VoicesResult: {JSON: _json, NPZ: _voices},
     TensorResult: {NPZ: _npz, JSON: _json},
 }
 

@@ -29,7 +29,9 @@ pre{{background:#eee;padding:1em;overflow-x:auto}}</style>
 <pre>curl {token}--data-binary @{file} http://{host}/predict</pre>
 <p><a href="openapi.json">openapi.json</a> · <a href="health">health</a> · /metrics</p></html>
 """
-_FILES = {"picture": "street.jpg", "sound": "talk.wav", "tensors": "inputs.npz"}
+_FILES = {
+    "picture": "street.jpg", "sound": "talk.wav", "clip": "talk.mp4", "tensors": "inputs.npz"
+}  # fmt: skip
 
 
 def _media(model: Predictor) -> list[str]:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-# Landmarks of the mesh, in the order of the 68-point scheme's mouth (48..67): the outer contour
+LANDMARKS = 468
+# Those of the mouth, in the order of the 68-point scheme's mouth (48..67): the outer contour
 # from the mouth's corner at the left of the picture over the upper lip, then the inner one.
 OUTER_LIPS = (61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181)
 INNER_LIPS = (78, 82, 13, 312, 308, 317, 14, 87)

@@ -78,7 +78,7 @@ class LipGate:
     def gains(self, start: int, count: int) -> Audio:
         """Return the gain of each sample: 1 where the voice passes, the floor where it is silent.
 
-        A frame's gain is decided when it is first asked for, by the lips seen until then, and stays.
+        A frame's gain is decided once, when it is first asked for, by the lips seen until then.
 
         Args:
             start: First sample, counted from the first frame's; at most a minute behind the last.

@@ -155,7 +155,7 @@ def _loose(onnx_file):
         (["pose", "--batch", "4"], "Got --batch 4; movenet"),
         (["BATCHED", "--batch", "5"], "was exported for 4"),
         (["codec", "--batch", "2"], "streams run one by one"),
-        (["dolphin_nano_lips"], "one part of a speech separation model"),
+        (["dolphin_nano_lips"], "separates whole clips"),
         (["VOICE"], "sends the voice"),
         (["pose", "--device", "GPU.1"], "Triton places models on cpu or cuda:0"),
         (["pose", "pose"], "two models named pose"),

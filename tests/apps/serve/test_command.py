@@ -82,7 +82,6 @@ def test_the_example_for_tensors_fills_part_of_a_batch(example, batched):
         (["pose", "--host", "0.0.0.0", "--token", ""], "empty token"),
         (["pose", "--token", "two words"], "blanks"),
         (["nothing.onnx"], "not found: nothing.onnx"),
-        (["dolphin_nano_lips"], "one part of a speech separation model"),
         (["pose", "--queue", "0"], "--queue"),
         (["pose", "--host", "no.such.host.invalid", "--token", "x"], "Cannot serve on"),
     ],
