@@ -143,6 +143,16 @@ def test_masks_are_those_of_load(opened):
     assert found["json"][0, 0].decode() == expected.to_json()
 
 
+def test_faces_are_those_of_load(opened):
+    model, names = opened("faces", "faces")
+    found = _arrays(model.execute([_body(PORTRAIT.read_bytes(), names)])[0])
+    with library.load("faces", threads=1) as faces:
+        expected = faces(read_body(PORTRAIT.read_bytes(), faces))
+    assert found["json"][0, 0].decode() == expected.to_json()
+    np.testing.assert_array_equal(found["points"][0], expected.faces[0].points[None])
+    assert found["boxes"].shape == (1, 1, 4) and found["scores"][0, 0] > 0.9
+
+
 def test_one_wrong_request_fails_alone(opened):
     model, names = opened("segmentation", "segmentation")
     good = PORTRAIT.read_bytes()

@@ -1,6 +1,7 @@
 """Hostile bodies: whatever comes, the model's input or one refusal."""
 
 import io
+import json
 import tracemalloc
 import zipfile
 from types import SimpleNamespace
@@ -12,7 +13,9 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunus.apps.serve.bodies import read_body
+from prunus.apps.common.media import TWO_VOICES
+from prunus.apps.serve.bodies import read_body, write_answer
+from prunus.results import VoicesResult
 from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import UsageError
 
@@ -20,7 +23,7 @@ SPEC = TensorSpec("x", "float32", (2, 3), ("batch", "value"))
 
 
 class Model(SimpleNamespace):
-    name, takes = "net", ("picture", "sound", "tensors")
+    name, takes = "net", ("picture", "sound", "clip", "tensors")
     estimator = SimpleNamespace(
         card=SimpleNamespace(inputs=(SPEC,)), format=SimpleNamespace(sample_rate_hz=16000)
     )
@@ -46,6 +49,19 @@ WHOLE = _whole()
 @pytest.mark.parametrize("body", WHOLE, ids=["npz", "compressed", "wav", "png", "jpeg"])
 def test_whole_bodies_are_read(body) -> None:
     read_body(body, Model())
+
+
+def test_clips_go_in_whole_and_voices_come_out_as_arrays() -> None:
+    clip = TWO_VOICES.read_bytes()
+    assert read_body(clip, Model()) == clip
+    voices = {1: np.zeros(4, np.float32), 3: np.ones(4, np.float32)}
+    result = VoicesResult(voices, {1: 0.1, 3: 0.2}, 16000)
+    data, media = write_answer(result, "application/x-npz")
+    with np.load(io.BytesIO(data)) as found:
+        assert media == "application/x-npz" and sorted(found) == ["voice_1", "voice_3"]
+        np.testing.assert_array_equal(found["voice_3"], voices[3])
+    data, media = write_answer(result, "")
+    assert media == "application/json" and json.loads(data)["faces"][1]["rms"] == 1
 
 
 @pytest.mark.fuzz
