@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import lzma
 import os
 import re
 import shutil
@@ -127,7 +128,9 @@ class Published:
 
     def entries(self, file="state_dict.json"):
         """Return what is known about each entry of the published state dict, by its name."""
-        return json.loads((self.folder / file).read_text())
+        plain = self.folder / file
+        packed = plain.with_name(f"{file}.xz")
+        return json.loads(plain.read_bytes() if plain.exists() else lzma.open(packed).read())
 
 
 @pytest.fixture(scope="session")
