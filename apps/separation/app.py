@@ -45,7 +45,7 @@ from prunus.apps.separation.face_overlay import draw_faces, draw_meters, face_sh
 from prunus.apps.separation.models import Models, open_models
 from prunus.apps.separation.options import SeparationOptions
 from prunus.apps.separation.summary import SeparationSummary
-from prunus.apps.separation.voices import CONFIRM_FRAMES, open_picker
+from prunus.apps.separation.voices import CONFIRM_FRAMES, open_picker, shows_mouth
 from prunus.runtime.errors import CheckFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ class _Run:
         self._came += work.frame.samples
         for face in work.faces:
             self.seen[face.face_id] = self.seen.get(face.face_id, 0) + 1
-            self._inside += face.face_id == self.picker.chosen and face.mouth_inside > 0.75
+            self._inside += face.face_id == self.picker.chosen and shows_mouth(face)
         self._hear(work.voice)
         self.watch.tell(self._came / self.rate)
         self._pending.append(work)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ Audio = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]
 CONFIRM_FRAMES = 3  # after which a face gets its number
 _AHEAD = 11  # frames that steady a mouth where nobody waits for it, as published
+_MOUTH_INSIDE = 0.75  # share of the lips' landmarks
 _BLEND = 320  # samples over which a new voice replaces the old one: 20 ms
 
 
@@ -124,15 +125,15 @@ class VoicePicker:
             sound: float32 (samples_per_frame,).
         """
         self._waiting.append(sound)
-        seen = {f.face_id: f.points for f in faces}
+        seen = {f.face_id: f for f in faces}
         for face_id in sorted(seen.keys() - self._croppers.keys()):
             self._croppers[face_id] = self._joined_now(image)
             self._gates[face_id] = LipGate(self.samples_per_frame, first_frame=self._moments)
         ready = {}
         for face_id, cropper in self._croppers.items():
-            points = seen.get(face_id)
-            self._gates[face_id].see(None if points is None else mouth_opening(points))
-            for crop in cropper.push(image, points):
+            face = seen.get(face_id)
+            self._gates[face_id].see(mouth_opening(face.points) if shows_mouth(face) else None)
+            for crop in cropper.push(image, None if face is None else face.points):
                 ready[face_id] = crop
         self._moments += 1
         if len(self._waiting) <= self.look_ahead:
@@ -230,6 +231,11 @@ class _Stream:
     def flush(self) -> Audio:
         """See `VoiceStream`."""
         return self._stream.flush()
+
+
+def shows_mouth(face: Face | None) -> TypeGuard[Face]:
+    """Tell whether so much of a face's mouth lies in the picture that its lips can be read."""
+    return face is not None and face.mouth_inside > _MOUTH_INSIDE
 
 
 def open_picker(

@@ -1,5 +1,7 @@
 """Choosing a voice: crops in step with sound, nothing lost, clean switches."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -168,6 +170,16 @@ def test_a_mouth_that_is_not_seen_and_short_closures_let_the_voice_through() -> 
     speech = [{1: 0.2}] * 6 + [{1: 0.0}] * 4
     for openings in ([{1: 0.2}] * 10 + [{}] * 30, speech * 4):
         np.testing.assert_array_equal(_spoken(openings), _spoken(openings, gated=False))
+
+
+def test_a_mouth_behind_the_edge_of_the_picture_lets_the_voice_through(monkeypatch) -> None:
+    inside, face = _spoken([{1: 0.01}] * 40), _face
+    monkeypatch.setitem(
+        globals(), "_face", lambda n, o: dataclasses.replace(face(n, o), mouth_inside=0.5)
+    )
+    outside = _spoken([{1: 0.01}] * 40)
+    np.testing.assert_array_equal(outside, 1)
+    assert inside[-STEP:].max() < 0.03
 
 
 def test_each_face_is_judged_by_its_own_lips() -> None:
