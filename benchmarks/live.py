@@ -16,6 +16,9 @@ of its joints to those of the full run. Ratios above 1: ours is faster.
 ``governor``: the clip as a live source; fixed and governed take turns, A B A B, each time with a
 process that takes a core in the middle of the turn. p50 and p99 of capture to joints, frames within
 the budget, frames dropped. Figures of a busy machine say little; the ratios are of one run.
+
+``sources``: the clip twice as two sources of one process with two threads, and in two processes of
+one thread each, A B A B: frames a second of both together, CPU time per frame, resident memory.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ import json
 import multiprocessing
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -54,7 +58,7 @@ from prunus.runtime.tasks.pose.similarity import box_of_joints, keypoint_similar
 from prunus.runtime.tasks.pose.tracking.finding import Finding
 from prunus.runtime.tasks.pose.tracking.tracker import PeopleTracker, TrackerOptions
 
-CASES = ("ids", "loop", "governor")
+CASES = ("ids", "loop", "governor", "sources")
 PEER_EVERY = 7  # frames from one search to the next in rtmlib's example for a camera
 CLIP_FPS = 10.0
 
@@ -258,16 +262,16 @@ def _play(scene: Scene, models: Sequence[str], fps: float, seconds: float, gover
         options = dataclasses.replace(options, models=tuple(models[:1]))
     ages, spent, people = [], [], []
     with ExitStack() as stack:
-        steps = open_steps(options, source, stack, quiet=True)
-        steps(Work(Frame(0, scene.frames[0].copy(), "", 0, seconds=0.0)))  # warm
+        steps = open_steps(options, [source], stack, quiet=True)
+        steps({0: Work(Frame(0, scene.frames[0].copy(), "", 0, seconds=0.0))})  # warm
         with (
             _hog((seconds / 3, 2 * seconds / 3)),
-            Pipeline(map(Work, source), [Stage("pose", steps)], live=True) as pipeline,
+            Pipeline(({0: Work(f)} for f in source), [Stage("pose", steps)], live=True) as pipeline,
         ):
             for item in pipeline:
                 ages.append(item.age_ms)
                 spent.append(item.stage_ms["pose"])
-                people.append(len(item.payload.poses))
+                people.append(len(item.payload[0].poses))
             dropped = pipeline.dropped
     return ages, spent, people, dropped
 
@@ -316,6 +320,48 @@ def compare_governed(
     return body
 
 
+def _run_app(sources: int, models: Sequence[str], frames: int) -> subprocess.Popen[str]:
+    """Begin the app on so many copies of the clip, a thread of the network for each."""
+    words = ["--source", str(PEDESTRIANS)] * sources + [w for m in models for w in ("--model", m)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "prunus", "run", "pose", *words, "--sink", "null:", "--no-overlay",
+         "--json", "--quiet", "--backend", "onnxruntime", "--threads", str(sources),
+         *(("--max-frames", str(frames)) if frames else ())],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def _ended(app: subprocess.Popen[str]) -> tuple[float, float, float, int]:
+    """Wait for it; return frames a second, CPU seconds, MiB at most, and frames."""
+    assert app.stdout is not None
+    run = json.load(app.stdout)
+    _, status, used = os.wait4(app.pid, 0)
+    app.returncode = os.waitstatus_to_exitcode(status)
+    frames: int = run["frames"]
+    cpu = used.ru_utime + used.ru_stime
+    return frames / run["seconds"], cpu, used.ru_maxrss / 1024, frames
+
+
+def compare_processes(models: Sequence[str], frames: int, rounds: int) -> dict[str, Any]:
+    """Run two sources in one process and in two in turns, and print both."""
+    taken: dict[str, list[tuple[float, float, float, int]]] = {}
+    for _ in range(rounds):
+        for name, each in (("one process", (2,)), ("two processes", (1, 1))):
+            ended = [_ended(app) for app in [_run_app(n, models, frames) for n in each]]
+            rate, cpu, memory, done = map(sum, zip(*ended, strict=True))
+            taken.setdefault(name, []).append((rate, 1000 * cpu / done, memory, int(done)))
+    median = {name: np.median(rows, axis=0).tolist() for name, rows in taken.items()}
+    show(
+        f"the clip twice, {len(taken['one process'])} rounds, medians",
+        ("sources in", "frames a second", "CPU ms a frame, start included", "MiB"),
+        [(n, f"{r:.1f}", f"{c:.1f}", f"{m:.0f}") for n, (r, c, m, _) in median.items()],
+    )
+    one, two = median["one process"], median["two processes"]
+    print(f"one process / two: {one[0] / two[0]:.2f}x the frames, {one[1] / two[1]:.2f}x the CPU "
+          f"time, {one[2] / two[2]:.2f}x the memory\n")  # fmt: skip
+    return {"rounds": taken, "ratio": [a / b for a, b in zip(one[:3], two[:3], strict=True)]}
+
+
 def main() -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(
@@ -332,15 +378,17 @@ def main() -> int:
     options = parser.parse_args()
 
     def work() -> None:
-        scene = Scene(options.model, options.frames)
+        only = options.only or CASES
+        scene = Scene(options.model, options.frames) if set(only) - {"sources"} else None
         cases: dict[str, Callable[[], dict[str, Any]]] = {
             "ids": lambda: judge_ids(scene),
             "loop": lambda: compare_loops(scene),
             "governor": lambda: compare_governed(
                 scene, options.model, options.fps, options.turn, options.rounds
             ),
+            "sources": lambda: compare_processes(options.model, options.frames, options.rounds),
         }
-        body = {name: run() for name, run in cases.items() if name in (options.only or CASES)}
+        body = {name: run() for name, run in cases.items() if name in only}
         body["load_average"] = os.getloadavg()
         body["environment"] = environment()
         write_record(options.output, body)

@@ -190,7 +190,7 @@ def measure_glass(
     names = {field.name for field in dataclasses.fields(wanted)}
     one = {"models": (str(path),)} if "models" in names else {"model": str(path)}
     with closing(Glass(max(1, round(seconds * _RATE)))) as glass:
-        options = wanted(glass.uri, (glass.uri,), **one, compute=compute)
+        options = wanted((glass.uri,), (glass.uri,), **one, compute=compute)
         run = load(app.run)(options, quiet=True)
     times = 1000.0 * np.array(glass.delays)
     if not len(times):

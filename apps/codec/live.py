@@ -203,7 +203,7 @@ class _Run:
             title="codec",
             items=self._pieces(),
             live=False,  # sound is never dropped for a newer piece
-            stages=lambda dropped: stages,
+            stages=stages,
             write=self._step,
             note=self._note,
             expected=self._expected(),

@@ -34,14 +34,18 @@ class JsonListWriter:
     Args:
         path: File, or ``-`` for standard output.
         flag: For messages.
+        common: What every entry begins with.
 
     Raises:
         SourceError: another ending, or the folder cannot be written.
         HostError: the disk is full.
     """
 
-    def __init__(self, path: Path, flag: str = "--json-out") -> None:
+    def __init__(
+        self, path: Path, flag: str = "--json-out", common: Mapping[str, Any] | None = None
+    ) -> None:
         self._path, self.entries, self._closed = path, 0, False
+        self._common = common or {}
         self._ending = ".jsonl" if path == PIPE else path.suffix.lower()
         self._columns: list[str] = []
         self._temporary: Path | None = None
@@ -79,7 +83,7 @@ class JsonListWriter:
             BrokenPipeError: who read the pipe has gone.
         """
         try:
-            self._file.write(self._text(entry))
+            self._file.write(self._text({**self._common, **entry}))
             if self._ending == ".jsonl":
                 self._file.flush()
         except BrokenPipeError:

@@ -133,7 +133,7 @@ def output(help: str = "Where the result goes.") -> Any:
 
 def frames_in() -> Any:
     """Return the field of ``--source`` where frames are meant."""
-    return option(sources_help(), default="0")
+    return option(f"{sources_help()[:-1]}; repeatable.", default=("0",), flags=("--source",))
 
 
 def frames_out() -> Any:

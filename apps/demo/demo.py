@@ -130,7 +130,7 @@ def _check(level: str, path: Path, checkpoint: str | None) -> None:
 def _run(options: argparse.Namespace, model: Path, sinks: tuple[str, ...]) -> RunSummary:
     summary = run_pose(
         PoseOptions(
-            source=options.source,
+            sources=(options.source,),
             sinks=sinks,
             models=(str(model),),
             max_frames=options.frames,
@@ -148,7 +148,7 @@ def _blur(options: argparse.Namespace, folder: Path) -> Path:
     frames = min(options.frames or _PORTRAIT_FRAMES, _PORTRAIT_FRAMES)
     summary = run_segmentation(
         SegmentationOptions(
-            source=PORTRAIT.format(frames), sinks=(str(video),), mode="blur",
+            sources=(PORTRAIT.format(frames),), sinks=(str(video),), mode="blur",
             compute=BackendChoice(options.backend),
         )
     )  # fmt: skip

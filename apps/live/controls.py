@@ -10,14 +10,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from prunus.runtime.errors import UsageError, nearest
 from prunus.runtime.options import Parameter, check_value, option, parameters
 
-PAUSED = "paused"
+PAUSED, SHOWN = "paused", "shown"
+ALL = "all"
 _END = object()
 _EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 T = TypeVar("T")
@@ -26,6 +27,11 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class _Pause:
     paused: bool = option("Stop here, for all who watch, until somebody goes on.", default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    shown: str = option("Which source the page shows.", default=ALL)
 
 
 class Controls:
@@ -60,6 +66,13 @@ class Controls:
         self._changed = threading.Condition()
         self._closed = False
         self.on_change: list[Callable[[], None]] = []  # called after a change, in its thread
+
+    def choose_among(self, sources: Sequence[str]) -> None:
+        """Let people choose which of several sources a page shows, at first all of them."""
+        [which] = parameters(_Shown)
+        told = dataclasses.replace(which.option, choices=(ALL, *sources))
+        self._labels[SHOWN], self._values[SHOWN] = "Source", ALL
+        self._declared[SHOWN] = dataclasses.replace(which, option=told)
 
     def __getitem__(self, name: str) -> Any:
         with self._changed:

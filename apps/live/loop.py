@@ -6,6 +6,7 @@ counts are the same for all.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import sys
 import time
@@ -14,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunus.apps.io.frames import Frame, Source, SourceInfo
+from prunus.apps.io.frames import Frame, SourceInfo
 from prunus.apps.io.sinks.registry import Stop
 from prunus.apps.live.controls import PAUSED, Controls
+from prunus.apps.live.feeds import Feed, Feeds, Round, feed_names
+from prunus.apps.live.outputs import own_path
 from prunus.runtime.command import Console
 from prunus.runtime.errors import UsageError
 from prunus.runtime.pictures.files import PICTURES
@@ -26,7 +29,7 @@ from prunus.runtime.tasks.registry import task_named
 if TYPE_CHECKING:
     from prunus.apps.common.options import BackendChoice
     from prunus.runtime.card.card import ModelCard
-    from prunus.runtime.pipeline.pipeline import Pipeline, Stage
+    from prunus.runtime.pipeline.pipeline import Stage
     from prunus.runtime.session.base import Session
 
 _STEADY = 0.9  # share of the old value in the numbers on screen, so that they can be read
@@ -62,13 +65,14 @@ class Loop:
         title: Name of the app, for the progress line.
         items: What goes through the stages.
         live: Items come in their own time, so that a newer one replaces one that is late.
-        stages: Returns the stages; gets a function that tells how many items were dropped.
+        stages: What becomes of an item, step by step.
         write: Takes each item that comes out, and the milliseconds of each stage by name.
         note: What the progress line says, by item and items per second.
         controls: What people may change meanwhile, which may hold items up; None for nothing.
         expected: How many items to expect, 0 when unknown.
         limit: Stop after so many.
         depth: Items that may wait between two stages of a source that waits.
+        replace: As for a `Pipeline`.
         quiet: No progress.
         started: `time.perf_counter` when the app began.
     """
@@ -76,13 +80,14 @@ class Loop:
     title: str
     items: Iterable[Any]
     live: bool
-    stages: Callable[[Callable[[], int]], Sequence[Stage]]
+    stages: Sequence[Stage]
     write: Callable[[Any, Mapping[str, float]], None]
     note: Callable[[Any, float], str]
     controls: Controls | None = None
     expected: int = 0
     limit: int | None = None
     depth: int = 2
+    replace: Callable[[Any, Any], int] = lambda old, new: 1
     quiet: bool = False
     started: float = 0.0
 
@@ -92,15 +97,15 @@ class Loop:
 
         done, first_ms, interrupted, begin = 0, 0.0, False, time.perf_counter()
         total = min((n for n in (self.expected, self.limit) if n), default=0)
-        pipeline: Pipeline
-        stages = self.stages(lambda: pipeline.dropped)
         items, controls = self.items, self.controls
         if controls is not None:
             items = controls.gate(items, live=self.live)
             if not self.quiet:
                 controls.on_change.append(_pause_teller(controls))
         items = itertools.islice(items, None if self.live else self.limit)
-        pipeline = Pipeline(items, stages, live=self.live, depth=self.depth)
+        pipeline = Pipeline(
+            items, self.stages, live=self.live, depth=self.depth, replace=self.replace
+        )
         with Console(quiet=self.quiet).progress(self.title) as shown, pipeline:
             try:
                 for item in pipeline:
@@ -138,13 +143,51 @@ def _pause_teller(controls: Controls) -> Callable[[], None]:
     return tell
 
 
-def frames_loop(
-    source: Source[Frame], begin: Callable[[Frame], Any], *, stride: int = 1, **details: Any
-) -> Loop:
-    """Return a loop over every `stride`-th frame of a source; `begin` wraps it for the stages."""
-    info = source.info
-    items = map(begin, itertools.islice(source, 0, None, stride))
-    return Loop(items=items, live=info.live, expected=-(-info.frames // stride), **details)
+def run_frames(
+    feeds: Feeds,
+    begin: Callable[[Frame], Any],
+    write: Callable[[Feed, Any, Mapping[str, float]], None],
+    *,
+    stride: int = 1,
+    limit: int | None = None,
+    **details: Any,
+) -> Counts:
+    """Run a loop over rounds of frames, until all sources end or nobody wants more.
+
+    Args:
+        feeds: The sources.
+        begin: Wraps a frame for the stages, which get rounds of what it returns.
+        write: Takes what became of a frame of a source, and the milliseconds of each stage.
+        stride: Every so many frames of each source are taken.
+        limit: Frames that are wanted of each source; None for all.
+        details: Of the `Loop`.
+    """
+
+    def deliver(made: Round, stage_ms: Mapping[str, float]) -> None:
+        feeds.deliver(made, lambda feed, work: write(feed, work, stage_ms), limit)
+
+    counts = Loop(
+        items=feeds.rounds(begin, stride),
+        live=feeds.live,
+        expected=feeds.expected(stride),
+        # A round of several live sources need not hold a frame of each.
+        limit=limit if feeds.alone or not feeds.live else None,
+        replace=feeds.replace,
+        write=deliver,
+        **details,
+    ).run()
+    return dataclasses.replace(counts, frames=feeds.frames, dropped=feeds.dropped)
+
+
+def each(work: Callable[[int, Any], None]) -> Callable[[Round], Round]:
+    """Return the stage that does something with each frame of a round, by its source's number."""
+
+    def stage(made: Round) -> Round:
+        for number in sorted(made):
+            work(number, made[number])
+        return made
+
+    return stage
 
 
 class Panel:
@@ -202,7 +245,7 @@ class Panel:
 
 def announce(
     session: Session,
-    info: SourceInfo,
+    infos: Sequence[SourceInfo],
     names: Sequence[str],
     compute: BackendChoice,
     reasons: Sequence[str] = (),
@@ -211,26 +254,37 @@ def announce(
 
     Args:
         session: Of the model.
-        info: Of the source.
+        infos: Of the sources.
         names: Of the sinks.
         compute: What the user asked for; why a back end was chosen is said where nothing was.
         reasons: What else there is to say.
     """
     chosen = session.choice if compute.backend == "auto" else ()
+    came = ", ".join(f"{info.kind} {info.width}x{info.height}" for info in infos)
     for line in (f"{session.card.name} on {session.description}",
                  *(f"  {reason}" for reason in (*reasons, *chosen)),
-                 f"{info.kind} {info.width}x{info.height} -> {', '.join(names)}"):  # fmt: skip
+                 f"{came} -> {', '.join(dict.fromkeys(names))}"):  # fmt: skip
         print(line, file=sys.stderr)
 
 
-def check_outputs(source: str, outputs: Sequence[str], inputs: Sequence[Path] = ()) -> None:
-    """Refuse outputs that would replace the source or another input file.
+def check_outputs(
+    sources: Sequence[str], outputs: Sequence[str], inputs: Sequence[Path] = ()
+) -> None:
+    """Refuse outputs that would replace a source or another input file.
+
+    Args:
+        sources: As the user gave them; of several, each has outputs of its own.
+        outputs: As the user gave them.
+        inputs: Other files that are read.
 
     Raises:
         UsageError: naming the path.
     """
+    if len(sources) > 1:
+        outputs = [own_path(uri, name) for uri in outputs if uri for name in feed_names(sources)]
     for uri in outputs:
-        if uri and (_overwrites(source, uri) or any(_same(path, uri) for path in inputs)):
+        taken = any(_overwrites(source, uri) for source in sources)
+        if uri and (taken or any(_same(path, uri) for path in inputs)):
             raise UsageError(f"{uri} is both source and output.", "Choose another path with -o.")
 
 

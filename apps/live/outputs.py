@@ -11,8 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prunus.apps.io.frames import Frame, Sink, SourceInfo
+from prunus.apps.io.rows import named
 from prunus.apps.io.sinks.outlets import Outlets
-from prunus.apps.io.sinks.registry import Stop, open_sink
+from prunus.apps.io.sinks.registry import SINKS, Stop, open_sink
+from prunus.runtime.audio.files import STDIO
 
 NOWHERE = "null:"
 Write = Callable[[Any], None]
@@ -56,6 +58,7 @@ class Outputs:
         *,
         ending: str,
         files: Sequence[object] = (),
+        opener: Callable[[str, SourceInfo], Sink[Frame]] = open_sink,
     ) -> None:
         """Open the sinks of drawn frames; each takes `work.frame`.
 
@@ -65,14 +68,21 @@ class Outputs:
             info: What is known about it.
             ending: What `default_sink` puts behind the source's name.
             files: Other outputs; where there is one and no sink was given, nothing is drawn.
+            opener: Opens a sink.
         """
         asked = any(file is not None for file in files)
         for uri in uris or (NOWHERE if asked else default_sink(source, info, ending),):
-            self._outlets.add(uri, partial(self._sink, uri, info))
+            self._outlets.add(uri, partial(self._sink, opener, uri, info))
             self._asked.append(uri)
 
-    def _sink(self, uri: str, info: SourceInfo, owned: ExitStack) -> _Output:
-        sink: Sink[Frame] = owned.enter_context(closing(open_sink(uri, info)))
+    def _sink(
+        self,
+        opener: Callable[[str, SourceInfo], Sink[Frame]],
+        uri: str,
+        info: SourceInfo,
+        owned: ExitStack,
+    ) -> _Output:
+        sink = owned.enter_context(closing(opener(uri, info)))
         self._sinks.append(sink)
         return _Output(sink.name, lambda work: sink.write(work.frame, work.frame.image))
 
@@ -139,3 +149,19 @@ def default_sink(uri: str, info: SourceInfo, ending: str) -> str:
     if info.kind == "picture":
         return f"{path.stem}-{ending}{path.suffix}"
     return f"{path.stem}-{ending}.mp4" if info.kind == "video" else "web:8080"
+
+
+def own_path(uri: str, name: str) -> str:
+    """Return where one of several sources goes, when the user named one place for all.
+
+    Pages, windows, pipes and nowhere are shared.
+
+    >>> own_path("out.mp4", "yard"), own_path("frames/", "yard"), own_path("web:8080", "yard")
+    ('out-yard.mp4', 'frames/yard/', 'web:8080')
+    """
+    if uri == STDIO or named(SINKS, uri, "frames") is not None:
+        return uri
+    path = Path(uri)
+    if uri.endswith("/") or path.is_dir() or not path.suffix:
+        return f"{path / name}/"
+    return str(path.with_name(f"{path.stem}-{name}{path.suffix}"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from prunus.runtime.errors import PrunusError
 from prunus.runtime.json_text import json_text
@@ -47,6 +48,33 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRow:
+    """What became of one of several sources.
+
+    Attributes:
+        name: Tells it from the others, in names of files too.
+        frames: Frames that came out.
+        dropped: Frames that a newer one replaced (live sources).
+        facts: What was seen in it.
+        outputs: What was written.
+        warnings: What went wrong with it.
+    """
+
+    name: str
+    frames: int = 0
+    dropped: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def line(self, seconds: float) -> str:
+        """Return it as one line, for a run of so many seconds."""
+        rate = self.frames / seconds if seconds else 0.0
+        seen = "".join(f", {name.replace('_', ' ')} {v:.4g}" for name, v in self.facts.items())
+        return f"  {self.name}: {self.frames} frames{seen}, {rate:.1f}/s, {self.dropped} dropped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FrameSummary(Summary):
     """What a run over frames did.
 
@@ -57,6 +85,7 @@ class FrameSummary(Summary):
         seconds: From the first frame in to the last frame out.
         first_ms: From the start of the app to the first frame out.
         stages: Name, p50 and p90 in milliseconds, of each stage.
+        sources: Each of several; none where there was one.
     """
 
     backend: str
@@ -65,6 +94,7 @@ class FrameSummary(Summary):
     seconds: float
     first_ms: float
     stages: tuple[tuple[str, float, float], ...]
+    sources: tuple[SourceRow, ...] = ()
 
     def found(self) -> str:
         """Return what was seen, e.g. ``, 3 people``."""
@@ -76,6 +106,7 @@ class FrameSummary(Summary):
         return [
             f"{self.frames} frames{self.found()}, {rate:.1f} frames/s, "
             f"{self.dropped} dropped, first frame after {self.first_ms / 1000:.2f} s",
+            *(row.line(self.seconds) for row in self.sources),
             times_line(self.stages),
             *(f"wrote {name}" for name in self.outputs),
         ]

@@ -13,23 +13,17 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunus.apps.common.model_files import pose_models, why_default
-from prunus.apps.io.sources.registry import Frame, Source, open_source
+from prunus.apps.live.feeds import Feed, Feeds
 from prunus.apps.live.governing import Held
-from prunus.apps.live.loop import (
-    Counts,
-    Panel,
-    announce,
-    check_outputs,
-    frames_loop,
-)
-from prunus.apps.live.outputs import Outputs, Write
+from prunus.apps.live.loop import Counts, Panel, announce, check_outputs, each, run_frames
+from prunus.apps.live.outputs import Write
 from prunus.apps.live.pages import Pages, card_facts
 from prunus.apps.live.summary import FrameSummary
+from prunus.apps.live.wall import Walls
 from prunus.apps.pose.coco_results import ResultWriter
 from prunus.apps.pose.options import PoseEvalOptions, PoseOptions
 from prunus.apps.pose.overlay import (
@@ -87,32 +81,31 @@ def run_pose(
     started = time.perf_counter()
     _check(options)
     with ExitStack() as stack:
-        source = open_source(options.source, reconnect=options.reconnect)
-        stack.enter_context(closing(source))
-        outputs = Outputs(stack)
-        outputs.add_sinks(
-            options.sinks, options.source, source.info, ending="pose", files=(options.json_out,)
-        )
-        if options.json_out is not None:
-            outputs.add(str(options.json_out), partial(_results, options.json_out))
-        steps = opener(options, source, stack, quiet=quiet)
+        feeds = Feeds(options.sources, stack, reconnect=options.reconnect, quiet=quiet)
+        walls = Walls(feeds)
+        for feed in feeds.open:
+            feed.add_sinks(options.sinks, "pose", (options.json_out,), walls.opener(feed))
+            if options.json_out is not None:
+                feed.add_file(options.json_out, _results)
+        steps = opener(options, [feed.source for feed in feeds.open], stack, quiet=quiet)
         session = next(iter(steps.estimators[0].sessions.values()))
         bones = Bones.of(steps.estimators[0].postprocess)
-        run = _Run(options, source=source, outputs=outputs, steps=steps, bones=bones)
+        run = _Run(options, feeds=feeds, steps=steps, bones=bones)
         if not quiet:
             shipped = () if options.models or options.level else (f"model: {why_default()}",)
-            announce(session, source.info, outputs.names, options.compute, shipped)
+            announce(session, feeds.infos, feeds.sinks, options.compute, shipped)
         counts = run.loop(steps, started, quiet)
-        failures = outputs.finish()
+        feeds.finish()
     # Only now are all files closed, and so complete.
     logs, lost = steps.governed.log() if steps.governed is not None else ((), [])
     return RunSummary(
         model=run.card.name,
         backend=session.description,
-        people=run.people,
+        people=sum(run.people.values()),
         pace=None if steps.governed is None else steps.governed.held(),
-        outputs=(*outputs.written, *logs),
-        warnings=tuple(dict.fromkeys((*source.warnings, *failures, *lost))),
+        outputs=(*feeds.outputs(), *logs),
+        warnings=(*feeds.warnings(), *lost),
+        sources=feeds.rows(lambda feed: {"people": run.people[feed.number]}),
         **dataclasses.asdict(counts),
     )
 
@@ -136,74 +129,73 @@ def evaluate_pose(options: PoseEvalOptions, progress: Progress) -> Scores:
 class _Run:
     """The loop of one run and what it counts."""
 
-    def __init__(
-        self,
-        options: PoseOptions,
-        *,
-        source: Source[Frame],
-        outputs: Outputs,
-        steps: Steps,
-        bones: Bones,
-    ) -> None:
-        self.options, self.source, self.outputs = options, source, outputs
+    def __init__(self, options: PoseOptions, *, feeds: Feeds, steps: Steps, bones: Bones) -> None:
+        self.options, self.feeds = options, feeds
         self.card: ModelCard = steps.card
-        self.people = 0
+        self.people = dict.fromkeys(range(len(feeds.open)), 0)
         self._controls, self._bones = steps.controls, bones
-        self._panel = Panel(self.card, source.info)
-        self._dropped: Callable[[], int] = int
-        self._pages = Pages(
-            outputs.sinks, steps.controls, self.card.name, options.source,
-            {"skeleton": skeleton_shape(bones)},
-        )  # fmt: skip
+        self._panels = [Panel(self.card, feed.info) for feed in feeds.open]
+        if not feeds.alone:
+            steps.controls.choose_among(feeds.names)
+        self._pages = [
+            Pages(
+                feed.outputs.sinks, steps.controls, self.card.name, feed.uri,
+                {"skeleton": skeleton_shape(bones)},
+            )
+            for feed in feeds.open
+        ]  # fmt: skip
 
-    def loop(self, people: Callable[[Work], Work], started: float, quiet: bool) -> Counts:
+    def loop(
+        self, people: Callable[[Mapping[int, Work]], Mapping[int, Work]], started: float,
+        quiet: bool,
+    ) -> Counts:  # fmt: skip
         """Run the pipeline to its end and count."""
         from prunus.runtime.pipeline.pipeline import Stage
 
-        def stages(dropped: Callable[[], int]) -> list[Stage]:
-            self._dropped = dropped
-            both = [Stage("pose", people)]
-            return [*both, Stage("draw", self._draw)] if self.options.overlay else both
-
-        return frames_loop(
-            self.source,
+        stages = [Stage("pose", people)]
+        if self.options.overlay:
+            stages.append(Stage("draw", each(self._draw)))
+        return run_frames(
+            self.feeds,
             Work,
+            self._write,
             title="pose",
             stages=stages,
-            write=self._write,
-            note=lambda work, rate: ", ".join(
-                (f"{rate:.1f} frames/s, {len(work.poses)} people", *work.notes)
-            ),
+            note=self._note,
             controls=self._controls,
             stride=self.options.stride,
             limit=self.options.max_frames,
             quiet=quiet,
             started=started,
-        ).run()
+        )
 
-    def _draw(self, work: Work) -> Work:
+    def _note(self, works: Mapping[int, Work], rate: float) -> str:
+        seen = sum(len(work.poses) for work in works.values())
+        notes = next(iter(works.values())).notes
+        return ", ".join((f"{self.feeds.rate(rate)}, {seen} people", *notes))
+
+    def _draw(self, number: int, work: Work) -> None:
         if self.options.show_tokens:
             draw_tokens(work.frame.image, [p.tokens for p in work.poses if p.age_s == 0.0])
-        work.clean = self._pages.clean(work.frame.image)
+        work.clean = self._pages[number].clean(work.frame.image)
         draw_people(work.frame.image, work.poses, self._bones)
         # Finding people is rare, and its zeros in between would hide what it costs.
-        self._panel.card = work.card or self.card
-        lines = self._panel.lines(work.stage_ms, self._dropped(), ("find",), work.notes)
-        draw_panel(work.frame.image, lines)
-        return work
+        panel, dropped = self._panels[number], self.feeds.open[number].dropped
+        panel.card = work.card or self.card
+        draw_panel(work.frame.image, panel.lines(work.stage_ms, dropped, ("find",), work.notes))
 
-    def _write(self, work: Work, stage_ms: Mapping[str, float]) -> None:
-        self.people += len(work.poses)
-        self._tell(work, stage_ms)
-        self.outputs.write(work)
+    def _write(self, feed: Feed, work: Work, stage_ms: Mapping[str, float]) -> None:
+        self.people[feed.number] += len(work.poses)
+        self._tell(feed, work, stage_ms)
+        feed.outputs.write(work)
 
-    def _tell(self, work: Work, stage_ms: Mapping[str, float]) -> None:
+    def _tell(self, feed: Feed, work: Work, stage_ms: Mapping[str, float]) -> None:
         facts: dict[str, object] = {**card_facts(work.card or self.card)}
         if work.notes:
             facts["Governor"] = ", ".join(work.notes)
-        facts |= {"People": len(work.poses), "Dropped": self._dropped()}
+        facts |= {"People": len(work.poses), "Dropped": feed.dropped}
         stages = {**work.stage_ms, "draw": stage_ms.get("draw", 0.0)}
-        self._pages.tell(work.clean, facts, stages, lambda: people_shapes(work.poses))
+        self._pages[feed.number].tell(work.clean, facts, stages, lambda: people_shapes(work.poses))
 
 
 def _check(options: PoseOptions) -> None:
@@ -216,13 +208,20 @@ def _check(options: PoseOptions) -> None:
         raise UsageError(
             f"Got --log {log}; expected a .jsonl file of its own, or -.", "Example: --log run.jsonl"
         )
+    if options.boxes is not None and len(options.sources) > 1:
+        raise UsageError(
+            f"Got --boxes and {len(options.sources)} sources; boxes are those of one.",
+            "Run the sources one by one.",
+        )
     check_outputs(
-        options.source,
-        (*options.sinks, str(options.json_out or ""), str(options.pace.log or "")),
+        options.sources,
+        (*options.sinks, str(options.json_out or "")),
         () if options.boxes is None else (options.boxes,),
     )
+    for source in options.sources:  # the log is one for all
+        check_outputs((source,), (str(log or ""),))
 
 
-def _results(path: Path, owned: ExitStack) -> Write:
-    results = owned.enter_context(closing(ResultWriter(path)))
+def _results(path: Path, common: Mapping[str, str], owned: ExitStack) -> Write:
+    results = owned.enter_context(closing(ResultWriter(path, common=common)))
     return lambda work: results.write(work.frame, work.poses)

@@ -88,7 +88,7 @@ class PoseBatch(BatchTask):
         """See `BatchTask`."""
         listed = folder / "people.jsonl"
         options = PoseOptions(
-            **self.chosen(PoseChoice), source=str(source), json_out=listed,
+            **self.chosen(PoseChoice), sources=(str(source),), json_out=listed,
             overlay=media is not None, sinks=() if media is None else (str(media),),
             compute=self.options.compute,
         )  # fmt: skip
@@ -101,11 +101,12 @@ class PoseBatch(BatchTask):
         self,
         seat: _Seat,
         options: PoseOptions,
-        source: Source[Frame],
+        sources: Sequence[Source[Frame]],
         stack: ExitStack,
         *,
         quiet: bool,
     ) -> Steps:
+        [source] = sources
         steps = _InStep(seat, options, source)
         steps.finder = self._finder
         if options.conf is not None:
@@ -135,24 +136,25 @@ class _Seat(Seat):
     def __getattr__(self, name: str) -> Any:
         return getattr(self._estimator, name)
 
-    def __call__(self, image: Any, boxes: Boxes) -> list[Pose]:
-        """See `PoseEstimator`."""
+    def many(self, images: Sequence[Any], boxes: Sequence[Boxes]) -> list[list[Pose]]:
+        """See `PoseEstimator`; of the one source of its run."""
         self.calls += 1
-        found: list[Pose] = self._shared.call(self._member, (image, boxes))
-        return found
+        [image], [own] = images, boxes
+        found: list[Pose] = self._shared.call(self._member, (image, own))
+        return [found]
 
 
 class _InStep(Steps):
     """Steps that have the others wait for one frame at most, also where nobody is seen."""
 
     def __init__(self, seat: _Seat, options: PoseOptions, source: Source[Frame]) -> None:
-        super().__init__(options, source.info, [seat])  # type: ignore[list-item]
+        super().__init__(options, [source.info], [seat])  # type: ignore[list-item]
         self._seat = seat
 
-    def __call__(self, work: Work) -> Work:
+    def __call__(self, works: Mapping[int, Work]) -> Mapping[int, Work]:
         """See `Steps`."""
         before = self._seat.calls
-        work = super().__call__(work)
+        works = super().__call__(works)
         if self._seat.calls == before:
-            self._seat(work.frame.image, _NOBODY)
-        return work
+            self._seat.many([works[0].frame.image], [_NOBODY])
+        return works

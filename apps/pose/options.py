@@ -38,16 +38,19 @@ class PoseOptions(PoseChoice):
     """What `run_pose` does.
 
     -o is short for one more --sink. Without any, files get a neighbour named NAME-pose, live
-    sources a page on http://localhost:8080/. Ctrl-C ends the run and completes the output. Damaged
-    pictures of a folder and a video that is cut off are named, and the exit code is then 1.
+    sources a page on http://localhost:8080/. Several sources share the networks and the page, and
+    each has files of its own, OUT-NAME; one that ends or breaks leaves the others alone. Ctrl-C
+    ends the run and completes the output. Damaged pictures of a folder and a video that is cut off
+    are named, and the exit code is then 1.
 
     \b
     Examples:
       prunus run pose --source street.mp4 -o street-pose.mp4 --json-out street.json
       prunus run pose --source rtsp://camera/stream --sink web:8080 --level L3 --budget 50ms
+      prunus run pose --source rtsp://yard/1 --source rtsp://door/1 --json-out -
     """
 
-    source: str = shared.frames_in()
+    sources: tuple[str, ...] = shared.frames_in()
     sinks: tuple[str, ...] = shared.frames_out()
     boxes: Path | None = option(
         "People boxes of any detector, COCO result format (JSON).", default=None

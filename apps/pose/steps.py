@@ -1,11 +1,13 @@
-"""From a frame to its people: find, follow, estimate; alone or under a governor."""
+"""From frames to their people: find, follow, estimate; alone or under a governor.
+
+Several sources share everything but what is known of their people (`follow`); the joints of one
+frame of each are read together.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,8 @@ from prunus.apps.common.model_files import find_model, pose_models
 from prunus.apps.io.frames import Frame, Image, Source, SourceInfo
 from prunus.apps.live.controls import Controls
 from prunus.apps.live.governing import Governed, ladder
-from prunus.apps.pose.coco_results import Boxes, read_boxes
+from prunus.apps.pose.coco_results import read_boxes
+from prunus.apps.pose.follow import PICTURES, Follower
 from prunus.apps.pose.options import PoseOptions
 from prunus.runtime.card.artifact import read_card
 from prunus.runtime.card.tokens import told_blocks
@@ -28,11 +31,8 @@ if TYPE_CHECKING:
     from prunus.apps.pose.coco import ImageId
     from prunus.runtime.card.card import ModelCard
     from prunus.runtime.tasks.pose.estimator import Pose, PoseEstimator
-    from prunus.runtime.tasks.pose.tracking.background import BackgroundFinder
 
 _LOW = {"fp32": 1.0, "fp16": 1.0, "int8": 0.6}  # first guess of what a number format saves
-_PICTURES = ("picture", "folder")
-_LATE_MS = 300.0  # in which people walk out of the boxes in which they were found
 
 
 @dataclass(slots=True)
@@ -123,7 +123,7 @@ def _check_told(variants: Sequence[Variant]) -> None:
 
 
 def open_steps(
-    options: PoseOptions, source: Source[Frame], stack: ExitStack, *, quiet: bool
+    options: PoseOptions, sources: Sequence[Source[Frame]], stack: ExitStack, *, quiet: bool
 ) -> Steps:
     """Open the models; the stack closes them.
 
@@ -135,10 +135,12 @@ def open_steps(
     from prunus.runtime.tasks.pose.people import PeopleFinder
     from prunus.runtime.tasks.pose.tracking.background import BackgroundFinder
 
-    info, compute = source.info, options.compute
-    budget = None
-    if info.kind not in _PICTURES and not options.single and options.boxes is None:
-        budget = options.pace.budget_ms(info.live, info.fps / options.stride)
+    infos, compute = [source.info for source in sources], options.compute
+    budget, live = None, any(info.live for info in infos)
+    moving = [info for info in infos if info.kind not in PICTURES]
+    if moving and not options.single and options.boxes is None:
+        # A round has a frame of each, so the fastest source sets the time.
+        budget = options.pace.budget_ms(live, max(i.fps for i in moving) / options.stride)
     elif options.pace.budget or options.pace.fps or options.pace.log:
         raise UsageError(
             "A budget is for people who are found and followed in a video or a live source.",
@@ -162,22 +164,24 @@ def open_steps(
         governor = Governor(rungs, [v.cost for v in variants], budget)
         governed = Governed(governor, options.pace.log, quiet=quiet)
         stack.enter_context(closing(governed))
-    steps = Steps(options, info, estimators, governed)
+    steps = Steps(options, infos, estimators, governed)
     if options.boxes is not None:
-        steps.given = read_boxes(options.boxes, _picture_names(source))
+        [source] = sources
+        steps.followers[0].given = read_boxes(options.boxes, _picture_names(source))
     elif not options.single:
         path = find_model(options.finder)
         # An engine cannot hold the finder, so a back end for engines is for the pose network only.
         engines = compute.backend == "tensorrt" and path.suffix == ".onnx"
         backend = "auto" if engines else compute.backend
-        beside = info.live and governed is not None and usable_cpus() > 1
+        beside = live and governed is not None and usable_cpus() > 1
         # Beside the pose network one thread is enough, and the other cores stay free for joints.
         threads = 1 if beside and compute.threads is None else compute.threads
         steps.finder = stack.enter_context(PeopleFinder.open(path, backend, threads))
         if options.conf is not None:
             steps.believe(options.conf)
-        if beside:
-            steps.background = stack.enter_context(closing(BackgroundFinder(steps.finder)))
+        for follower in steps.followers if beside else ():
+            found = BackgroundFinder(steps.finder)
+            follower.background = stack.enter_context(closing(found))
     return steps
 
 
@@ -185,8 +189,9 @@ class Opener(Protocol):
     """Gives the steps of a run, as `open_steps` does."""
 
     def __call__(
-        self, options: PoseOptions, source: Source[Frame], stack: ExitStack, *, quiet: bool
-    ) -> Steps:
+        self, options: PoseOptions, sources: Sequence[Source[Frame]], stack: ExitStack, *,
+        quiet: bool,
+    ) -> Steps:  # fmt: skip
         """Return them; the stack closes what is to be closed."""
 
 
@@ -197,11 +202,11 @@ def _picture_names(source: Source[Frame]) -> dict[ImageId, str]:
 
 
 class Steps:
-    """Fill in the poses of a frame, with clocks.
+    """Fill in the poses of one frame of each source, with clocks.
 
     Args:
         options: What to do.
-        info: Of the source.
+        infos: Of the sources.
         estimators: One per variant, best first.
         governed: Chooses among them; None: the first.
     """
@@ -209,27 +214,16 @@ class Steps:
     def __init__(
         self,
         options: PoseOptions,
-        info: SourceInfo,
+        infos: Sequence[SourceInfo],
         estimators: Sequence[PoseEstimator],
         governed: Governed | None = None,
     ) -> None:
-        from prunus.runtime.tasks.pose.smoothing import Smoothing
-        from prunus.runtime.tasks.pose.tracking.finding import Finding
-        from prunus.runtime.tasks.pose.tracking.single import SinglePerson
-        from prunus.runtime.tasks.pose.tracking.tracker import PeopleTracker, TrackerOptions
-
         post = estimators[0].postprocess
-        settings = TrackerOptions(
-            finding=Finding(every=options.detect_every),
-            smoothing=Smoothing() if options.smooth else None,
-            most_people=options.max_people,
-        )
-        if options.conf is not None:
-            settings = dataclasses.replace(settings, minimum_score=options.conf)
+        self.followers = [Follower(options, info, post, self._find) for info in infos]
         # Of pictures and of boxes that were given, all people are shown unless asked otherwise.
-        all_shown = info.kind in _PICTURES or options.boxes is not None
+        all_shown = all(i.kind in PICTURES for i in infos) or options.boxes is not None
         asked = options.conf is not None
-        self._heeded = 0.0 if all_shown and not asked else settings.minimum_score
+        self._heeded = 0.0 if all_shown and not asked else self.followers[0].least
         self.controls = Controls(
             options,
             {} if options.single else {"conf": "Threshold"},
@@ -237,102 +231,63 @@ class Steps:
         )
         self._least: float | None = None  # of the finder, as it came
         self.finder: Any = None
-        self.background: BackgroundFinder | None = None
-        self.given: dict[ImageId, Boxes] | None = None
         self.estimators, self.governed = tuple(estimators), governed
-        self._conf, self._most = options.conf or 0.0, options.max_people
-        self._estimator = estimators[0]
-        self._tracker = PeopleTracker(
-            settings, post.sigmas, limbs=post.limbs, flip_pairs=post.flip_pairs
-        )
-        self._single = SinglePerson() if options.single else None
-        self._alone = info.kind in _PICTURES
-        self._find_ms = self._search_ms = 0.0
+        self._single = options.single
+
+    def _find(self, image: Image) -> list[Pose]:
+        found: list[Pose] = self.finder(image)
+        return found
 
     @property
     def card(self) -> ModelCard:
         """Card of the best variant."""
         return self.estimators[0].card
 
-    def __call__(self, work: Work) -> Work:
-        """Fill in the poses of one frame."""
-        self._find_ms = 0.0
-        if self._single is None and (conf := self.controls["conf"]) != self._heeded:
+    def __call__(self, works: Mapping[int, Work]) -> Mapping[int, Work]:
+        """Fill in the poses of a frame of each source, by its number."""
+        if not self._single and (conf := self.controls["conf"]) != self._heeded:
             self.believe(conf)
-        if self.governed is None:
-            self._estimator.stage_ms.clear()
-            work.poses = self._poses(work.frame)
-            work.stage_ms = {"find": self._find_ms, **self._estimator.stage_ms}
-        else:
-            self._governed(work, self.governed)
-        work.card = self._estimator.card
-        return work
+        estimator, governed, every = self.estimators[0], self.governed, 1
+        if governed is not None:
+            rung = governed.begin(sum(self.followers[k].people for k in works))
+            estimator, every = self.estimators[rung.variant], rung.every
+        estimator.stage_ms.clear()
+
+        units: list[int] = []
+
+        def share(people: int) -> int | None:
+            if governed is None:
+                return None
+            units.append(rung.units(people))
+            return units[-1]
+
+        order = sorted(works)
+        boxes = [self.followers[k].ask(works[k].frame, share, every) for k in order]
+        read: list[list[Pose]] = [[] for _ in order]
+        if any(map(len, boxes)):
+            read = estimator.many([works[k].frame.image for k in order], boxes)
+        stages = dict(estimator.stage_ms)
+        for k, poses in zip(order, read, strict=True):
+            work, follower = works[k], self.followers[k]
+            work.poses = follower.answer(work.frame, poses)
+            work.stage_ms = {"find": follower.find_ms, **stages}
+            work.card = estimator.card
+        if governed is not None:
+            found = [self.followers[k] for k in order]
+            governed.end(
+                sum(units), sum(stages.values()), sum(f.waited_ms for f in found),
+                {"find": sum(f.find_ms for f in found), **stages},
+            )  # fmt: skip
+            for work in works.values():
+                work.notes = (governed.governor.line(),)
+        return works
 
     def believe(self, conf: float) -> None:
         """Take another least score of a person, 0 to 1."""
-        self._heeded = self._conf = conf
-        self._tracker.options = dataclasses.replace(self._tracker.options, minimum_score=conf)
+        self._heeded = conf
+        for follower in self.followers:
+            follower.believe(conf)
         if self.finder is not None:
             if self._least is None:
                 self._least = self.finder.minimum_score
             self.finder.minimum_score = min(self._least, conf)
-
-    def _governed(self, work: Work, governed: Governed) -> None:
-        """Do what the governor says; tell it what it took."""
-        image, now = work.frame.image, work.frame.seconds or 0.0
-        rung = governed.begin(self._tracker.people)
-        self._estimator = self.estimators[rung.variant]
-        self._estimator.stage_ms.clear()
-        self._tracker.search.stretch = float(rung.every)
-        rare = self._look(image, now)
-        people = self._tracker.people
-        units = rung.units(people)
-        work.poses = self._tracker.follow(image, self._estimator, now, units)
-        stages = dict(self._estimator.stage_ms)
-        work.stage_ms = {"find": self._find_ms, **stages}
-        governed.end(units, sum(stages.values()), rare, work.stage_ms)
-        work.notes = (governed.governor.line(),)
-
-    def _look(self, image: Any, now: float) -> float:
-        """Look for people if it is time to; return the milliseconds that the frame waited."""
-        tracker, background = self._tracker, self.background
-        # An answer that is too late for people without a known motion finds them gone: wait for it.
-        late = tracker.people == 0 and self._search_ms > _LATE_MS
-        if background is None or (late and not background.busy):
-            if tracker.wants(image, now):
-                tracker.take(self._find(image), now, now, image)
-            return self._find_ms
-        answer = background.take()
-        if answer is not None:
-            self._find_ms = self._search_ms = answer.took_ms
-            tracker.take(answer.people, answer.seconds, now, answer.frame)
-        if not background.busy and tracker.wants(image, now):
-            background.offer(image, now)
-        return 0.0
-
-    def _poses(self, frame: Frame) -> list[Pose]:
-        image = frame.image
-        if self.given is not None:
-            corners, _ = self.given.get(frame.image_id, (np.zeros((0, 4)), None))
-            poses = self._kept(self._estimator(image, corners[: self._most]))
-            if self._alone:
-                return poses
-            return self._tracker.associate(poses, frame.seconds or 0.0, image)
-        if self._single is not None:
-            if self._alone:  # the person of another picture says nothing about this one
-                self._single = type(self._single)()
-            return self._single.update(image, self._estimator)
-        if self._alone:
-            boxes = [p.box for p in self._find(image)[: self._most]]
-            poses = self._estimator(image, np.array(boxes, np.float64).reshape(-1, 4))
-            return self._kept(poses)
-        return self._tracker.update(image, self._find, self._estimator, frame.seconds or 0.0)
-
-    def _kept(self, poses: list[Pose]) -> list[Pose]:
-        return [p for p in poses if p.score >= self._conf]
-
-    def _find(self, image: Any) -> list[Pose]:
-        start = time.perf_counter()
-        found: list[Pose] = self.finder(image)
-        self._find_ms += (time.perf_counter() - start) * 1000
-        return found

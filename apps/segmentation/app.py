@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,18 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunus.apps.common.model_files import segmentation_model
-from prunus.apps.io.sources.registry import Frame, Image, Source, open_source
+from prunus.apps.io.frames import Frame, Image
 from prunus.apps.live.controls import Controls
-from prunus.apps.live.loop import (
-    Counts,
-    Panel,
-    announce,
-    check_outputs,
-    frames_loop,
-)
-from prunus.apps.live.outputs import Outputs, Write
+from prunus.apps.live.feeds import Feed, Feeds
+from prunus.apps.live.loop import Counts, Panel, announce, check_outputs, each, run_frames
+from prunus.apps.live.outputs import Write
 from prunus.apps.live.pages import Pages, card_facts
 from prunus.apps.live.summary import FrameSummary
+from prunus.apps.live.wall import Walls
 from prunus.apps.pose.overlay import Colour, draw_panel
 from prunus.apps.segmentation.options import SegmentationEvalOptions, SegmentationOptions
 from prunus.apps.segmentation.overlay import Look, MaskPainter, parse_colour, subject_number
@@ -37,6 +33,7 @@ from prunus.runtime.errors import SourceError, TensorError, UsageError
 if TYPE_CHECKING:
     from prunus.apps.common.scores import Scores
     from prunus.runtime.progress import Progress
+    from prunus.runtime.tasks.segmentation.card import MaskPostprocess
     from prunus.runtime.tasks.segmentation.segmenter import Mask, Segmenter
 
 _PICTURES = ("picture", "folder")
@@ -63,10 +60,10 @@ _BACKGROUND = "#40a040"
 
 @dataclass(slots=True)
 class _Work:
-    """One frame on its way through the stages; without a mask it could not be segmented."""
+    """One frame on its way through the stages."""
 
     frame: Frame
-    mask: Mask | None = None
+    mask: Mask | None = None  # until it is segmented
     clean: Image | None = None
     file: str = ""  # of the mask
     stage_ms: dict[str, float] = field(default_factory=dict)
@@ -90,44 +87,40 @@ def run_segmentation(
         PrunusError: source, sink, model or options cannot be used. What was written is complete.
     """
     from prunus.runtime.tasks.segmentation.segmenter import Segmenter
-    from prunus.runtime.tasks.segmentation.smoothing import MaskSmoothing
 
     started = time.perf_counter()
     _check(options)
     backdrop = _backdrop(options)
     files = (options.masks, options.json_out)
     with ExitStack() as stack:
-        source = open_source(options.source, reconnect=options.reconnect)
-        stack.enter_context(closing(source))
-        outputs = Outputs(stack)
-        outputs.add_sinks(options.sinks, options.source, source.info, ending="mask", files=files)
-        # Pictures are independent of each other: nothing is carried from one to the next.
-        steady = options.steady and options.smooth > 0 and source.info.kind not in _PICTURES
+        feeds = Feeds(options.sources, stack, reconnect=options.reconnect, quiet=quiet)
+        walls = Walls(feeds)
+        for feed in feeds.open:
+            feed.add_sinks(options.sinks, "mask", files, walls.opener(feed))
         segmenter = stack.enter_context(
             (opener or Segmenter.open)(
-                segmentation_model(options.model),
-                smoothing=MaskSmoothing(options.smooth) if steady else None,
-                **options.compute.keywords(),
+                segmentation_model(options.model), **options.compute.keywords()
             )
         )
         post = segmenter.postprocess
         subject = subject_number(options.subject, post)
         look = Look(options.mode, options.opacity, subject, backdrop)
-        run = _Run(options, source, outputs, segmenter, MaskPainter(post, look))
+        run = _Run(options, feeds, segmenter, MaskPainter(post, look))
         run.open_results()
         if not quiet:
             random = "the weights are random: masks show speed, not meaning"
             reasons = () if segmenter.card.weights.trained else (random,)
-            announce(segmenter.session, source.info, outputs.names, options.compute, reasons)
+            announce(segmenter.session, feeds.infos, feeds.sinks, options.compute, reasons)
         counts = run.loop(started, quiet)
-        failures = outputs.finish()
+        feeds.finish()
     # Only now are all files closed, and so complete.
     return SegmentationSummary(
         model=segmenter.card.name,
         backend=segmenter.session.description,
-        subject_share=run.subject_share(),
-        outputs=outputs.written,
-        warnings=tuple(dict.fromkeys((*source.warnings, *run.warnings, *failures))),
+        subject_share=run.subject_share(feeds.open),
+        outputs=feeds.outputs(),
+        warnings=feeds.warnings(),
+        sources=feeds.rows(lambda feed: {"subject_share": run.subject_share([feed])}),
         **dataclasses.asdict(counts),
     )
 
@@ -155,31 +148,40 @@ class _Run:
     def __init__(
         self,
         options: SegmentationOptions,
-        source: Source[Frame],
-        outputs: Outputs,
+        feeds: Feeds,
         segmenter: Segmenter,
         painter: MaskPainter,
     ) -> None:
-        self.options, self.source, self.outputs = options, source, outputs
+        from prunus.runtime.tasks.segmentation.smoothing import MaskSmoothing
+
+        self.options, self.feeds = options, feeds
         self.segmenter, self.painter = segmenter, painter
         # Without a class to keep in front there is no background to change.
         modes = {"mode": "Show"} if painter.look.subject >= 0 else {}
         self._controls = Controls(options, {**modes, "opacity": "Opacity"})
-        self._pages = Pages(outputs.sinks, self._controls, segmenter.card.name, options.source)
-        self._dropped: Callable[[], int] = int
-        self.warnings: list[str] = []
-        self._panel = Panel(segmenter.card, source.info)
-        self._share = 0.0
-        self._frames = 0
+        if not feeds.alone:
+            self._controls.choose_among(feeds.names)
+        self._pages = [
+            Pages(feed.outputs.sinks, self._controls, segmenter.card.name, feed.uri)
+            for feed in feeds.open
+        ]
+        self._panels = [Panel(segmenter.card, info) for info in feeds.infos]
+        self._share = dict.fromkeys(range(len(feeds.open)), 0.0)
+        # Pictures are independent of each other: nothing is carried from one to the next.
+        steady = options.steady and options.smooth > 0
+        self._steady = [
+            MaskSmoothing(options.smooth) if steady and info.kind not in _PICTURES else None
+            for info in feeds.infos
+        ]
 
     def open_results(self) -> None:
         """Open the outputs besides pictures."""
-        masks, listed = self.options.masks, self.options.json_out
-        if masks is not None:
-            self.outputs.add(masks, lambda owned: _masks(MaskFolder(Path(masks))))
-        if listed is not None:
-            results = partial(MaskList, listed, self.segmenter.postprocess)
-            self.outputs.add(str(listed), lambda owned: _listed(results(), owned))
+        masks, listed, post = self.options.masks, self.options.json_out, self.segmenter.postprocess
+        for feed in self.feeds.open:
+            if masks is not None:
+                feed.add_file(Path(masks), _masks)
+            if listed is not None:
+                feed.add_file(listed, partial(_listed, post))
 
     def loop(self, started: float, quiet: bool) -> Counts:
         """Run the pipeline to its end and count.
@@ -189,79 +191,98 @@ class _Run:
         """
         from prunus.runtime.pipeline.pipeline import Stage
 
-        def stages(dropped: Callable[[], int]) -> list[Stage]:
-            self._dropped = dropped
-            both = [Stage("segment", self._segment), Stage("draw", self._draw)]
-            return both if self.outputs.draws else both[:1]
-
-        counts = frames_loop(
-            self.source,
+        stages = [Stage("segment", self._segment)]
+        if any(feed.outputs.draws for feed in self.feeds.open):
+            stages.append(Stage("draw", each(self._draw)))
+        counts = run_frames(
+            self.feeds,
             _Work,
+            self._write,
             title="segmentation",
             stages=stages,
-            write=self._write,
-            note=lambda work, rate: f"{rate:.1f} frames/s",
+            note=lambda works, rate: self.feeds.rate(rate),
             controls=self._controls,
             limit=self.options.max_frames,
             quiet=quiet,
             started=started,
-        ).run()
-        if self.warnings and not self._frames:
-            raise SourceError(self.warnings[0].removeprefix("skipped: "), "No picture is left.")
-        return dataclasses.replace(counts, frames=self._frames)
+        )
+        left_out = [line for feed in self.feeds.open for line in feed.skipped]
+        if left_out and not counts.frames:
+            raise SourceError(left_out[0].removeprefix("skipped: "), "No picture is left.")
+        return counts
 
-    def subject_share(self) -> float | None:
-        """Return the mean share of the frames that the subject covers."""
-        if self.painter.look.subject < 0 or not self._frames:
+    def subject_share(self, feeds: Sequence[Feed]) -> float | None:
+        """Return the mean share of the frames of some sources that the subject covers."""
+        frames = sum(feed.frames for feed in feeds)
+        if self.painter.look.subject < 0 or not frames:
             return None
-        return self._share / self._frames
+        return sum(self._share[feed.number] for feed in feeds) / frames
 
-    def _segment(self, work: _Work) -> _Work:
+    def _segment(self, works: dict[int, _Work]) -> dict[int, _Work]:
+        order, places = sorted(works), self.segmenter.places
+        done: dict[int, _Work] = {}
+        for first in range(0, len(order), places):
+            done |= self._segment_together({k: works[k] for k in order[first : first + places]})
+        return done
+
+    def _segment_together(self, works: dict[int, _Work]) -> dict[int, _Work]:
+        """Return those of one run of the network that could be segmented."""
         try:
-            work.mask = self.segmenter(work.frame.image)
+            images = [work.frame.image for work in works.values()]
+            masks = self.segmenter.many(images, [self._steady[k] for k in works])
         except TensorError:
             raise  # the model's fault, not this picture's
         except UsageError as error:
-            if self.source.info.kind != "folder":
+            if len(works) > 1:  # whose fault is it?
+                parts = [self._segment_together({k: work}) for k, work in works.items()]
+                return {k: work for part in parts for k, work in part.items()}
+            [(number, work)] = works.items()
+            if self.feeds.open[number].info.kind != "folder":
                 raise
-            self.warnings.append(f"skipped: {work.frame.name}: {error.message}")
-        work.stage_ms = self.segmenter.stage_ms
-        return work
+            line = f"skipped: {work.frame.name}: {error.message}"
+            self.feeds.open[number].skipped.append(line)
+            return {}
+        for work, mask in zip(works.values(), masks, strict=True):
+            work.mask, work.stage_ms = mask, self.segmenter.stage_ms
+        return works
 
-    def _draw(self, work: _Work) -> _Work:
-        if work.mask is not None:
-            self.painter.look = self._look()
-            if self.painter.look.mode == "overlay":  # else what was painted is the picture
-                work.clean = self._pages.clean(work.frame.image)
-            scene = self.painter(work.frame.image, work.mask)
-            if self.painter.look.mode != "overlay":
-                work.clean = self._pages.clean(scene)
-            if self.options.numbers:
-                self.painter.legend(scene, work.mask)
-                draw_panel(scene, self._panel.lines(work.stage_ms, self._dropped()))
-        return work
+    def _draw(self, number: int, work: _Work) -> None:
+        assert work.mask is not None, "segmented before"
+        pages = self._pages[number]
+        self.painter.look = self._look()
+        if self.painter.look.mode == "overlay":  # else what was painted is the picture
+            work.clean = pages.clean(work.frame.image)
+        scene = self.painter(work.frame.image, work.mask)
+        if self.painter.look.mode != "overlay":
+            work.clean = pages.clean(scene)
+        if self.options.numbers:
+            self.painter.legend(scene, work.mask)
+            dropped = self.feeds.open[number].dropped
+            draw_panel(scene, self._panels[number].lines(work.stage_ms, dropped))
 
     def _look(self) -> Look:
         values = self._controls.values()
         mode = values.get("mode", self.options.mode)
         return dataclasses.replace(self.painter.look, mode=mode, opacity=values["opacity"])
 
-    def _write(self, work: _Work, stage_ms: Mapping[str, float]) -> None:
-        if work.mask is None:
-            return
-        self._frames += 1
+    def _write(self, feed: Feed, work: _Work, stage_ms: Mapping[str, float]) -> None:
+        assert work.mask is not None, "segmented before"
         if self.painter.look.subject >= 0:
-            self._share += float((work.mask.classes == self.painter.look.subject).mean())
-        self._tell(work, work.mask, stage_ms)
-        self.outputs.write(work)
+            inside = work.mask.classes == self.painter.look.subject
+            self._share[feed.number] += float(inside.mean())
+        self._tell(feed, work, work.mask, stage_ms)
+        feed.outputs.write(work)
 
-    def _tell(self, work: _Work, mask: Mask, stage_ms: Mapping[str, float]) -> None:
-        facts = {**card_facts(self.segmenter.card), "Dropped": self._dropped()}
+    def _tell(self, feed: Feed, work: _Work, mask: Mask, stage_ms: Mapping[str, float]) -> None:
+        facts = {**card_facts(self.segmenter.card), "Dropped": feed.dropped}
         stages = {**work.stage_ms, "draw": stage_ms.get("draw", 0.0)}
-        self._pages.tell(work.clean, facts, stages, lambda: self.painter.shapes(mask))
+        shapes = partial(self.painter.shapes, mask)
+        self._pages[feed.number].tell(work.clean, facts, stages, shapes)
 
 
-def _masks(folder: MaskFolder) -> Write:
+def _masks(path: Path, common: Mapping[str, str], owned: ExitStack) -> Write:
+    folder = MaskFolder(path)
+
     def write(work: _Work) -> None:
         assert work.mask is not None, "frames without one are left out"
         work.file = folder.write(work.frame, work.mask)
@@ -269,8 +290,10 @@ def _masks(folder: MaskFolder) -> Write:
     return write
 
 
-def _listed(results: MaskList, owned: ExitStack) -> Write:
-    owned.enter_context(closing(results))
+def _listed(
+    post: MaskPostprocess, path: Path, common: Mapping[str, str], owned: ExitStack
+) -> Write:
+    results = owned.enter_context(closing(MaskList(path, post, common)))
 
     def write(work: _Work) -> None:
         assert work.mask is not None, "frames without one are left out"
@@ -282,7 +305,7 @@ def _listed(results: MaskList, owned: ExitStack) -> Write:
 def _check(options: SegmentationOptions) -> None:
     masks, sinks = options.masks, options.sinks
     outputs = (*sinks, masks or "", str(options.json_out or ""))
-    check_outputs(options.source, outputs, _backdrop_files(options))
+    check_outputs(options.sources, outputs, _backdrop_files(options))
     if masks is not None and any(Path(masks).resolve() == Path(s).resolve() for s in sinks):
         raise UsageError(f"{masks} is to hold masks and drawn frames.", "Give two folders.")
 

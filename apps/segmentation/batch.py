@@ -73,12 +73,13 @@ class SegmentationBatch(BatchTask):
         listed, masks = folder / "shares.jsonl", folder / "masks"
         options = SegmentationOptions(
             **self.chosen(SegmentationChoice),
-            source=str(source), json_out=listed, masks=str(masks) if self.options.masks else None,
+            sources=(str(source),), json_out=listed,
+            masks=str(masks) if self.options.masks else None,
             sinks=() if media is None else (str(media),), compute=self.options.compute,
         )  # fmt: skip
         done = uninterrupted(run_segmentation(
             options, quiet=True,
-            opener=lambda path, smoothing, **_: Segmenter(seat, smoothing),  # type: ignore[arg-type]
+            opener=lambda path, **_: Segmenter(seat),  # type: ignore[arg-type]
         ))  # fmt: skip
         classes = self._session.card.postprocess.classes  # type: ignore[union-attr]
         return Found(_rows(listed, masks), {"frames": done.frames, "classes": classes},

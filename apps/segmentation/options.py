@@ -34,6 +34,7 @@ class SegmentationOptions(SegmentationChoice):
 
     -o is short for one more --sink. Without any, files get a neighbour named NAME-mask, live
     sources a page on http://localhost:8080/; with --masks or --json-out alone nothing is drawn.
+    Several sources share the network and the page; each has files of its own, OUT-NAME.
     A folder's damaged pictures are left out and named, and the exit code is then 1.
 
     \b
@@ -42,7 +43,7 @@ class SegmentationOptions(SegmentationChoice):
       prunus run segmentation --source pictures/ --masks masks/ --json-out shares.json
     """
 
-    source: str = shared.frames_in()
+    sources: tuple[str, ...] = shared.frames_in()
     sinks: tuple[str, ...] = shared.frames_out()
     mode: Mode = option("What is shown: the masks, or a changed background.", default="overlay")
     background: str | None = option(

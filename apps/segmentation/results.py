@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +52,16 @@ class MaskList(JsonListWriter):
     Args:
         path: JSON file.
         postprocess: Class names of the card.
+        common: What every entry begins with.
     """
 
-    def __init__(self, path: Path, postprocess: MaskPostprocess) -> None:
-        super().__init__(path)
+    def __init__(
+        self,
+        path: Path,
+        postprocess: MaskPostprocess,
+        common: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(path, common=common)
         self._names = postprocess.classes
 
     def write(self, frame: Frame, mask: Mask, file: str = "") -> None:

@@ -83,7 +83,7 @@ def run_separation(
     started = time.perf_counter()
     if options.face < 1:
         raise UsageError(f"Got --face {options.face}; faces are numbered from 1.")
-    check_outputs(options.source, options.sinks)
+    check_outputs((options.source,), options.sinks)
     with ExitStack() as stack:
         models = models or open_models(options, options.compute.keywords(), stack)
         separator = models.separator
@@ -96,7 +96,7 @@ def run_separation(
             random = "the weights are random: the voice shows speed, not separation"
             reasons = () if separator.trained else (random,)
             names = run.named() or ["null:"]
-            announce(separator.voice, av_frames.info, names, options.compute, reasons)
+            announce(separator.voice, [av_frames.info], names, options.compute, reasons)
         counts = run.loop(started, quiet)
         run.finish(counts)
     return run.summary(counts)
@@ -206,7 +206,7 @@ class _Run:
             title="separation",
             items=map(_Work, self.av_frames),
             live=self.av_frames.info.live,
-            stages=lambda dropped: stages,
+            stages=stages,
             write=lambda work, stage_ms: write((work, stage_ms)),
             note=lambda work, rate: (
                 f"{rate:.1f} frames/s, {len(work.faces)} faces, voice of {self.picker.chosen}"

@@ -100,6 +100,7 @@ class Pipeline:
         stages: At least one step, each with a name of its own.
         live: True for a source that does not wait (camera, stream): frames may be dropped.
         depth: Frames that may wait between two stages of a source that does wait.
+        replace: As for a `Channel`, told of payloads.
 
     Example:
         >>> with Pipeline(range(3), [Stage("double", lambda n: 2 * n)], live=False) as pipeline:
@@ -108,14 +109,24 @@ class Pipeline:
     """
 
     def __init__(
-        self, source: Iterable[Any], stages: Sequence[Stage], *, live: bool, depth: int = 2
+        self,
+        source: Iterable[Any],
+        stages: Sequence[Stage],
+        *,
+        live: bool,
+        depth: int = 2,
+        replace: Callable[[Any, Any], int] = lambda old, new: 1,
     ) -> None:
         names = [CAPTURE, *(stage.name for stage in stages)]
         if not stages or len(set(names)) != len(names) or depth < 1:
             raise ValueError(f"need stages with different names and a depth; got {names}, {depth}")
         self.live = live
         self._source, self._stages = source, tuple(stages)
-        self._channels = [Channel(1 if live else depth, live) for _ in names]
+
+        def replaced(old: Item, new: Item) -> int:
+            return replace(old.payload, new.payload)
+
+        self._channels = [Channel(1 if live else depth, live, replaced) for _ in names]
         self._clocks = {name: _Clock(name) for name in names}
         self._latency = _Clock("glass_to_glass" if live else "in_flight")
         self._threads: list[threading.Thread] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 END: Final = object()
@@ -16,10 +17,18 @@ class Channel:
         capacity: Items that may wait.
         newest: True: a full channel drops its oldest item and counts it (live sources).
             False: a full channel makes the producer wait (files).
+        replace: Told of the item that is dropped and the one that comes instead, which may take
+            over a part; returns how many were lost.
     """
 
-    def __init__(self, capacity: int, newest: bool) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        newest: bool,
+        replace: Callable[[Any, Any], int] = lambda old, new: 1,
+    ) -> None:
         self.capacity, self.newest, self.dropped = capacity, newest, 0
+        self._replace = replace
         self._items: deque[Any] = deque()
         self._closed = False
         # Reentrant, because a signal handler may close the channel whose lock its thread holds.
@@ -33,8 +42,7 @@ class Channel:
             if self._closed:
                 return False
             if len(self._items) >= self.capacity:
-                self._items.popleft()
-                self.dropped += 1
+                self.dropped += self._replace(self._items.popleft(), item)
             self._items.append(item)
             self._changed.notify_all()
             return True

@@ -118,6 +118,9 @@ class Segmenter(Closable):
             UsageError: the frame does not become the model's input size (``keep_ratio`` only), or
                 two threads feed one stream of steadied masks.
         """
+        return self._one(frame_bgr, self.smoothing)
+
+    def _one(self, frame_bgr: Frame, steady: MaskSmoothing | None) -> Mask:
         check_frame(frame_bgr)
         began = time.perf_counter_ns()
         times = self._clock.start()
@@ -127,7 +130,8 @@ class Segmenter(Closable):
                 self.fit.place(scaled, buffer[0])
                 buffer[1:] = 0
             times["fit"] = (time.perf_counter_ns() - began) / 1e6
-            mask = self._mask(scaled, (frame_bgr.shape[0], frame_bgr.shape[1]), buffer, times)
+            size = (frame_bgr.shape[0], frame_bgr.shape[1])
+            mask = self._mask(scaled, size, buffer, times, steady)
         total = (time.perf_counter_ns() - began) / 1e6
         times["decode"] = total - times["fit"] - times["infer"]
         return mask
@@ -138,18 +142,24 @@ class Segmenter(Closable):
         alone = self.preprocess.fit == "sliding" or self.smoothing is not None
         return 1 if alone else self.card.inputs[0].shape[0]
 
-    def many(self, frames_bgr: Sequence[Frame]) -> list[Mask]:
+    def many(
+        self, frames_bgr: Sequence[Frame], steady: Sequence[MaskSmoothing | None] = ()
+    ) -> list[Mask]:
         """Segment frames of any sizes in one run, as single calls would.
 
         Args:
             frames_bgr: 1 to `places` of uint8 (height, width, 3) BGR.
+            steady: What steadies the masks of each frame's stream, for a segmenter that has no
+                smoothing of its own; nothing does where it is left out.
 
         Raises:
             TensorError: too many of them, or as a single call does.
             UsageError: as a single call does.
         """
+        streams = tuple(steady) or (self.smoothing,) * len(frames_bgr)
         if len(frames_bgr) == 1:
-            return [self(frames_bgr[0])]
+            with self._stream:
+                return [self._one(frames_bgr[0], streams[0])]
         if not 1 <= len(frames_bgr) <= self.places:
             raise TensorError(
                 f"Got {len(frames_bgr)} frames; {self.card.name} takes 1 to {self.places} in a run."
@@ -166,34 +176,48 @@ class Segmenter(Closable):
             times["fit"] = (time.perf_counter_ns() - began) / 1e6
             raw = self._run(buffer, times)
         sizes = [(frame.shape[0], frame.shape[1]) for frame in frames_bgr]
-        masks = [self._decoded(r, s, n) for r, s, n in zip(raw, scaled, sizes, strict=False)]
+        masks = [
+            self._decoded(r, s, n, own)
+            for r, s, n, own in zip(raw, scaled, sizes, streams, strict=False)
+        ]
         total = (time.perf_counter_ns() - began) / 1e6
         times["decode"] = total - times["fit"] - times["infer"]
         return masks
 
     def _mask(
-        self, scaled: Frame, size: tuple[int, int], buffer: Batch, times: dict[str, float]
+        self,
+        scaled: Frame,
+        size: tuple[int, int],
+        buffer: Batch,
+        times: dict[str, float],
+        steady: MaskSmoothing | None,
     ) -> Mask:
         """Return the mask, at the frame's size, of a scaled frame that is placed already."""
         if self.preprocess.fit == "sliding":
-            return self._from_logits(self._slide(scaled, buffer, times), size)
-        return self._decoded(self._run(buffer, times)[0], scaled, size)
+            return self._from_logits(self._slide(scaled, buffer, times), size, steady)
+        return self._decoded(self._run(buffer, times)[0], scaled, size, steady)
 
-    def _decoded(self, raw: npt.NDArray[Any], scaled: Frame, size: tuple[int, int]) -> Mask:
+    def _decoded(
+        self,
+        raw: npt.NDArray[Any],
+        scaled: Frame,
+        size: tuple[int, int],
+        steady: MaskSmoothing | None,
+    ) -> Mask:
         """Return the mask, at the frame's size, of what the graph gave for its place."""
         inside = (scaled.shape[0], scaled.shape[1])
         if self.postprocess.decoder == "class_ids":
             kind = _number_dtype(len(self.postprocess.classes))
             numbers = raw[: inside[0], : inside[1]].astype(kind, copy=False)
-            if self.smoothing is not None:
-                numbers = self.smoothing.classes(numbers)
+            if steady is not None:
+                numbers = steady.classes(numbers)
             return self._from_classes(numbers, size)
         full = _to_input(raw, self.fit.size)[: inside[0], : inside[1]]
         if self.postprocess.decoder == "logits":
-            return self._from_logits(full, size)
+            return self._from_logits(full, size, steady)
         probability = np.clip(full[..., 0], 0.0, 1.0)
-        if self.smoothing is not None:
-            probability = self.smoothing.probability(probability)
+        if steady is not None:
+            probability = steady.probability(probability)
         sure = resample(probability, size)
         return Mask((sure >= 0.5).astype(np.uint8), sure)
 
@@ -231,10 +255,12 @@ class Segmenter(Closable):
         total /= count
         return total
 
-    def _from_logits(self, logits: Floats, size: tuple[int, int]) -> Mask:
+    def _from_logits(
+        self, logits: Floats, size: tuple[int, int], steady: MaskSmoothing | None
+    ) -> Mask:
         numbers = best_class(logits, size).astype(_number_dtype(len(self.postprocess.classes)))
-        if self.smoothing is not None:
-            numbers = self.smoothing.classes(numbers)
+        if steady is not None:
+            numbers = steady.classes(numbers)
         return self._from_classes(numbers, size)
 
     def _from_classes(self, numbers: Classes, size: tuple[int, int]) -> Mask:

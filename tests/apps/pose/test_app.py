@@ -381,3 +381,67 @@ def test_a_reader_who_has_gone_stops_nobody_else(tmp_path, video, frames_of, alo
     else:
         assert ran.returncode == 1 and "reader of standard output has gone" in ran.stderr
         assert len(frames_of(out)) == 12
+
+
+@pytest.fixture
+def turned(tmp_path, video, frames_of):
+    """The video in a mirror, without its first four frames."""
+    path = tmp_path / "turned.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10.0, (256, 256))
+    for frame in frames_of(video)[4:]:
+        writer.write(np.ascontiguousarray(frame[:, ::-1]))
+    writer.release()
+    return path
+
+
+def test_several_sources_give_what_each_gives_alone(prunus, tmp_path, video, turned, frames_of):
+    alone = {}
+    for path in (video, turned):
+        out = tmp_path / f"alone-{path.stem}.json"
+        assert prunus("run", "pose", "--source", path, *MODEL, "--json-out", out).code == 0
+        alone[path.stem] = json.loads(out.read_text())
+        assert len(alone[path.stem]) > 5
+    out, found = tmp_path / "out.mp4", tmp_path / "out.json"
+    words = ("--source", video, "--source", turned, *MODEL, "-o", out, "--json-out", found)
+    ran = prunus("run", "pose", *words, "--json")
+    assert ran.code == 0, ran.err
+    for name, expected in alone.items():
+        entries = json.loads((tmp_path / f"out-{name}.json").read_text())
+        assert entries == [{"source": name, **entry} for entry in expected]  # bit for bit
+        assert len(frames_of(tmp_path / f"out-{name}.mp4")) == (12 if name == "walk" else 8)
+    summary, seen = json.loads(ran.out), {name: len(found) for name, found in alone.items()}
+    assert (summary["frames"], len(summary["outputs"])) == (20, 4)
+    assert summary["people"] == sum(seen.values())
+    rows = {row["name"]: (row["frames"], row["facts"]["people"]) for row in summary["sources"]}
+    assert rows == {"walk": (12, seen["walk"]), "turned": (8, seen["turned"])}
+    assert not out.exists() and not found.exists()
+
+
+def test_a_source_that_is_cut_off_leaves_the_others(prunus, tmp_path, video, turned):
+    turned.write_bytes(turned.read_bytes()[:40])
+    words = ("--source", video, "--source", turned, *MODEL, "--single", "--json-out", "-")
+    ran = prunus("run", "pose", *words, "--max-frames", 5)
+    assert ran.code == 1
+    entries = [json.loads(line) for line in ran.out.splitlines()]
+    assert [e["image_id"] for e in entries] == list(range(5))
+    assert {e["source"] for e in entries} == {"walk"}
+    told = [line for line in ran.err.splitlines() if "turned.mp4 is not a video" in line]
+    assert told[0].startswith("turned: ") and told[1].startswith("warning: turned: ")
+
+
+def test_boxes_are_those_of_one_source(prunus, video, turned, tmp_path):
+    words = ("--source", video, "--source", turned, *MODEL, "--boxes", tmp_path / "b.json")
+    ran = prunus("run", "pose", *words)
+    assert ran.code == 2 and "Got --boxes and 2 sources" in ran.err
+
+
+def test_a_page_shows_all_sources_or_the_chosen_one(prunus, page, video, turned):
+    page.settings = {10: {"shown": "turned"}}
+    words = ("--source", video, "--source", turned, *MODEL, "--single", "--sink", "web:1")
+    assert prunus("run", "pose", *words).code == 0
+    assert page.head["source"] == "walk, turned"
+    [control] = [c for c in page.controls.describe() if c["name"] == "shown"]
+    assert control["choices"] == ("all", "walk", "turned")
+    sizes = [drawn.shape[1] for _, _, drawn in page.told]
+    assert sizes[:10] == [512] * 10 and set(sizes[11:]) == {256}
+    assert len(page.told[5][1]["overlay"]) == 2 and len(page.told[-1][1]["overlay"]) == 1

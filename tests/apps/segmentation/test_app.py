@@ -415,3 +415,34 @@ def test_a_sink_that_fails_takes_nothing_of_the_others_along(
     assert len(entries) == (3 if owner is MaskList else 10)
     named = [entry["mask"] for entry in entries if "mask" in entry]
     assert all((masks / name).is_file() for name in named)
+
+
+def test_several_sources_share_runs_and_give_what_each_gives_alone(
+    segment, tmp_path, clip, monkeypatch
+):
+    from prunus.runtime.tasks.segmentation.segmenter import Segmenter
+
+    other = tmp_path / "other.avi"
+    writer = cv2.VideoWriter(str(other), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (96, 96))
+    for i in range(6):
+        writer.write(np.full((96, 96, 3), (RED, GREEN, BLUE)[i % 3], np.uint8))
+    writer.release()
+    alone = {}
+    for path in (clip, other):
+        listed, masks = tmp_path / f"{path.stem}.json", tmp_path / f"masks-{path.stem}"
+        ran = segment(path, "--json-out", listed, "--masks", masks, batch=2)
+        assert ran.code == 0, ran.err
+        alone[path.stem] = json.loads(listed.read_text()), masks
+    runs, run = [], Segmenter._run
+    monkeypatch.setattr(Segmenter, "_run", lambda *a: runs.append(1) or run(*a))
+    listed, masks = tmp_path / "all.json", tmp_path / "all"
+    words = ("--source", other, "--json-out", listed, "--masks", masks)
+    ran = segment(clip, *words, batch=2)
+    assert ran.code == 0, ran.err
+    assert len(runs) == 10  # of 16 frames
+    for name, (entries, folder) in alone.items():
+        own = json.loads((tmp_path / f"all-{name}.json").read_text())
+        assert own == [{"source": name, **entry} for entry in entries]
+        for entry in entries:
+            mask = (masks / name / entry["mask"]).read_bytes()
+            assert mask == (folder / entry["mask"]).read_bytes()

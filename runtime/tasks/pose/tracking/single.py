@@ -39,8 +39,17 @@ class SinglePerson:
             frame_bgr: uint8 (height, width, 3) BGR.
             estimator: Reads joints in boxes, e.g. a `PoseEstimator`.
         """
+        return self.read(estimator(frame_bgr, self.crop(frame_bgr))[0])
+
+    @in_turn
+    def crop(self, frame_bgr: Frame) -> npt.NDArray[np.float64]:
+        """Begin what `update` does: return the box (1, 4) in which joints are to be read."""
         whole = (0.0, 0.0, float(frame_bgr.shape[1]), float(frame_bgr.shape[0]))
-        pose = estimator(frame_bgr, np.array([self._box or whole], np.float64))[0]
+        return np.array([self._box or whole], np.float64)
+
+    @in_turn
+    def read(self, pose: Pose) -> list[Pose]:
+        """End what `update` does, with what an estimator read in the box of `crop`."""
         if pose.score < self.minimum_score:
             self._box = None
             return []

@@ -106,6 +106,7 @@ class PeopleTracker:
         self.search = Search(self.options.finding)
         self._tracks: list[Track] = []
         self._gone: list[Track] = []
+        self._asked: list[Track] = []  # whose joints are being read
         self._next_id = 0
         self._frame = 0
 
@@ -208,17 +209,45 @@ class PeopleTracker:
         Returns:
             Poses with their `track_id` and `age_s`, oldest first.
         """
-        read = self._chosen(now, most)
-        rest = [t for t in self._tracks if t not in read]
-        for track in rest:
-            track.coast(now, seen=True)
+        boxes = self.crops(now, most)
+        return self.read(frame_bgr, estimator(frame_bgr, boxes) if len(boxes) else [], now)
+
+    @in_turn
+    def crops(self, now: float, most: int | None = None) -> npt.NDArray[np.float64]:
+        """Begin what `follow` does: return in which boxes joints are to be read, for `read`.
+
+        Args:
+            now: Time of the frame in seconds.
+            most: See `follow`.
+
+        Returns:
+            (people, 4) of x0, y0, x1, y1 in image pixels.
+        """
+        self._asked = self._chosen(now, most)
+        for track in self._tracks:
+            if track not in self._asked:
+                track.coast(now, seen=True)
+        return np.array([t.crop(now) for t in self._asked], np.float64).reshape(-1, 4)
+
+    @in_turn
+    def read(self, frame_bgr: Frame, poses: Sequence[Pose], now: float) -> list[Pose]:
+        """End what `follow` does.
+
+        Args:
+            frame_bgr: uint8 (height, width, 3) BGR.
+            poses: What an estimator read in the boxes of `crops`, in their order.
+            now: Time of the frame in seconds.
+
+        Returns:
+            As `follow`.
+        """
+        read, self._asked = self._asked, []
         if read:
             expected = [t.predicted(now) for t in read]
-            boxes = np.array([t.crop(now) for t in read], np.float64)
             crowding = overlaps(np.array([p.box for p in expected], np.float64)).max(1).tolist()
-            poses = estimator(frame_bgr, boxes)
+            rest = [t for t in self._tracks if t not in read]
             looks = list(looks_of(frame_bgr, poses, self._limbs))
-            seen = Seen(read, poses, expected, crowding, looks)
+            seen = Seen(read, list(poses), expected, crowding, looks)
             chosen = self._matcher.settled(seen, rest)
             for track, pose in zip(read, chosen, strict=True):
                 if pose < 0:

@@ -217,6 +217,28 @@ def test_several_frames_share_a_run_and_keep_their_masks(decoder, network) -> No
             segment.many(frames[:1] * count)
 
 
+def test_frames_of_several_streams_share_a_run_and_are_steadied_apart() -> None:
+    def flicker(left: bool) -> list[np.ndarray]:
+        frames = [np.zeros((64, 64, 3), np.uint8) for _ in range(3)]
+        frames[1][:, slice(0, 32) if left else slice(32, 64)] = (0, 0, 255)  # in one frame alone
+        return frames
+
+    streams = [flicker(left=True), flicker(left=False)]
+    alone = [Segmenter(StandIn(card(batch=2), reddish), MaskSmoothing()) for _ in streams]
+    expected = [
+        [one(frame).classes for frame in own] for one, own in zip(alone, streams, strict=True)
+    ]
+    session, steady = StandIn(card(batch=2), reddish), [MaskSmoothing(), MaskSmoothing()]
+    shared = Segmenter(session)
+    for k, pair in enumerate(zip(*streams, strict=True)):
+        for number, mask in enumerate(shared.many(pair, steady)):
+            np.testing.assert_array_equal(mask.classes, expected[number][k])
+            assert not mask.classes.any()  # a class must be seen twice
+    assert session.runs == 3
+    raw = shared.many([streams[0][1]], [None])[0]
+    assert raw.classes.any()
+
+
 def test_frames_that_slide_or_are_steadied_go_alone() -> None:
     sliding = ScenePreprocess(64, 64, "sliding", longest=128, shortest=64, stride=(32, 32))
     assert Segmenter(StandIn(card("logits", batch=4, fit=sliding), red_logits)).places == 1

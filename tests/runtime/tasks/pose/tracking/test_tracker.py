@@ -316,3 +316,19 @@ def test_the_whole_clip_has_hardly_more_identities_than_people(clip) -> None:
     assert (scores.people, scores.identities <= 1.2 * 8) == (8, True)
     assert scores.idf1 > 0.8
     assert scores.recall > 0.88
+
+
+def test_joints_may_be_read_between_the_halves_of_a_frame() -> None:
+    whole, halves, world = PeopleTracker(each(3)), PeopleTracker(each(3)), World()
+    for step in range(9):
+        now = step / 30
+        world.people = [_person(100 + 4 * step), _person(400 - 3 * step)][: 2 if step < 6 else 1]
+        expected = whole.update(FRAME, world.find, world.estimate, now, 1 if step == 4 else None)
+        if halves.wants(FRAME, now):
+            halves.take(world.find(FRAME), now, now, FRAME)
+        boxes = halves.crops(now, 1 if step == 4 else None)
+        poses = halves.read(FRAME, world.estimate(FRAME, boxes), now)
+        assert [(p.track_id, p.box, p.age_s) for p in poses] == [
+            (p.track_id, p.box, p.age_s) for p in expected
+        ]
+        assert len(boxes) == (1 if step == 4 else 2)
