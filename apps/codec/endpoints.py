@@ -132,7 +132,7 @@ def check_ends(source: str, targets: Sequence[str]) -> None:
     sources.resolve(source, "codes", "sound")
     if list(targets).count(STDIO) > 1:
         raise UsageError("Standard output can take one sink.", "Give - once.")
-    check_outputs(source, [s for s in targets if not named(sinks.SINKS, s, "codes", "sound")])
+    check_outputs((source,), [s for s in targets if not named(sinks.SINKS, s, "codes", "sound")])
 
 
 class UdpSource(CodeSource):

@@ -25,6 +25,12 @@ _TICK = Fraction(1, 90_000)  # clock of pictures that bring none
 # because a bit rate would need the number of pictures per second, which nobody knows of a camera.
 _H264 = {"preset": "veryfast", "crf": "20"}
 _STEADY = {"qmin": "2", "qmax": "4"}
+# An index in pieces, until the whole one is written at the end: what a full disk or a lost process
+# leaves can be played until the last piece.
+_SAFE = dict.fromkeys(
+    (".mp4", ".mov"),
+    {"movflags": "hybrid_fragmented", "frag_duration": "1000000", "flush_packets": "1"},
+)
 
 
 class ClipWriter:
@@ -42,6 +48,7 @@ class ClipWriter:
         layout: Name of its channels.
         time_base: Seconds of a tick of the pictures' clock.
         pixel_aspect: Width of a pixel over its height.
+        shown: Its name in messages, where `path` is none that users know.
 
     Raises:
         SourceError: the folder cannot be written, or no encoder takes this size.
@@ -60,11 +67,14 @@ class ClipWriter:
         layout: str = "mono",
         time_base: Fraction | None = None,
         pixel_aspect: Fraction = Fraction(1),
+        shown: Path | None = None,
     ) -> None:
         av = load_av()
+        self._shown = shown or path
         self._path, self._written, self._samples, self._rate = path, 0, 0, sample_rate_hz
         self._size = (max(width & ~1, 2), max(height & ~1, 2))
-        self._even = path.suffix.lower() == ".avi"
+        ending = path.suffix.lower()
+        self._even = ending == ".avi"
         pace = Fraction(fps).limit_denominator(1001)
         self._tick = 1 / pace if self._even else time_base or _TICK
         self._step = max(round(1 / pace / self._tick), 1)  # ticks between pictures
@@ -72,7 +82,9 @@ class ClipWriter:
         self._held: Any = None  # the latest picture: how long it lasts is not known yet
         require_space(path)
         try:
-            self._container = av.open(str(path), "w")
+            # FFmpeg ends sound at the wrong time that way.
+            safe = {} if sample_rate_hz else _SAFE.get(ending, {})
+            self._container = av.open(str(path), "w", container_options=dict(safe))
             self._picture = self._stream(pace, pixel_aspect)
             self._sound: Any = None
             if sample_rate_hz:
@@ -169,7 +181,7 @@ class ClipWriter:
         try:
             self._container.mux(packets)
         except (load_av().error.FFmpegError, OSError) as error:
-            raise write_error(OSError(28, _reason(error)), self._path) from None
+            raise write_error(OSError(28, _reason(error)), self._shown) from None
 
     def close(self) -> None:
         """Finish the file; safe to call twice."""

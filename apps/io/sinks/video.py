@@ -17,7 +17,7 @@ from prunus.apps.io.sinks.registry import require_space
 from prunus.apps.io.sources.clip import Clip
 from prunus.apps.io.timeline import joined
 from prunus.runtime.card.artifact import write_error
-from prunus.runtime.errors import HostError, MissingDependencyError, SourceError
+from prunus.runtime.errors import HostError, MissingDependencyError, PrunusError, SourceError
 from prunus.runtime.pictures.opencv import load_cv2
 
 _CHECK_EVERY = 16  # frames between two looks at the disk
@@ -80,7 +80,7 @@ class VideoSink:
             return ClipWriter(
                 self._temporary, *self._size, fps, self._sound.rate if self._sound else 0,
                 layout=self._sound.layout if self._sound else "mono",
-                time_base=info.time_base, pixel_aspect=info.pixel_aspect,
+                time_base=info.time_base, pixel_aspect=info.pixel_aspect, shown=self._path,
             )  # fmt: skip
         except MissingDependencyError:
             _tell_even_pace()
@@ -104,18 +104,28 @@ class VideoSink:
                 self._writer.sound(block)
 
     def close(self) -> None:
-        """Finish the file and give it its name, unless nothing was written."""
+        """Finish the file and give it its name, unless nothing was written.
+
+        Raises:
+            HostError: the disk is full; what is there keeps its name where it plays.
+        """
         if self._writer is None:
             return
         writer, self._writer = self._writer, None
+        unfinished: Exception | None = None
         try:
-            writer.close()
+            try:
+                writer.close()
+            except (PrunusError, OSError) as error:
+                unfinished = error
             if self._frames == 0:
                 return
             self._verify()
             with contextlib.suppress(OSError):
                 self._temporary.chmod(0o666 & ~_umask())
             self._temporary.replace(self._path)
+            if unfinished is not None:
+                raise unfinished
         except OSError as error:
             raise write_error(error, self._path) from None
         finally:

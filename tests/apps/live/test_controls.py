@@ -137,7 +137,7 @@ def test_a_loop_that_ends_while_paused_ends_at_once(live, quiet, capsys):
         raise KeyboardInterrupt
 
     counts = Loop(
-        title="test", items=source(), live=live, stages=lambda dropped: [Stage("one", int)],
+        title="test", items=source(), live=live, stages=[Stage("one", int)],
         write=write, note=lambda *_: "", controls=controls, quiet=quiet,
     ).run()  # fmt: skip
     assert counts.interrupted and len(shown) == 1

@@ -14,6 +14,7 @@ from prunus.apps.io.sinks.registry import open_sink
 from prunus.apps.io.sources.clip import Clip
 from prunus.apps.io.sources.registry import open_source
 from prunus.apps.io.timeline import joined
+from prunus.runtime.errors import PrunusError
 
 av = pytest.importorskip("av")
 RATE = 16_000
@@ -139,3 +140,28 @@ def test_a_cut_video_is_told(tmp_path, ending) -> None:
     with contextlib.closing(open_source(str(path))) as source:
         assert 0 < len(list(source)) < 50
     assert "of 50 frames" in source.warnings[0]
+
+
+def test_what_a_full_disk_leaves_of_a_video_plays(tmp_path):
+    """Not a byte more may be written: no index at the end, and the last pieces are missing."""
+    import resource
+
+    out = tmp_path / "out.mp4"
+    noise = np.random.default_rng(0).integers(0, 255, (80, 60, 64, 3), np.uint8)
+    sink = open_sink(str(out), SourceInfo("camera", 64, 60, 10.0, 0, live=True))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(PrunusError, match=r"while writing \S*/out\.mp4"):
+        try:
+            for index, image in enumerate(noise):
+                sink.write(Frame(index, image, "", 0, seconds=index / 10), image)
+                if index == 60:
+                    [growing] = tmp_path.glob(".out-*")
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (growing.stat().st_size, limits[1]))
+            sink.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with contextlib.suppress(PrunusError):
+        sink.close()
+    with contextlib.closing(open_source(str(out))) as source:
+        assert 10 <= sum(1 for _ in source) < 80
+    assert not list(tmp_path.glob(".*"))
