@@ -27,10 +27,7 @@ _H264 = {"preset": "veryfast", "crf": "20"}
 _STEADY = {"qmin": "2", "qmax": "4"}
 # An index in pieces, until the whole one is written at the end: what a full disk or a lost process
 # leaves can be played until the last piece.
-_SAFE = dict.fromkeys(
-    (".mp4", ".mov"),
-    {"movflags": "hybrid_fragmented", "frag_duration": "1000000", "flush_packets": "1"},
-)
+_SAFE = {"movflags": "hybrid_fragmented", "frag_duration": "1000000", "flush_packets": "1"}
 
 
 class ClipWriter:
@@ -83,7 +80,7 @@ class ClipWriter:
         require_space(path)
         try:
             # FFmpeg ends sound at the wrong time that way.
-            safe = {} if sample_rate_hz else _SAFE.get(ending, {})
+            safe = _SAFE if ending in (".mp4", ".mov") and not sample_rate_hz else {}
             self._container = av.open(str(path), "w", container_options=dict(safe))
             self._picture = self._stream(pace, pixel_aspect)
             self._sound: Any = None
