@@ -8,7 +8,7 @@ EXTRAS ?= apps,audio,clips,export,check,fleet,openvino,eval,dev,trt-rtx
 comma  := ,
 STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test test-all fuzz lint bench gpu docs docs-deps wheel train-deps plugin-deps judge-deps batch-deps triton-deps peer-deps mutate mutate-deps picture clean venv
+.PHONY: demo test test-all soak fuzz lint bench gpu docs docs-deps wheel train-deps plugin-deps judge-deps batch-deps triton-deps peer-deps mutate mutate-deps picture clean venv
 
 demo: $(STAMP)
 	$(BIN)/python -m prunus.apps.demo.demo
@@ -21,6 +21,11 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(PYTEST) -m "not gpu"
+
+# Live runs at twice their load, with troubles planted meanwhile: make soak SECONDS=3600.
+SECONDS ?= 600
+soak: $(STAMP)
+	$(BIN)/python tests/soak/soak.py --seconds $(SECONDS)
 
 # Faults planted in FILES (default: what differs from main in runtime/ and export/verify), judged by
 # the mirrored tests of each.

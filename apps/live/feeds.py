@@ -17,6 +17,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from prunus.apps.io.frames import Frame, Sink, Source, SourceInfo
 from prunus.apps.io.sinks.outlets import GONE
@@ -84,7 +85,7 @@ class Feed:
     ) -> None:
         """Open its sinks of drawn frames; the arguments are those of `Outputs.add_sinks`."""
         own = uris if self.alone else [own_path(uri, self.name) for uri in uris]
-        known_as = self.uri if self.alone else f"{self.name}{Path(self.uri).suffix}"
+        known_as = self.uri if self.alone else f"{self.name}{Path(urlsplit(self.uri).path).suffix}"
         self.outputs.add_sinks(own, known_as, self.info, ending=ending, files=files, opener=opener)
 
     def add_file(
@@ -265,7 +266,7 @@ class Feeds:
         Args:
             made: The round.
             write: Takes what became of one frame.
-            limit: Frames that are wanted of each; None for all.
+            limit: Frames that are wanted of each live source; None for all.
 
         Raises:
             Stop: nobody wants more of any.
@@ -279,7 +280,7 @@ class Feeds:
             except Stop:
                 self._stop(feed)
             feed.frames += 1
-            if limit is not None and feed.frames >= limit and not self.alone:
+            if limit is not None and feed.frames >= limit and self.live and not self.alone:
                 self._stop(feed)
         if not self.alone:
             for feed in self.open:

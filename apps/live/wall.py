@@ -116,6 +116,8 @@ class _Wall:
         if not self.left:
             self.sink.close()
             return
+        if self.controls is not None and self.shown == feed.name:
+            self.controls.set({SHOWN: ALL})  # nothing more would come
         top, left = self._corner(feed.number)
         for picture in self.pictures.values():
             tile = picture[top : top + self.size[0], left : left + self.size[1]]
@@ -213,18 +215,23 @@ def moved(shape: Mapping[str, Any], scale: float, left: float, top: float) -> di
 
 
 def together(tiles: list[dict[str, Any]], newest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data of all tiles as those of one picture: facts that differ stand side by side.
+    """Return the data of all tiles as those of one picture.
 
-    >>> tiles = [{"facts": {"Model": "a", "People": "2"}}, {"facts": {"Model": "a", "People": "3"}}]
+    Facts that differ stand side by side, and so do counts, which would read as a sum.
+
+    >>> tiles = [{"facts": {"Model": "a", "People": "2"}}, {"facts": {"Model": "a", "People": "2"}}]
     >>> together(tiles, tiles[1])["facts"]
-    {'Model': 'a', 'People': '2 | 3'}
+    {'Model': 'a', 'People': '2 | 2'}
     """
     facts: dict[str, list[str]] = {}
     for tile in tiles:
         for label, text in tile.get("facts", {}).items():
             facts.setdefault(label, []).append(text)
     return {
-        "facts": {k: v[0] if len(set(v)) == 1 else " | ".join(v) for k, v in facts.items()},
+        "facts": {
+            label: " | ".join(v) if len(set(v)) > 1 or v[0].isdigit() else v[0]
+            for label, v in facts.items()
+        },
         "stages": newest.get("stages", {}),
         "overlay": [shape for tile in tiles for shape in tile.get("overlay", ())],
     }

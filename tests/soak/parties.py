@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -29,6 +30,7 @@ SIZE = (320, 240)
 _TURN = 60  # different pictures
 _NUMBERS = 1 << 16
 _BOUNDARY = b"frame"
+_PROGRESS = re.compile(r"\w+: \d+( %)? \(")
 
 
 class Camera:
@@ -166,7 +168,7 @@ class Program:
     def said(self) -> str:
         """What it has told so far, without its progress."""
         lines = Path(self._said.name).read_text(errors="replace").splitlines()
-        return "\n".join(line for line in lines if " % (" not in line)
+        return "\n".join(line for line in lines if not _PROGRESS.match(line))
 
     @property
     def summary(self) -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -165,8 +166,10 @@ def test_each_source_has_its_limit_its_end_and_its_outputs(opened):
     feeds = opened(a=Listed(2), b=Listed(9), c=Listed(9))
     for feed, most in zip(feeds.open, (9, 9, 3), strict=True):
         feed.outputs = Taking(most)
-    finished = []
-    for made in feeds.rounds(lambda f: f, 1):
+    rounds, finished = feeds.rounds(lambda f: f, 1), []
+    first = next(rounds)
+    feeds.live = True  # of files it is the loop that counts
+    for made in chain([first], rounds):
         feeds.deliver(made, lambda feed, frame: feed.outputs.write(frame), 5)
         finished.append([feed.outputs.finished for feed in feeds.open])
     assert finished[1] == [0, 0, 0] and finished[2] == [1, 0, 0]  # completed once it had ended

@@ -92,6 +92,21 @@ def test_the_tile_of_a_source_that_ended_is_dim_and_the_page_stays_open(wall, pa
     assert closed == [True]
 
 
+def test_another_source_that_ends_changes_nothing(wall, page):
+    feeds, _, tiles, controls = wall
+    controls.set({"shown": feeds.names[0]})
+    tiles[1].close()
+    assert controls["shown"] == feeds.names[0]
+    tiles[0].close()  # the last one: nobody is left to look
+
+
+def test_the_chosen_source_that_ends_gives_way_to_all(wall, page):
+    feeds, _, tiles, controls = wall
+    controls.set({"shown": feeds.names[0]})
+    tiles[0].close()
+    assert controls["shown"] == "all" and tiles[1].watched
+
+
 def test_a_page_that_fails_fails_for_all(wall, page):
     _, _, tiles, _ = wall
 
