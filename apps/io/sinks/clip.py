@@ -79,8 +79,9 @@ class ClipWriter:
         self._held: Any = None  # the latest picture: how long it lasts is not known yet
         require_space(path)
         try:
-            # FFmpeg ends sound at the wrong time that way.
-            safe = _SAFE if ending in (".mp4", ".mov") and not sample_rate_hz else {}
+            # FFmpeg knows that since 7.1, and ends sound at the wrong time that way.
+            able = av.library_versions["libavformat"] >= (61, 7) and not sample_rate_hz
+            safe = _SAFE if able and ending in (".mp4", ".mov") else {}
             self._container = av.open(str(path), "w", container_options=dict(safe))
             self._picture = self._stream(pace, pixel_aspect)
             self._sound: Any = None

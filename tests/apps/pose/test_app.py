@@ -394,7 +394,11 @@ def turned(tmp_path, video, frames_of):
     return path
 
 
-def test_several_sources_give_what_each_gives_alone(prunus, tmp_path, video, turned, frames_of):
+def test_several_sources_give_what_each_gives_alone(
+    prunus, tmp_path, video, turned, frames_of, monkeypatch
+):
+    from prunus.runtime.tasks.pose.estimator import PoseEstimator
+
     alone = {}
     for path in (video, turned):
         out = tmp_path / f"alone-{path.stem}.json"
@@ -403,7 +407,10 @@ def test_several_sources_give_what_each_gives_alone(prunus, tmp_path, video, tur
         assert len(alone[path.stem]) > 5
     out, found = tmp_path / "out.mp4", tmp_path / "out.json"
     words = ("--source", video, "--source", turned, *MODEL, "-o", out, "--json-out", found)
+    calls, many = [], PoseEstimator.many
+    monkeypatch.setattr(PoseEstimator, "many", lambda *a: calls.append(len(a[1])) or many(*a))
     ran = prunus("run", "pose", *words, "--json")
+    assert calls == [2] * 8 + [1] * 4  # the people of both frames are read together
     assert ran.code == 0, ran.err
     for name, expected in alone.items():
         entries = json.loads((tmp_path / f"out-{name}.json").read_text())
