@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +27,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 MODELS = ROOT / ".cache" / "bench"  # graphs exported on first use
 RESULTS = HERE / "results"
+_BREAK = r"\n\s*"
+_PLAIN_LIST = re.compile(rf"\[{_BREAK}([^\[\]{{}}]*?){_BREAK}\]")
 PORTRAIT = ROOT / "apps" / "media" / "portrait.jpg"  # one real picture: speed does not depend on it
 
 
@@ -190,7 +193,11 @@ def stored(result: Comparison) -> dict[str, Any]:
 
 
 def write_record(path: Path, body: dict[str, Any]) -> None:
-    """Write a record as sorted JSON, whole or not at all; paths in it are relative to here."""
+    """Write a record as sorted JSON, whole or not at all; paths in it are relative to here.
+
+    A list of plain values, samples mostly, is one line.
+    """
     text = json.dumps(body, sort_keys=True, indent=1).replace(f"{Path.cwd()}/", "")
+    text = _PLAIN_LIST.sub(lambda found: f"[{re.sub(_BREAK, ' ', found[1])}]", text)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text + "\n")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 
 from prunus.apps.io.frames import Frame, Source
 from prunus.runtime.errors import SourceError
@@ -40,14 +42,14 @@ class ReconnectingSource:
         self._closed = threading.Event()
         self._gaps: list[float] = []
         self._told: list[str] = []  # by connections that are over
-        self._reason = ""
+        self._reason, self._away = "", False
         self._source = source
         self.info = source.info
 
     @property
     def warnings(self) -> list[str]:
         """Return the interruptions so far, and what the connections themselves have to say."""
-        lines = [*self._told, *self._source.warnings]
+        lines = summed([*self._told, *([] if self._away else self._source.warnings)])
         if self._gaps:
             times = "once" if len(self._gaps) == 1 else f"{len(self._gaps)} times"
             lines.append(
@@ -81,11 +83,11 @@ class ReconnectingSource:
     def _back(self, wait: float) -> bool:
         """Open the source again; False when it was closed meanwhile."""
         gone = time.monotonic()
-        self._told = list(dict.fromkeys((*self._told, *self._source.warnings)))[-20:]
+        self._told, self._away = summed([*self._told, *self._source.warnings])[-20:], True
         self._source.close()
         while not self._closed.wait(wait):
             try:
-                self._source = self._reopen()
+                self._source, self._away = self._reopen(), False
             except SourceError as error:
                 self._reason = error.message.rstrip(".")
                 if (away := time.monotonic() - gone) > self._patience:
@@ -105,3 +107,16 @@ class ReconnectingSource:
         """Close the source, or end the waiting for it."""
         self._closed.set()
         self._source.close()
+
+
+def summed(lines: Sequence[str]) -> list[str]:
+    """Return each message once; where several begin with a count, with the sum of the counts.
+
+    >>> summed(["2 pictures were skipped", "The clock stands still", "3 pictures were skipped"])
+    ['5 pictures were skipped', 'The clock stands still']
+    """
+    counts: Counter[str] = Counter()
+    for line in lines:
+        found = re.fullmatch(r"(\d+) (.+)", line)
+        counts[found[2] if found else line] += int(found[1]) if found else 0
+    return [f"{count} {text}" if count else text for text, count in counts.items()]
