@@ -299,6 +299,7 @@ _EXTRAS = {
     "sounddevice": "audio",
     "soxr": "audio",
     "av": "apps",
+    "aiortc": "webrtc",
     "cryptography": "fleet",
     "pesq": "eval-audio",
     "pystoi": "eval-audio",

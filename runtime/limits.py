@@ -77,6 +77,9 @@ PART_HEADER_BYTES = Limit("the header of one picture", 64 << 10, "bytes")
 WEB_CONNECTIONS = Limit("the number of open connections", 32, "connections")
 WEB_VIEWERS = Limit("the number of viewers", 24, "viewers")  # below: a place for short requests
 CONTROL_BYTES = Limit("the length", 4096, "bytes")
+OFFER_BYTES = Limit("the length", 32 << 10, "bytes")  # a browser's own have 4 to 10 KiB
+CAMERA_PIXELS = Limit("the size", 1920 * 1088, "pixels")  # of a browser
+OFFER_PARTS = Limit("the number of its parts", 4, "parts")  # picture, sound, data
 
 # Network: seconds in all, however busily the other side sends
 ANSWER_S = 10.0  # from the request to the end of the answer's header

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from prunus.apps.bench.ends import Ends
+from prunus.apps.io.ends import Ends
 from prunus.apps.io.frames import Audio, SoundFormat, SoundSource
 from prunus.apps.io.sound.live import SteadySpeaker
 

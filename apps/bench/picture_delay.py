@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunus.apps.bench.ends import Ends
 from prunus.apps.common.model_files import find_model
+from prunus.apps.io.ends import Ends
 from prunus.apps.io.frames import Frame, Image, Sink, Source, SourceInfo
 from prunus.apps.io.sources.synthetic import open_synthetic
 from prunus.apps.registry import APPS

@@ -71,7 +71,7 @@ def build_app() -> Any:
              verbs=f"{_APPS}:run_verbs", more=_RUN),
         Verb("batch", "Run a model over any number of files, on this machine or on a Ray cluster.",
              verbs=f"{_APPS}:batch_verbs", more=_BATCH),
-        Verb("serve", "Answer requests over the network with a model's results.",
+        Verb("serve", "Answer requests and cameras of browsers over the network.",
              verbs="prunus.apps.serve.options:VERBS", more=_SERVE),
         Verb("deploy", "Hand models to a server of another maker.",
              verbs="prunus.apps.deploy.options:VERBS", more=_DEPLOY),
@@ -135,6 +135,7 @@ _SERVE = """\b
 Examples:
   prunus serve http pose
   prunus serve http selfie --port 8080 --queue 16
+  prunus serve live pose
 """
 _DEPLOY = """\b
 Examples:

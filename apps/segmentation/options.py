@@ -28,8 +28,24 @@ class SegmentationChoice:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentationView(SegmentationChoice):
+    """What is made of the masks."""
+
+    mode: Mode = option("What is shown: the masks, or a changed background.", default="overlay")
+    background: str | None = option(
+        "For replace: a picture, or a colour as '#rrggbb'; default: #40a040.", default=None
+    )
+    subject: str | None = option(
+        "Class that stays in front; default: what the model names.", default=None
+    )
+    opacity: float = option(
+        "Strength of the colours of overlay.", default=0.5, minimum=0, maximum=1
+    )
+
+
 @dataclass(frozen=True, slots=True)
-class SegmentationOptions(SegmentationChoice):
+class SegmentationOptions(SegmentationView):
     """What `run_segmentation` does.
 
     -o is short for one more --sink. Without any, files get a neighbour named NAME-mask, live
@@ -45,16 +61,6 @@ class SegmentationOptions(SegmentationChoice):
 
     sources: tuple[str, ...] = shared.frames_in()
     sinks: tuple[str, ...] = shared.frames_out()
-    mode: Mode = option("What is shown: the masks, or a changed background.", default="overlay")
-    background: str | None = option(
-        "For replace: a picture, or a colour as '#rrggbb'; default: #40a040.", default=None
-    )
-    subject: str | None = option(
-        "Class that stays in front; default: what the model names.", default=None
-    )
-    opacity: float = option(
-        "Strength of the colours of overlay.", default=0.5, minimum=0, maximum=1
-    )
     masks: str | None = option("Folder for one PNG of class numbers per frame.", default=None)
     json_out: Path | None = option("JSON list: share of each class in each frame.", default=None)
     max_frames: int | None = shared.max_frames()

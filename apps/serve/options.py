@@ -43,11 +43,24 @@ class HttpOptions:
     compute: shared.BackendChoice = group(shared.BackendChoice)
 
 
+_LIVE = """Browsers give cameras to pages of https or of localhost alone.
+
+\b
+Examples:
+  prunus serve live pose
+  prunus serve live segmentation --host 0.0.0.0 --certificate box.pem --key box.key
+"""
 VERBS = (
     Verb(
         "http",
         "Answer pictures, sounds and arrays over HTTP with a model's results.",
         "prunus.apps.serve.options:HttpOptions",
         "prunus.apps.serve.command:serve_http",
+    ),
+    Verb(
+        "live",
+        "Take a browser's camera and microphone, a phone's for example, and show it the results.",
+        verbs="prunus.apps.webrtc.options:verbs",
+        more=_LIVE,
     ),
 )

@@ -1,10 +1,14 @@
 """A page for browsers, from the standard library's HTTP server: frames, data, and controls.
 
+A `WebServer` has the address, and shows one run at a time; a `Showing` is the sink of that run. A
+`WebSink` is both, for one run.
+
 ==============  ====================================================================================
 ``/``           the page; its style and script lie beside it
 ``/live``       for the page: a line of JSON, then so many ``bytes`` of JPEG, again and again;
                 with ``drawn=1`` the pictures have everything drawn on them
 ``/control``    POST of a JSON object: settings of the run by name
+``/offer``      POST of a JSON object: a browser offers its camera (`prunus serve live` alone)
 ``/stream``     MJPEG, for programs and for browsers without script
 ``/frame.jpg``  the newest frame
 ==============  ====================================================================================
@@ -24,22 +28,32 @@ import json
 import logging
 import secrets
 import socket
+import ssl
 import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from prunus.apps.io.frames import Frame, Image, SourceInfo
+from prunus.apps.io.frames import SourceInfo
 from prunus.apps.live.controls import Controls
-from prunus.apps.web.newest import Newest, Shot
-from prunus.runtime.errors import SourceError, UsageError
+from prunus.apps.web.newest import Shot
+from prunus.apps.web.showing import Offers, Showing
+from prunus.runtime.errors import PrunusError, SourceError, UsageError
 from prunus.runtime.http_client import Wire, content_length
 from prunus.runtime.json_text import json_text
-from prunus.runtime.limits import CONTROL_BYTES, REQUEST_S, WEB_CONNECTIONS, WEB_VIEWERS
+from prunus.runtime.limits import (
+    CONTROL_BYTES,
+    OFFER_BYTES,
+    REQUEST_S,
+    WEB_CONNECTIONS,
+    WEB_VIEWERS,
+    Limit,
+)
 
 _BOUNDARY = "prunusframe"
 _WAIT_S = 5.0  # for a new frame; the page takes three times as long without a word for a lost line
@@ -51,7 +65,9 @@ _PAGE = Path(__file__).with_name("page")
 _FILES = {
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/camera.js": ("camera.js", "text/javascript; charset=utf-8"),
 }
+_MESSAGES = {"/control": CONTROL_BYTES, "/offer": OFFER_BYTES}
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -64,29 +80,39 @@ _HEADERS = {
 }
 
 
-class WebSink:
-    """Serve frames on a port; viewers that are too slow miss frames, the run never waits.
+class WebServer:
+    """A page on a port.
 
     Args:
         host: Address to listen on.
         port: Port; 0 picks a free one.
         token: What viewers must give; None: a random one beyond loopback addresses.
+        tls: Certificate and key, None for plain HTTP.
+        offers: Takes cameras of browsers, None where none are wanted.
+        hint: How another port is asked for.
 
     Raises:
         SourceError: the address cannot be used.
     """
 
-    def __init__(self, host: str, port: int, token: str | None = None) -> None:
-        self._newest = Newest()
-        self._told: tuple[Image | None, Mapping[str, Any]] = (None, {})
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        token: str | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        offers: Offers | None = None,
+        hint: str = "--sink web:8090",
+    ) -> None:
         local = is_loopback(host)
         self.token = token or ("" if local else secrets.token_urlsafe(16))
         try:
-            self._server = _Server(host, port, self._newest, self.token)
+            self._server = _Server(host, port, self.token, tls, offers)
         except (OSError, UnicodeError) as error:
             raise SourceError(
                 f"Cannot serve on {host}:{port}: {getattr(error, 'strerror', None) or error}.",
-                "Choose another port: --sink web:8090",
+                f"Choose another port: {hint}",
             ) from None
         self.host, self.port = str(self._server.server_address[0]), self._server.server_port
         if local:
@@ -95,40 +121,44 @@ class WebSink:
             shown = socket.gethostname()
         else:
             shown = f"[{host}]" if ":" in host else host
-        query = f"?token={urllib.parse.quote(self.token, safe='')}" if self.token else ""
-        self.name = f"http://{shown}:{self.port}/{query}"
+        scheme = "http" if tls is None else "https"
+        self.name = f"{scheme}://{shown}:{self.port}/{self._server.query}"
+        Showing(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
         self._thread.start()
 
     @property
-    def watched(self) -> bool:
-        """Whether anybody looks, so that data and a clean picture are worth making."""
-        return self._server.viewers > 0
+    def viewers(self) -> int:
+        """How many look."""
+        return self._server.viewers
 
-    def introduce(self, head: Mapping[str, Any], controls: Controls) -> None:
-        """Take what holds for the whole run: ``model``, ``source``, and what can be controlled."""
-        self._server.head, self._server.controls = head, controls
-        controls.on_change.append(self._newest.wake)
-        self._newest.wake()
-
-    def tell(self, clean: Image | None, data: Mapping[str, Any]) -> None:
-        """Take the picture without drawing and the data of the frame that is written next."""
-        self._told = (clean, data)
-
-    def write(self, frame: Frame, drawn: Image) -> None:
-        """Show the frame to whoever is watching."""
-        clean, data = self._told
-        self._told = (None, {})
-        about = {"frame": frame.index, "width": drawn.shape[1], "height": drawn.shape[0]}
-        self._newest.put(drawn, clean, frame.captured_ns, {**about, **data})
+    def show(self, showing: Showing) -> None:
+        """Show another run from now on; that of before is over."""
+        before, self._server.showing = self._server.showing, showing
+        if before is not None:
+            before.newest.close()
 
     def close(self) -> None:
-        """Tell viewers that this is the end, and free the port."""
-        if not self._newest.closed:
-            self._newest.close()
-            self._server.wait_for_farewells()
-            self._server.shutdown()
-            self._server.server_close()
+        """Give viewers a moment to learn that this is the end, and free the port; once."""
+        self._server.showing.newest.close()
+        self._server.wait_for_farewells()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class WebSink(Showing):
+    """A server for one run; see `WebServer`, also for what it raises."""
+
+    def __init__(self, host: str, port: int, token: str | None = None) -> None:
+        server = WebServer(host, port, token)
+        self.host, self.port, self.token = server.host, server.port, server.token
+        super().__init__(server)
+        self._own = server
+
+    def close(self) -> None:
+        """Tell viewers that this is the end, and free the port; safe to call twice."""
+        if not self.newest.closed:
+            self._own.close()
 
 
 def open_web(text: str) -> WebSink:
@@ -178,17 +208,29 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128  # who is refused is told so; the queue must hold them until then
 
-    def __init__(self, host: str, port: int, newest: Newest, token: str) -> None:
-        self.newest, self.token, self.local = newest, token, is_loopback(host)
+    showing: Any = None  # the `Showing` of now
+
+    def __init__(
+        self, host: str, port: int, token: str, tls: ssl.SSLContext | None, offers: Offers | None
+    ) -> None:
+        self.token, self.local, self.offers = token, is_loopback(host), offers
         self.query = f"?token={urllib.parse.quote(token, safe='')}" if token else ""
-        self.head: Mapping[str, Any] | None = None
-        self.controls: Controls | None = None
         self.viewers = 0
+        self._tls = tls
         self._fewer = threading.Condition()
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._free = threading.BoundedSemaphore(WEB_CONNECTIONS.most)
         self._refusing = threading.BoundedSemaphore(WEB_CONNECTIONS.most)
         super().__init__((host, port), _Handler)
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Take a connection; where it is encrypted, hands are shaken in its own thread."""
+        request, address = super().get_request()
+        if self._tls is not None:
+            request = self._tls.wrap_socket(
+                request, server_side=True, do_handshake_on_connect=False
+            )
+        return request, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread, or refuse in one, or, where there are too many of both, hang up."""
@@ -270,6 +312,11 @@ def _told(shot: Shot, clean: bool) -> dict[str, Any]:
     return {**shot.data, **latency, "drawn": not clean or shot.clean is None}
 
 
+def _set(controls: Controls, changes: Mapping[str, Any]) -> dict[str, Any]:
+    controls.set(changes)
+    return controls.values()
+
+
 def _json_object(body: bytes) -> dict[str, Any]:
     """Read a JSON object; raises UsageError."""
     try:
@@ -306,7 +353,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif address.path == "/":
             self._answer(200, "text/html; charset=utf-8", self._page())
         elif address.path == "/frame.jpg":
-            if data := self.server.newest.wait(0, 0, _WAIT_S).jpeg:
+            if data := self.server.showing.newest.wait(0, 0, _WAIT_S).jpeg:
                 self._answer(200, "image/jpeg", data)
             else:
                 self.send_error(503, "No frame yet")
@@ -324,28 +371,41 @@ class _Handler(BaseHTTPRequestHandler):
             length = 0
         # Bytes left unread would turn the end of the connection into a fault that hides the answer.
         body = self.rfile.read(min(length, 16 * CONTROL_BYTES.most))
+        limit, offers = _MESSAGES.get(address.path), self.server.offers
+        controls = self.server.showing.controls
         if refusal := self._refusal(address.query):
             self.send_error(403, refusal)
-        elif address.path != "/control":
+        elif limit is None or (limit is OFFER_BYTES and offers is None):
             self.send_error(404)
-        elif self.server.controls is None:
+        elif limit is OFFER_BYTES and offers is not None:
+            self._take(limit, length, body, offers.take)
+        elif controls is None:
             self.send_error(503, "No run to control yet")
         else:
-            self._control(self.server.controls, length, body)
+            self._take(limit, length, body, partial(_set, controls))
 
-    def _control(self, controls: Controls, length: int, body: bytes) -> None:
+    def _take(
+        self,
+        limit: Limit,
+        length: int,
+        body: bytes,
+        act: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    ) -> None:
         try:
-            CONTROL_BYTES.check(length, "The message")
-            changes = _json_object(body)
-            controls.set(changes)
-        except UsageError as error:
-            status, answer = 400, {"error": error.message, "hint": error.hint}
-        else:
-            status, answer = 200, controls.values()
+            limit.check(length, "The message")
+            answer, status = act(_json_object(body)), 200
+        except PrunusError as error:
+            status = 400 if isinstance(error, UsageError) else 503
+            answer = {"error": error.message, "hint": error.hint}
         self._answer(status, "application/json", json_text(answer).encode())
 
     def _page(self) -> bytes:
-        head, text = self.server.head or {}, (_PAGE / "index.html").read_text("utf-8")
+        head, offers = self.server.showing.head, self.server.offers
+        text, camera = (_PAGE / "index.html").read_text("utf-8"), ""
+        if offers is not None:
+            camera = (_PAGE / "camera.html").read_text("utf-8") + "    "
+            camera = camera.replace("{sound}", "yes" if offers.sound else "no")
+        text = text.replace("{camera}", camera)
         title = " - ".join(str(head[key]) for key in ("model", "source") if key in head)
         text = text.replace("{title}", html.escape(title or "prunus"))
         return text.replace("{stream}", html.escape(f"/stream{self.server.query}")).encode()
@@ -392,7 +452,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self) -> None:
         self._head(f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
         self.end_headers()
-        tick, newest = -1, self.server.newest
+        tick, newest = -1, self.server.showing.newest
         while not newest.closed:
             news = newest.wait(tick, 0, _WAIT_S)
             tick = news.tick
@@ -404,15 +464,20 @@ class _Handler(BaseHTTPRequestHandler):
         self._head("application/octet-stream")
         self.end_headers()
         tick, seen, introduced, closed = -1, 0, False, False
+        showing = self.server.showing
         while not closed:
-            news = self.server.newest.wait(tick, seen, _WAIT_S, clean=clean)
+            news = showing.newest.wait(tick, seen, _WAIT_S, clean=clean)
             tick, closed = news.tick, news.closed
-            head, controls = self.server.head, self.server.controls
+            controls = showing.controls
+            if closed and controls is None and showing is not self.server.showing:
+                # What never began is no run that has ended: on to the one that begins.
+                showing, tick, closed = self.server.showing, -1, False
+                continue
             line: dict[str, Any] = {"bytes": len(news.jpeg), "ended": closed}
-            if head is not None and controls is not None:
+            if controls is not None:
                 line["values"] = controls.values()
                 if not introduced:
-                    line["head"] = {**head, "controls": controls.describe()}
+                    line["head"] = {**showing.head, "controls": controls.describe()}
                     introduced = True
             if news.shot is not None and news.jpeg:
                 line |= _told(news.shot, clean)

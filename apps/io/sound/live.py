@@ -95,7 +95,7 @@ class Recorder:
                 if self._lost != (lost := getattr(self._microphone, "overflows", 0)):
                     self._clock, self._lost = CaptureClock(), lost
                 heard += len(block)
-                arrived = time.perf_counter()
+                arrived = time.perf_counter() - getattr(self._microphone, "held_s", 0.0)
                 self._offset = self._clock.captured(heard / rate, arrived) - heard / rate
                 self._add(self._resampler.push(block))
         except BaseException as error:  # raised where the pieces are taken

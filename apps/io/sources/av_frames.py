@@ -13,6 +13,7 @@ some; nothing drifts, because both are placed by their time stamps.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import deque
@@ -23,11 +24,20 @@ from pathlib import Path
 
 import numpy as np
 
-from prunus.apps.io.frames import Audio, AVFrame, Frame, Image, Source, SourceInfo
+from prunus.apps.io.frames import (
+    Audio,
+    AVFrame,
+    Frame,
+    Image,
+    SoundFormat,
+    SoundSource,
+    Source,
+    SourceInfo,
+)
 from prunus.apps.io.rows import by_suffix, named
 from prunus.apps.io.sound.live import Recorder
 from prunus.apps.io.sources.clip import CLIPS, Clip
-from prunus.apps.io.sources.registry import SOURCES, open_source
+from prunus.apps.io.sources.registry import SOURCES, open_source, resolve
 from prunus.apps.io.timeline import joined
 from prunus.runtime.audio.files import SoundReader
 from prunus.runtime.audio.reblock import Held
@@ -350,10 +360,8 @@ class LiveAVFrames:
 
 
 def open_live(uri: str, fps: int, sample_rate_hz: int, *, reconnect: bool = True) -> LiveAVFrames:
-    """Open ``CAMERA+mic:`` or ``CAMERA+mic:NAME``, see `open_av_frames`."""
-    from prunus.apps.io.sound.devices import Microphone
-
-    pictures, _, device = uri.rpartition("+mic:")
+    """Open ``CAMERA+mic:``, ``CAMERA+mic:NAME`` or a browser, see `open_av_frames`."""
+    pictures, sound = re.split(r"\+(?=(?:mic|webrtc):)", uri, maxsplit=1)
     camera = open_source(pictures, reconnect=reconnect)
     try:
         if not camera.info.live:
@@ -361,7 +369,8 @@ def open_live(uri: str, fps: int, sample_rate_hz: int, *, reconnect: bool = True
                 f"{pictures} is a file; expected a camera beside a microphone.",
                 "For example --source 0+mic:, or a clip with its own sound.",
             )
-        microphone = Microphone(device, sample_rate_hz, 1 / fps)
+        form = SoundFormat(sample_rate_hz, 1 / fps, live=True)
+        microphone: SoundSource = resolve(sound, "sound").load()(sound, form)
         recorder = Recorder(microphone, sample_rate_hz, microphone.sample_rate_hz // fps)
         return LiveAVFrames(camera, recorder, fps, sample_rate_hz)
     except BaseException:

@@ -6,6 +6,7 @@ const $ = (id) => document.getElementById(id);
 const view = $("view"), pen = view.getContext("2d");
 const SILENCE_MS = 15000; // three times the server's longest silence
 const HISTORY = 180; // frames in the plot
+const lends = Boolean($("camera")); // this browser's camera may be the source (camera.js)
 const RIM = "#141618", EDGE = "rgb(245 245 245 / 90%)";
 
 const state = {
@@ -111,7 +112,8 @@ function reopen() {
 }
 
 function finish() {
-  say("ended", "The source has ended", "The source has ended. This page waits for another run.");
+  say("ended", "The source has ended", `The source has ended. This page waits for another ${
+    lends ? "camera" : "run"}.`);
   if (recorder) record();
 }
 
@@ -122,6 +124,7 @@ function take(message, jpeg) {
   if (message.ended) return;
   if (state.values.paused) say("paused", "Paused for everybody");
   else if (state.message) say("live", "Live");
+  else if (lends) say("waiting", "Waiting for a camera", "Waiting for a camera.");
   else say("waiting", "Waiting for the first frame", "Waiting for the first frame.");
 }
 
@@ -542,4 +545,5 @@ const redraw = () => state.history.length && drawPlot();
 addEventListener("resize", redraw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 if (!kindOfRecording) $("record").title = "This browser cannot record a canvas";
+for (const key of document.querySelectorAll(".camera")) key.hidden = !lends;
 watch();

@@ -1,4 +1,4 @@
-"""Both ends of a live run that is measured: the app between them finds them by a name alone."""
+"""Both ends of a live run inside this process: the app between them finds them by a name alone."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ class Ends:
 
     Attributes:
         scheme: Of the rows that open them.
+        what: A run of that kind, for messages.
+        made_by: The command that makes one.
         uri: The name.
     """
 
     scheme: ClassVar[str]
+    what: ClassVar[str] = "measurement"
+    made_by: ClassVar[str] = "prunus bench MODEL --boundary ..."
     _numbers: ClassVar[itertools.count[int]] = itertools.count(1)
     _open: ClassVar[dict[str, Ends]] = {}
 
@@ -32,8 +36,8 @@ class Ends:
         found = cls._open.get(uri)
         if not isinstance(found, cls):
             raise SourceError(
-                f"There is no measurement named {uri}.",
-                f"Names of {cls.scheme}: are made by: prunus bench MODEL --boundary ...",
+                f"There is no {cls.what} named {uri}.",
+                f"Names of {cls.scheme}: are made by: {cls.made_by}",
             )
         return found
 

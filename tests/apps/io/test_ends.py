@@ -1,6 +1,6 @@
 import pytest
 
-from prunus.apps.bench.ends import Ends
+from prunus.apps.io.ends import Ends
 from prunus.apps.cli.main import main
 from prunus.runtime.errors import SourceError
 

@@ -1,0 +1,1 @@
+"""The camera and microphone of a browser, over WebRTC."""
