@@ -103,8 +103,20 @@ class Desk:
     def close(self) -> None:
         """Let go who is there, and end the event loop; safe to call twice."""
         with self._changed:
+            if self._closed:
+                return
             self._closed, peer = True, self._peer
         if peer is not None:
             peer.close()
+        asyncio.run_coroutine_threadsafe(_end_tasks(), self._loop).result(ANSWER_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(ANSWER_S)
+        self._loop.close()
+
+
+async def _end_tasks() -> None:
+    """Cancel what is left of connections."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

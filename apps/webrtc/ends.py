@@ -24,7 +24,7 @@ from prunus.runtime.pipeline.queue import END
 
 _FPS = 30.0  # what the page asks for; a browser gives fewer in the dark
 _LATE_S = 3.0  # by which decoded pictures may be late
-_SHAPE = 0.02  # by which width over height may change, as browsers round when they scale
+_SHAPE = 0.05  # by which width over height may change, as browsers round when they scale
 _HOLE_S = 2.0  # without sound, after which it begins anew
 _HELD_S = 0.08  # of sound that waits for packets in disorder before it is decoded
 
