@@ -42,6 +42,7 @@ VOICE_HZ = 48_000  # of Opus
 _BLOCK = VOICE_HZ // 50  # 20 ms, which one packet has
 _AHEAD = 2 * _BLOCK  # of the voice that may wait; whoever writes more waits
 _WAITING = {"video": 2, "audio": 100}  # pictures, and blocks of 20 ms, that nobody has taken yet
+_ENDED = "the browser ended it"
 _FAREWELL_S = 0.2  # for the last words to leave
 
 
@@ -189,9 +190,11 @@ class Peer(Ends):
         self._channel = channel
 
     def _look(self) -> None:
-        connection = self._connection
-        if connection is not None and connection.connectionState in ("failed", "closed"):
-            self.leave("the connection is gone")
+        state = "" if self._connection is None else self._connection.connectionState
+        if state == "failed":
+            self.leave("the connection is lost")
+        elif state == "closed":
+            self.leave(_ENDED)
 
     async def _pump(self, track: Any) -> None:
         what = {"video": "picture", "audio": "sound"}[track.kind]
@@ -204,7 +207,7 @@ class Peer(Ends):
         except asyncio.TimeoutError:
             self.leave(f"no {what} came for {PICTURE_S:g} s")
         except MediaStreamError:
-            self.leave("the browser ended it")
+            self.leave(_ENDED)
 
     def leave(self, reason: str) -> None:
         """Let it go, for a reason that it is told; from any thread, and more than once."""

@@ -1,7 +1,7 @@
 import pytest
 
-from prunus.apps.io.ends import Ends
 from prunus.apps.cli.main import main
+from prunus.apps.io.ends import Ends
 from prunus.runtime.errors import SourceError
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import http.client
 import json
 import socket
+import ssl
 import threading
 import time
 import urllib.parse
@@ -18,8 +20,9 @@ from prunus.apps.io.sources.registry import Frame, open_source
 from prunus.apps.live.controls import Controls
 from prunus.apps.pose.options import PoseOptions
 from prunus.apps.web import server
-from prunus.apps.web.server import WebSink, open_web
-from prunus.runtime.errors import SourceError
+from prunus.apps.web.server import WebServer, WebSink, open_web
+from prunus.apps.web.showing import Showing
+from prunus.runtime.errors import HostError, SourceError, UsageError
 from prunus.runtime.limits import Limit
 
 
@@ -427,3 +430,124 @@ def test_the_end_is_told_to_whoever_watches(sink, controls):
 def test_a_port_that_is_taken_is_told(sink):
     with pytest.raises(SourceError, match=f"Cannot serve on 127.0.0.1:{sink.port}.*in use"):
         open_web(str(sink.port))
+
+
+class Desk:
+    """Takes offers: says what came."""
+
+    sound = True
+
+    def take(self, message):
+        if "sdp" not in message:
+            raise UsageError("Got no description.", "Load the page anew.")
+        if message["sdp"] == "second":
+            raise HostError("Another camera is on.", "Wait until it has gone.")
+        return {"type": "answer", "sdp": message["sdp"][::-1]}
+
+
+@pytest.fixture
+def live():
+    with contextlib.closing(WebServer("127.0.0.1", 0, offers=Desk())) as opened:
+        yield opened
+
+
+def test_a_page_that_takes_cameras_says_so_and_others_do_not(live, sink):
+    page = ask(live, "/")[1].decode()
+    assert 'data-sound="yes"' in page and "camera.js" in page and "{camera}" not in page
+    assert "getUserMedia" in ask(live, "/camera.js")[1].decode()
+    plain = ask(sink, "/")[1].decode()
+    assert "camera.js" not in plain and "{camera}" not in plain
+    assert post(sink, {"sdp": "v=0"}, path="/offer")[0] == 404
+
+
+def test_an_offer_is_answered_refused_or_told_to_wait(live):
+    assert post(live, {"sdp": "v=0"}, path="/offer") == (200, {"type": "answer", "sdp": "0=v"})
+    assert post(live, {}, path="/offer") == (
+        400, {"error": "Got no description.", "hint": "Load the page anew."}
+    )  # fmt: skip
+    status, told = post(live, {"sdp": "second"}, path="/offer")
+    assert status == 503 and told["error"] == "Another camera is on."
+    for body in (b"{", b"[1]", b"\xff", b"v=0\r\n"):
+        assert post(live, body, path="/offer")[0] == 400
+    status, told = post(live, b" " * (32 * 1024 + 1), path="/offer")
+    assert status == 400 and "expected at most 32768" in told["error"]
+    assert post(live, {"sdp": "v=0", "more": "x" * 8000}, path="/offer")[0] == 200
+
+
+def test_offers_are_as_safe_as_the_picture(live):
+    for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+        assert post(live, {"sdp": "v=0"}, path="/offer", **headers)[0] == 403
+    with contextlib.closing(WebServer("0.0.0.0", 0, offers=Desk())) as shared:
+        assert post(shared, {"sdp": "v=0"}, path="/offer")[0] == 403
+        assert post(shared, {"sdp": "v=0"}, path="/offer?token=guess")[0] == 403
+        path = f"/offer?token={shared.token}"
+        assert post(shared, {"sdp": "v=0"}, path=path)[0] == 200
+
+
+def test_a_viewer_waits_for_a_run_sees_its_end_and_that_of_the_server(live):
+    with watching(live) as early:
+        assert early.read() == ({"bytes": 0, "ended": False}, None)
+        run = Showing(live)
+        assert run.watched
+        run.introduce({"model": "net", "source": "a"}, Controls(PoseOptions(), {}))
+        show(run, 60)
+        line, mean = early.until(lambda line, _: line["bytes"])
+        assert not line["ended"] and abs(mean - 60) <= 2
+        run.close()
+        assert early.until(lambda line, _: line["ended"])
+    Showing(live)
+    with watching(live) as late:
+        assert late.read() == ({"bytes": 0, "ended": False}, None)
+        assert post(live, {"conf": 0.5})[0] == 503
+        live.close()
+        assert late.until(lambda line, _: line["ended"])
+    with contextlib.closing(WebServer("127.0.0.1", live.port)):  # the port is free again
+        pass
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    """Return a context of a server, and one that trusts it."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("tls") / "box.pem"
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    path.write_bytes(
+        made.public_bytes(encoding)
+        + key.private_bytes(encoding, form, serialization.NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return context, ssl.create_default_context(cafile=str(path))
+
+
+def test_an_encrypted_page_answers_and_is_not_held_up_by_who_says_nothing(tls, monkeypatch):
+    monkeypatch.setattr(server, "REQUEST_S", 0.5)
+    with contextlib.closing(WebServer("127.0.0.1", 0, tls=tls[0], offers=Desk())) as opened:
+        assert opened.name == f"https://localhost:{opened.port}/"
+        address = ("127.0.0.1", opened.port)
+        with socket.create_connection(address, 5) as silent:
+            for _ in range(2):
+                connection = http.client.HTTPSConnection(
+                    "localhost", opened.port, timeout=5, context=tls[1]
+                )
+                connection.request("POST", "/offer", json.dumps({"sdp": "v=0"}),
+                                   {"Origin": f"https://localhost:{opened.port}"})  # fmt: skip
+                assert json.loads(connection.getresponse().read())["sdp"] == "0=v"
+                connection.close()
+            assert silent.recv(1) == b""  # let go
+        with socket.create_connection(address, 5) as plain:
+            plain.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                assert b"HTTP" not in plain.recv(1000)

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("aiortc")
 import ifaddr
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from aiortc.mediastreams import VIDEO_TIME_BASE, MediaStreamError, VideoStreamTrack
+from aiortc.mediastreams import VIDEO_TIME_BASE, MediaStreamError
 from av import AudioFrame, VideoFrame
 
 AWAY = any(
@@ -26,15 +26,21 @@ def picture(index, size=(160, 120)):
     return np.full((size[1], size[0], 3), 40 + 8 * (index % 16), np.uint8)
 
 
-class Camera(VideoStreamTrack):
+class Camera(MediaStreamTrack):
+    """Ten pictures a second."""
+
+    kind = "video"
+
     def __init__(self, paint):
         super().__init__()
-        self.paint, self.index = paint, 0
+        self.paint, self.index, self.begun = paint, 0, None
 
     async def recv(self):
-        stamp, base = await self.next_timestamp()
+        loop = asyncio.get_running_loop()
+        self.begun = self.begun or loop.time()
+        await asyncio.sleep(max(0.0, self.begun + self.index / 10 - loop.time()))
         frame = VideoFrame.from_ndarray(self.paint(self.index), format="bgr24")
-        frame.pts, frame.time_base = stamp, base
+        frame.pts, frame.time_base = 9000 * self.index, VIDEO_TIME_BASE
         self.index += 1
         return frame
 

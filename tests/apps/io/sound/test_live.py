@@ -1,6 +1,7 @@
 """Threads between devices and programs: lengths, gaps, ends."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -50,6 +51,16 @@ def test_a_recorder_drops_the_oldest_and_counts_it() -> None:
     assert recorder.late > 0
     assert first is not None and first[-1] > 15
     assert recorder.late + recorder.waiting + 640 == pytest.approx(48_000, abs=50)
+
+
+@pytest.mark.parametrize("held", [0.0, 1000.0])
+def test_what_a_microphone_holds_back_is_as_old_as_it_says(held) -> None:
+    microphone = _Microphone([np.ones(4800, np.float32)])
+    microphone.held_s = held
+    recorder = Recorder(microphone, RATE, 480)
+    begun = time.perf_counter()
+    assert recorder.take(640) is not None
+    assert held - 1.0 < begun - recorder.taken_until < held + 500.0
 
 
 def test_a_lost_microphone_is_told_after_what_it_gave() -> None:
