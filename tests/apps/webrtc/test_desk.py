@@ -3,11 +3,13 @@
 import contextlib
 import threading
 
+import numpy as np
 import pytest
 
 pytest.importorskip("aiortc")
 from prunus.apps.webrtc import peer as peers
 from prunus.apps.webrtc.desk import Desk
+from prunus.apps.webrtc.ends import PeerCamera
 from prunus.runtime.errors import HostError, UsageError
 from prunus.runtime.pipeline.queue import END
 
@@ -34,6 +36,19 @@ def test_a_camera_is_taken_and_its_pictures_come(desk, phone):
     first, second = pictures.get(), pictures.get()
     assert (first.frame.width, first.frame.height) == (160, 120)
     assert 0.0 < second.frame.time - first.frame.time < 1.0  # seconds, by RTP
+
+
+def test_a_camera_of_odd_size_is_as_good(desk, phone):
+    one = phone(lambda index: picture_of(161, 121))
+    one.accept(desk.take({"sdp": one.offer()}))
+    with contextlib.closing(PeerCamera(desk.wait())) as camera:
+        frame = next(iter(camera))
+    assert frame.image.shape == (121, 161, 3)
+    np.testing.assert_allclose(frame.image[60, 160], (30, 120, 220), atol=12)
+
+
+def picture_of(width, height):
+    return np.full((height, width, 3), (30, 120, 220), np.uint8)
 
 
 def test_others_wait_until_it_has_gone_and_who_comes_again_need_not(desk, phone):
