@@ -23,10 +23,32 @@ from prunus.runtime.limits import CAMERA_PIXELS
 from prunus.runtime.pipeline.queue import END
 
 _FPS = 30.0  # what the page asks for; a browser gives fewer in the dark
-_LATE_S = 3.0  # by which decoded pictures may be late
+_LATE_S = 3.0  # by which decoded pictures are too late,
+_PATIENCE_S = 10.0  # and for how long they may be: what is a moment's trouble catches up
 _SHAPE = 0.05  # by which width over height may change, as browsers round when they scale
 _HOLE_S = 2.0  # without sound, after which it begins anew
 _HELD_S = 0.08  # of sound that waits for packets in disorder before it is decoded
+
+
+class _Lateness:
+    """Tells when what comes stays seconds late: decoding that falls behind never ends."""
+
+    _DRIFT = 1e-4  # seconds per second: quartz clocks differ by less
+
+    def __init__(self) -> None:
+        self._least, self._last = np.inf, 0.0
+        self._since: float | None = None
+
+    def lasts(self, stamp: float, arrived: float) -> bool:
+        """Return whether it does, at the next picture: its stamp and arrival in seconds."""
+        delay = arrived - stamp
+        grown = self._least + self._DRIFT * max(stamp - self._last, 0.0)
+        self._least, self._last = min(grown, delay), stamp
+        if delay - self._least < _LATE_S:
+            self._since = None
+        elif self._since is None:
+            self._since = arrived
+        return self._since is not None and arrived - self._since > _PATIENCE_S
 
 
 class PeerCamera:
@@ -66,15 +88,17 @@ class PeerCamera:
         Raises:
             SourceError: pictures became too large.
         """
-        line, clock, index, came = TimeLine(), CaptureClock(), 0, self._first
+        line, clock, lateness = TimeLine(), CaptureClock(), _Lateness()
+        index, came = 0, self._first
         self._first = END
         while came is not END:
             width, height = self._size(came.frame)
             if abs(np.log(width * self.info.height / (height * self.info.width))) > _SHAPE:
                 self._peer.rest = came
                 return
-            captured = clock.captured(line.place(came.frame.time, 1 / _FPS), came.arrived)
-            if came.arrived - captured > _LATE_S:
+            placed = line.place(came.frame.time, 1 / _FPS)
+            captured = clock.captured(placed, came.arrived)
+            if lateness.lasts(placed, came.arrived):
                 self._peer.leave("pictures came seconds late: this machine or the line is too slow")
                 return
             yield Frame(index, self._fitted(upright(came.frame)), "", round(captured * 1e9))

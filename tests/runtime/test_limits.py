@@ -48,7 +48,8 @@ def test_the_table() -> None:
         "PICTURE_PIXELS": 128 * mib, "DOWNLOAD_BYTES": 16 * gib, "PICTURE_BYTES": 32 * mib,
         "PART_HEADER_BYTES": 64 * kib, "WEB_CONNECTIONS": 32, "ONNX_BYTES": 2 * gib - 1,
         "GRAPH_ITEMS": mib, "GRAPH_NAME_BYTES": 64 * kib, "WEB_VIEWERS": 24,
-        "CONTROL_BYTES": 4 * kib, "ARRAY_BYTES": 8 * gib, "MANIFEST_BYTES": 4 * mib,
+        "CONTROL_BYTES": 4 * kib, "OFFER_BYTES": 32 * kib, "OFFER_PARTS": 4,
+        "CAMERA_PIXELS": 1920 * 1088, "ARRAY_BYTES": 8 * gib, "MANIFEST_BYTES": 4 * mib,
         "BUNDLE_FILES": 4 * kib, "RECEIPT_BYTES": 4 * mib,
     }  # fmt: skip
     seconds = {name: s for name, s in vars(limits).items() if name.endswith("_S")}

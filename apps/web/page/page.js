@@ -124,7 +124,10 @@ function take(message, jpeg) {
   if (message.ended) return;
   if (state.values.paused) say("paused", "Paused for everybody");
   else if (state.message) say("live", "Live");
-  else if (lends) say("waiting", "Waiting for a camera", "Waiting for a camera.");
+  else if (lends) {
+    pen.clearRect(0, 0, view.width, view.height); // who has gone is not to be seen any more
+    say("waiting", "Waiting for a camera", "Waiting for a camera.");
+  }
   else say("waiting", "Waiting for the first frame", "Waiting for the first frame.");
 }
 

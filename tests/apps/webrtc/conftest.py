@@ -40,7 +40,7 @@ class Camera(MediaStreamTrack):
         self.begun = self.begun or loop.time()
         await asyncio.sleep(max(0.0, self.begun + self.index / 10 - loop.time()))
         frame = VideoFrame.from_ndarray(self.paint(self.index), format="bgr24")
-        frame.pts, frame.time_base = 9000 * self.index, VIDEO_TIME_BASE
+        frame.pts, frame.time_base = round(90000 * (loop.time() - self.begun)), VIDEO_TIME_BASE
         self.index += 1
         return frame
 

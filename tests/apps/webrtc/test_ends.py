@@ -86,11 +86,21 @@ def test_a_picture_that_is_too_large_ends_it(peer, sent, monkeypatch):
     assert peer.gone and "4800" in peer.reason
 
 
-def test_pictures_that_come_seconds_late_end_it(peer, sent):
+def test_decoding_that_falls_behind_for_good_ends_it(peer, sent):
     picture, _ = sent
-    came = [picture(grey(1), 0.04 * k, 100.0 + 0.5 * k) for k in range(20)]  # decoding falls behind
+    # Each picture takes twice its time: 3 s late at the 76th, and ten seconds later given up.
+    came = [picture(grey(1, 4, 2), 0.04 * k, 100.0 + 0.08 * k) for k in range(400)]
     _, frames = frames_of(peer, *came)
-    assert 5 <= len(frames) < 9 and "late" in peer.reason
+    assert 180 <= len(frames) <= 215 and "late" in peer.reason
+
+
+def test_a_moment_of_trouble_does_not(peer, sent):
+    picture, _ = sent
+    # The line stands still for six seconds, then everything comes at once, and goes on in time.
+    came = [picture(grey(1, 4, 2), 0.04 * k, 100.0 + max(0.04 * k, 7.0 if k > 25 else 0.0))
+            for k in range(800)]  # fmt: skip
+    _, frames = frames_of(peer, *came)
+    assert len(frames) == 800 and not peer.gone
 
 
 def test_a_browser_that_goes_before_its_first_picture_is_one_error(peer):
