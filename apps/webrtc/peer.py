@@ -179,6 +179,8 @@ class Peer(Ends):
             await connection.setLocalDescription(await connection.createAnswer())
         except Exception as error:  # whatever the library meets in a text from outside
             raise _no_offer(f"({type(error).__name__}: {str(error)[:80]})") from None
+        if self._gone:  # nobody waits for the answer any more
+            await connection.close()
         answered: str = connection.localDescription.sdp
         return answered
 
