@@ -67,9 +67,9 @@ def serve_live(live: LiveApp, options: Any, console: Console) -> int | None:
         while True:
             peer = desk.wait()
             name = peer.uri
-            source = f"{name}+{name}" if live.sound else name
+            source = {"source": f"{name}+{name}"} if live.sound else {"sources": (name,)}
             sinks = (name, f"voice:{name}") if live.sound else (name,)
-            begin = partial(run, own(source=source, sinks=sinks, **given), quiet=console.quiet)
+            begin = partial(run, own(**source, sinks=sinks, **given), quiet=console.quiet)
             with closing(peer):
                 if _interrupted(partial(begin, **more), peer, console):
                     return INTERRUPTED
@@ -101,7 +101,7 @@ def rehearse(run: Run, options: Any, stack: ExitStack) -> dict[str, Any]:
     """Run the app on one made-up frame: what is wrong with options is told before any camera."""
     pace = getattr(options, "pace", None)
     silent = {} if pace is None else {"pace": dataclasses.replace(pace, log=None)}
-    made_up = {"source": "synthetic:320x240*1", "sinks": ("null:",)}
+    made_up = {"sources": ("synthetic:320x240*1",), "sinks": ("null:",)}
     run(dataclasses.replace(options, **made_up, **silent), quiet=True)
     return {}
 
@@ -110,7 +110,7 @@ def lend(run: Run, options: Any, stack: ExitStack) -> dict[str, Any]:
     """Open the models of the voice picker once, for all cameras."""
     from prunus.apps.separation.models import open_models
 
-    return {"models": open_models(options, options.compute, stack)}
+    return {"models": open_models(options, options.compute.keywords(), stack)}
 
 
 def _desk(sound: bool) -> Desk:
