@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Make what a release uploads: .ci/release.sh OUT [--upload]
 #
-# An sdist, a wheel made from it, a bill of materials (CycloneDX) of what `prunus[apps]` installs, and
-# their SHA-256 sums. Nothing leaves this machine without --upload, which also wants the version in
-# CHANGELOG.md to have a date and a tag; credentials are twine's (TWINE_USERNAME, TWINE_PASSWORD).
+# Of prunus and of prunus-models an sdist and a wheel made from it, a bill of materials (CycloneDX) of
+# what `prunus[apps]` installs from them, and SHA-256 sums of all. Nothing leaves this machine without
+# --upload, which also wants the version in CHANGELOG.md to have a date and a tag; credentials are
+# twine's (TWINE_USERNAME, TWINE_PASSWORD).
 set -euo pipefail
 fail() { printf 'error: %s\nhint: %s\n' "$1" "$2" >&2 && exit 2; }
 [ $# -ge 1 ] && [ $# -le 2 ] && [ "${1#-}" = "$1" ] || fail "Got '$*'; expected a folder, and perhaps --upload." "Example: .ci/release.sh dist"
@@ -25,16 +26,17 @@ trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/tools"
 "$work/tools/bin/pip" install -q -c constraints.txt build twine cyclonedx-bom
 "$work/tools/bin/python" -m build --outdir "$work/dist" . >/dev/null
-python3 .ci/packed_files.py "$work"/dist/*.tar.gz "$work"/dist/*.whl
+"$work/tools/bin/python" -m build --outdir "$work/dist" models/prunus_models >/dev/null
+python3 .ci/packed_files.py "$work"/dist/*
 "$work/tools/bin/twine" check --strict "$work"/dist/*
 python3 -m venv "$work/user"
-"$work/user/bin/pip" install -q -c constraints.txt "$(ls "$work"/dist/*.whl)[apps]"
+"$work/user/bin/pip" install -q -c constraints.txt --find-links "$work/dist" "$(ls "$work"/dist/prunus-*.whl)[apps]"
 "$work/tools/bin/cyclonedx-py" environment "$work/user" --output-reproducible --output-file "$work/dist/prunus-$version.cdx.json"
 python3 - "$work/dist/prunus-$version.cdx.json" "$version" <<'PY'
 import json, sys
 parts = {c["name"]: c["version"] for c in json.load(open(sys.argv[1]))["components"]}
-missing = {"prunus", "numpy", "onnxruntime", "opencv-python-headless", "av"} - set(parts)
-assert not missing and parts["prunus"] == sys.argv[2], (missing, parts)
+missing = {"prunus", "prunus-models", "numpy", "onnxruntime", "opencv-python-headless", "av"} - set(parts)
+assert not missing and parts["prunus"] == parts["prunus-models"] == sys.argv[2], (missing, parts)
 print(f"bill of materials: {len(parts)} packages")
 PY
 (cd "$work/dist" && sha256sum -- * >SHA256SUMS)

@@ -1,24 +1,33 @@
 #!/usr/bin/env bash
 # Build the sdist, a wheel from it and a wheel from the checkout: both wheels hold the same real files
-# (the folders below prunus/ are links in the checkout). Install the one from the sdist with its light
-# extras in a clean environment, import every module that needs nothing more, and run the command
-# from outside the checkout.
+# (the folders below prunus/ are links in the checkout), and so does the wheel of prunus-models. Install
+# the one from the sdist with its light extras in a clean environment, import every module that needs
+# nothing more, and run the command from outside the checkout: with the weights that `apps` brings from
+# the same folder, and without them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root="$PWD" work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 .venv/bin/python -m build --outdir "$work/dist" . >/dev/null # sdist, then a wheel from the sdist
 .venv/bin/python -m build --wheel --outdir "$work/direct" . >/dev/null
-.venv/bin/python .ci/packed_files.py "$work"/dist/*.tar.gz "$work"/dist/*.whl "$work"/direct/*.whl
-wheel="$(ls "$work"/dist/*.whl)"
+.venv/bin/python -m build --wheel --outdir "$work/dist" models/prunus_models >/dev/null
+.venv/bin/python .ci/packed_files.py "$work"/dist/* "$work"/direct/*.whl
+wheel="$(ls "$work"/dist/prunus-*.whl)"
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install -q -c constraints.txt "$wheel"
 cd "$work"
 "$work/venv/bin/python" "$root/.ci/import_all.py" runtime
-"$work/venv/bin/pip" install -q -c "$root/constraints.txt" "$wheel[apps,web]"
+"$work/venv/bin/pip" install -q -c "$root/constraints.txt" --find-links "$work/dist" 'prunus[apps,web]'
 "$work/venv/bin/python" "$root/.ci/import_all.py" runtime apps
 "$work/venv/bin/prunus" models
 "$work/venv/bin/python" -m prunus doctor
-"$work/venv/bin/pip" install -q -c "$root/constraints.txt" "$wheel[apps,export,check,eval]"
+clip="$("$work/venv/bin/python" -c 'from prunus.apps.common.media import *; print(bundled(PEDESTRIANS))')"
+case "$clip" in "$work"/venv/*/prunus_models/media/*) ;; *) echo "error: the clip is $clip" && exit 1 ;; esac
+"$work/venv/bin/prunus" run pose --source "$clip" --max-frames 2 --sink null: --quiet --json >"$work/run.json"
+grep -q '"frames": 2' "$work/run.json"
+"$work/venv/bin/pip" uninstall -q -y prunus-models
+code=0 && "$work/venv/bin/prunus" run pose --source synthetic: --sink null: 2>"$work/said" || code=$?
+[ "$code" = 3 ] && grep -qF "pip install 'prunus[weights]'" "$work/said" || { cat "$work/said" && exit 1; }
+"$work/venv/bin/pip" install -q -c "$root/constraints.txt" "$wheel[command,export,check,eval]"
 "$work/venv/bin/python" "$root/.ci/import_all.py" runtime apps models export
 echo "wheel: ok"

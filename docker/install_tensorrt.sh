@@ -3,4 +3,4 @@
 # 'trt' is left out on purpose, so that engines match the libraries of the image.
 # Run from the repository root. PIP names the pip to use; pins come from constraints.txt.
 set -euo pipefail
-${PIP:-pip} install --no-cache-dir -c constraints.txt ".[apps]"
+${PIP:-pip} install --no-cache-dir -c constraints.txt ./models/prunus_models ".[apps]"

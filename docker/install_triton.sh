@@ -2,4 +2,4 @@
 # Install prunus for the Python back end of NVIDIA Triton. Run from the repository root.
 # PIP names the pip to use; pins come from constraints.txt.
 set -euo pipefail
-${PIP:-pip} install --no-cache-dir -c constraints.txt ".[apps,audio]"
+${PIP:-pip} install --no-cache-dir -c constraints.txt ./models/prunus_models ".[apps,audio]"

@@ -1,13 +1,15 @@
 """The files that ship with prunus, as a typed and checked table (`zoo.toml`).
 
 Reading the table needs neither PyTorch nor ONNX; a file is compared with its hash before its path
-or its numbers are handed out.
+or its numbers are handed out. In a checkout the files lie beside the code. A wheel holds the table
+alone: its files come as a distribution of their own, prunus-models.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import re
 import sys
 import typing
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from prunus.models.unpack import PACKED, unpacked
 from prunus.runtime.card.artifact import sha256_of
-from prunus.runtime.errors import ArtifactError, UsageError, nearest
+from prunus.runtime.errors import ArtifactError, MissingDependencyError, UsageError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +28,8 @@ Kind = Literal["checkpoint", "artifact"]
 TABLE = Path(__file__).with_name("zoo.toml")
 WEIGHTS = Path(__file__).with_name("weights")
 _SUFFIXES = {"checkpoint": (".safetensors", ".safetensors.xz"), "artifact": (".onnx", ".onnx.xz")}
-_REINSTALL = "Install prunus again, or copy the file from a good installation."
+PACKAGE = "prunus_models"  # has the folders `weights` and `media`, see models/prunus_models
+_REINSTALL = "Install prunus and prunus-models again, or copy the file from a good installation."
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Entry:
 
     Attributes:
         name: What users and programs call it.
-        file: File name inside `weights/`.
+        file: File name inside `weights/`, beside the code or in prunus-models.
         kind: ``checkpoint`` (safetensors) or ``artifact`` (ONNX).
         task: e.g. ``pose`` or ``detection``.
         sha256: Lower-case hexadecimal hash of the file.
@@ -59,8 +62,32 @@ class Entry:
 
     @property
     def path(self) -> Path:
-        """Where the file lies; it may be missing or damaged, see `model_path`."""
-        return WEIGHTS / self.file
+        """Where the file lies; it may be missing or damaged, see `model_path`.
+
+        Raises:
+            MissingDependencyError: see `shipped_file`.
+        """
+        return shipped_file(WEIGHTS / self.file, f"The shipped model '{self.name}'")
+
+
+def shipped_file(own: Path, purpose: str) -> Path:
+    """Return where a file lies that ships with prunus; it may be missing, or damaged.
+
+    Args:
+        own: Its place in a checkout, which comes first; the package's folder is called alike.
+        purpose: What needs it, in a few words, for the error.
+
+    Raises:
+        MissingDependencyError: neither beside the code, nor is prunus-models installed.
+    """
+    if own.is_file():
+        return own
+    spec = importlib.util.find_spec(PACKAGE)
+    folders = [Path(f) / own.parent.name for f in (spec and spec.submodule_search_locations) or ()]
+    places = [folder / own.name for folder in folders if folder.is_dir()]
+    if not places and not WEIGHTS.is_dir():  # no checkout either, which would have lost the file
+        raise MissingDependencyError(PACKAGE, "weights", purpose)
+    return next((place for place in places if place.is_file()), [*places, own][0])
 
 
 def entries() -> tuple[Entry, ...]:
@@ -183,6 +210,7 @@ def model_path(name: str) -> Path:
     Raises:
         UsageError: nothing of that name ships.
         ArtifactError: the file is missing or damaged.
+        MissingDependencyError: prunus-models is not installed.
         HostError: there is no place to unpack it to.
     """
     entry = find(name)
@@ -197,16 +225,18 @@ def verify(entry: Entry) -> None:
 
     Raises:
         ArtifactError: the file is missing, or has another size or hash.
+        MissingDependencyError: prunus-models is not installed.
     """
-    if not entry.path.is_file():
-        raise ArtifactError(f"The file of '{entry.name}' is missing: {entry.path}.", _REINSTALL)
-    size = entry.path.stat().st_size
+    path = entry.path
+    if not path.is_file():
+        raise ArtifactError(f"The file of '{entry.name}' is missing: {path}.", _REINSTALL)
+    size = path.stat().st_size
     if size != entry.size:
-        raise ArtifactError(f"{entry.path} has {size} bytes; expected {entry.size}.", _REINSTALL)
-    got = sha256_of(entry.path)
+        raise ArtifactError(f"{path} has {size} bytes; expected {entry.size}.", _REINSTALL)
+    got = sha256_of(path)
     if got != entry.sha256:
         raise ArtifactError(
-            f"{entry.path} has sha256 {got[:12]}...; expected {entry.sha256[:12]}...", _REINSTALL
+            f"{path} has sha256 {got[:12]}...; expected {entry.sha256[:12]}...", _REINSTALL
         )
 
 
@@ -216,6 +246,7 @@ def load_checkpoint(name: str) -> dict[str, Tensor]:
     Raises:
         UsageError: nothing of that name ships, or it is no checkpoint.
         ArtifactError: the file is missing or damaged.
+        MissingDependencyError: prunus-models is not installed.
     """
     entry = find(name)
     if entry.kind != "checkpoint":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import prunus
 
@@ -15,6 +16,7 @@ tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else 
 
 ROOT = Path(__file__).parents[1]
 TABLE = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SISTER = ROOT / "models" / "prunus_models"
 PROJECT = TABLE["project"]
 EXTRAS = {
     name: [Requirement(text) for text in needs]
@@ -42,6 +44,21 @@ def test_the_version_stands_in_one_place() -> None:
     assert metadata.version("prunus") == prunus.__version__ == CITATION["version"]
     top = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert top is not None and top[1] == prunus.__version__
+
+
+def test_weights_are_of_the_same_minor_version_and_no_second_copy() -> None:
+    table = tomllib.loads((SISTER / "pyproject.toml").read_text())
+    assert table["project"]["version"] == prunus.__version__
+    assert table["build-system"] == TABLE["build-system"]
+    major, minor = map(int, prunus.__version__.split(".")[:2])
+    [need] = EXTRAS["weights"]
+    assert need.name == table["project"]["name"]
+    assert need.specifier == SpecifierSet(f">={major}.{minor},<{major}.{minor + 1}")
+    links = {path.name: path.resolve() for path in SISTER.iterdir() if path.is_symlink()}
+    assert links == {
+        "weights": ROOT / "models" / "weights", "media": ROOT / "apps" / "media",
+        **{name: ROOT / name for name in table["project"]["license-files"]},
+    }  # fmt: skip
 
 
 def test_the_citation_says_what_the_package_says() -> None:
@@ -93,6 +110,7 @@ def test_no_extra_brings_both_onnx_runtimes(extra) -> None:
 
 def test_the_two_installs_of_the_command_differ_by_the_runtime_alone() -> None:
     assert _brought("apps") ^ _brought("apps-gpu") == RUNTIMES
+    assert "prunus-models" in _brought("apps")
 
 
 def _needs() -> list[Requirement]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prunus.apps.common.media import PEDESTRIANS, PORTRAIT
+from prunus.apps.common.media import PEDESTRIANS, PORTRAIT, bundled
 from prunus.runtime.errors import MissingDependencyError, UsageError
 from prunus.runtime.tasks.pose.card import ImagePreprocess
 from prunus.runtime.tasks.segmentation.card import ScenePreprocess
@@ -107,7 +107,7 @@ def scene(inputs: Inputs, threads: int | None, backend: str, path: str) -> Calla
         cv2.setNumThreads(threads)
     segmenter = Segmenter.open(path, name, threads, options=options)
     paint = MaskPainter(segmenter.postprocess, Look(subject=segmenter.postprocess.foreground))
-    film = str(PEDESTRIANS)
+    film = str(bundled(PEDESTRIANS))
     capture = cv2.VideoCapture(film)
 
     def call() -> object:
@@ -183,7 +183,7 @@ def clip_frames(card: ModelCard, copies: int = _COPIES) -> dict[str, npt.NDArray
     assert isinstance(card.preprocess, ScenePreprocess)  # for the type checker
     cv2, spec = load_cv2(), picture_spec(card.inputs, card.name)
     height, width = picture_size(spec)
-    capture = cv2.VideoCapture(str(PEDESTRIANS))
+    capture = cv2.VideoCapture(str(bundled(PEDESTRIANS)))
     try:
         frames = [capture.read()[1] for _ in range(copies * spec.shape[0])]
     finally:

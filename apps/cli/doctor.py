@@ -18,7 +18,7 @@ from prunus.runtime.session.registry import distributions, probe
 _PACKAGES = (
     "numpy", *distributions(), "opencv-python-headless", "opencv-python", "typer", "rich", "torch",
     "safetensors", "onnx", "onnxscript", "onnxsim", "polygraphy", "faster-coco-eval", "triton",
-    "cryptography",
+    "cryptography", "prunus-models",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunus.apps.common.media import PEDESTRIANS
+from prunus.apps.common.media import PEDESTRIANS, bundled
 from prunus.apps.common.options import BackendChoice
 from prunus.apps.common.tables import plain_table
 from prunus.apps.demo.voices import hear_each
@@ -50,13 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m prunus.apps.demo.demo", description=__doc__)
     parser.add_argument("--output", "-o", type=Path, default=Path("demo"), help="folder")
-    parser.add_argument("--source", default=str(PEDESTRIANS), help="video, not the bundled clip")
+    parser.add_argument("--source", default=None, help="video, not the bundled clip")
     parser.add_argument("--checkpoint", default=None, help="weights, default: the shipped ones")
     parser.add_argument("--frames", type=int, default=None, help="stop after so many frames")
     parser.add_argument("--backend", default="auto", help="auto, onnxruntime or openvino")
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")
     options = parser.parse_args(arguments)
     try:
+        options.source = options.source or str(bundled(PEDESTRIANS))
         run(options)
     except KeyboardInterrupt:
         print("\nStopped with Ctrl-C; files in the folder are complete.", file=sys.stderr)
@@ -189,7 +190,7 @@ def time_in_turns(models: dict[str, str], backend: str) -> dict[str, Timing]:
 def _crop(session: Session) -> Any:
     import numpy as np
 
-    capture = load_cv2().VideoCapture(str(PEDESTRIANS))
+    capture = load_cv2().VideoCapture(str(bundled(PEDESTRIANS)))
     frame = capture.read()[1]
     capture.release()
     batch, height, width, _ = session.card.inputs[0].shape

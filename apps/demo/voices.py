@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunus.apps.common.media import TWO_VOICES
+from prunus.apps.common.media import TWO_VOICES, bundled
 from prunus.apps.common.model_files import DEFAULT_SEPARATOR, shipped_separator
 from prunus.apps.common.options import BackendChoice
 from prunus.apps.common.tables import plain_table
@@ -40,8 +40,9 @@ def hear_each(folder: Path, backend: str = "auto", frames: int | None = None) ->
         print(f"  skipped: no trained {DEFAULT_SEPARATOR} ships; see docs/training-separation.md")
         return ()
     seconds = None if frames is None else max(frames / FPS, _SHORTEST)
-    _, mixture = read_moments(TWO_VOICES)
-    clean = read_clean(TWO_VOICES)
+    clip = bundled(TWO_VOICES)
+    _, mixture = read_moments(clip)
+    clean = read_clean(clip)
     files: list[Path] = []
     rows = []
     for face in range(1, len(clean) + 1):
@@ -49,7 +50,7 @@ def hear_each(folder: Path, backend: str = "auto", frames: int | None = None) ->
         made = [sound, video] if face == 1 else [sound]
         summary = run_separation(
             SeparationOptions(
-                str(TWO_VOICES), tuple(map(str, made)), model=str(pair[1]), face=face,
+                str(clip), tuple(map(str, made)), model=str(pair[1]), face=face,
                 seconds=seconds, compute=BackendChoice(backend),
             ),
             quiet=True,

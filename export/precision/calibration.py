@@ -21,7 +21,7 @@ from prunus.runtime.tasks.pose.card import ImagePreprocess
 Crops = npt.NDArray[np.uint8]
 CLIPS = (".mp4", ".avi", ".mkv", ".mov")
 BUNDLED = "bundled clip and portrait"
-_RENDERED = ("two_voices.mp4",)  # bundled for the separation app, see media/ATTRIBUTION.txt
+_PEOPLE = ("pedestrians.mp4", "portrait.jpg")  # of those in apps/media: photographs
 
 
 def crop_samples(images: Crops, source: str) -> Samples:
@@ -74,13 +74,15 @@ def bundled_media() -> list[Path]:
     Raises:
         HostError: they are not installed.
     """
+    from prunus.models.zoo import shipped_file
+
     # Looked up, not imported: the exporter must not depend on the applications.
     spec = importlib.util.find_spec("prunus.apps")
     folders = list(spec.submodule_search_locations or []) if spec else []
-    found = [p for f in folders for p in sorted((Path(f) / "media").glob("*"))]
-    found = [p for p in found if p.suffix.lower() in (*PICTURES, *CLIPS)]
-    files = [p for p in found if p.name not in _RENDERED]
-    if not files:
+    purpose = "A comparison on the bundled clip (--calibration takes your own pictures)"
+    found = [shipped_file(Path(f) / "media" / name, purpose) for f in folders for name in _PEOPLE]
+    files = [path for path in found if path.is_file()]
+    if len(files) < len(_PEOPLE):
         raise HostError(
             "The bundled pictures of people are not installed.",
             "Give your own with --calibration FOLDER (one person per picture).",

@@ -1,4 +1,5 @@
 import hashlib
+import importlib
 import json
 import lzma
 import subprocess
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from prunus.models import zoo
 from prunus.models.checkpoints.header import read_entry, read_header
 from prunus.models.checkpoints.read import read_checkpoint
-from prunus.runtime.errors import ArtifactError, UsageError
+from prunus.runtime.errors import ArtifactError, MissingDependencyError, UsageError
 
 ROW = {
     "name": "net",
@@ -188,3 +189,48 @@ def test_a_header_entry_that_is_no_object_is_named(tmp_path, text):
     assert read_entry(path, "none") == {}
     with pytest.raises(ArtifactError, match=r"entry 'prunus' in the header of .*net\.safetensors"):
         read_entry(path, "prunus")
+
+
+@pytest.fixture
+def wheel(shelf, tmp_path, monkeypatch):
+    """Only the table is beside the code; returns where prunus-models would be."""
+    site = tmp_path / "site"
+    monkeypatch.setattr(zoo, "PACKAGE", "sister")  # the real one may be installed here
+    place = site / "sister" / "weights"
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path / "code" / "weights")
+    monkeypatch.syspath_prepend(str(site))
+    return place
+
+
+def test_a_wheel_finds_the_files_of_its_sister(shelf, wheel):
+    wheel.mkdir(parents=True)
+    there = wheel / ROW["file"]
+    there.write_bytes(shelf.read_bytes())
+    importlib.invalidate_caches()
+    assert zoo.model_path("net") == there
+    there.write_bytes(shelf.read_bytes()[:-3])
+    with pytest.raises(ArtifactError, match="bytes; expected"):
+        zoo.model_path("net")
+    there.unlink()  # an older sister, which lacks a file
+    with pytest.raises(ArtifactError, match=r"missing: .*sister.*prunus-models again"):
+        zoo.model_path("net")
+
+
+def test_what_lies_beside_the_code_comes_first(shelf, wheel, monkeypatch):
+    wheel.mkdir(parents=True)
+    (wheel / ROW["file"]).write_bytes(b"other")
+    importlib.invalidate_caches()
+    monkeypatch.setattr(zoo, "WEIGHTS", shelf.parent)
+    assert zoo.model_path("net") == shelf
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_wheel_without_its_sister_says_what_to_install(wheel, left):
+    if left:  # what pip leaves behind when it removes her
+        wheel.parent.mkdir(parents=True)
+        importlib.invalidate_caches()
+    with pytest.raises(MissingDependencyError) as caught:
+        zoo.model_path("net")
+    assert "'net' needs the package 'sister'" in caught.value.message
+    assert caught.value.hint == "Install it with: pip install 'prunus[weights]'"
+    assert caught.value.exit_code == 3
