@@ -21,6 +21,7 @@ from prunus.export.pose.script import (
     bfloat16_mode,
     check_batch,
     check_heatmaps,
+    deployed_pose,
     image_tensor,
     joint_postprocess,
     joint_tensors,
@@ -30,14 +31,13 @@ from prunus.export.pose.script import (
 )
 from prunus.export.pose.weights import PoseWeights, find_weights, weights_of
 from prunus.models.macs import count_macs
-from prunus.models.pose.deployed import DeployedPose
 from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig, evitpose_config
 from prunus.models.pose.levels import DEPTH, evitpose_plan, parse_plan, plan_for_ratio
 from prunus.models.pose.skeleton import COCO17, UNIFIED23, Skeleton
 from prunus.models.tokens.plan import PruningPlan
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.precision import Precision
-from prunus.runtime.card.tokens import TokenPlan, told_blocks
+from prunus.runtime.card.tokens import TokenPlan
 from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
@@ -70,25 +70,49 @@ def export_evitpose(options: EvitposeOptions, progress: Progress) -> Path:
         head=options.head,
         joints=options.joints,
         fill=options.fill,
-        score=options.score,
+        score=options.score or ("strided" if options.npu else "sum"),
     )
+    if options.npu:
+        _check_npu(options, config.head)
     if options.show_tokens and not config.plan.blocks:
         raise UsageError("Got --show-tokens without a cut.", "Choose one, as with --level L2.")
     check_batch(file.batch)
     check_heatmaps(config.head, file.heatmaps)
-    path = Path(file.output or _default_name(config, file.batch, form.precision))
+    path = Path(file.output or _default_name(config, file.batch, form.precision, options.npu))
     require_writable(path)
     weights = find_weights(config, file.weights.checkpoint, file.weights.seed)
     network = build_network(config, weights)
+    shown, decode = options.show_tokens, not options.npu
     return write_pose(
         network,
-        build_card(network, weights, file.batch, file.heatmaps, show_tokens=options.show_tokens),
+        build_card(network, weights, file.batch, file.heatmaps, show_tokens=shown, decode=decode),
         path,
         file,
         bf16=_bfloat16(form.bf16, form.precision, config, weights),
         keep_fp32=_up_to_the_first_cut(config, form.precision),
+        npu=options.npu,
         progress=progress,
     )
+
+
+def _check_npu(options: EvitposeOptions, head: str) -> None:
+    """Refuse what an NPU's graph cannot give: heatmaps alone, as the data choose their maximum.
+
+    Raises:
+        UsageError: another output was asked for.
+    """
+    if head == "regression":
+        raise UsageError(
+            "Got --npu with a regression head; expected a head with heatmaps.",
+            "Leave out --npu: a regression head chooses nothing but patches (--score strided).",
+        )
+    for flag, asked in (
+        ("--heatmaps", options.file.heatmaps), ("--show-tokens", options.show_tokens)
+    ):  # fmt: skip
+        if asked:
+            raise UsageError(
+                f"Got {flag} with --npu, whose one output are the heatmaps.", f"Leave out {flag}."
+            )
 
 
 def _up_to_the_first_cut(config: EViTPoseConfig, precision: Precision) -> tuple[str, ...]:
@@ -121,12 +145,7 @@ def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> t
     """
     config = config_of(card)
     weights = weights_of(card.weights, config, checkpoint)
-    names = [output.name for output in card.outputs]
-    return DeployedPose(
-        build_network(config, weights),
-        heatmaps="heatmaps" in names,
-        show_tokens=bool(told_blocks(names)),
-    ).eval()
+    return deployed_pose(build_network(config, weights), card).eval()
 
 
 def config_of(card: ModelCard) -> EViTPoseConfig:
@@ -177,10 +196,11 @@ def build_card(
     heatmaps: bool,
     *,
     show_tokens: bool = False,
+    decode: bool = True,
 ) -> ModelCard:
     """Describe the artifact; number formats are filled in by the pipeline."""
     config = network.config
-    keypoints, *maps = joint_tensors(config, config.joints, batch, heatmaps)
+    keypoints, *maps = joint_tensors(config, config.joints, batch, heatmaps or not decode)
     told = config.plan.blocks if show_tokens else ()
     return ModelCard(
         task="pose",
@@ -191,9 +211,11 @@ def build_card(
         exporter=exporter_name(),
         weights=weights.spec,
         inputs=(image_tensor(config, batch),),
-        outputs=(keypoints, *token_tensors(told, batch, config.patches), *maps),
+        outputs=(keypoints, *token_tensors(told, batch, config.patches), *maps)
+        if decode
+        else tuple(maps),
         preprocess=ImagePreprocess(config.height, config.width, "udp_affine"),
-        postprocess=joint_postprocess(config.head, _skeleton(config.joints)),
+        postprocess=joint_postprocess(config.head, _skeleton(config.joints), decode=decode),
         tokens=_token_plan(network),
     )
 
@@ -238,7 +260,7 @@ def _config(
     return replace(config, plan=plan)
 
 
-def _default_name(config: EViTPoseConfig, batch: int, precision: str) -> str:
+def _default_name(config: EViTPoseConfig, batch: int, precision: str, npu: bool) -> str:
     plan = config.plan
     level = plan.level
     if level == "custom":
@@ -248,6 +270,8 @@ def _default_name(config: EViTPoseConfig, batch: int, precision: str) -> str:
         parts.append(f"J{config.joints}")
     if batch > 1:
         parts.append(f"B{batch}")
+    if npu:
+        parts.append(f"npu-{config.score}")
     return "-".join([*parts, precision]) + ".onnx"
 
 

@@ -88,6 +88,7 @@ def export_module(options: ModuleOptions, progress: Progress) -> Path:
             options.format.precision,
             options.format.activations,
             bf16="measure" if options.format.bf16 else "no",
+            npu=options.npu,
         ),
         progress=progress,
     )

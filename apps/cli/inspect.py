@@ -30,6 +30,7 @@ class InspectOptions:
       prunus inspect evitpose-tiny-L2.onnx
       prunus inspect movenet_multipose --json
       prunus inspect evitpose-tiny-L2.onnx --tokens person.jpg -o survivors.png
+      prunus inspect evitpose-tiny-npu.onnx --npu
     """
 
     model: str = argument("ONNX file, engine, or listed name.")
@@ -38,6 +39,10 @@ class InspectOptions:
         "Draw which tokens of this picture survive each cut.", default=None, metavar="PICTURE"
     )
     output: Path | None = shared.output("The drawing; default: tokens.png.")
+    npu: bool = option(
+        "Hold the operators against the list of OpenVINO's compiler for NPUs, and name what is "
+        "chosen by the data.", default=False,
+    )  # fmt: skip
 
 
 def inspect(options: InspectOptions, console: Console) -> None:
@@ -83,6 +88,11 @@ def inspect(options: InspectOptions, console: Console) -> None:
     lines += _operators(operators)
     if graph is not None:
         lines += _beside(path, graph)
+    if options.npu:
+        if engine:
+            raise UsageError(f"Got --npu for the engine {path}; expected an ONNX file.")
+        body["npu"], told = _npu(path)
+        lines += told
     text = "\n".join(lines)
     console.say(text, json_text(body, indent=1))
     if sidecar is not None and other:
@@ -181,6 +191,27 @@ def _operators(counts: dict[str, int]) -> list[str]:
         return []
     told = ", ".join(f"{name} {count}" for name, count in counts.items())
     return ["", f"  {sum(counts.values())} nodes: {told}"]
+
+
+def _npu(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return what stands in an NPU's way, as values and as lines."""
+    import onnx
+
+    from prunus.export.graph.npu import chosen_by_data
+    from prunus.runtime.session.openvino.npu import npu_operators
+
+    found = npu_operators(path)
+    chosen = [str(problem) for problem in chosen_by_data(onnx.load(path))]
+    body = {**dataclasses.asdict(found), "chosen_by_data": chosen}
+    told = ", ".join(f"{name} {count}" for name, count in found.counts.items())
+    fits = f"lacks {', '.join(found.unknown)}" if found.unknown else "has all of them"
+    more = f" and {len(chosen) - 3} more" if len(chosen) > 3 else ""
+    return body, [
+        "",
+        f"  NPU operators: {told}",
+        f"  the list of {found.source} {fits}; no NPU was asked",
+        f"  chosen by the data: {'; '.join(chosen[:3]) or 'nothing'}{more}",
+    ]
 
 
 def _beside(path: Path, graph: Graph) -> list[str]:

@@ -83,6 +83,15 @@ def batch(what: str) -> Any:
     return option(f"{what} per run of the graph.", default=1, metavar="N")
 
 
+def npu() -> Any:
+    """Return the field of a graph for NPUs."""
+    return option(
+        "Make a graph for NPUs: nothing in it is chosen by the data (TopK, Gather by computed "
+        "indices, ...), or the export is refused.",
+        default=False,
+    )
+
+
 def small() -> Any:
     """Return the field of compact storage."""
     return option("Store constants of a float32 file compactly; no number changes.", default=False)

@@ -22,6 +22,7 @@ from prunus.export.common.samples import Samples, full_batches
 from prunus.export.common.sessions import graph_card, run_samples
 from prunus.export.graph.audit import require_clean
 from prunus.export.graph.naming import scope_of
+from prunus.export.graph.npu import require_constant_choice
 from prunus.export.graph.simplify import simplify
 from prunus.export.graph.trace import trace
 from prunus.export.precision.bfloat16 import require_bfloat16, run_bfloat16
@@ -66,6 +67,7 @@ class ExportOptions:
         keep_fp32: Modules that stay float32 as a whole in lower precisions, besides those that
             decide (`sensitive_nodes`).
         exact: Computes the same as the module in float64, for the comparison; None: the module.
+        npu: Refuse a graph in which anything is chosen by the data.
     """
 
     precision: Precision = "fp32"
@@ -75,6 +77,7 @@ class ExportOptions:
     bf16: Literal["measure", "known", "no"] = "no"
     keep_fp32: tuple[str, ...] = ()
     exact: torch.nn.Module | None = None
+    npu: bool = False
 
 
 def exporter_name() -> str:
@@ -135,6 +138,8 @@ def export_artifact(
     master = simplify(traced)
     steps.update(2, len(_STEPS), _STEPS[2])
     require_clean(master)
+    if options.npu:
+        require_constant_choice(without_outputs(master, options.extra_outputs))
     require_card(master, card)
     steps.update(3, len(_STEPS), _STEPS[3])
     model = _in_precision(master, options, data)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prunus.export.common.options import CALIBRATION, OUTPUT, PrecisionOptions
+from prunus.export.common.options import CALIBRATION, OUTPUT, PrecisionOptions, npu
 from prunus.runtime.card import foreign
 from prunus.runtime.options import argument, group, option
 
@@ -58,6 +58,7 @@ class ModuleOptions(CutOptions):
     licence: str = option("Licence of the weights.", default="unknown")
     origin: str = option("Where the weights come from, one sentence.", default="")
     before: tuple[str, ...] = foreign.before()
+    npu: bool = npu()
     format: PrecisionOptions = group(PrecisionOptions)
     calibration: Path | None = option(
         "Inputs for int8 and for the comparison with PyTorch: an .npz with an array per input, or "

@@ -13,6 +13,7 @@ from prunus.export.common.options import (
     TokenOptions,
     WeightOptions,
     batch,
+    npu,
 )
 from prunus.runtime.options import group, option
 
@@ -50,9 +51,12 @@ class EvitposeOptions:
     fill: Literal["carry", "zero", "mask"] = option(
         "What the decoder sees where a patch was dropped.", default="carry"
     )
-    score: Literal["sum", "max"] = option(
-        "How the joints' attention becomes the rank of a patch.", default="sum"
-    )
+    score: Literal["sum", "max", "strided", "pooled"] | None = option(
+        "How patches are chosen: by the joints' attention, summed (the default) or its maximum; or "
+        "the same of every picture, evenly spaced (strided, the default with --npu) or as means of "
+        "cells (pooled: give counts of cells with --plan).", default=None,
+    )  # fmt: skip
+    npu: bool = npu()
     show_tokens: bool = option(
         "Give one more output per cut, for run pose --show-tokens: the token that stands for each "
         "patch, -1 where it is gone.", default=False,

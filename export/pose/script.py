@@ -134,15 +134,31 @@ def token_tensors(blocks: Sequence[int], batch: int, patches: int) -> tuple[Tens
     )
 
 
-def joint_postprocess(head: str, skeleton: Skeleton) -> KeypointPostprocess:
-    """Return how the outputs become joints of one person."""
+def joint_postprocess(
+    head: str, skeleton: Skeleton, *, decode: bool = True
+) -> KeypointPostprocess:
+    """Return how the outputs become joints of one person; `decode`: inside the graph."""
+    inside: Literal["regression", "udp_dark"] = (
+        "regression" if head == "regression" else "udp_dark"
+    )
     return KeypointPostprocess(
-        "regression" if head == "regression" else "udp_dark",
+        inside if decode else "heatmaps",
         skeleton.name,
         tuple(skeleton.joints),
         tuple((int(a), int(b)) for a, b in skeleton.limbs),
         tuple((int(a), int(b)) for a, b in skeleton.flip_pairs),
         tuple(float(s) for s in skeleton.sigmas),
+    )
+
+
+def deployed_pose(network: torch.nn.Module, card: ModelCard) -> DeployedPose:
+    """Return a network with the outputs that a card names."""
+    names = [output.name for output in card.outputs]
+    return DeployedPose(
+        cast(Any, network),
+        heatmaps="heatmaps" in names,
+        show_tokens=bool(told_blocks(names)),
+        decode=cast(KeypointPostprocess, card.postprocess).decoder != "heatmaps",
     )
 
 
@@ -154,6 +170,7 @@ def write_pose(
     *,
     bf16: Bfloat16 = "no",
     keep_fp32: tuple[str, ...] = (),
+    npu: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Export a pose network with decoding inside the graph.
@@ -165,6 +182,7 @@ def write_pose(
         options: Number format and calibration.
         bf16: What to do about OpenVINO's bfloat16.
         keep_fp32: Modules that stay float32, see `ExportOptions`.
+        npu: Refuse what is chosen by the data, see `ExportOptions`.
         progress: Told about each step.
 
     Raises:
@@ -176,19 +194,18 @@ def write_pose(
     real = card.weights.trained or form.precision == "int8"
     limit = INT8_CROPS if form.precision == "int8" else JUDGED
     crops = crops_for(options.calibration, preprocess, real, len(post.joints), limit)
-    regresses = post.decoder == "regression"
-    names = [output.name for output in card.outputs]
-    shown = "heatmaps" in names
-    extra = () if regresses or shown else ("heatmaps",)
+    # Heatmaps are compared wherever there are any, and leave the file where the card has none.
+    module = deployed_pose(network, card)
+    module.heatmaps = post.decoder != "regression"
+    shown = any(output.name == "heatmaps" for output in card.outputs)
+    extra = () if not module.heatmaps or shown else ("heatmaps",)
     return export_artifact(
-        DeployedPose(
-            cast(Any, network), heatmaps=not regresses, show_tokens=bool(told_blocks(names))
-        ),
+        module,
         card,
         crops,
         path,
         options=ExportOptions(
-            form.precision, form.activations, extra, bf16=bf16, keep_fp32=keep_fp32
+            form.precision, form.activations, extra, bf16=bf16, keep_fp32=keep_fp32, npu=npu
         ),
         progress=progress,
     )

@@ -1,4 +1,4 @@
-"""The network as it is deployed: raw pixels in, joints in pixels of the crop out."""
+"""The network as it is deployed: raw pixels in, joints in pixels of the crop or heatmaps out."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ class DeployedPose(nn.Module):
         heatmaps: Return the heatmaps beside the joints.
         show_tokens: Return what each cut did to the patches, between joints and heatmaps.
         preprocess: Mean and standard deviation of the pixels.
+        decode: Give the joints; False: the heatmaps alone, which are decoded outside the graph.
     """
 
     mean: Tensor
@@ -64,15 +65,17 @@ class DeployedPose(nn.Module):
         heatmaps: bool = False,
         show_tokens: bool = False,
         preprocess: ImagePreprocess = IMAGENET,
+        decode: bool = True,
     ) -> None:
         super().__init__()
-        if heatmaps and network.config.head == "regression":
+        if (heatmaps or not decode) and network.config.head == "regression":
             raise UsageError(
                 "The regression head has no heatmaps.",
                 "Leave --heatmaps out, or choose another head.",
             )
         self.network = network
         self.heatmaps = heatmaps
+        self.decode = decode
         cuts = getattr(network, "cuts", {}) if show_tokens else {}
         if show_tokens and not cuts:
             raise UsageError(
@@ -97,11 +100,14 @@ class DeployedPose(nn.Module):
             heatmap's maximum, or 1 / (1 + 100 s) for the regression head, with s the mean of the
             predicted standard deviations as a share of the crop. With `show_tokens` also a
             (B, N) int32 map per cut, see `token_maps`; with `heatmaps` (B, J, H/4, W/4) float32.
+            Without `decode` the heatmaps and nothing else.
         """
         config = self.network.config
         pixels = image.permute(0, 3, 1, 2).to(torch.float32)
         with watched(self._told) as seen:
             raw = self.network((pixels - self.mean) * self.scale)
+        if not self.decode:
+            return raw.float()
         maps = self._maps(seen)
         if config.head == "regression":
             joints = self._from_coordinates(raw.float())

@@ -26,15 +26,21 @@ from prunus.models.layers.mlp import Mlp
 from prunus.models.pose.heads import Head, build_head
 from prunus.models.pose.levels import evitpose_plan
 from prunus.models.tokens.constant import ConstantSelection
-from prunus.models.tokens.methods.attention.joint import Combine
+from prunus.models.tokens.methods.control.average_pool import AveragePool
 from prunus.models.tokens.plan import PruningPlan
 from prunus.models.tokens.reducer import Attention as Attended
-from prunus.models.tokens.reducer import Place, Side, TokenReducer, put_tokens
+from prunus.models.tokens.reducer import Place, Reduced, Side, TokenReducer, put_tokens
 from prunus.models.tokens.registry import build_reducer
 from prunus.models.tokens.selection import SelectingReducer
 from prunus.runtime.errors import UsageError, nearest
 
 Fill = Literal["carry", "zero", "mask"]
+Score = Literal["sum", "max", "strided", "pooled"]
+# How a cut that the plan leaves to the network chooses its patches.
+_METHODS: dict[str, str] = {
+    "sum": "joint(combine=sum)", "max": "joint(combine=max)",
+    "strided": "strided", "pooled": "average_pool",
+}  # fmt: skip
 PATCH = 16
 # Channels, attention heads, blocks, head; dino*: small, with DINOv2's heads and first blocks.
 _SIZES: dict[str, tuple[int, int, int, Head]] = {
@@ -60,7 +66,8 @@ class EViTPoseConfig:
         depth: Transformer blocks.
         joints: Joint tokens.
         fill: What a grid decoder sees where a patch was dropped.
-        score: How the joints' attention is combined into one rank.
+        score: How the joints' attention is combined into one rank (``sum``, ``max``), or the same
+            patches of every picture: evenly spaced ones (``strided``), means of cells (``pooled``).
         height: Input height in pixels.
         width: Input width in pixels.
     """
@@ -75,14 +82,14 @@ class EViTPoseConfig:
     depth: int = 12
     joints: int = 17
     fill: Fill = "carry"
-    score: Combine = "sum"
+    score: Score = "sum"
     height: int = 256
     width: int = 192
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("fill", self.fill, get_args(Fill)),
-            ("score", self.score, get_args(Combine)),
+            ("score", self.score, get_args(Score)),
         ):
             if value not in known:
                 choices = ", ".join(known)
@@ -120,7 +127,7 @@ def evitpose_config(
     head: Head | None = None,
     joints: int = 17,
     fill: Fill = "carry",
-    score: Combine = "sum",
+    score: Score = "sum",
 ) -> EViTPoseConfig:
     """Return the configuration of a size (``tiny``, ``small``, ``base``, ``dino8`` ...) at a level.
 
@@ -187,16 +194,22 @@ class Block(nn.Module):
         selection = None
         if cut is not None:
             reduced = cut(tokens, Side({cut.place.block: attended}))
-            selection = Selection(tokens[:, cut.place.special :], reduced.kept)
+            selection = Selection(cut, tokens[:, cut.place.special :], reduced)
             tokens = reduced.x
         return tokens + self.mlp(self.norm2(tokens)), selection
 
 
 class Selection(NamedTuple):
-    """What a cut did: the patches (B, N, C) it saw and the indices (B, K) it kept of them."""
+    """What a cut did: the patches (B, N, C) it saw, and what it made of them."""
 
+    cut: TokenReducer
     patches: Tensor
-    kept: Tensor
+    reduced: Reduced
+
+    @property
+    def kept(self) -> Tensor | None:
+        """Indices (B, K) of the kept patches, None where patches are mixed."""
+        return self.reduced.kept
 
 
 class EViTPose(nn.Module):
@@ -227,7 +240,7 @@ class EViTPose(nn.Module):
     @staticmethod
     def _build_cuts(config: EViTPoseConfig) -> nn.ModuleDict:
         plan, joints = config.plan, config.joints
-        own = (f"joint(combine={config.score})",) * len(plan.blocks)
+        own = (_METHODS[config.score],) * len(plan.blocks)
         before = (config.patches, *plan.keep)
         grid: tuple[int, int] | None = config.grid
         cuts = nn.ModuleDict()
@@ -239,11 +252,13 @@ class EViTPose(nn.Module):
             )
             cut = build_reducer(method, place)
             chosen = isinstance(cut, SelectingReducer) and cut.merge == "drop"
-            if not chosen and not isinstance(cut, ConstantSelection):
+            pooled = isinstance(cut, AveragePool) and config.fill == "carry"
+            if not chosen and not pooled and not isinstance(cut, ConstantSelection):
                 raise UsageError(
                     f"EViTPose puts dropped patches back where they were; method '{method}' at "
                     f"block {block} mixes them.",
-                    "Use a method that keeps patches, without a merge.",
+                    "Use a method that keeps patches, without a merge; or average_pool with the "
+                    "fill 'carry'.",
                 )
             if cut.reads_attention or cut.reads_levels:
                 raise UsageError(
@@ -301,25 +316,42 @@ class EViTPose(nn.Module):
         The grid is None for heads that read joint tokens only.
         """
         tokens = self.embed(images)
-        needs_grid = self.keypoint_head.reads_grid
-        grid: Tensor | None = None  # patches as they were when they were dropped
-        where: Tensor | None = None  # position of each surviving patch
+        done: list[Selection] = []
         for number, block in enumerate(self.blocks):
             cut = self.cuts[str(number)] if str(number) in self.cuts else None
             tokens, selection = block(tokens, cut)
-            if selection is None or not needs_grid:
-                continue
-            seen, kept = selection
+            if selection is not None:
+                done.append(selection)
+        count = self.config.joints
+        joints = self.last_norm(tokens[:, :count])
+        if not self.keypoint_head.reads_grid:
+            return joints, None
+        patches = tokens[:, count:]
+        if done:
+            constant = all(isinstance(one.cut, ConstantSelection) for one in done)
+            pooled = any(one.kept is None for one in done)  # with the fill 'carry' alone
+            unwound = pooled or (constant and self.config.fill == "carry")
+            patches = (self._unwound if unwound else self._scattered)(patches, done)
+        return joints, self.last_norm(patches)
+
+    def _unwound(self, patches: Tensor, done: list[Selection]) -> Tensor:
+        """Return (B, N, C), cut by cut: constant gathers and products, no scatter."""
+        for cut, seen, reduced in reversed(done):
+            patches = cut.restore_patches(patches, reduced, seen, "delta")
+        return patches
+
+    def _scattered(self, patches: Tensor, done: list[Selection]) -> Tensor:
+        """Return (B, N, C): each patch where it was, those that were dropped as the fill says."""
+        grid: Tensor | None = None  # patches as they were when they were dropped
+        where: Tensor | None = None  # position of each surviving patch
+        for one in done:
+            seen, kept = one.patches, one.kept
+            assert kept is not None  # for the type checker: none of these mixes patches
             if self.config.fill == "carry":
                 grid = seen if grid is None or where is None else put_tokens(grid, where, seen)
             where = kept if where is None else torch.gather(where, 1, kept)
-        count = self.config.joints
-        if not needs_grid:
-            return self.last_norm(tokens[:, :count]), None
-        patches = tokens[:, count:]
-        if where is not None:
-            patches = put_tokens(self._background(grid, patches), where, patches)
-        return self.last_norm(tokens[:, :count]), self.last_norm(patches)
+        assert where is not None
+        return put_tokens(self._background(grid, patches), where, patches)
 
     def _background(self, grid: Tensor | None, like: Tensor) -> Tensor:
         if grid is not None:

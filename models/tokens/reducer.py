@@ -252,19 +252,20 @@ class TokenReducer(nn.Module):
             return y
         special = self.place.special
         grid = None if skip is None else skip[:, special:]
-        patches = self._restore_patches(y[:, special:], reduced, grid, how)
+        patches = self.restore_patches(y[:, special:], reduced, grid, how)
         return torch.cat((y[:, :special], patches), dim=1)
 
-    def _restore_patches(
-        self, y: Tensor, reduced: Reduced, skip: Tensor | None, how: str
+    def restore_patches(
+        self, y: Tensor, reduced: Reduced, skip: Tensor | None, how: Restore
     ) -> Tensor:
+        """Return patches (B, N, C) from K of them: `restore` without the special tokens."""
         if how in ("scatter", "delta", "learned") and skip is None:
             raise UsageError(f"Restoring by '{how}' needs the tokens before the reduction.")
         # With one-hot rows, skip + (y - skip) at the kept rows is y: written, not computed, so that
         # an untouched reduction comes back bit for bit.
         written = how == "scatter" or (how == "delta" and reduced.assign is None)
         if written and reduced.kept is not None and skip is not None:
-            return put_tokens(skip, reduced.kept, y[:, : reduced.kept.shape[1]])
+            return self.put_back(y[:, : reduced.kept.shape[1]], reduced, skip)
         if how == "copy":
             return assignment(reduced, self.place.tokens, y.dtype).transpose(1, 2) @ y
         if how == "transpose":
@@ -279,6 +280,17 @@ class TokenReducer(nn.Module):
         raise UsageError(
             f"Unknown way back '{how}'; expected one of {', '.join(get_args(Restore))}."
         )
+
+    def put_back(self, y: Tensor, reduced: Reduced, skip: Tensor) -> Tensor:
+        """Return patches (B, N, C): those of `skip`, but for the kept ones.
+
+        Args:
+            y: (B, K', C) kept patches after the blocks that ran reduced.
+            reduced: What the reducer returned, with `kept`.
+            skip: (B, N, C) patches before the reduction.
+        """
+        assert reduced.kept is not None  # for the type checker
+        return put_tokens(skip, reduced.kept, y)
 
     def _learned(self, y: Tensor, reduced: Reduced, skip: Tensor) -> Tensor:
         """Return patches (B, N, C) from K of them by weights; methods that have such override it.

@@ -22,7 +22,8 @@ class TokenPlan:
         keep: Patch tokens that survive at each of them.
         tokens: Patch tokens that enter.
         special: Tokens that are never dropped (joint queries).
-        score: How attention is turned into a rank.
+        score: How attention is turned into a rank; or which patches of every picture stay:
+            ``strided`` or ``pooled``.
         fill: What a dense head sees where a token was dropped.
         macs: Multiply-accumulates of one image through this graph's network.
         macs_dense: The same without dropping.

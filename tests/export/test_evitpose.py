@@ -14,13 +14,18 @@ from prunus.export.common.command import script
 from prunus.export.common.options import TokenOptions
 from prunus.export.common.pipeline import run_onnx
 from prunus.export.evitpose import choose_plan, config_of, export_evitpose, reference_module
+from prunus.export.graph.npu import chosen_by_data
 from prunus.export.pose import weights as pose_weights
 from prunus.export.precision.calibration import crop_samples
 from prunus.models.pose.evitpose import EViTPoseConfig
 from prunus.models.tokens.plan import PruningPlan
+from prunus.runtime import host
 from prunus.runtime.card.artifact import read_card
-from prunus.runtime.errors import ArtifactError, UsageError
+from prunus.runtime.errors import ArtifactError, PrunusError, UsageError
 from prunus.runtime.host import int8_flag
+from prunus.runtime.session.base import open as open_session
+from prunus.runtime.session.openvino.npu import npu_operators
+from prunus.runtime.tasks.pose.estimator import PoseEstimator
 
 main = partial(script, "evitpose")
 
@@ -116,6 +121,56 @@ def test_regression_has_coordinates_and_no_heatmaps(two_blocks, crops, tmp_path)
     assert [o.name for o in card.outputs] == ["keypoints"]
     with pytest.raises(UsageError, match="no heatmaps"):
         export_evitpose(head="regression", heatmaps=True, output=tmp_path / "b.onnx")
+
+
+@pytest.mark.parametrize(("score", "plan"), [("strided", "100/40@0/1"), ("pooled", "96/48@0/1")])
+def test_a_file_for_npus_chooses_nothing_and_is_the_network(
+    score, plan, two_blocks, crops, tmp_path, monkeypatch
+):
+    """In both back ends; the runtime decodes what the graph leaves as heatmaps."""
+    monkeypatch.chdir(tmp_path)
+    path = export_evitpose(
+        plan=plan, checkpoint="random", score=score, npu=True, calibration=crops,
+    )  # fmt: skip
+    assert path.name.endswith(f"-npu-{score}-fp32.onnx")
+    card, model = read_card(path), onnx.load(path)
+    assert card.tokens.score == score
+    assert "/".join(map(str, card.tokens.keep)) == plan.partition("@")[0]
+    assert card.postprocess.decoder == "heatmaps"
+    assert chosen_by_data(model) == []
+    used = {node.op_type for node in model.graph.node}
+    assert not used & {"TopK", "ArgMax", "ScatterElements", "GatherElements", "NonZero"}
+    with torch.no_grad():
+        expected = reference_module(card)(torch.from_numpy(crops.first(1)["image"])).numpy()
+    for backend in ("onnxruntime", *(["openvino"] if host.installed("openvino") else [])):
+        with open_session(path, backend, threads=1) as session:
+            got = session.run(crops.first(1).arrays)["heatmaps"]
+        np.testing.assert_allclose(got, expected, atol=1e-5 * np.ptp(expected), err_msg=backend)
+    if host.installed("openvino"):
+        assert npu_operators(path).unknown == ()
+    with PoseEstimator.open(path, "onnxruntime", threads=1) as estimator:
+        [pose] = estimator(np.zeros((60, 50, 3), np.uint8), [(0, 0, 50, 60)])
+        assert pose.keypoints.shape == (17, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"score": "sum"}, "TopK chooses by data"),
+        ({"fill": "zero"}, None),
+        ({"heatmaps": True}, "Got --heatmaps with --npu"),
+        ({"show_tokens": True}, "Got --show-tokens with --npu"),
+        ({"head": "regression"}, "regression head"),
+    ],
+)
+def test_what_no_npu_can_have_is_refused(options, message, two_blocks, crops, tmp_path):
+    words = {"plan": "100@1", "checkpoint": "random", "npu": True, "calibration": crops, **options}
+    if message is None:
+        assert export_evitpose(**words, output=tmp_path / "a.onnx").is_file()
+        return
+    with pytest.raises(PrunusError, match=message):
+        export_evitpose(**words, output=tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_cuts_that_are_not_there_are_not_shown(tmp_path) -> None:

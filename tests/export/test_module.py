@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 
+from prunus.apps.cli.inspect import operator_counts
 from prunus.apps.cli.main import main
 from prunus.export.foreign.options import ModuleOptions
 from prunus.export.foreign.samples import load_samples
@@ -21,7 +22,7 @@ from prunus.models.tokens import registry
 from prunus.models.tokens.reducer import Place, Reduced
 from prunus.models.tokens.selection import SelectingReducer
 from prunus.runtime.card.artifact import read_card
-from prunus.runtime.errors import ArtifactError, UsageError
+from prunus.runtime.errors import ArtifactError, PrunusError, UsageError
 from prunus.runtime.session.base import open as open_session
 from tests.models.tokens.networks import build, pixels
 
@@ -178,6 +179,20 @@ def test_refusals_write_nothing(networks, tmp_path, function, more, message):
     values = {"input": ("pixels:1x3x64x64",), "output": tmp_path / "x.onnx", **more}
     with pytest.raises(UsageError, match=message):
         export_module(f"{networks}:{function}", **values)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_for_npus_is_one_whose_places_are_constants(networks, tmp_path):
+    """The ways back of constant cuts need no scatter either."""
+    words = {"input": ("pixels:1x3x64x64",), "npu": True, "restore": "delta"}
+    path = export_module(
+        f"{networks}:vit", plan="strided:32@0,strided:16@1", output=tmp_path / "a.onnx", **words
+    )
+    assert read_card(path).tokens.level == "strided:32@0,strided:16@1"
+    assert not {"ScatterElements", "TopK"} & set(operator_counts(path))
+    path.unlink()
+    with pytest.raises(PrunusError, match="TopK chooses by data"):
+        export_module(f"{networks}:vit", plan="evit:20@1", output=path, **words)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -31,6 +31,7 @@ from prunus.models.training.shipping import record_path
 from prunus.models.training.state import read_run
 from prunus.models.training.teachers.movenet import SinglePose
 from prunus.runtime.pictures.crop import warp
+from prunus.runtime.tasks.pose.heatmaps import joints_of_heatmaps
 
 Reader = Callable[[HeldOut], np.ndarray]
 _BATCH = 16
@@ -75,11 +76,15 @@ def network_reader(network: EViTPose) -> Reader:
 
 
 def onnx_reader(path: Path) -> Reader:
-    """Return a reader that runs an exported EViTPose file (input ``image``, any fixed batch)."""
+    """Return a reader that runs an exported EViTPose file (input ``image``, any fixed batch).
+
+    A file for NPUs gives heatmaps alone, which are decoded here.
+    """
     import onnxruntime as ort
 
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     batch, height, width = session.get_inputs()[0].shape[:3]
+    name = session.get_outputs()[0].name
 
     def read(data: HeldOut) -> np.ndarray:
         crops, matrices = crop_people(data, (height, width))
@@ -89,7 +94,10 @@ def onnx_reader(path: Path) -> Reader:
             filled = np.concatenate(
                 [part, np.zeros((batch - len(part), *part.shape[1:]), np.uint8)]
             )
-            joints.append(session.run(["keypoints"], {"image": filled})[0][: len(part)])
+            found = session.run([name], {"image": filled})[0][: len(part)]
+            if name == "heatmaps":
+                found = joints_of_heatmaps(found, height, width)
+            joints.append(found)
         return to_picture(np.concatenate(joints), matrices)
 
     return read

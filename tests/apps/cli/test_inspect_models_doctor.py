@@ -25,6 +25,16 @@ def test_inspect_as_json(prunus):
     assert body["operators"]["Conv"] > 10
 
 
+def test_inspect_tells_what_stands_in_an_npus_way(prunus):
+    ran = prunus("inspect", "movenet_lightning", "--npu")
+    assert ran.code == 0
+    assert "NPU operators: " in ran.out and "has all of them; no NPU was asked" in ran.out
+    assert "chosen by the data: " in ran.out and "ArgMax chooses by data" in ran.out
+    body = json.loads(prunus("inspect", "selfie", "--npu", "--json").out)["npu"]
+    assert body["unknown"] == body["chosen_by_data"] == []
+    assert body["counts"]["Convolution"] > 20 and "npu_compiler" in body["source"]
+
+
 def test_inspect_tells_an_engine_that_is_not_the_one_of_its_sidecar(prunus, tmp_path):
     engine = tmp_path / "m.engine"
     engine.write_bytes(b"plan")

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional
 
 from prunus.models.macs import count_macs, count_parameters
 from prunus.models.pose.deployed import DeployedPose
@@ -264,6 +265,38 @@ def test_constant_indices_are_a_control(images):
     assert torch.equal(selection.kept, kept.expand(3, -1))
     with torch.no_grad():
         assert pruned(images).shape == (3, 17, 64, 48)
+
+
+@torch.no_grad()
+def test_constant_cuts_come_back_without_a_scatter(images):
+    """Strided patches as the general way puts them; pooled ones as their cell's change."""
+    network = _toy(score="strided")
+    tokens, done = network.embed(images), []
+    for number, block in enumerate(network.blocks):
+        cut = network.cuts[str(number)] if str(number) in network.cuts else None
+        tokens, selection = block(tokens, cut)
+        done += [selection] if selection else []
+    assert len(done) == len(network.config.plan.blocks) > 1
+    patches = tokens[:, 17:]
+    expected = network._scattered(patches, done)
+    assert torch.equal(network._unwound(patches, done), expected)
+    assert torch.equal(network.features(images)[1], network.last_norm(expected))
+
+    plan = PruningPlan("custom", (3,), (48,))  # 2 x 2 patches a cell, at the last block
+    pooled = _toy(plan=plan, score="pooled")
+    grid, seen = _grid_and_trace(pooled, images)
+    patches = seen[-1][1][1].patches.transpose(1, 2).unflatten(2, (16, 12))
+    means = functional.avg_pool2d(patches, 2)
+    last = pooled.blocks[3]
+    change = last.mlp(last.norm2(means.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    came = patches + change.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(grid, came.flatten(2).transpose(1, 2), rtol=0, atol=1e-5)
+    both = PruningPlan("own", (1, 2), (48, 20), ("average_pool", "joint"))
+    assert _toy(plan=both)(images).shape == (3, 17, 64, 48)  # ranked after means
+    with pytest.raises(UsageError, match="Keep one of"):
+        EViTPose(replace(network.config, score="pooled"))
+    with pytest.raises(UsageError, match="fill 'carry'"):
+        EViTPose(replace(network.config, score="pooled", plan=plan, fill="zero"))
 
 
 def test_unknown_variant():
