@@ -3,9 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # What the suite and the demo use. TensorRT-RTX builds real engines without a GPU (a wheel of 91 MiB).
-# The plugin's compiler is larger (189 MiB): make plugin-deps, then its tests run as well. `command,ort`
-# is `apps` without the distribution prunus-models, which would bring once more what the tree holds.
-EXTRAS ?= command,ort,audio,clips,export,check,fleet,openvino,eval,dev,trt-rtx
+# The plugin's compiler is larger (189 MiB): make plugin-deps, then its tests run as well.
+EXTRAS ?= apps,audio,clips,export,check,fleet,openvino,eval,dev,trt-rtx
 comma  := ,
 STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
@@ -52,7 +51,7 @@ gpu: $(STAMP)
 docs: docs-deps
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
 
-# prunus and prunus-models; pip install --find-links dist 'prunus[apps]' takes both.
+# prunus and prunus-models; pip install --find-links dist 'prunus[apps,weights]' takes both.
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel --outdir dist .
 	$(BIN)/python -m build --wheel --outdir dist models/prunus_models

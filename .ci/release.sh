@@ -2,7 +2,7 @@
 # Make what a release uploads: .ci/release.sh OUT [--upload]
 #
 # Of prunus and of prunus-models an sdist and a wheel made from it, a bill of materials (CycloneDX) of
-# what `prunus[apps]` installs from them, and SHA-256 sums of all. Nothing leaves this machine without
+# what `prunus[apps,weights]` installs from them, and SHA-256 sums of all. Nothing leaves this machine without
 # --upload, which also wants the version in CHANGELOG.md to have a date and a tag; credentials are
 # twine's (TWINE_USERNAME, TWINE_PASSWORD).
 set -euo pipefail
@@ -30,7 +30,7 @@ python3 -m venv "$work/tools"
 python3 .ci/packed_files.py "$work"/dist/*
 "$work/tools/bin/twine" check --strict "$work"/dist/*
 python3 -m venv "$work/user"
-"$work/user/bin/pip" install -q -c constraints.txt --find-links "$work/dist" "$(ls "$work"/dist/prunus-*.whl)[apps]"
+"$work/user/bin/pip" install -q -c constraints.txt --find-links "$work/dist" "$(ls "$work"/dist/prunus-*.whl)[apps,weights]"
 "$work/tools/bin/cyclonedx-py" environment "$work/user" --output-reproducible --output-file "$work/dist/prunus-$version.cdx.json"
 python3 - "$work/dist/prunus-$version.cdx.json" "$version" <<'PY'
 import json, sys

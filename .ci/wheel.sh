@@ -2,8 +2,8 @@
 # Build the sdist, a wheel from it and a wheel from the checkout: both wheels hold the same real files
 # (the folders below prunus/ are links in the checkout), and so does the wheel of prunus-models. Install
 # the one from the sdist with its light extras in a clean environment, import every module that needs
-# nothing more, and run the command from outside the checkout: with the weights that `apps` brings from
-# the same folder, and without them.
+# nothing more, and run the command from outside the checkout: with the weights from the same
+# folder, and without them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root="$PWD" work="$(mktemp -d)"
@@ -17,7 +17,7 @@ python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install -q -c constraints.txt "$wheel"
 cd "$work"
 "$work/venv/bin/python" "$root/.ci/import_all.py" runtime
-"$work/venv/bin/pip" install -q -c "$root/constraints.txt" --find-links "$work/dist" 'prunus[apps,web]'
+"$work/venv/bin/pip" install -q -c "$root/constraints.txt" --find-links "$work/dist" 'prunus[apps,web,weights]'
 "$work/venv/bin/python" "$root/.ci/import_all.py" runtime apps
 "$work/venv/bin/prunus" models
 "$work/venv/bin/python" -m prunus doctor

@@ -86,7 +86,9 @@ def shipped_file(own: Path, purpose: str) -> Path:
     folders = [Path(f) / own.parent.name for f in (spec and spec.submodule_search_locations) or ()]
     places = [folder / own.name for folder in folders if folder.is_dir()]
     if not places and not WEIGHTS.is_dir():  # no checkout either, which would have lost the file
-        raise MissingDependencyError(PACKAGE, "weights", purpose)
+        error = MissingDependencyError(PACKAGE, "weights", purpose)
+        error.hint += "; from a checkout: pip install ./models/prunus_models"
+        raise error
     return next((place for place in places if place.is_file()), [*places, own][0])
 
 
