@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("aiortc")
+from aiortc.rtcicetransport import RTCIceGatherer
+
 from prunus.apps.webrtc import peer as peers
 from prunus.apps.webrtc.desk import Desk
 from prunus.apps.webrtc.ends import PeerCamera
@@ -141,10 +143,14 @@ def test_so_many_parts_and_no_more(desk, phone):
                    + "m=application" + media.partition("m=application")[2]})  # fmt: skip
 
 
-def test_nothing_is_asked_of_servers_elsewhere(desk, phone):
+def test_nothing_is_asked_of_servers_elsewhere(desk, phone, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        RTCIceGatherer, "getDefaultIceServers", classmethod(lambda cls: asked.append(cls) or [])
+    )
     answer = desk.take({"sdp": phone().offer()})["sdp"]
     kinds = {line.split(" typ ")[1].split()[0] for line in answer.splitlines() if " typ " in line}
-    assert kinds == {"host"}
+    assert kinds == {"host"} and not asked
 
 
 def test_waiting_ends_when_a_camera_comes_and_a_closed_desk_takes_none(desk, phone):
