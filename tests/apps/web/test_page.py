@@ -308,7 +308,6 @@ def walking():
 
 
 def test_the_browser_is_the_camera_and_the_skeleton_moves_with_it(tmp_path):
-    pytest.importorskip("aiortc")
     video = tmp_path / "walk.y4m"
     write_y4m(video, walking(), 10)
     with (
@@ -377,7 +376,6 @@ def test_the_browser_is_the_camera_and_the_skeleton_moves_with_it(tmp_path):
 
 def test_the_chosen_voice_comes_back_to_the_browser(tmp_path, separator):
     """The network gives sound as loud as the chosen mouth is bright; one face is in the dark."""
-    pytest.importorskip("aiortc")
     import av
 
     with av.open(str(TWO_VOICES)) as clip:
@@ -446,7 +444,6 @@ def write_tone(path):
 
 
 def test_what_a_browser_lacks_is_said_plainly(tmp_path, lip_gate):
-    pytest.importorskip("aiortc")
     words = ("--port", "0", "--model", str(lip_gate), "--threads", "1", "--backend", "onnxruntime")
     folder = tmp_path / "profile"
     with (

@@ -6,11 +6,9 @@ import fractions
 import json
 import threading
 
+import ifaddr
 import numpy as np
 import pytest
-
-pytest.importorskip("aiortc")
-import ifaddr
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import VIDEO_TIME_BASE, MediaStreamError
 from av import AudioFrame, VideoFrame

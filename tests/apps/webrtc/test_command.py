@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
 from prunus.apps.common.media import PORTRAIT
 from prunus.apps.webrtc import command
 from prunus.apps.webrtc.options import Door

@@ -5,8 +5,6 @@ import threading
 
 import numpy as np
 import pytest
-
-pytest.importorskip("aiortc")
 from aiortc.rtcicetransport import RTCIceGatherer
 
 from prunus.apps.webrtc import peer as peers
@@ -66,7 +64,6 @@ def test_others_wait_until_it_has_gone_and_who_comes_again_need_not(desk, phone)
     second = desk.wait()
     assert second.tap("video").get() is not END
     again.hang_up()
-    assert second.tap("video").get() is END or second.gone
     while not second.gone:
         second.tap("video").get()
     two.accept(desk.take({"sdp": offer, "camera": "two"}))

@@ -6,7 +6,6 @@ import time
 import numpy as np
 import pytest
 
-pytest.importorskip("aiortc")
 from prunus.apps.io.frames import SoundFormat
 from prunus.apps.io.sinks.registry import open_sink
 from prunus.apps.io.sinks.registry import resolve as resolve_sink

@@ -5,8 +5,6 @@ import time
 
 import numpy as np
 import pytest
-
-pytest.importorskip("aiortc")
 from aiortc.mediastreams import MediaStreamError
 
 from prunus.apps.webrtc.peer import VOICE_HZ, Peer, Voice
