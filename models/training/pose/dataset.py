@@ -47,6 +47,16 @@ FINE_STAGES = (
 )
 
 
+def fine_stages(size: tuple[int, int] | None = None) -> tuple[PoseStage, ...]:
+    """Return `FINE_STAGES` for inputs of another size: targets shrink with people, down to 1.25."""
+    if size is None:
+        return FINE_STAGES
+    return tuple(
+        replace(stage, size=size, sigma=max(1.25, stage.sigma * size[0] / stage.size[0]))
+        for stage in FINE_STAGES
+    )
+
+
 def pose_batches(pools: Pools[PeopleShard], stage: PoseStage, count: int, seed: int) -> StepBatches:
     """Return batches of a stage: images uint8 (B,3,H,W) RGB and joints (B,17,3) float32.
 

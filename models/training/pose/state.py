@@ -18,10 +18,20 @@ from prunus.runtime.errors import ArtifactError
 _POSITIONS = "pos_embed"
 
 
-def build_network(variant: str, size: tuple[int, int], seed: int) -> EViTPose:
-    """Return a freshly initialised network for inputs of ``size`` (height, width)."""
+def build_network(
+    variant: str, size: tuple[int, int], seed: int, depth: int | None = None
+) -> EViTPose:
+    """Return a freshly initialised network for inputs of ``size`` (height, width).
+
+    Args:
+        variant: Name of the size.
+        size: Of the input.
+        seed: Of the weights.
+        depth: Blocks; None: the variant's.
+    """
     torch.manual_seed(seed)
-    config = replace(evitpose_config(variant), height=size[0], width=size[1])
+    config = evitpose_config(variant)
+    config = replace(config, height=size[0], width=size[1], depth=depth or config.depth)
     network = EViTPose(config)
     rows, cols = config.grid
     with torch.no_grad():
@@ -37,15 +47,19 @@ def build_network(variant: str, size: tuple[int, int], seed: int) -> EViTPose:
 def start_from(network: EViTPose, path: Path) -> None:
     """Give a network the weights of a file in our own layout.
 
+    One with fewer blocks takes the first ones; positions move to another size of input.
+
     Args:
-        network: For 256x192 inputs.
+        network: The variant's, at any size and with all of its blocks or fewer.
         path: ``.safetensors``, shipped or written by ``prunus models import``.
 
     Raises:
         ArtifactError: the file is missing, or holds another network.
     """
     state = read_checkpoint(path)
-    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    config = evitpose_config(network.config.variant)
+    like = EViTPose(config).state_dict()
+    wanted = {name: tuple(value.shape) for name, value in like.items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     if wanted != found:
         odd = sorted(set(wanted.items()) ^ set(found.items()))[0][0]
@@ -54,21 +68,35 @@ def start_from(network: EViTPose, path: Path) -> None:
             f"{found.get(odd, 'missing')}, expected {wanted.get(odd, 'nothing')}.",
             "Give weights of this size, head and joint count.",
         )
-    network.load_state_dict(state)
+    moved = resize_positions(state, config.grid, network.config.grid)
+    network.load_state_dict({name: moved[name] for name in network.state_dict()})
 
 
 def resize_positions(
     state: dict[str, torch.Tensor], old: tuple[int, int], new: tuple[int, int]
 ) -> dict[str, torch.Tensor]:
-    """Return the state with its position codes interpolated from one patch grid to another."""
+    """Return the state with its position codes interpolated from one patch grid to another.
+
+    Rows are scaled, and columns by as much: a narrower grid is the middle of a wider one, as people
+    of the same height stay as large in a narrower crop.
+    """
+    if old == new:
+        return state
     codes = state[_POSITIONS].float().reshape(1, *old, -1).permute(0, 3, 1, 2)
-    codes = functional.interpolate(codes, size=new, mode="bicubic", align_corners=False)
+    across = (new[1] / old[1]) * (old[0] / new[0])
+    places = functional.affine_grid(
+        torch.tensor([[[across, 0.0, 0.0], [0.0, 1.0, 0.0]]]),
+        [1, 1, *new], align_corners=False,
+    )  # fmt: skip
+    codes = functional.grid_sample(
+        codes, places.to(codes), mode="bicubic", padding_mode="border", align_corners=False
+    )
     return {**state, _POSITIONS: codes.permute(0, 2, 3, 1).reshape(1, new[0] * new[1], -1)}
 
 
-def moved_to_size(network: EViTPose, variant: str, size: tuple[int, int]) -> EViTPose:
+def moved_to_size(network: EViTPose, size: tuple[int, int]) -> EViTPose:
     """Return a network for inputs of ``size`` with the trained weights of another size."""
-    config = replace(evitpose_config(variant), height=size[0], width=size[1])
+    config = replace(network.config, height=size[0], width=size[1])
     twin = EViTPose(config)
     twin.load_state_dict(resize_positions(network.state_dict(), network.config.grid, config.grid))
     return twin
@@ -139,7 +167,8 @@ def saved_config(saved: SavedRun) -> EViTPoseConfig:
     """Return the network that a run is training, at its size of input."""
     facts = saved.facts
     config = evitpose_config(facts["variant"])
-    return replace(config, height=int(facts["height"]), width=int(facts["width"]))
+    depth = int(facts.get("depth", config.depth))  # older runs: all blocks
+    return replace(config, height=int(facts["height"]), width=int(facts["width"]), depth=depth)
 
 
 def facts_of(network: EViTPose) -> dict[str, str]:
@@ -149,4 +178,5 @@ def facts_of(network: EViTPose) -> dict[str, str]:
         "height": str(config.height),
         "width": str(config.width),
         "variant": config.variant,
+        "depth": str(config.depth),
     }

@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prunus.models.pose.evitpose import EViTPose
 from prunus.models.pose.levels import evitpose_plan
+from prunus.models.tokens.plan import read_plan
 from prunus.models.training.data_record import note_data
 from prunus.models.training.loop import (
     FOREVER,
@@ -29,10 +30,10 @@ from prunus.models.training.loop import (
 )
 from prunus.models.training.pictures import Pools, normalise
 from prunus.models.training.pose.dataset import (
-    FINE_STAGES,
     STAGES,
     STREET,
     PoseStage,
+    fine_stages,
     pose_batches,
 )
 from prunus.models.training.pose.init import level_patches
@@ -59,6 +60,7 @@ from prunus.models.training.state import (
     write_run,
 )
 from prunus.models.training.teachers.joint_readout import JointReadout, readout_loss
+from prunus.runtime.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,9 @@ class TrainConfig(RunConfig):
         trunk: Learning rate of a trained trunk, relative to the head's; None: it is not one.
         noise: Relative noise on the scores before each cut; the two noisy selections of a crop
             are then held to the same heatmap.
+        plan: The one plan that every look runs through, in the words of
+            `prunus.models.tokens.plan`; None: half of them at a random level.
+        depth: Leading blocks that are kept; None: all.
     """
 
     variant: str = "tiny"
@@ -85,6 +90,8 @@ class TrainConfig(RunConfig):
     frozen: int = 0
     trunk: float | None = None
     noise: float = 0.0
+    plan: str | None = None
+    depth: int | None = None
 
 
 def _few_tokens(network: EViTPose) -> bool:
@@ -105,15 +112,16 @@ class PoseTrainer(Trainer):
     def __init__(self, config: TrainConfig, *, resume: bool) -> None:
         super().__init__(config)
         saved = read_run(config.out) if resume and saved_in(config.out) else None
-        variant, size = config.variant, config.stages[0].size
+        variant, size, depth = config.variant, config.stages[0].size, config.depth
         if saved is not None:
             now = saved_config(saved)
-            variant, size = now.variant, (now.height, now.width)
-        network = build_network(variant, size, config.seed)
+            variant, size, depth = now.variant, (now.height, now.width), now.depth
+        network = build_network(variant, size, config.seed, depth)
         if saved is None and config.init is not None:
             start_from(network, config.init)
         self.network = network.to(self.device)
         own = self.network.config
+        self._plan = None if config.plan is None else read_plan(config.plan, own.patches)
         self.readout = JointReadout(own.dim, own.joints).to(self.device)
         self.optimisers = self._new_optimisers(self.network)
         self.average = Average(self.network, config.average)
@@ -137,7 +145,8 @@ class PoseTrainer(Trainer):
         """Train until the time or the steps are used up, then save."""
         pools = Pools.read(self.config.data, read_shards, STREET)
         begun = self.clock.step > 0
-        note_data(self.config.out, pools.counts(), pools.hashes(), begun=begun)
+        about = {} if self.config.plan is None else {"plan": self.config.plan}
+        note_data(self.config.out, pools.counts(), pools.hashes() | about, begun=begun)
         if self.clock.step == 0 and self.config.init is not None:
             record_start(self.config.out, self.config.init)
         elif self.clock.step == 0:
@@ -162,7 +171,7 @@ class PoseTrainer(Trainer):
         if (network.config.height, network.config.width) == stage.size:
             return
         old = network.config.grid
-        moved = moved_to_size(network, self.config.variant, stage.size).to(self.device)
+        moved = moved_to_size(network, stage.size).to(self.device)
         states = self.optimisers.state()
         self.optimisers = self._new_optimisers(moved)
         self.optimisers.restore(states)
@@ -189,8 +198,9 @@ class PoseTrainer(Trainer):
         config, network = self.config, self.network
         network.train()
         inputs, labels = normalise(images.to(self.device)), joints.to(self.device)
-        cut = len(images) - round(stage.pruned * len(images))
-        parts: list[tuple[EViTPose, slice]] = [(network, slice(0, cut))]
+        pruned = stage.pruned if self._plan is None else 1.0
+        cut = len(images) - round(pruned * len(images))
+        parts: list[tuple[EViTPose, slice]] = [(network, slice(0, cut))] if cut else []
         if cut < len(images):
             parts.append((self._pruned(), slice(cut, None)))
         locate = locate_weight(self.progress())
@@ -219,10 +229,12 @@ class PoseTrainer(Trainer):
         return total, read
 
     def _pruned(self) -> EViTPose:
-        """Return the network at a random level, its cuts as noisy as the run wants them."""
-        own = self.network.config
-        level = f"L{int(torch.randint(1, 4, (1,), generator=self._generator))}"
-        pruned = self.network.with_plan(evitpose_plan(level, own.joints, own.depth))
+        """Return the network at the run's plan or a random level, its cuts as noisy as it wants."""
+        own, plan = self.network.config, self._plan
+        if plan is None:
+            level = f"L{int(torch.randint(1, 4, (1,), generator=self._generator))}"
+            plan = evitpose_plan(level, own.joints, own.depth)
+        pruned = self.network.with_plan(plan)
         for cut in pruned.cuts.values():
             cut.noise = self.config.noise  # type: ignore[assignment]
         return pruned
@@ -236,6 +248,11 @@ class PoseTrainer(Trainer):
         }
         facts = {**facts_of(self.network), "bf16": str(self.config.bf16)}
         write_run(self.config.out, parts, self.optimisers, self.clock, facts)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, width = map(int, text.split("x"))
+    return height, width
 
 
 def main() -> None:
@@ -255,6 +272,19 @@ def main() -> None:
         "--noise", type=float, default=0.0, help="relative noise on the scores before each cut (0)"
     )
     parser.add_argument(
+        "--plan",
+        metavar="WORDS",
+        help="with --init: the one plan of every look, as 'joint:119/71/47@3/6/9' or 'dense' "
+        "(half of the looks at a random level)",
+    )
+    parser.add_argument("--depth", type=int, help="with --init: leading blocks that stay (all)")
+    parser.add_argument(
+        "--size",
+        type=_size,
+        metavar="HxW",
+        help="with --init: input, a narrower crop or a smaller picture (256x192)",
+    )
+    parser.add_argument(
         "--export-only",
         nargs="?",
         const="",
@@ -270,8 +300,12 @@ def main() -> None:
         target = Path(args.export_only) if args.export_only else None
         print(export_weights(args.out, target, args.device, eight_bits=args.eight_bits))
         return
-    stages = FINE_STAGES if args.init else STAGES
-    own = start(args, "init", "variant", "frozen", "trunk", "noise")
+    if args.init is None and (args.plan or args.depth or args.size):
+        raise UsageError(
+            "Got --plan, --depth or --size without --init; expected the weights of a whole network."
+        )
+    stages = fine_stages(args.size) if args.init else STAGES
+    own = start(args, "init", "variant", "frozen", "trunk", "noise", "plan", "depth")
     config = TrainConfig(**own, stages=stages)
     PoseTrainer(config, resume=args.resume == "auto").run()
 

@@ -1,0 +1,78 @@
+"""A trained network and its plain rivals, each fine-tuned as it is: for `token_reduction_tuned`.
+
+All arms start from the same weights, take the same number of steps at the same rates, and draw
+people by the same seed. They differ in what a step runs: one plan, one size of input, one depth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prunus.export.planning.points import Kind
+from prunus.models.training.pose.dataset import fine_stages
+from prunus.models.training.pose.train import PoseTrainer, TrainConfig
+
+VARIANT, SIZE = "dino6", (256, 192)
+STEPS = 200
+_COUNTS, _BLOCKS = "119/71/47", "1/3/4"  # level L2
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to run the network.
+
+    Attributes:
+        name: For tables and files.
+        kind: Pruned, dense, or one of the plain ways.
+        plan: Words of a plan, for what it was trained with and is judged with.
+        size: Height and width of the input.
+        depth: Leading blocks that are kept; None: all.
+    """
+
+    name: str
+    kind: Kind
+    plan: str = "dense"
+    size: tuple[int, int] = SIZE
+    depth: int | None = None
+
+    @property
+    def folder(self) -> str:
+        """Name of the run's folder."""
+        return "".join(c if c.isalnum() else "-" for c in self.name)
+
+
+def _planned(plan: str, kind: Kind) -> Arm:
+    return Arm(plan, kind, plan)
+
+
+DENSE = Arm("dense", "dense")
+PRUNED = _planned(f"joint:{_COUNTS}@{_BLOCKS}", "pruned")
+CONSTANT = (
+    _planned(f"strided:{_COUNTS}@{_BLOCKS}", "constant"),
+    _planned("centre:119@1,strided:71@3,strided:47@4", "constant"),
+    _planned("centre(rows=16):112@1,centre(rows=14):70@3,centre(rows=12):48@4", "constant"),
+)
+RIVALS = (
+    Arm("input of 208 x 160", "rival", size=(208, 160)),
+    Arm("crop of 256 x 128", "rival", size=(256, 128)),
+    Arm("first 4 blocks", "blocks", depth=4),
+)
+
+
+def fine_tune(arm: Arm, start: Path, people: Path, out: Path, steps: int = STEPS) -> Path:
+    """Fine-tune one arm, or go on where it stopped; return the run's folder.
+
+    Args:
+        arm: What a step runs.
+        start: Weights that all arms begin with.
+        people: Folder of labelled people.
+        out: Folder of all runs.
+        steps: Of 24 looks.
+    """
+    config = TrainConfig(
+        out / arm.folder, people, steps=steps, variant=VARIANT, stages=fine_stages(arm.size),
+        init=start, trunk=0.15, rate=1e-3, warmup=20, workers=0, plan=arm.plan, depth=arm.depth,
+    )  # fmt: skip
+    PoseTrainer(config, resume=True).run()
+    return config.out
