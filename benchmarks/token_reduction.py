@@ -44,7 +44,8 @@ from reduction import networks
 from reduction.cases import Case, Entry, Scores, deit, outputs_of
 from reduction.pose import dinov2, evitpose
 from reduction.speech import whisper
-from reduction.tables import Row, fill, leads
+from reduction.tables import Row, fill, leads, tables, verdict
+from reduction.tuned_tables import tuned_table, tuned_verdict
 from torch import nn
 
 from prunus.export.common.pipeline import ExportOptions, export_artifact
@@ -64,6 +65,7 @@ from prunus.runtime.session.base import open as open_session
 from prunus.runtime.tasks.generic.metric import cosines
 
 PAGE = ROOT / "docs" / "token-reduction.md"
+RECORDS = RESULTS / "token_reduction.json", RESULTS / "token_reduction_tuned.json"
 FILES = MODELS / "token_reduction"
 STEPS = ("judge", "time", "table")
 _TOGETHER = 8  # processes in one run, dense in each
@@ -272,8 +274,18 @@ def run(options: argparse.Namespace, how: Settings) -> None:
         }  # fmt: skip
         write_record(output, record)
     if {"time", "table"} & set(steps) and options.output == RESULTS / output.name:
-        page = fill(PAGE.read_text(), json.loads(output.read_text()))  # in the record's order
-        write_whole(PAGE, page)
+        write_whole(PAGE, page())
+
+
+def page() -> str:
+    """Return the page with its measured parts as the records of both benchmarks have them."""
+    record, tuned = (json.loads(path.read_text()) for path in RECORDS)  # in the records' order
+    parts = {
+        "verdict": f"{verdict(record)} {tuned_verdict(tuned)}",
+        "tables": tables(record),
+        "tuned": tuned_table(tuned),
+    }
+    return fill(PAGE.read_text(), parts)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

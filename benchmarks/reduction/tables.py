@@ -51,16 +51,17 @@ def leads(rows: Sequence[Row]) -> None:
             continue
         for row in rows[1:]:
             own = points[row["name"]]
-            row["lead_over_dense"] = _lead(own, dense)
+            row["lead_over_dense"] = lead_over(own, dense)
             if row["kind"] != "pruned":
                 continue
             rivals = [p for p in points.values()
                       if p.candidate.kind in PLAIN and p.share <= own.share + SAME]  # fmt: skip
             best = max(rivals, key=lambda p: p.accuracy or 0.0, default=None)
-            row["latency"][backend]["rival"] = None if best is None else _lead(own, best)
+            row["latency"][backend]["rival"] = None if best is None else lead_over(own, best)
 
 
-def _lead(point: Point, other: Point) -> Row:
+def lead_over(point: Point, other: Point) -> Row:
+    """Return the lead of a point over another, and its 95 % interval, paired over samples."""
     interval = difference(point, other)
     assert point.accuracy is not None and other.accuracy is not None and interval is not None
     return {
@@ -165,12 +166,12 @@ def table(case: Mapping[str, Any]) -> str:
     for row in rows:
         cells = [row["name"], _NAMES[row["kind"]], "/".join(map(str, row["keep"])) or "-",
                  f"{row['macs'] / dense['macs']:.2f}"]  # fmt: skip
-        cells += [_share(row["latency"][place]) for place in places]
+        cells += [share_in_words(row["latency"][place]) for place in places]
         added = row["nodes"] - dense["nodes"]
         cells.append(f"{row['nodes']}" if row is dense else f"{added:+d}")
         if judged:
             alike = row["fidelity"]
-            cells += [f"{row['accuracy']:.3f}", _told(row.get("lead_over_dense"), ""),
+            cells += [f"{row['accuracy']:.3f}", lead_in_words(row.get("lead_over_dense"), ""),
                       "-" if alike is None else f"{alike:.2f}"]  # fmt: skip
             cells.append(_rivals(row, places))
         else:
@@ -179,7 +180,8 @@ def table(case: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _share(timed: Row) -> str:
+def share_in_words(timed: Row) -> str:
+    """Return a latency as a share of dense, median and 90th percentile."""
     text = f"{timed['share_p50']:.2f} / {timed['share_p90']:.2f}"
     return f"{text} *slower*" if timed["share_p50"] > 1 else text
 
@@ -189,7 +191,8 @@ def _kept(row: Row, dense: Row, place: str) -> str:
     return f"{100 * row['macs'] / dense['macs'] / row['latency'][place]['share_p50']:.0f} %"
 
 
-def _told(lead: Row | None, over: str) -> str:
+def lead_in_words(lead: Row | None, over: str) -> str:
+    """Return a lead with its interval."""
     if lead is None:
         return "-"
     low, high = lead["interval"]
@@ -203,20 +206,20 @@ def _rivals(row: Row, places: Sequence[str]) -> str:
     told: dict[str, list[str]] = {}
     for place in places:
         rival = row["latency"][place]["rival"]
-        text = "no rival" if rival is None else _told(rival, f" {rival['over']}")
+        text = "no rival" if rival is None else lead_in_words(rival, f" {rival['over']}")
         told.setdefault(text, []).append(place)
     if len(told) == 1:
         return next(iter(told))
     return "; ".join(f"{text} ({', '.join(on)})" for text, on in told.items())
 
 
-def fill(page: str, record: Mapping[str, Any]) -> str:
-    """Return a page whose measured parts are those of a record.
+def fill(page: str, parts: Mapping[str, str]) -> str:
+    """Return a page with its measured parts filled, by their marks.
 
     Raises:
         ArtifactError: a page without the marks between which they stand.
     """
-    for mark, text in (("verdict", verdict(record)), ("tables", tables(record))):
+    for mark, text in parts.items():
         pattern = rf"(<!-- measured: {mark} -->\n).*?(<!-- end -->)"
         page, count = re.subn(
             pattern, lambda found, text=text: f"{found[1]}{text}\n{found[2]}", page, flags=re.S

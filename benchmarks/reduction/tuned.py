@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunus.export.planning.points import Kind
+from prunus.models.pose.evitpose import EViTPose
+from prunus.models.tokens.plan import read_plan
 from prunus.models.training.pose.dataset import fine_stages
+from prunus.models.training.pose.evaluate import averaged_network
+from prunus.models.training.pose.state import build_network, start_from
 from prunus.models.training.pose.train import PoseTrainer, TrainConfig
 
-VARIANT, SIZE = "dino6", (256, 192)
+VARIANT = "dino6"
 STEPS = 200
 _COUNTS, _BLOCKS = "119/71/47", "1/3/4"  # level L2
 
@@ -33,7 +37,7 @@ class Arm:
     name: str
     kind: Kind
     plan: str = "dense"
-    size: tuple[int, int] = SIZE
+    size: tuple[int, int] = (256, 192)
     depth: int | None = None
 
     @property
@@ -76,3 +80,19 @@ def fine_tune(arm: Arm, start: Path, people: Path, out: Path, steps: int = STEPS
     )  # fmt: skip
     PoseTrainer(config, resume=True).run()
     return config.out
+
+
+def network_of(arm: Arm, start: Path) -> EViTPose:
+    """Return an arm's network with the weights that all begin with."""
+    network = build_network(VARIANT, arm.size, 0, arm.depth)
+    start_from(network, start)
+    return _cut(network, arm)
+
+
+def tuned_network(arm: Arm, run: Path) -> EViTPose:
+    """Return an arm's network with the averaged weights of its run."""
+    return _cut(averaged_network(run), arm)
+
+
+def _cut(network: EViTPose, arm: Arm) -> EViTPose:
+    return network.with_plan(read_plan(arm.plan, network.config.patches)).eval()

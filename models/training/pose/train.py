@@ -94,13 +94,10 @@ class TrainConfig(RunConfig):
     depth: int | None = None
 
 
-def _few_tokens(network: EViTPose) -> bool:
-    """Tell whether plain attention beats the fused kernel, whose backward pass is slow on CPUs."""
-    return network.pos_embed.device.type == "cpu" and network.config.patches < 100
-
-
-def _plain_attention() -> contextlib.AbstractContextManager[None]:
-    return sdpa_kernel(SDPBackend.MATH)
+def _attention(network: EViTPose) -> contextlib.AbstractContextManager[None]:
+    """Return plain attention where it beats the fused kernel, whose backward is slow on CPUs."""
+    few = network.pos_embed.device.type == "cpu" and network.config.patches < 100
+    return sdpa_kernel(SDPBackend.MATH) if few else contextlib.nullcontext()
 
 
 class PoseTrainer(Trainer):
@@ -204,13 +201,13 @@ class PoseTrainer(Trainer):
         if cut < len(images):
             parts.append((self._pruned(), slice(cut, None)))
         locate = locate_weight(self.progress())
-        kernels = _plain_attention if _few_tokens(network) else contextlib.nullcontext
         total, read = 0.0, 0.0
         for module, rows in parts:
             twice = config.noise > 0 and module is not network
             seen = inputs[rows].repeat(2, 1, 1, 1) if twice else inputs[rows]
             wanted = labels[rows].repeat(2, 1, 1) if twice else labels[rows]
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16), kernels():
+            cast = torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16)
+            with cast, _attention(network):
                 tokens, patches = module.features(seen)
                 heatmaps = module.keypoint_head(tokens, patches)
             share = len(inputs[rows]) / len(inputs)
@@ -271,19 +268,11 @@ def main() -> None:
     parser.add_argument(
         "--noise", type=float, default=0.0, help="relative noise on the scores before each cut (0)"
     )
-    parser.add_argument(
-        "--plan",
-        metavar="WORDS",
-        help="with --init: the one plan of every look, as 'joint:119/71/47@3/6/9' or 'dense' "
-        "(half of the looks at a random level)",
-    )
-    parser.add_argument("--depth", type=int, help="with --init: leading blocks that stay (all)")
-    parser.add_argument(
-        "--size",
-        type=_size,
-        metavar="HxW",
-        help="with --init: input, a narrower crop or a smaller picture (256x192)",
-    )
+    begun = parser.add_argument_group("with --init")
+    told = "the one plan of every look, as 'joint:96@3' or 'dense' (half at a random level)"
+    begun.add_argument("--plan", metavar="WORDS", help=told)
+    begun.add_argument("--depth", type=int, help="leading blocks that stay (all)")
+    begun.add_argument("--size", type=_size, metavar="HxW", help="of the input (256x192)")
     parser.add_argument(
         "--export-only",
         nargs="?",
@@ -301,9 +290,7 @@ def main() -> None:
         print(export_weights(args.out, target, args.device, eight_bits=args.eight_bits))
         return
     if args.init is None and (args.plan or args.depth or args.size):
-        raise UsageError(
-            "Got --plan, --depth or --size without --init; expected the weights of a whole network."
-        )
+        raise UsageError("Got --plan, --depth or --size; expected the weights with --init, too.")
     stages = fine_stages(args.size) if args.init else STAGES
     own = start(args, "init", "variant", "frozen", "trunk", "noise", "plan", "depth")
     config = TrainConfig(**own, stages=stages)
