@@ -22,6 +22,7 @@ from prunus.models.training.shipping import (
 from prunus.models.training.state import SavedRun, read_run
 from prunus.models.zoo import WEIGHTS
 from prunus.runtime.card.artifact import sha256_of
+from prunus.runtime.errors import UsageError
 
 # What a training set was made of, by folder of the cache.
 _SOURCES = {
@@ -61,9 +62,18 @@ def shipped_state(saved: SavedRun, *, eight_bits: bool = False) -> dict[str, tor
     Args:
         saved: The run's checkpoint.
         eight_bits: Matrices in 8 bits, as `prunus.models.checkpoints.compact` says.
+
+    Raises:
+        UsageError: the run trained fewer blocks than its variant has.
     """
     trained = saved_config(saved)
     config = evitpose_config(trained.variant)
+    if trained.depth != config.depth:
+        raise UsageError(
+            f"The run trained {trained.depth} blocks; EViTPose-{trained.variant.title()} has "
+            f"{config.depth}.",
+            "Export a run without --depth; this one is for a comparison.",
+        )
     average = saved.average
     if trained.grid != config.grid:
         average = resize_positions(average, trained.grid, config.grid)

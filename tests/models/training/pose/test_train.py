@@ -10,6 +10,7 @@ from prunus.models.checkpoints.read import read_checkpoint
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.training.pictures import Pools
 from prunus.models.training.pose import evaluate as evaluate_pose
+from prunus.models.training.pose import train
 from prunus.models.training.pose.augment import NONE, AugmentConfig
 from prunus.models.training.pose.dataset import STAGES, STREET, PoseStage, pose_batches
 from prunus.models.training.pose.evaluation_sets import HeldOut, held_out_sets
@@ -19,7 +20,7 @@ from prunus.models.training.pose.train import PoseTrainer, TrainConfig
 from prunus.models.training.schedule import locate_weight, rate_factor, stage_at
 from prunus.models.training.state import read_run
 from prunus.runtime.card.artifact import sha256_of
-from prunus.runtime.errors import ArtifactError
+from prunus.runtime.errors import ArtifactError, UsageError
 
 MILD = AugmentConfig(5.0, 0.05, 0.02, 0.0, 0.5, 0.2, 0.0, 0.0)
 SMALL = (PoseStage(1.0, (64, 48), 4, 0.3, augment=MILD),)
@@ -141,6 +142,33 @@ def test_what_lies_below_a_frozen_block_stays_and_the_trunk_learns_slowly(figure
     assert 0 < trunk < 0.3 * head
     record = export_weights(tmp_path, tmp_path / "own.safetensors").with_suffix(".json")
     assert json.loads(record.read_text())["precision"].startswith("float32, ")
+
+
+def test_a_run_of_one_plan_prunes_every_look_and_goes_on_with_no_other(figure_cache, tmp_path):
+    stages = (PoseStage(1.0, (64, 32), 2, 0.5, augment=NONE),)
+    first = "joint:5@1,strided:3@2"
+    config = _config(tmp_path, figure_cache, steps=1, stages=stages, plan=first, depth=3)
+    trainer = PoseTrainer(config, resume=False)
+    lengths = []
+    for block in trainer.network.blocks:
+        block.register_forward_pre_hook(lambda _, given: lengths.append(given[0].shape[:2]))
+    trainer.run()
+    assert lengths == [(2, 17 + 8), (2, 17 + 8), (2, 17 + 5)]  # of both looks; no unpruned pass
+    assert evaluate_pose.averaged_network(tmp_path).config.depth == 3
+    again = PoseTrainer(dataclasses.replace(config, steps=2), resume=True)
+    assert (again.clock.step, len(again.network.blocks)) == (1, 3)
+    with pytest.raises(UsageError, match="have changed: it began with plan joint:5"):
+        PoseTrainer(dataclasses.replace(config, steps=2, plan="dense"), resume=True).run()
+    with pytest.raises(UsageError, match="trained 3 blocks; EViTPose-Tiny has 12"):
+        export_weights(tmp_path, tmp_path / "short.safetensors")
+    assert not (tmp_path / "short.safetensors").exists()
+
+
+def test_what_needs_trained_weights_is_refused_without_them(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", ["train", "--out", str(tmp_path), "--steps", "1", "--depth", "3"])
+    with pytest.raises(UsageError, match="expected the weights with --init"):
+        train.main()
+    assert not list(tmp_path.iterdir())
 
 
 def test_noise_on_the_scores_changes_which_patches_stay():
