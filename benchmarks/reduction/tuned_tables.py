@@ -7,7 +7,7 @@ from typing import Any
 
 from reduction.tables import PLAIN, SAME, Row, lead_in_words, lead_over, point_of, share_in_words
 
-_SETS = {"street": "street", "synthetic": "rendered", "portrait": "portrait"}
+_SETS = {"street": "street crops", "synthetic": "rendered people", "portrait": "the portrait"}
 
 
 def add_leads(record: Mapping[str, Any]) -> None:
@@ -57,8 +57,11 @@ def tuned_verdict(record: Mapping[str, Any]) -> str:
         even = [r for r in rivals if r not in (*wins[name], *lost)]
         told = {"beats": wins[name], "loses to": lost, "is not told apart from": even}
         words = [f"{word} {', '.join(found)}" for word, found in told.items() if found]
-        parts.append(f"{_SETS[name]}: {'; '.join(words)}")
-    return start + f"**does not beat every plain way either**. {'. '.join(parts).capitalize()}."
+        parts.append(f"{_SETS[name]} it {'; it '.join(words)}")
+    return (
+        start
+        + f"**does not beat every plain way to its latency either**. On {'. On '.join(parts)}."
+    )
 
 
 def tuned_table(record: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from prunus.runtime.errors import ArtifactError
 
 
 def _table(rows: int, columns: int) -> torch.Tensor:
-    """Codes that say in which row and column, from the middle, in units of a whole crop's height."""
+    """Codes that say in which row and column, from the middle, in heights of a crop."""
     y, x = ((torch.arange(n) + 0.5 - n / 2) / rows for n in (rows, columns))
     grid = torch.stack((y[:, None].expand(rows, columns), x.expand(rows, columns)), -1)
     return grid.reshape(1, rows * columns, 2)

@@ -165,7 +165,9 @@ def test_a_run_of_one_plan_prunes_every_look_and_goes_on_with_no_other(figure_ca
 
 
 def test_what_needs_trained_weights_is_refused_without_them(monkeypatch, tmp_path):
-    monkeypatch.setattr("sys.argv", ["train", "--out", str(tmp_path), "--steps", "1", "--depth", "3"])
+    monkeypatch.setattr(
+        "sys.argv", ["train", "--out", str(tmp_path), "--steps", "1", "--depth", "3"]
+    )
     with pytest.raises(UsageError, match="expected the weights with --init"):
         train.main()
     assert not list(tmp_path.iterdir())
