@@ -6,9 +6,9 @@
 `--people` is the folder of labelled people of docs/training-pose.md (`.cache/training`), held-out
 sets too. EViTPose-dino6 with its shipped weights is fine-tuned once for each way to about the same
 latency (`reduction/tuned.py`): at level L2, at a smaller input, at a narrower crop, with fewer
-blocks, with constant indices; and dense, for comparison. Each gets the same number of steps and a
-folder below `--runs`, and goes on where it was stopped. People are judged in PyTorch, the latency
-is that of the exported files in ONNX Runtime.
+blocks, with constant indices. Dense stands beside them as it is. Each gets the same number of steps
+and a folder below `--runs`, and goes on where it was stopped. People are judged in PyTorch, the
+latency is that of the exported files in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from prunus.models.pose.evitpose import EViTPose
 from prunus.models.training.pose.evaluate import network_reader
 from prunus.models.training.pose.evaluation_sets import HeldOut, held_out_sets, read_held_out
 from prunus.models.training.state import WEIGHTS as SAVED
-from prunus.models.training.state import read_run
+from prunus.models.training.state import Clock, read_run
 from prunus.models.zoo import WEIGHTS
 from prunus.runtime.card.artifact import write_whole
 from prunus.runtime.errors import SourceError, UsageError
@@ -79,9 +79,9 @@ def arms(record: Row) -> list[Arm]:
     return [DENSE, PRUNED, *RIVALS, best]
 
 
-def judge(arm: Arm, run: Path, sets: Sequence[HeldOut]) -> Row:
+def judge(arm: Arm, runs: Path, sets: Sequence[HeldOut]) -> Row:
     """Return an arm's row: what it is, and its scores before and after."""
-    before, after = network_of(arm, START), tuned_network(arm, run)
+    before, after = network_of(arm, START), tuned_network(arm, START, runs)
     scores = {}
     for people in sets:
         found = judged(after, people)
@@ -92,7 +92,7 @@ def judge(arm: Arm, run: Path, sets: Sequence[HeldOut]) -> Row:
             "whole": " ".join(f"{value:g}" for value in found.whole),
         }
         print(f"{arm.name}, {people.name}: {found.accuracy:.4f}", flush=True)
-    clock = read_run(run).clock
+    clock = read_run(runs / arm.folder).clock if arm.tuned else Clock()
     return {
         "name": arm.name, "kind": arm.kind, "plan": arm.plan, "size": list(arm.size),
         "depth": after.config.depth, "steps": clock.step, "looks": clock.samples, "scores": scores,
@@ -103,12 +103,12 @@ def time_arms(chosen: Sequence[Arm], runs: Path, rows: list[Row], how: Settings)
     """Export the tuned networks and time them in turns; add size and latency to the rows."""
     entries = []
     for arm in chosen:
-        network = DeployedPose(tuned_network(arm, runs / arm.folder))
+        network = DeployedPose(tuned_network(arm, START, runs))
         entries.append(Entry(Candidate(arm.name, arm.kind, 0, arm.plan), lambda n=network: n))
     case = Case(NAME, "", "", entries)
     for arm, entry, row in zip(chosen, entries, rows, strict=True):
         path = token_reduction.file_of(NAME, entry)
-        weights = runs / arm.folder / SAVED
+        weights = runs / arm.folder / SAVED if arm.tuned else START
         if path.is_file() and path.stat().st_mtime < weights.stat().st_mtime:
             path.unlink()  # of an earlier training
         own = replace(case, input=f"image:1x{arm.size[0]}x{arm.size[1]}x3:uint8")
@@ -133,6 +133,8 @@ def run(options: argparse.Namespace, how: Settings) -> None:
     chosen = arms(record)
     if "train" in steps:
         for arm in chosen:
+            if not arm.tuned:
+                continue
             print(f"fine-tuning: {arm.name}", flush=True)
             fine_tune(arm, START, options.people, options.runs, options.steps)
     if "judge" in steps:
@@ -142,11 +144,14 @@ def run(options: argparse.Namespace, how: Settings) -> None:
                 f"No two sets of held-out people in {options.people}.",
                 "Make them as docs/training-pose.md says, and name their folder with --people.",
             )
-        record["rows"] = [judge(arm, options.runs / arm.folder, sets) for arm in chosen]
+        record["rows"] = [judge(arm, options.runs, sets) for arm in chosen]
         record["sets"] = {
             p.name: {"people": len(p.images), "reference": p.reference} for p in sets
         }  # fmt: skip
-        record |= {"network": "EViTPose-dino6", "looks": record["rows"][0]["looks"]}
+        record |= {
+            "network": "EViTPose-dino6",
+            "looks": max(row["looks"] for row in record["rows"]),
+        }
     if "time" in steps:
         time_arms(chosen, options.runs, record["rows"], how)
         record |= {"environment": environment(how.threads), "clock": how.clock,

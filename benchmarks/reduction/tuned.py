@@ -32,6 +32,7 @@ class Arm:
         plan: Words of a plan, for what it was trained with and is judged with.
         size: Height and width of the input.
         depth: Leading blocks that are kept; None: all.
+        tuned: It is fine-tuned; otherwise it stands as it starts.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Arm:
     plan: str = "dense"
     size: tuple[int, int] = (256, 192)
     depth: int | None = None
+    tuned: bool = True
 
     @property
     def folder(self) -> str:
@@ -50,7 +52,7 @@ def _planned(plan: str, kind: Kind) -> Arm:
     return Arm(plan, kind, plan)
 
 
-DENSE = Arm("dense", "dense")
+DENSE = Arm("dense", "dense", tuned=False)
 PRUNED = _planned(f"joint:{_COUNTS}@{_BLOCKS}", "pruned")
 CONSTANT = (
     _planned(f"strided:{_COUNTS}@{_BLOCKS}", "constant"),
@@ -89,9 +91,9 @@ def network_of(arm: Arm, start: Path) -> EViTPose:
     return _cut(network, arm)
 
 
-def tuned_network(arm: Arm, run: Path) -> EViTPose:
-    """Return an arm's network with the averaged weights of its run."""
-    return _cut(averaged_network(run), arm)
+def tuned_network(arm: Arm, start: Path, runs: Path) -> EViTPose:
+    """Return an arm's network with the averaged weights of its run, if it has one."""
+    return _cut(averaged_network(runs / arm.folder), arm) if arm.tuned else network_of(arm, start)
 
 
 def _cut(network: EViTPose, arm: Arm) -> EViTPose:

@@ -81,7 +81,8 @@ def tuned_table(record: Mapping[str, Any]) -> str:
                  share_in_words(timed)]  # fmt: skip
         for name in judged:
             found = row["scores"][name]
-            cells.append(f"{found['before']:.3f} → {found['oks']:.3f}")
+            after = f" → {found['oks']:.3f}" if row["steps"] else ""
+            cells.append(f"{found['before']:.3f}{after}")
             if record["sets"][name]["people"] > 1:
                 cells.append(lead_in_words(row["behind"].get(name), ""))
         lines.append("| " + " | ".join(cells) + " |")

@@ -1,20 +1,28 @@
 """The ways that are compared: of one length, from one start."""
 
-from reduction.tuned import CONSTANT, DENSE, PRUNED, RIVALS, VARIANT, fine_tune, network_of
-from token_reduction_tuned import START
+from dataclasses import replace
+from pathlib import Path
 
-from prunus.models.pose.evitpose import evitpose_config
+import torch
+from reduction.tuned import CONSTANT, DENSE, PRUNED, RIVALS, VARIANT, fine_tune
+
+from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.pose.levels import evitpose_plan
-from prunus.models.training.pose import train
+from prunus.models.tokens.plan import read_plan
+
+START = Path("weights.safetensors")
 
 
 def test_the_cut_is_the_level_that_ships_and_constant_ones_are_no_dearer():
-    level = evitpose_plan("L2", depth=evitpose_config(VARIANT).depth)
+    config = evitpose_config(VARIANT)
+    level = evitpose_plan("L2", depth=config.depth)
     for arm in (PRUNED, *CONSTANT):
-        plan = network_of(arm, START).config.plan
+        plan = read_plan(arm.plan, config.patches)
         assert plan.blocks == level.blocks
         assert plan.keep == level.keep or sum(plan.keep) < sum(level.keep)
-    assert network_of(PRUNED, START).config.plan.keep == level.keep
+        with torch.device("meta"):
+            EViTPose(replace(config, plan=plan))
+    assert read_plan(PRUNED.plan, config.patches).keep == level.keep
 
 
 def test_arms_differ_in_what_a_step_runs_alone(monkeypatch, tmp_path):
@@ -36,4 +44,4 @@ def test_arms_differ_in_what_a_step_runs_alone(monkeypatch, tmp_path):
     assert same == {(7, 0, 1e-3, 0.15, START, 20, 24)}
     assert [c.stages[0].size for c in told[2:4]] == [(208, 160), (256, 128)]
     assert [c.depth for c in told[:5]] == [None, None, None, None, 4]
-    assert isinstance(told[0], train.TrainConfig) and told[1].plan == PRUNED.plan
+    assert [c.plan for c in told[:3]] == ["dense", PRUNED.plan, "dense"]

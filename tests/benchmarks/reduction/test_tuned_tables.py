@@ -22,8 +22,8 @@ def _row(name, kind, share, behind, noise=0.0):
     timed = {"p50_ms": 40 * share, "p90_ms": 44 * share, "share_p50": share, "share_p90": share}
     sets = {name: scores(RIGHT - gap + wobble) for name, gap in behind.items()}
     sets["portrait"] = scores(RIGHT[:1])
-    return {"name": name, "kind": kind, "macs": round(1000 * share), "scores": sets,
-            "latency": {"onnxruntime": timed}}  # fmt: skip
+    return {"name": name, "kind": kind, "steps": 200 * (kind != "dense"), "scores": sets,
+            "macs": round(1000 * share), "latency": {"onnxruntime": timed}}  # fmt: skip
 
 
 def _record(*rivals):
@@ -54,6 +54,7 @@ def test_a_cut_wins_where_it_beats_every_rival_of_its_latency_on_every_set():
     text = tuned_table(record)
     figures = f"0.100 → {RIGHT.mean() - 0.05:.3f} | +0.050 [+0.050 +0.050]"
     assert f"| first 4 | 0.71 | 28.4 | 0.71 / 0.71 | {figures} |" in text
+    assert "| dense | 1.00 | 40.0 | 1.00 / 1.00 | 0.100 | +0.000 [+0.000 +0.000] |" in text
     assert "strided:9@1 0.500 / 0.250" in text and "the portrait 1 (against exact)" in text
 
 
