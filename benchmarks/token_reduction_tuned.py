@@ -156,7 +156,8 @@ def run(options: argparse.Namespace, how: Settings) -> None:
         time_arms(chosen, options.runs, record["rows"], how)
         record |= {"environment": environment(how.threads), "clock": how.clock,
                    "threads": how.threads, "backend": BACKEND}  # fmt: skip
-    if all("latency" in row for row in record["rows"]):
+    rows = record.get("rows", [])
+    if rows and all("latency" in row for row in rows):
         add_leads(record)
     write_record(output, record)
     if {"time", "table"} & set(steps) and output == RESULTS / output.name:
