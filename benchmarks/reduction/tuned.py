@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunus.export.planning.points import Kind
-from prunus.models.pose.evitpose import EViTPose
+from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.tokens.plan import read_plan
 from prunus.models.training.pose.dataset import fine_stages
 from prunus.models.training.pose.evaluate import averaged_network
@@ -87,7 +87,7 @@ def fine_tune(arm: Arm, start: Path, people: Path, out: Path, steps: int = STEPS
 def network_of(arm: Arm, start: Path) -> EViTPose:
     """Return an arm's network with the weights that all begin with."""
     network = build_network(VARIANT, arm.size, 0, arm.depth)
-    start_from(network, start)
+    start_from(network, start, evitpose_config(VARIANT))
     return _cut(network, arm)
 
 

@@ -44,20 +44,21 @@ def build_network(
     return network
 
 
-def start_from(network: EViTPose, path: Path) -> None:
+def start_from(network: EViTPose, path: Path, whole: EViTPoseConfig | None = None) -> None:
     """Give a network the weights of a file in our own layout.
 
     One with fewer blocks takes the first ones; positions move to another size of input.
 
     Args:
-        network: The variant's, at any size and with all of its blocks or fewer.
+        network: Gets them.
         path: ``.safetensors``, shipped or written by ``prunus models import``.
+        whole: Network that the file holds; None: one like `network`.
 
     Raises:
         ArtifactError: the file is missing, or holds another network.
     """
     state = read_checkpoint(path)
-    config = evitpose_config(network.config.variant)
+    config = whole or network.config
     like = EViTPose(config).state_dict()
     wanted = {name: tuple(value.shape) for name, value in like.items()}
     found = {name: tuple(value.shape) for name, value in state.items()}

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from prunus.models.pose.evitpose import EViTPose
+from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.pose.levels import evitpose_plan
 from prunus.models.tokens.plan import read_plan
 from prunus.models.training.data_record import note_data
@@ -115,7 +115,7 @@ class PoseTrainer(Trainer):
             variant, size, depth = now.variant, (now.height, now.width), now.depth
         network = build_network(variant, size, config.seed, depth)
         if saved is None and config.init is not None:
-            start_from(network, config.init)
+            start_from(network, config.init, evitpose_config(variant))
         self.network = network.to(self.device)
         own = self.network.config
         self._plan = None if config.plan is None else read_plan(config.plan, own.patches)
@@ -291,9 +291,8 @@ def main() -> None:
         return
     if args.init is None and (args.plan or args.depth or args.size):
         raise UsageError("Got --plan, --depth or --size; expected the weights with --init, too.")
-    stages = fine_stages(args.size) if args.init else STAGES
     own = start(args, "init", "variant", "frozen", "trunk", "noise", "plan", "depth")
-    config = TrainConfig(**own, stages=stages)
+    config = TrainConfig(**own, stages=fine_stages(args.size) if args.init else STAGES)
     PoseTrainer(config, resume=args.resume == "auto").run()
 
 

@@ -71,7 +71,7 @@ def test_mimetic_attention_starts_by_looking_at_itself():
 
 def test_positions_survive_a_change_of_size():
     network = build_network("tiny", (128, 96), seed=0)
-    moved = moved_to_size(network, "tiny", (256, 192))
+    moved = moved_to_size(network, (256, 192))
     back = resize_positions(moved.state_dict(), (16, 12), (8, 6))["pos_embed"]
     old = network.pos_embed.detach()
     assert nn.functional.cosine_similarity(back.flatten(), old.flatten(), dim=0) > 0.9

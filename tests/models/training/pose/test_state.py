@@ -33,7 +33,7 @@ def test_a_shorter_and_narrower_network_begins_with_the_first_blocks_and_the_mid
     path = tmp_path / "whole.safetensors"
     save_file({n: v.contiguous() for n, v in whole.state_dict().items()}, str(path))
     short = build_network("tiny", (256, 128), 1, depth=3)
-    start_from(short, path)
+    start_from(short, path, whole.config)
     assert len(short.blocks) == 3
     for name in ("blocks.2.mlp.fc1.weight", "last_norm.weight", "keypoint_head.final_layer.weight"):
         assert torch.equal(short.state_dict()[name], whole.state_dict()[name])
@@ -42,4 +42,4 @@ def test_a_shorter_and_narrower_network_begins_with_the_first_blocks_and_the_mid
     other = EViTPose(replace(evitpose_config("tiny"), depth=3)).state_dict()
     save_file({n: v.contiguous() for n, v in other.items()}, str(path))
     with pytest.raises(ArtifactError, match="does not fit EViTPose-Tiny"):
-        start_from(short, path)  # a file of three blocks is no whole network
+        start_from(short, path, whole.config)  # a file of three blocks is no whole network
