@@ -79,45 +79,42 @@ def _body_in(card: ModelCard) -> list[Message]:
     return [config.tensor(BODY, config.TEXT, (1,))]
 
 
-def _people_out(card: ModelCard) -> list[Message]:
-    joints = len(card.postprocess.joints)  # type: ignore[union-attr]
+def _found_out(name: str, points: int) -> list[Message]:
+    """Return the outputs of who was found: JSON, so many points of each, boxes, scores."""
     return [
         config.tensor(JSON, config.TEXT, (1,)),
-        config.tensor("keypoints", "float32", (config.ANY, joints, 3)),
+        config.tensor(name, "float32", (config.ANY, points, 3)),
         config.tensor("boxes", "float32", (config.ANY, 4)),
         config.tensor("scores", "float32", (config.ANY,)),
     ]
+
+
+def _found(result: Result, name: str, points: Sequence[Any], of: int, who: Any) -> Arrays:
+    return {
+        JSON: _text(result.to_json()),
+        name: np.array(points, np.float32).reshape(len(who), of, 3),
+        "boxes": np.array([one.box for one in who], np.float32).reshape(-1, 4),
+        "scores": np.array([one.score for one in who], np.float32),
+    }
+
+
+def _people_out(card: ModelCard) -> list[Message]:
+    return _found_out("keypoints", len(card.postprocess.joints))  # type: ignore[union-attr]
 
 
 def _people(result: PoseResult) -> Arrays:
-    people, joints = result.people, len(result.joints)
-    points = np.array([p.keypoints for p in people], np.float32)
-    return {
-        JSON: _text(result.to_json()),
-        "keypoints": points.reshape(len(people), joints, 3),
-        "boxes": np.array([p.box for p in people], np.float32).reshape(-1, 4),
-        "scores": np.array([p.score for p in people], np.float32),
-    }
+    people = result.people
+    points = [person.keypoints for person in people]
+    return _found(result, "keypoints", points, len(result.joints), people)
 
 
 def _faces_out(card: ModelCard) -> list[Message]:
-    return [
-        config.tensor(JSON, config.TEXT, (1,)),
-        config.tensor("points", "float32", (config.ANY, LANDMARKS, 3)),
-        config.tensor("boxes", "float32", (config.ANY, 4)),
-        config.tensor("scores", "float32", (config.ANY,)),
-    ]
+    return _found_out("points", LANDMARKS)
 
 
 def _faces(result: FacesResult) -> Arrays:
-    faces = result.faces
-    points = np.array([f.points for f in faces], np.float32)
-    return {
-        JSON: _text(result.to_json()),
-        "points": points.reshape(len(faces), LANDMARKS, 3),
-        "boxes": np.array([f.box for f in faces], np.float32).reshape(-1, 4),
-        "scores": np.array([f.score for f in faces], np.float32),
-    }
+    points = [face.points for face in result.faces]
+    return _found(result, "points", points, LANDMARKS, result.faces)
 
 
 def _mask_out(card: ModelCard) -> list[Message]:
