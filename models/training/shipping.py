@@ -18,10 +18,25 @@ from torch import Tensor
 from prunus.models.training.state import Clock
 from prunus.runtime.card.artifact import atomic_path, sha256_of, write_whole
 
+START_RECORD = "start.json"  # in the folder of a run that began with somebody's weights
+
 
 def record_path(weights: Path) -> Path:
     """Return the path of the record beside a weights file: ``<name>.json``."""
     return weights.with_name(weights.name.partition(".safetensors")[0] + ".json")
+
+
+def record_start(run: Path, weights: Path) -> None:
+    """Note in a run's folder which weights it begins with, and what is known about them."""
+    beside = record_path(weights)
+    known = json.loads(beside.read_text()) if beside.is_file() else {}
+    facts = (
+        "trained_by", "steps", "samples_seen", "wall_minutes", "hardware", "input_sizes", "trunk"
+    )  # fmt: skip
+    record = {"sha256": sha256_of(weights), **{k: known[k] for k in facts if k in known}}
+    if "continued_from" in known:
+        record["continued_from"] = known["continued_from"]
+    (run / START_RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
 def run_facts(clock: Clock, device: str = "cpu", note: str = "no GPU") -> dict[str, Any]:

@@ -13,15 +13,14 @@ from prunus.models.training.data_record import noted_counts
 from prunus.models.training.pose.dataset import STAGES
 from prunus.models.training.pose.state import resize_positions, saved_config
 from prunus.models.training.shipping import (
+    START_RECORD,
     arithmetic_of,
-    record_path,
     run_facts,
     used_sources,
     write_weights,
 )
 from prunus.models.training.state import SavedRun, read_run
 from prunus.models.zoo import WEIGHTS
-from prunus.runtime.card.artifact import sha256_of
 from prunus.runtime.errors import UsageError
 
 # What a training set was made of, by folder of the cache.
@@ -38,22 +37,6 @@ _SOURCES = {
         "licence": "OpenCV sample data (Apache-2.0 package)",
     },
 }
-
-
-START_RECORD = "start.json"  # in the folder of a run that began with somebody's weights
-
-
-def record_start(run: Path, weights: Path) -> None:
-    """Note in a run's folder which weights it begins with, and what is known about them."""
-    beside = record_path(weights)
-    known = json.loads(beside.read_text()) if beside.is_file() else {}
-    facts = (
-        "trained_by", "steps", "samples_seen", "wall_minutes", "hardware", "input_sizes", "trunk"
-    )  # fmt: skip
-    record = {"sha256": sha256_of(weights), **{k: known[k] for k in facts if k in known}}
-    if "continued_from" in known:
-        record["continued_from"] = known["continued_from"]
-    (run / START_RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
 def shipped_state(saved: SavedRun, *, eight_bits: bool = False) -> dict[str, torch.Tensor]:

@@ -39,7 +39,7 @@ from prunus.models.training.pose.dataset import (
 from prunus.models.training.pose.init import level_patches
 from prunus.models.training.pose.losses import agreement_loss, heatmap_loss
 from prunus.models.training.pose.shards import PeopleShard, read_shards
-from prunus.models.training.pose.ship import export_weights, record_start
+from prunus.models.training.pose.ship import export_weights
 from prunus.models.training.pose.state import (
     build_network,
     facts_of,
@@ -52,6 +52,7 @@ from prunus.models.training.pose.state import (
     trunk_optimisers,
 )
 from prunus.models.training.schedule import locate_weight, stage_at
+from prunus.models.training.shipping import record_start
 from prunus.models.training.state import (
     Average,
     Optimisers,

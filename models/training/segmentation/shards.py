@@ -64,7 +64,8 @@ def read_masks(folder: Path, pattern: str = "*.npz") -> MaskShard:
     """
     jpegs: list[bytes] = []
     pngs: list[bytes] = []
-    for path in pictures.shards_of(folder, ("rendering.masks", "teachers.masks"), pattern):
+    makers = ("rendering.masks", "teachers.masks", "teachers.portraits")
+    for path in pictures.shards_of(folder, makers, pattern):
         names = ("images", "image_lengths", "labels", "label_lengths")
         content = pictures.read_shard(path, *names)
         jpegs += pictures.unpack(content["images"], content["image_lengths"])

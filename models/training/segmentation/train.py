@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from prunus.models.checkpoints.edaformer import convert_edaformer
+from prunus.models.checkpoints.read import load_raw
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
 from prunus.models.segmentation.isr import IsrSetting, parse_isr
 from prunus.models.training.data_record import note_data
@@ -33,6 +35,7 @@ from prunus.models.training.segmentation.dataset import mask_batches
 from prunus.models.training.segmentation.losses import mask_loss
 from prunus.models.training.segmentation.shards import MaskShard, read_masks
 from prunus.models.training.segmentation.state import CLASSES, fresh_network, mask_optimisers
+from prunus.models.training.shipping import record_start
 from prunus.models.training.state import Average, read_run, saved_in, write_run
 
 # Small inputs are cheap: they teach what people look like, large ones where exactly they end.
@@ -40,6 +43,12 @@ STAGES = (
     Stage(0.44, (96, 96), 32, 0.4),
     Stage(0.7, (160, 160), 16, 0.3),
     Stage(1.0, (256, 256), 12, 0.3),
+)
+# From trained weights on: most of what is seen are real people.
+FINE_STAGES = (
+    Stage(0.35, (128, 128), 32, 0.65),
+    Stage(0.7, (192, 192), 16, 0.65),
+    Stage(1.0, (256, 256), 12, 0.65),
 )
 
 
@@ -53,6 +62,7 @@ class TrainConfig(RunConfig):
         reduced: Share of the steps that run with reduced keys and values.
         workers: Processes that prepare batches.
         stages: What changes on the way.
+        init: Weights to start from.
     """
 
     average: float = 0.995
@@ -60,6 +70,7 @@ class TrainConfig(RunConfig):
     reduced: float = 0.3
     workers: int = 1
     stages: tuple[Stage, ...] = STAGES
+    init: Path | None = None
 
 
 def attention_kernel(device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -77,7 +88,11 @@ class SegmentationTrainer(Trainer):
         super().__init__(config)
         saved = read_run(config.out) if resume and saved_in(config.out) else None
         variant = config.variant if saved is None else saved.facts["variant"]
-        self.network = fresh_network(variant, config.seed).to(self.device)
+        network = fresh_network(variant, config.seed)
+        if saved is None and config.init is not None:
+            start = convert_edaformer(load_raw(config.init), variant=variant, classes=CLASSES)
+            network.load_state_dict(start.state)
+        self.network = network.to(self.device)
         self.optimisers = mask_optimisers(self.network, config.rate, config.decay)
         self.average = Average(self.network, config.average)
         if saved is not None:
@@ -90,6 +105,8 @@ class SegmentationTrainer(Trainer):
         pools = Pools.read(self.config.data, read_masks)
         begun = self.clock.step > 0
         note_data(self.config.out, pools.counts(), pools.hashes(), begun=begun)
+        if not begun and self.config.init is not None:
+            record_start(self.config.out, self.config.init)
         while self.progress() < 1:
             self.clock.stage = stage_at(self.progress(), self.config.stages)
             self._run_stage(pools, self.clock.stage)
@@ -146,9 +163,13 @@ def main() -> None:
     """Parse the command line and train."""
     parser = train_parser(__doc__, ".cache/segmentation", 1.5e-3)
     parser.add_argument("--variant", default="t", help="size of the network")
+    parser.add_argument(
+        "--init", type=Path, metavar="FILE", help="start from these weights, with more real people"
+    )
     add_bf16(parser)
     args = parser.parse_args()
-    config = TrainConfig(**start(args, "variant"))
+    stages = FINE_STAGES if args.init else STAGES
+    config = TrainConfig(**start(args, "init", "variant"), stages=stages)
     SegmentationTrainer(config, resume=args.resume == "auto").run()
 
 

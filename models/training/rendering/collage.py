@@ -1,0 +1,98 @@
+"""Put real people, cut out of their pictures, before other scenes: masks exact as pasted.
+
+The cut follows the teacher, so that a wrong outline cuts the person wrongly, and the label is right
+all the same. A side on which the person left the old picture leaves the new one too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prunus.models.training.rendering.backgrounds import Backgrounds
+from prunus.models.training.rendering.mask_studio import SIZE, add_clutter, occlude
+from prunus.models.training.rendering.synthetic_people import degrade
+from prunus.models.training.segmentation.shards import BACKGROUND, PERSON, MaskImage
+
+_FIRM = (0.3, 0.7)  # probabilities between which a cut fades
+_PEOPLE = (0.08, 0.68, 0.24)  # nobody, one, two
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """Hold RGB uint8 (H,W,3) and coverage float32 (H,W) in 0..1."""
+
+    image: np.ndarray
+    alpha: np.ndarray
+
+    @classmethod
+    def of(cls, image: np.ndarray, probability: np.ndarray) -> Cutout:
+        """Cut along a teacher's probability (H,W)."""
+        low, high = _FIRM
+        return cls(image, np.clip((probability - low) / (high - low), 0, 1).astype(np.float32))
+
+    def box(self) -> tuple[int, int, int, int]:
+        """Return left, top, right, bottom of what is covered."""
+        rows, columns = (np.flatnonzero((self.alpha >= 0.5).any(axis)) for axis in (1, 0))
+        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def place(rng: np.random.Generator, cut: Cutout) -> np.ndarray:
+    """Return the matrix (2,3) that takes a cutout into a picture of SIZE, mirrored or not."""
+    height, width = cut.alpha.shape
+    left, top, right, bottom = cut.box()
+    leaves = np.array([[left <= 2, right >= width - 2], [top <= 2, bottom >= height - 2]])
+    whole = np.array([width, height], np.float64)
+    tall = rng.uniform(0.55, 1.3) if leaves.any() else rng.uniform(0.25, 1.0)
+    scale = SIZE * tall / (bottom - top)
+    for axis in (0, 1):  # a person cut on both sides has to fill the picture
+        if leaves[axis].all():
+            scale = max(scale, SIZE / whole[axis])
+    corner = np.empty(2)
+    for axis, (low, high) in enumerate(((left, right), (top, bottom))):
+        middle = rng.uniform(0.25, 0.75) * SIZE - scale * (low + high) / 2
+        if leaves[axis, 1]:
+            middle = SIZE * rng.uniform(1.0, 1.1) - scale * whole[axis]
+        if leaves[axis, 0]:
+            middle = min(middle, 0.0) if leaves[axis, 1] else -SIZE * rng.uniform(0, 0.1)
+        corner[axis] = middle
+    matrix = np.array([[scale, 0, corner[0]], [0, scale, corner[1]]])
+    if rng.random() < 0.5:
+        matrix[0] = -matrix[0] + [0, 0, SIZE - 1]
+    return matrix
+
+
+def collage(rng: np.random.Generator, cutouts: Sequence[Cutout], backs: Backgrounds) -> MaskImage:
+    """Return a new picture, RGB uint8 (SIZE,SIZE,3), with none to two of the people before it."""
+    import cv2
+
+    scene = backs.photograph(rng, SIZE, SIZE)
+    if rng.random() < 0.4:  # out of focus
+        scene = cv2.GaussianBlur(scene, (0, 0), float(rng.uniform(1, 5)))
+    scene = scene.astype(np.float32) * rng.uniform(0.5, 1.2) + rng.uniform(-15, 25)
+    scene = add_clutter(rng, scene, backs) if rng.random() < 0.5 else scene
+    alpha = np.zeros((SIZE, SIZE), np.float32)
+    for _ in range(int(rng.choice(len(_PEOPLE), p=_PEOPLE))):
+        cut = cutouts[int(rng.integers(len(cutouts)))]
+        matrix = place(rng, cut)
+        scale = abs(matrix[0, 0])
+        soft = cut.image
+        if scale < 0.75:  # warping alone would alias
+            soft = cv2.GaussianBlur(soft, (0, 0), 0.4 / scale)
+        how = {"dsize": (SIZE, SIZE), "flags": cv2.INTER_LINEAR}
+        figure = cv2.warpAffine(soft, matrix, borderMode=cv2.BORDER_REPLICATE, **how)
+        cover = cv2.warpAffine(cut.alpha, matrix, **how)
+        cover = cv2.GaussianBlur(cover, (0, 0), float(rng.uniform(0.3, 1.0)))
+        gain = np.full(3, rng.uniform(0.7, 1.2))
+        if rng.random() < 0.5:  # the light of the scene
+            tint = np.clip(scene.mean((0, 1)) / max(float(scene.mean()), 10.0), 0.6, 1.5)
+            gain = gain * (0.5 + 0.5 * tint)
+        person = np.clip(figure * gain + rng.uniform(-10, 15), 0, 255)
+        scene = scene * (1 - cover[..., None]) + person * cover[..., None]
+        alpha = np.maximum(alpha, cover)
+    scene, alpha = occlude(rng, scene, alpha, backs)
+    rows = SIZE * float(np.exp(rng.uniform(np.log(0.4), np.log(1.6))))
+    image = degrade(rng, np.clip(scene, 0, 255).astype(np.uint8), rows * 220 / SIZE)
+    return MaskImage(image, np.where(alpha >= 0.5, PERSON, BACKGROUND).astype(np.uint8))
