@@ -64,6 +64,27 @@ def place(rng: np.random.Generator, cut: Cutout) -> np.ndarray:
     return matrix
 
 
+def lay(rng: np.random.Generator, cut: Cutout, scene: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lay a person over a scene float32 (SIZE,SIZE,3); return picture and coverage (SIZE,SIZE)."""
+    import cv2
+
+    matrix = place(rng, cut)
+    scale = abs(matrix[0, 0])
+    soft = cut.image
+    if scale < 0.75:  # warping alone would alias
+        soft = cv2.GaussianBlur(soft, (0, 0), 0.4 / scale)
+    size = (SIZE, SIZE)
+    figure = cv2.warpAffine(soft, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+    cover = cv2.warpAffine(cut.alpha, matrix, size)
+    cover = cv2.GaussianBlur(cover, (0, 0), float(rng.uniform(0.3, 1.0)))
+    gain = np.full(3, rng.uniform(0.7, 1.2))
+    if rng.random() < 0.5:  # the light of the scene
+        tint = np.clip(scene.mean((0, 1)) / max(float(scene.mean()), 10.0), 0.6, 1.5)
+        gain = gain * (0.5 + 0.5 * tint)
+    person = np.clip(figure * gain + rng.uniform(-10, 15), 0, 255)
+    return scene * (1 - cover[..., None]) + person * cover[..., None], cover
+
+
 def collage(rng: np.random.Generator, cutouts: Sequence[Cutout], backs: Backgrounds) -> MaskImage:
     """Return a new picture, RGB uint8 (SIZE,SIZE,3), with none to two of the people before it."""
     import cv2
@@ -75,22 +96,7 @@ def collage(rng: np.random.Generator, cutouts: Sequence[Cutout], backs: Backgrou
     scene = add_clutter(rng, scene, backs) if rng.random() < 0.5 else scene
     alpha = np.zeros((SIZE, SIZE), np.float32)
     for _ in range(int(rng.choice(len(_PEOPLE), p=_PEOPLE))):
-        cut = cutouts[int(rng.integers(len(cutouts)))]
-        matrix = place(rng, cut)
-        scale = abs(matrix[0, 0])
-        soft = cut.image
-        if scale < 0.75:  # warping alone would alias
-            soft = cv2.GaussianBlur(soft, (0, 0), 0.4 / scale)
-        how = {"dsize": (SIZE, SIZE), "flags": cv2.INTER_LINEAR}
-        figure = cv2.warpAffine(soft, matrix, borderMode=cv2.BORDER_REPLICATE, **how)
-        cover = cv2.warpAffine(cut.alpha, matrix, **how)
-        cover = cv2.GaussianBlur(cover, (0, 0), float(rng.uniform(0.3, 1.0)))
-        gain = np.full(3, rng.uniform(0.7, 1.2))
-        if rng.random() < 0.5:  # the light of the scene
-            tint = np.clip(scene.mean((0, 1)) / max(float(scene.mean()), 10.0), 0.6, 1.5)
-            gain = gain * (0.5 + 0.5 * tint)
-        person = np.clip(figure * gain + rng.uniform(-10, 15), 0, 255)
-        scene = scene * (1 - cover[..., None]) + person * cover[..., None]
+        scene, cover = lay(rng, cutouts[int(rng.integers(len(cutouts)))], scene)
         alpha = np.maximum(alpha, cover)
     scene, alpha = occlude(rng, scene, alpha, backs)
     rows = SIZE * float(np.exp(rng.uniform(np.log(0.4), np.log(1.6))))

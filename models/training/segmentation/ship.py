@@ -15,8 +15,9 @@ from prunus.models.segmentation.classes import PERSON
 from prunus.models.segmentation.edaformer import EDAFormer, edaformer_config
 from prunus.models.training.data_record import noted_counts
 from prunus.models.training.segmentation.state import CLASSES
-from prunus.models.training.segmentation.train import STAGES
+from prunus.models.training.segmentation.train import FINE_STAGES, STAGES
 from prunus.models.training.shipping import (
+    START_RECORD,
     arithmetic_of,
     run_facts,
     ship_parser,
@@ -37,9 +38,12 @@ _SOURCES = {
         "scikit-image, OpenCV's samples and the CC0 panoramas of @pmndrs/assets 1.7.0",
     },
     "real": {
-        "what": "crops of OpenCV's vtest.avi, frames 0-599, one around each person",
-        "labels": "where MediaPipe's selfie network (Apache-2.0) and motion agree",
-        "licence": "OpenCV sample data (Apache-2.0 package)",
+        "what": "crops of OpenCV's vtest.avi, frames 0-599, one around each person; people from "
+        "close by in the npm packages of teachers/package_pictures.json, as they are and put "
+        "before other scenes",
+        "labels": "where MediaPipe's selfie network (Apache-2.0) and motion agree; where two looks "
+        "of that network agree; as pasted",
+        "licence": "OpenCV sample data (Apache-2.0 package); packages under the MIT licence",
     },
 }
 
@@ -91,6 +95,13 @@ def export_weights(run: Path, target: Path = SHIPPED) -> Path:
     about = {"classes": PERSON.names, "model": "edaformer", "palette": PERSON.palette,
              "variant": saved.facts["variant"], "fresh": []}  # fmt: skip
     record = provenance(saved, noted_counts(run))
+    if (run / START_RECORD).is_file():
+        sizes = [f"{s.size[0]}x{s.size[1]}" for s in FINE_STAGES[: saved.clock.stage + 1]]
+        record |= {
+            "trained_by": "prunus.models.training.segmentation.train --init",
+            "input_sizes": sizes,
+            "continued_from": json.loads((run / START_RECORD).read_text(encoding="utf-8")),
+        }
     return write_weights(target, shipped_state(saved), {"prunus": json.dumps(about)}, record)
 
 

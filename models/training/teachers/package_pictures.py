@@ -11,6 +11,7 @@ import hashlib
 import json
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def read_packages(folder: Path, kind: str, table: Path = TABLE) -> Iterator[Pack
         try:
             with tarfile.open(path) as archive:
                 contents = [_content(archive, path, row, again) for row in rows]
-        except (OSError, tarfile.TarError) as error:
+        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
             raise SourceError(f"Cannot read {path}: {error}.", again) from error
         for row, content in zip(rows, contents, strict=True):
             source = f"{package['name']} {package['version']}, {row['file']}"

@@ -105,6 +105,29 @@ def test_shipped_weights_come_back_as_the_network(short_run, tmp_path):
     assert (mine - theirs).abs().max() < 0.05 * mine.abs().max()
 
 
+def test_a_run_begins_with_given_weights_and_says_so(short_run, discs, tmp_path):
+    begun = export_weights(short_run, tmp_path / "start.safetensors")
+    config = _config(tmp_path / "run", discs, steps=1, init=begun, rate=1e-9)
+    SegmentationTrainer(config, resume=False).run()
+    now, then = averaged_network(tmp_path / "run"), find_weights(begun).build(IsrSetting())
+    image = normalise(torch.randint(0, 255, (1, 3, 64, 64), dtype=torch.uint8))
+    with torch.no_grad():
+        difference = (now(image) - then.eval()(image)).abs().max()
+        torch.testing.assert_close(difference, torch.tensor(0.0), atol=0.05, rtol=0)
+    target = export_weights(tmp_path / "run", tmp_path / "next.safetensors")
+    record = json.loads(target.with_suffix(".json").read_text())
+    assert record["trained_by"].endswith("--init") and record["steps"] == 1
+    assert record["continued_from"]["steps"] == 20
+    assert (
+        record["continued_from"]["sha256"]
+        == json.loads(begun.with_suffix(".json").read_text())["sha256"]
+    )
+    with pytest.raises(ArtifactError):
+        SegmentationTrainer(
+            _config(tmp_path / "none", discs, init=tmp_path / "absent.safetensors"), resume=False
+        )
+
+
 def test_nothing_to_ship_is_said(tmp_path):
     with pytest.raises(ArtifactError, match="no checkpoint"):
         export_weights(tmp_path)
