@@ -85,8 +85,48 @@ def lay(rng: np.random.Generator, cut: Cutout, scene: np.ndarray) -> tuple[np.nd
     return scene * (1 - cover[..., None]) + person * cover[..., None], cover
 
 
-def collage(rng: np.random.Generator, cutouts: Sequence[Cutout], backs: Backgrounds) -> MaskImage:
-    """Return a new picture, RGB uint8 (SIZE,SIZE,3), with none to two of the people before it."""
+def hang_cloths(rng: np.random.Generator, scene: np.ndarray) -> np.ndarray:
+    """Hang curtains or flags into a scene float32 (SIZE,SIZE,3): folds, bands, dots."""
+    import cv2
+
+    y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32) / SIZE
+    for _ in range(int(rng.integers(1, 4))):
+        width, left, low = rng.uniform(0.12, 0.7), rng.uniform(-0.3, 0.9), rng.uniform(0.4, 1.6)
+        sway = rng.uniform(0, 0.06) * np.sin(rng.uniform(2, 9) * y + rng.uniform(0, 6))
+        across = (x - left - sway) / width
+        inside = ((across > 0) & (across < 1) & (y < low)).astype(np.float32)
+        colours = rng.uniform(0, 255, (int(rng.integers(1, 4)), 3))
+        angle, count = rng.choice([0.0, np.pi / 2, 0.8]), rng.integers(1, 14)
+        band = np.floor((across * np.cos(angle) + y * np.sin(angle)) * count).astype(int)
+        cloth = colours[band % len(colours)]
+        if rng.random() < 0.3:  # stars
+            pitch = rng.uniform(0.05, 0.15)
+            dots = np.hypot((x / pitch) % 1 - 0.5, (y / pitch) % 1 - 0.5) < rng.uniform(0.15, 0.35)
+            cloth = np.where((dots & (across < rng.uniform(0.4, 1.2)))[..., None], 240.0, cloth)
+        phase = rng.uniform(1, 9) * across + rng.uniform(0, 1) * np.sin(5 * across) + 0.4 * y
+        cloth = cloth * (1 + rng.uniform(0.1, 0.5) * np.sin(2 * np.pi * phase))[..., None]
+        cover = cv2.GaussianBlur(inside, (0, 0), float(rng.uniform(0.4, 2.0)))[..., None]
+        scene = scene * (1 - cover) + np.clip(cloth, 0, 255) * rng.uniform(0.5, 1.1) * cover
+    return np.asarray(scene, np.float32)
+
+
+def collage(
+    rng: np.random.Generator,
+    cutouts: Sequence[Cutout],
+    backs: Backgrounds,
+    *,
+    empty: float = _PEOPLE[0],
+    cloths: float = 0.0,
+) -> MaskImage:
+    """Return a new picture, RGB uint8 (SIZE,SIZE,3), with none to two of the people before it.
+
+    Args:
+        rng: Source of every random choice.
+        cutouts: The people.
+        backs: What is behind them.
+        empty: Share of pictures without anybody.
+        cloths: Share of pictures with curtains or flags behind the people.
+    """
     import cv2
 
     scene = backs.photograph(rng, SIZE, SIZE)
@@ -94,8 +134,11 @@ def collage(rng: np.random.Generator, cutouts: Sequence[Cutout], backs: Backgrou
         scene = cv2.GaussianBlur(scene, (0, 0), float(rng.uniform(1, 5)))
     scene = scene.astype(np.float32) * rng.uniform(0.5, 1.2) + rng.uniform(-15, 25)
     scene = add_clutter(rng, scene, backs) if rng.random() < 0.5 else scene
+    if cloths and rng.random() < cloths:
+        scene = hang_cloths(rng, scene)
     alpha = np.zeros((SIZE, SIZE), np.float32)
-    for _ in range(int(rng.choice(len(_PEOPLE), p=_PEOPLE))):
+    shares = np.array([empty, *(p * (1 - empty) / (1 - _PEOPLE[0]) for p in _PEOPLE[1:])])
+    for _ in range(int(rng.choice(len(_PEOPLE), p=shares))):
         scene, cover = lay(rng, cutouts[int(rng.integers(len(cutouts)))], scene)
         alpha = np.maximum(alpha, cover)
     scene, alpha = occlude(rng, scene, alpha, backs)

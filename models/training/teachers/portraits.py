@@ -40,6 +40,7 @@ from prunus.models.training.teachers.package_pictures import (
 )
 from prunus.runtime.errors import SourceError
 
+_HARD = {"empty": 0.3, "cloths": 0.65}  # of collages that show what is no person
 _PAD = 114  # what deployed models see beside a picture that is not square
 _COLLAGES = 0.6
 _USABLE, _AGREED = 0.7, 0.9  # overlap of the two looks: to learn from at all, to be cut out
@@ -104,9 +105,23 @@ def reframe(rng: np.random.Generator, portrait: Portrait) -> MaskImage:
 
 
 def write_portraits(
-    out: Path, portraits: list[Portrait], backs: Backgrounds, *, count: int, seed: int
+    out: Path,
+    portraits: list[Portrait],
+    backs: Backgrounds,
+    *,
+    count: int,
+    seed: int,
+    hard: bool = False,
 ) -> None:
     """Write pictures until the folder holds ``count`` of this seed.
+
+    Args:
+        out: The folder.
+        portraits: Labelled pictures of people.
+        backs: What to put behind them.
+        count: Pictures in all.
+        seed: Seed of the set.
+        hard: Write collages alone, many without people, many with cloths behind them.
 
     Raises:
         SourceError: the teacher is sure of nobody.
@@ -118,8 +133,8 @@ def write_portraits(
     def write(path: Path, own_seed: int, number: int) -> None:
         rng = np.random.default_rng(own_seed)
         shots = [
-            collage(rng, cutouts, backs)
-            if rng.random() < _COLLAGES
+            collage(rng, cutouts, backs, **(_HARD if hard else {}))
+            if hard or rng.random() < _COLLAGES
             else reframe(rng, portraits[int(rng.integers(len(portraits)))])
             for _ in range(number)
         ]
@@ -143,6 +158,7 @@ def main() -> None:
     add("--out", type=Path, default=Path(".cache/segmentation/real"))
     add("--count", type=int, default=3_000)
     add("--seed", type=int, default=1)
+    add("--hard", action="store_true", help="collages alone: nobody, curtains, flags")
     args = parser.parse_args()
     teacher = SelfieTeacher()
     portraits = [label_portrait(p.image, teacher) for p in read_people(args.packages)]
@@ -150,7 +166,8 @@ def main() -> None:
     more = [p.image for p in read_packages(args.packages, SCENES)]
     more += read_panoramas(args.panoramas) if args.panoramas else []
     backs = Backgrounds(args.opencv_data, more)
-    write_portraits(args.out, portraits, backs, count=args.count, seed=args.seed)
+    chosen = {"count": args.count, "seed": args.seed, "hard": args.hard}
+    write_portraits(args.out, portraits, backs, **chosen)
 
 
 if __name__ == "__main__":
