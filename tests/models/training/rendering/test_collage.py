@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prunus.models.training.rendering.backgrounds import Backgrounds
-from prunus.models.training.rendering.collage import Cutout, collage, place
+from prunus.models.training.rendering.collage import Cutout, collage, hang_cloths, place
 from prunus.models.training.rendering.mask_studio import SIZE
 from prunus.models.training.segmentation.shards import BACKGROUND, PERSON
 
@@ -59,3 +59,18 @@ def test_labels_are_what_was_pasted_and_a_seed_decides_all():
     ]
     assert np.mean(gaps, 0)[0] > 60 > np.mean(gaps, 0)[1]  # red is where the labels say
     assert all(set(np.unique(s.labels)) <= {BACKGROUND, PERSON} for s in shots)
+
+
+def test_hard_collages_hang_cloths_that_are_nobody():
+    backs = Backgrounds()
+    backs.photographs = [np.full((300, 300, 3), 90, np.uint8)]
+    cuts = [_bust(True)]
+    empty = [
+        collage(np.random.default_rng(k), cuts, backs, empty=1.0, cloths=1.0) for k in range(4)
+    ]
+    assert not any((s.labels == PERSON).any() for s in empty)
+    ground = np.full((SIZE, SIZE, 3), 90, np.float32)
+    hung = [hang_cloths(np.random.default_rng(k), ground) for k in range(6)]
+    changed = [(np.abs(h - ground).max(2) > 5).mean() for h in hung]
+    assert all(h.min() >= 0 and h.max() <= 281 for h in hung)
+    assert np.mean(changed) > 0.15 and (ground == 90).all()

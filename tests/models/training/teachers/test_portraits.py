@@ -71,3 +71,11 @@ def test_folders_are_filled_once_and_sure_people_alone_are_cut_out(tmp_path):
     assert path.stat().st_mtime_ns == before
     with pytest.raises(SourceError, match="sure of nobody"):
         write_portraits(tmp_path, [_portrait(unsure=10)], backs, count=6, seed=5)
+
+
+def test_hard_sets_are_collages_alone(tmp_path):
+    write_portraits(tmp_path, [_portrait()], Backgrounds(), count=12, seed=1, hard=True)
+    shots = read_masks(tmp_path)
+    labels = [shots[i].labels for i in range(12)]
+    assert not any((each == IGNORE).any() for each in labels)
+    assert 0 < sum((each == PERSON).any() for each in labels) < 12
