@@ -45,6 +45,8 @@ def test_pixels_are_known_where_both_looks_agree():
     assert (found.labels[:, 30:50] == IGNORE).all()
     assert (found.labels[:, 50:] == BACKGROUND).all()
     assert found.agreement() == pytest.approx(0.6)
+    more = label_portrait(np.zeros((50, 100, 3), np.uint8), _Teacher(near=70))
+    assert (more.labels[:, 50:70] == IGNORE).all() and (more.labels[:, 70:] == BACKGROUND).all()
     assert found.probability[0, 0] == pytest.approx(0.85)
 
 
@@ -74,7 +76,8 @@ def test_folders_are_filled_once_and_sure_people_alone_are_cut_out(tmp_path):
 
 
 def test_hard_sets_are_collages_alone(tmp_path):
-    write_portraits(tmp_path, [_portrait()], Backgrounds(), count=12, seed=1, hard=True)
+    portraits = [_portrait(unsure=5)]  # whose windows are known to be unknown in part
+    write_portraits(tmp_path, portraits, Backgrounds(), count=12, seed=1, hard=True)
     shots = read_masks(tmp_path)
     labels = [shots[i].labels for i in range(12)]
     assert not any((each == IGNORE).any() for each in labels)
