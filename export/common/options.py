@@ -86,8 +86,8 @@ def batch(what: str) -> Any:
 def npu() -> Any:
     """Return the field of a graph for NPUs."""
     return option(
-        "Make a graph for NPUs: nothing in it is chosen by the data (TopK, Gather by computed "
-        "indices, ...), or the export is refused.",
+        "Make a graph for NPUs, in which nothing is chosen by the data: with a TopK or a Gather by "
+        "computed indices the export is refused.",
         default=False,
     )
 
