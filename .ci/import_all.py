@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 import sys
 
-OPTIONAL = {"anny", "moderngl", "tensorrt", "tensorrt_rtx", "openvino", "triton"}
+OPTIONAL = {"aiortc", "anny", "moderngl", "tensorrt", "tensorrt_rtx", "openvino", "triton"}
 
 count = 0
 for part in sys.argv[1:]:

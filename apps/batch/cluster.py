@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ _MOST_BLOCKS = 1000  # in which the groups are shared out, so that many inputs a
 _STORE_BYTES = 128 << 20  # for the few words that travel between processes
 _PORT = 6379
 _WAIT = 10.0  # seconds for a head that does not answer
+_FAREWELL = 1.0  # seconds for a thread that reads ahead
 
 
 def on_ray(
@@ -70,8 +72,9 @@ def on_ray(
                 min_size=1, max_size=count, initial_size=count, max_tasks_in_flight_per_actor=2
             ),
         )  # fmt: skip
+        before, rows = set(threading.enumerate()), iter(told.iter_rows())
         try:
-            for row in told.iter_rows():
+            for row in rows:
                 yield from _read(json.loads(row["told"]))
         except PrunusError:
             raise
@@ -80,6 +83,13 @@ def on_ray(
                 f"Ray broke off: {type(error).__name__}: {reason_of(error)}.",
                 "Run the same again: it goes on where this ended.",
             ) from error
+        finally:
+            if (close := getattr(rows, "close", None)) is not None:
+                close()
+            # Threads of Ray's that still read ahead while Ray ends would end this program with it,
+            # without a word. One of them never ends, and does nothing any more.
+            for thread in set(threading.enumerate()) - before:
+                thread.join(_FAREWELL)
 
 
 class _Actor:

@@ -177,8 +177,9 @@ def test_an_input_that_kills_its_workers_ends_nobody_else(many, tmp_path, rows_o
 def test_the_error_of_a_worker_is_told_as_it_is(cluster, many, tmp_path):
     """Memory of one process is a folder that no other process sees."""
     with _driver(many, "memory://out", "--ray", cluster.address) as driver:
-        _, said = driver.communicate(timeout=400)
-    assert driver.returncode == 2 and "is not the folder in which this run began" in said
+        said = driver.communicate(timeout=400)
+    assert driver.returncode == 2, said
+    assert "is not the folder in which this run began" in said[1]
 
 
 @pytest.mark.parametrize(
