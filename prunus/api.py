@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +18,7 @@ from prunus.results import (
     TensorResult,
     VoicesResult,
 )
-from prunus.runtime.errors import ArtifactError, PrunusError, TensorError
+from prunus.runtime.errors import ArtifactError, TensorError
 from prunus.runtime.protocols import Closable
 from prunus.runtime.tasks import batches
 from prunus.runtime.tasks.registry import task_named
@@ -282,6 +281,7 @@ def _separator(
     from prunus.apps.separation.clips import separate_clip
     from prunus.apps.separation.models import open_models
     from prunus.apps.separation.options import SeparationChoice
+    from prunus.runtime.card.artifact import file_holding
 
     choice = SeparationChoice(model=str(path))
     with ExitStack() as opening:
@@ -290,14 +290,8 @@ def _separator(
 
     def answer(clip: Any) -> VoicesResult:
         if isinstance(clip, bytes):
-            with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
-                file.write(clip)
-                file.flush()
-                try:
-                    return answer(file.name)
-                except PrunusError as error:
-                    message = error.message.replace(file.name, "The clip")
-                    raise type(error)(message, error.hint) from None
+            with file_holding(clip, ".mp4", "The clip") as file:
+                return answer(file)
         heard = separate_clip(clip, models, choice)
         return VoicesResult(
             heard.voices, heard.seconds, models.separator.sample_rate_hz, heard.warnings

@@ -169,9 +169,7 @@ def separation_models(name: str | None) -> tuple[Path, Path]:
                 "Make both graphs with: prunus export dolphin --variant nano --seconds 2",
             )
         name = str(max(found, key=lambda p: p.stat().st_mtime))
-    suffix = Path(name).suffix if Path(name).suffix in _SUFFIXES else ".onnx"
-    stem = name.removesuffix(suffix).removesuffix("-lips").removesuffix("-voice")
-    pair = Path(f"{stem}-lips{suffix}"), Path(f"{stem}-voice{suffix}")
+    stem, pair = _separator_files(name)
     missing = [str(path) for path in pair if not path.is_file()]
     if missing:
         shipped = shipped_separator(stem) if len(missing) == len(pair) else None
@@ -207,12 +205,17 @@ def separator_parts(name: str) -> tuple[Path, Path] | None:
     Raises:
         ArtifactError: one of the two is missing, or a shipped one is damaged.
     """
-    stem = str(Path(name).with_suffix("")) if Path(name).suffix in _SUFFIXES else name
-    base = stem.removesuffix("-lips").removesuffix("-voice")
-    files = (Path(f"{base}-{part}{suffix}") for part in ("lips", "voice") for suffix in _SUFFIXES)
-    if not any(file.is_file() for file in files) and shipped_separator(name) is None:
+    _, pair = _separator_files(name)
+    if not any(path.is_file() for path in pair) and shipped_separator(name) is None:
         return None
     return separation_models(name)
+
+
+def _separator_files(name: str) -> tuple[str, tuple[Path, Path]]:
+    """Return NAME of NAME-lips.onnx and NAME-voice.onnx, given it or either file, and both."""
+    suffix = Path(name).suffix if Path(name).suffix in _SUFFIXES else ".onnx"
+    stem = name.removesuffix(suffix).removesuffix("-lips").removesuffix("-voice")
+    return stem, (Path(f"{stem}-lips{suffix}"), Path(f"{stem}-voice{suffix}"))
 
 
 def why_default() -> str:

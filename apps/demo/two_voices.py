@@ -8,6 +8,7 @@ the clip.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -80,15 +81,14 @@ def follow_faces(pictures: Sequence[Image], backend: str = "auto") -> list[list[
     Returns:
         The faces of each picture.
     """
-    from prunus.runtime.tasks.faces.boxes import FaceFinder
+    from prunus.apps.separation.models import FACES, open_faces
+    from prunus.apps.separation.voices import CONFIRM_FRAMES
     from prunus.runtime.tasks.faces.finder import FaceOptions, FaceTracker
-    from prunus.runtime.tasks.faces.mesh import FaceMesh
 
-    tracker = FaceTracker(FaceOptions(confirm_frames=3))
-    with (
-        FaceFinder.open(find_model("blazeface_full"), backend, 1) as finder,
-        FaceMesh.open(find_model("facemesh"), backend, 1) as mesh,
-    ):
+    tracker = FaceTracker(FaceOptions(confirm_frames=CONFIRM_FRAMES))
+    with ExitStack() as stack:
+        boxes, points = map(find_model, FACES)
+        finder, mesh = open_faces(boxes, points, {"backend": backend, "threads": 1}, stack)
         return [
             tracker.update(picture, finder, mesh, k / FPS) for k, picture in enumerate(pictures)
         ]

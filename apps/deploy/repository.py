@@ -19,7 +19,13 @@ from prunus.apps.common.model_files import find_model
 from prunus.apps.deploy import config, serving
 from prunus.apps.deploy.config import Word
 from prunus.apps.deploy.options import TritonOptions
-from prunus.runtime.card.artifact import EngineSidecar, read_card, sha256_of, write_error
+from prunus.runtime.card.artifact import (
+    EngineSidecar,
+    plain_name,
+    read_card,
+    sha256_of,
+    write_error,
+)
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.graph import read_graph
 from prunus.runtime.command import Console
@@ -121,7 +127,7 @@ def folders_of(word: str, options: TritonOptions) -> list[Folder]:
         shapes = read_shapes(options.shape)
     _, path, kind = locate(word, shapes)
     stem = Path(word).stem if Path(word).suffix in (".onnx", *_ENGINES) else Path(word).name
-    name = re.sub(r"[^\w.-]", "_", stem, flags=re.ASCII)
+    name = plain_name(stem)
     if kind == "codes":
         return _codec(name.removesuffix("-encoder").removesuffix("-decoder"), path, options)
     card = read_card(path)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Set
@@ -171,11 +170,6 @@ class Bundle:
             for file in self.contents.files:
                 Path(folder, file.name).symlink_to((self.path / BLOBS / file.sha256).absolute())
             yield Path(folder)
-
-
-def plain_name(text: str) -> str:
-    """Return a text as part of a file's name: letters, digits, ``_``, ``.`` and ``-`` alone."""
-    return re.sub(r"[^\w.-]", "_", text, flags=re.ASCII)
 
 
 def write_bundle(contents: Contents, sources: Mapping[str, Path], target: Path, key: Path) -> None:

@@ -18,12 +18,11 @@ from prunus.apps.fleet.bundle import (
     BundleFile,
     Contents,
     open_bundle,
-    plain_name,
     write_bundle,
 )
 from prunus.apps.fleet.options import BundleOptions
 from prunus.apps.fleet.signing import sign
-from prunus.runtime.card.artifact import EngineSidecar, read_card, sha256_of
+from prunus.runtime.card.artifact import EngineSidecar, plain_name, read_card, sha256_of
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.graph import read_graph
 from prunus.runtime.command import Console

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunus.apps.fleet.bundle import plain_name
 from prunus.apps.fleet.signing import Signature, sign
-from prunus.runtime.card.artifact import write_error, write_whole
+from prunus.runtime.card.artifact import plain_name, write_error, write_whole
 from prunus.runtime.card.reading import build, parse_json
 from prunus.runtime.errors import ArtifactError
 from prunus.runtime.json_text import canonical, finite, json_text

@@ -47,6 +47,11 @@ class SourceInfo:
     pixel_aspect: Fraction = Fraction(1)
     sound: str = ""
 
+    @property
+    def still(self) -> bool:
+        """Whether its frames are pictures, which have no time and nothing to do with each other."""
+        return self.kind in ("picture", "folder")
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:

@@ -165,6 +165,7 @@ class Feeds:
 
     Attributes:
         open: Those that could be opened.
+        alone: Whether the user named one alone.
     """
 
     def __init__(
@@ -175,6 +176,7 @@ class Feeds:
         self._quiet, self._lock = quiet, threading.Lock()
         self._fault: BaseException | None = None
         self._rounds = 0
+        self.alone = len(uris) == 1
         if not uris:
             raise UsageError("Got no source.", "Give one: --source 0")
         for uri, name in zip(uris, feed_names(uris), strict=True):
@@ -187,9 +189,7 @@ class Feeds:
                 self._say(name, f"{error.message} {error.hint}".strip())
                 continue
             stack.enter_context(closing(source))
-            alone = len(uris) == 1
-            self.open.append(Feed(len(self.open), uri, name, source, stack, alone=alone))
-        self.alone = len(uris) == 1
+            self.open.append(Feed(len(self.open), uri, name, source, stack, alone=self.alone))
         self.live = self.open[0].info.live
         if odd := [feed for feed in self.open if feed.info.live != self.live]:
             one, other = sorted((self.open[0], odd[0]), key=lambda f: f.info.live)

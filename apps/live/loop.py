@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from prunus.runtime.session.base import Session
 
 _STEADY = 0.9  # share of the old value in the numbers on screen, so that they can be read
-_TIMELESS = ("picture", "folder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +232,7 @@ class Panel:
             told = load(task_named(card.task).plan_summary)(card.tokens)
             lines.append(f"{told}  {card.precision.precision}")
         lines.append(f"{times} ms")
-        if self.info.kind not in _TIMELESS and "interval" in shown:
+        if not self.info.still and "interval" in shown:
             rate = 1000 / max(shown["interval"], 1e-3)
             lines.append(f"{rate:.1f} fps  {dropped} dropped")
         return [*lines, *more]

@@ -69,7 +69,8 @@ class _Wall:
         shape = (rows * self.size[0], self.columns * self.size[1], 3)
         info = dataclasses.replace(infos[0], width=shape[1], height=shape[0], frames=0, sound="")
         self.sink: Sink[Frame] = open_sink(uri, info)
-        self.names, self.controls = feeds.names, None  # type: tuple[list[str], Controls | None]
+        self.names = feeds.names
+        self.controls: Controls | None = None
         self.pictures = {clean: np.full(shape, _GREY, np.uint8) for clean in (False, True)}
         self.told: dict[int, dict[str, Any]] = {}  # of each tile: its latest data
         self.plain: set[int] = set()  # tiles that have a picture without drawing

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from prunus.runtime.tasks.pose.estimator import Pose
     from prunus.runtime.tasks.pose.tracking.background import BackgroundFinder
 
-PICTURES = ("picture", "folder")
 _LATE_MS = 300.0  # in which people walk out of the boxes in which they were found
 
 
@@ -73,7 +72,7 @@ class Follower:
             settings, post.sigmas, limbs=post.limbs, flip_pairs=post.flip_pairs
         )
         self._single = SinglePerson() if options.single else None
-        self._alone = info.kind in PICTURES
+        self._alone = info.still
 
     @property
     def people(self) -> int:

@@ -20,7 +20,7 @@ from prunus.apps.io.frames import Frame, Image, Source, SourceInfo
 from prunus.apps.live.controls import Controls
 from prunus.apps.live.governing import Governed, ladder
 from prunus.apps.pose.coco_results import read_boxes
-from prunus.apps.pose.follow import PICTURES, Follower
+from prunus.apps.pose.follow import Follower
 from prunus.apps.pose.options import PoseOptions
 from prunus.runtime.card.artifact import read_card
 from prunus.runtime.card.tokens import told_blocks
@@ -137,7 +137,7 @@ def open_steps(
 
     infos, compute = [source.info for source in sources], options.compute
     budget, live = None, any(info.live for info in infos)
-    moving = [info for info in infos if info.kind not in PICTURES]
+    moving = [info for info in infos if not info.still]
     if moving and not options.single and options.boxes is None:
         # A round has a frame of each, so the fastest source sets the time.
         budget = options.pace.budget_ms(live, max(i.fps for i in moving) / options.stride)
@@ -221,7 +221,7 @@ class Steps:
         post = estimators[0].postprocess
         self.followers = [Follower(options, info, post, self._find) for info in infos]
         # Of pictures and of boxes that were given, all people are shown unless asked otherwise.
-        all_shown = all(i.kind in PICTURES for i in infos) or options.boxes is not None
+        all_shown = all(info.still for info in infos) or options.boxes is not None
         asked = options.conf is not None
         self._heeded = 0.0 if all_shown and not asked else self.followers[0].least
         self.controls = Controls(

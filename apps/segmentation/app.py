@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from prunus.runtime.tasks.segmentation.card import MaskPostprocess
     from prunus.runtime.tasks.segmentation.segmenter import Mask, Segmenter
 
-_PICTURES = ("picture", "folder")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +169,7 @@ class _Run:
         # Pictures are independent of each other: nothing is carried from one to the next.
         steady = options.steady and options.smooth > 0
         self._steady = [
-            MaskSmoothing(options.smooth) if steady and info.kind not in _PICTURES else None
+            MaskSmoothing(options.smooth) if steady and not info.still else None
             for info in feeds.infos
         ]
 

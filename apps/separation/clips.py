@@ -5,15 +5,18 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from prunus.apps.io.sources.av_frames import open_av_frames
-from prunus.apps.separation.models import Models
-from prunus.apps.separation.options import SeparationChoice
 from prunus.apps.separation.voices import CONFIRM_FRAMES, VoicePicker, open_picker
 from prunus.runtime.tasks.faces.finder import Face, FaceOptions, FaceTracker
+
+if TYPE_CHECKING:
+    from prunus.apps.separation.models import Models
+    from prunus.apps.separation.options import SeparationChoice
 
 Audio = npt.NDArray[np.float32]
 

@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.apps.io.sound.ring import blended
-from prunus.apps.separation.options import SeparationChoice
 from prunus.runtime.tasks.faces.finder import Face
 from prunus.runtime.tasks.faces.mouth import MouthCropper, mouth_opening
 from prunus.runtime.tasks.separation.card import MouthPreprocess
 from prunus.runtime.tasks.separation.lip_gate import LipGate
 
 if TYPE_CHECKING:
+    from prunus.apps.separation.options import SeparationChoice
     from prunus.runtime.tasks.separation.separator import SpeechSeparator
     from prunus.runtime.tasks.separation.stream import VoiceStream as SeparatorStream
 
@@ -96,7 +96,6 @@ class VoicePicker:
     _croppers: dict[int, MouthCropper] = field(default_factory=dict)
     _crops: dict[int, deque[Image]] = field(default_factory=dict)
     _gates: dict[int, LipGate] = field(default_factory=dict)
-    _moments: int = 0
     _sound: deque[Audio] = field(default_factory=deque)
     _waiting: deque[Audio] = field(default_factory=deque)
     _early: list[tuple[int, Audio]] = field(default_factory=list)
@@ -124,18 +123,18 @@ class VoicePicker:
             faces: All faces in it.
             sound: float32 (samples_per_frame,).
         """
+        moment = self._fed + len(self._waiting)
         self._waiting.append(sound)
         seen = {f.face_id: f for f in faces}
         for face_id in sorted(seen.keys() - self._croppers.keys()):
             self._croppers[face_id] = self._joined_now(image)
-            self._gates[face_id] = LipGate(self.samples_per_frame, first_frame=self._moments)
+            self._gates[face_id] = LipGate(self.samples_per_frame, first_frame=moment)
         ready = {}
         for face_id, cropper in self._croppers.items():
             face = seen.get(face_id)
             self._gates[face_id].see(mouth_opening(face.points) if shows_mouth(face) else None)
             for crop in cropper.push(image, None if face is None else face.points):
                 ready[face_id] = crop
-        self._moments += 1
         if len(self._waiting) <= self.look_ahead:
             return np.zeros(0, np.float32)
         return self._advance(ready)

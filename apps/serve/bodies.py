@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from prunus.results import (
     VoicesResult,
 )
 from prunus.runtime.arrays import read_arrays, write_arrays
+from prunus.runtime.card.artifact import file_holding
 from prunus.runtime.errors import SourceError, TensorError, UsageError, nearest
 from prunus.runtime.pictures.opencv import load_cv2
 
@@ -95,22 +95,18 @@ def _sound(data: bytes, model: Predictor) -> npt.NDArray[np.float32]:
     from prunus.runtime.audio.files import SoundReader
 
     wanted = model.estimator.format.sample_rate_hz
-    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        file.write(data)
-        file.flush()
-        try:
-            with SoundReader(file.name) as reader:
-                if reader.sample_rate_hz != wanted:
-                    raise SourceError(
-                        f"Got a sound of {reader.sample_rate_hz} Hz; expected {wanted} Hz.",
-                        "Resample it first.",
-                    )
-                if short := reader.ends_early:
-                    raise SourceError(f"The sound is cut off: {short}.", "Send it whole.")
-                blocks = list(reader.blocks())
-        except UsageError as error:
-            message = error.message.replace(file.name, str(_NAME))
-            raise SourceError(message, error.hint) from None
+    try:
+        with file_holding(data, ".wav", str(_NAME)) as path, SoundReader(path) as reader:
+            if reader.sample_rate_hz != wanted:
+                raise SourceError(
+                    f"Got a sound of {reader.sample_rate_hz} Hz; expected {wanted} Hz.",
+                    "Resample it first.",
+                )
+            if short := reader.ends_early:
+                raise SourceError(f"The sound is cut off: {short}.", "Send it whole.")
+            blocks = list(reader.blocks())
+    except UsageError as error:
+        raise SourceError(error.message, error.hint) from None
     if not blocks:
         raise SourceError("The sound has no samples.", "Send it whole.")
     return np.concatenate(blocks)

@@ -85,12 +85,16 @@ def require_clean(model: onnx.ModelProto) -> None:
     """
     problems = audit(model)
     if problems:
-        shown = "; ".join(str(p) for p in problems[:3])
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise PrunusError(
-            f"The graph cannot ship, {len(problems)} problem(s): {shown}{more}.",
+            f"The graph cannot ship, {len(problems)} problem(s): {listed(problems)}.",
             "Write the module with constant shapes and the operators that DESIGN allows.",
         )
+
+
+def listed(problems: Sequence[Problem]) -> str:
+    """Return the first problems as one text, and how many more there are."""
+    shown = "; ".join(str(problem) for problem in problems[:3])
+    return shown + (f" (and {len(problems) - 3} more)" if len(problems) > 3 else "")
 
 
 def static_shapes(model: onnx.ModelProto) -> list[Problem]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import onnx
 
-from prunus.export.graph.audit import Problem
+from prunus.export.graph.audit import Problem, listed
 from prunus.export.graph.functions import inlined
 from prunus.runtime.errors import PrunusError
 
@@ -53,10 +53,8 @@ def require_constant_choice(model: onnx.ModelProto) -> None:
     """
     problems = chosen_by_data(model)
     if problems:
-        shown = "; ".join(str(problem) for problem in problems[:3])
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise PrunusError(
             f"The graph is none for an NPU, {len(problems)} node(s) choose by the data: "
-            f"{shown}{more}.",
+            f"{listed(problems)}.",
             "Cut tokens at constant places (strided, average_pool), or leave out --npu.",
         )

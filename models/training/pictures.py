@@ -25,6 +25,13 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
     return (images.float() - _MEAN.to(images.device)) / _STD.to(images.device)
 
 
+def softened(image: np.ndarray, scale: float) -> np.ndarray:
+    """Return a picture (H,W,3) that a warp may shrink by `scale`: warping alone would alias."""
+    import cv2
+
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), 0.4 / scale)) if scale < 0.75 else image
+
+
 def encode(image: np.ndarray, kind: str = ".jpg", quality: int = 92) -> bytes:
     """Encode RGB uint8 (H,W,3) as JPEG, or labels uint8 (H,W) as PNG.
 

@@ -36,7 +36,7 @@ def record_start(run: Path, weights: Path) -> None:
     record = {"sha256": sha256_of(weights), **{k: known[k] for k in facts if k in known}}
     if "continued_from" in known:
         record["continued_from"] = known["continued_from"]
-    (run / START_RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
+    write_whole(run / START_RECORD, json.dumps(record) + "\n")
 
 
 def run_facts(clock: Clock, device: str = "cpu", note: str = "no GPU") -> dict[str, Any]:

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,13 @@ from prunus.runtime.card.card import CARD_KEY, ModelCard
 from prunus.runtime.card.foreign import foreign_card
 from prunus.runtime.card.graph import read_metadata
 from prunus.runtime.card.reading import Share, build, parse_json
-from prunus.runtime.errors import ArtifactError, HostError, SourceError, UsageError
+from prunus.runtime.errors import (
+    ArtifactError,
+    HostError,
+    PrunusError,
+    SourceError,
+    UsageError,
+)
 from prunus.runtime.limits import SIDECAR_BYTES
 
 _BLOCK = 1 << 20
@@ -34,6 +41,27 @@ def sha256_of(path: str | Path) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def plain_name(text: str) -> str:
+    """Return a text as part of a file's name: letters, digits, ``_``, ``.`` and ``-`` alone."""
+    return re.sub(r"[^\w.-]", "_", text, flags=re.ASCII)
+
+
+@contextlib.contextmanager
+def file_holding(data: bytes, suffix: str, shown: str) -> Iterator[str]:
+    """Yield the path of a temporary file, for readers that want one; errors call it `shown`."""
+    import tempfile
+
+    with tempfile.NamedTemporaryFile(suffix=suffix) as file:
+        file.write(data)
+        file.flush()
+        try:
+            yield file.name
+        except PrunusError as error:
+            error.message = error.message.replace(file.name, shown)
+            error.hint = error.hint.replace(file.name, shown)
+            raise
 
 
 @contextlib.contextmanager
@@ -57,7 +85,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~umask())
         temporary.replace(target)
     except OSError as error:
         # A file of the caller's own that failed inside the block is not about the target.
@@ -127,7 +155,8 @@ def write_error(error: OSError, target: str | Path) -> UsageError | HostError:
     return SourceError(f"Cannot write {target}: {reason}.", "Choose a writable path with -o.")
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Return which rights new files of this process do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

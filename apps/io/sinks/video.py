@@ -16,7 +16,7 @@ from prunus.apps.io.sinks.clip import ClipWriter
 from prunus.apps.io.sinks.registry import require_space
 from prunus.apps.io.sources.clip import Clip
 from prunus.apps.io.timeline import joined
-from prunus.runtime.card.artifact import write_error
+from prunus.runtime.card.artifact import umask, write_error
 from prunus.runtime.errors import HostError, MissingDependencyError, PrunusError, SourceError
 from prunus.runtime.pictures.opencv import load_cv2
 
@@ -114,16 +114,15 @@ class VideoSink:
         writer, self._writer = self._writer, None
         unfinished: Exception | None = None
         try:
-            try:
-                writer.close()
-            except (PrunusError, OSError) as error:
-                unfinished = error
-            if self._frames == 0:
-                return
-            self._verify()
-            with contextlib.suppress(OSError):
-                self._temporary.chmod(0o666 & ~_umask())
-            self._temporary.replace(self._path)
+            writer.close()
+        except (PrunusError, OSError) as error:
+            unfinished = error
+        try:
+            if self._frames:
+                self._verify()
+                with contextlib.suppress(OSError):
+                    self._temporary.chmod(0o666 & ~umask())
+                self._temporary.replace(self._path)
             if unfinished is not None:
                 raise unfinished
         except OSError as error:
@@ -252,9 +251,3 @@ def _fit(image: Image, size: tuple[int, int]) -> Image:
         cv2.BORDER_CONSTANT, value=(96, 96, 96),
     )  # fmt: skip
     return fitted
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

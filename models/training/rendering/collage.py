@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prunus.models.training.pictures import softened
 from prunus.models.training.rendering.backgrounds import Backgrounds
 from prunus.models.training.rendering.mask_studio import SIZE, add_clutter, occlude
 from prunus.models.training.rendering.synthetic_people import degrade
@@ -69,10 +70,7 @@ def lay(rng: np.random.Generator, cut: Cutout, scene: np.ndarray) -> tuple[np.nd
     import cv2
 
     matrix = place(rng, cut)
-    scale = abs(matrix[0, 0])
-    soft = cut.image
-    if scale < 0.75:  # warping alone would alias
-        soft = cv2.GaussianBlur(soft, (0, 0), 0.4 / scale)
+    soft = softened(cut.image, abs(float(matrix[0, 0])))
     size = (SIZE, SIZE)
     figure = cv2.warpAffine(soft, matrix, size, borderMode=cv2.BORDER_REPLICATE)
     cover = cv2.warpAffine(cut.alpha, matrix, size)

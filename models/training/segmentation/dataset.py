@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from prunus.models.training.pictures import Pools, StepBatches
+from prunus.models.training.pictures import Pools, StepBatches, softened
 from prunus.models.training.pose.augment import recolour
 from prunus.models.training.schedule import Stage
 from prunus.models.training.segmentation.shards import IGNORE, PERSON, MaskImage, MaskShard
@@ -65,13 +65,9 @@ def move(rng: np.random.Generator, shot: MaskImage, size: tuple[int, int]) -> Ma
     room = np.maximum(scale * np.array([width, height]) - np.array(size[::-1]), 0) / 2
     middle = np.array(size[::-1]) / 2 + rng.uniform(-1, 1, 2) * room
     matrix = np.concatenate([turn, (middle - turn @ [width / 2, height / 2])[:, None]], 1)
-    out = (size[1], size[0])
-    if scale < 0.75:  # warping alone would alias
-        blur = cv2.GaussianBlur(shot.image, (0, 0), 0.4 / scale)
-    else:
-        blur = shot.image
+    out, soft = (size[1], size[0]), softened(shot.image, scale)
     border = cv2.BORDER_REFLECT_101
-    image = cv2.warpAffine(blur, matrix, out, flags=cv2.INTER_LINEAR, borderMode=border)
+    image = cv2.warpAffine(soft, matrix, out, flags=cv2.INTER_LINEAR, borderMode=border)
     labels = cv2.warpAffine(shot.labels, matrix, out, flags=cv2.INTER_NEAREST, borderMode=border)
     return MaskImage(np.asarray(image), np.asarray(labels))
 

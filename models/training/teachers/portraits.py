@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunus.models.training.pictures import fill
+from prunus.models.training.pictures import fill, softened
 from prunus.models.training.rendering.backgrounds import Backgrounds
 from prunus.models.training.rendering.collage import Cutout, collage
 from prunus.models.training.rendering.mask_studio import SIZE
@@ -97,7 +97,7 @@ def reframe(rng: np.random.Generator, portrait: Portrait) -> MaskImage:
     matrix = np.array([[scale, 0, -scale * corner[0]], [0, scale, -scale * corner[1]]])
     out, grey = (SIZE, SIZE), (_PAD, _PAD, _PAD)
     mode = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    soft = cv2.GaussianBlur(portrait.image, (0, 0), 0.4 / scale) if scale < 0.75 else portrait.image
+    soft = softened(portrait.image, scale)
     image = cv2.warpAffine(soft, matrix, out, flags=mode, borderValue=grey)
     nearest = cv2.INTER_NEAREST
     labels = cv2.warpAffine(portrait.labels, matrix, out, flags=nearest, borderValue=IGNORE)

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+from pathlib import Path
 
 import onnx
 import pytest
@@ -16,6 +17,8 @@ from prunus.runtime.card.artifact import (
     EngineSidecar,
     atomic_folder,
     atomic_path,
+    file_holding,
+    plain_name,
     read_card,
     sha256_of,
     write_error,
@@ -24,7 +27,13 @@ from prunus.runtime.card.artifact import (
 from prunus.runtime.card.card import ModelCard, Weights
 from prunus.runtime.card.graph import read_metadata
 from prunus.runtime.card.tensors import TensorSpec
-from prunus.runtime.errors import ArtifactError, HostError, SourceError, UsageError
+from prunus.runtime.errors import (
+    ArtifactError,
+    HostError,
+    MissingDependencyError,
+    SourceError,
+    UsageError,
+)
 
 
 def test_metadata_equals_onnx(artifact, card) -> None:
@@ -91,6 +100,22 @@ def test_atomic_path_names_the_file_only_on_success(tmp_path) -> None:
         raise RuntimeError("planted")
     assert target.read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_a_file_of_bytes_is_called_what_the_user_knows(tmp_path) -> None:
+    with pytest.raises(MissingDependencyError) as caught, file_holding(b"abc", ".wav", "It") as own:
+        assert Path(own).read_bytes() == b"abc" and own.endswith(".wav")
+        raise MissingDependencyError("reader", "audio", f"Reading {own}")
+    assert str(caught.value).startswith("Reading It needs the package 'reader'")
+    with pytest.raises(SourceError, match=r"^It is cut\. Mend It\.$"), file_holding(
+        b"", ".mp4", "It"
+    ) as own:
+        raise SourceError(f"{own} is cut.", f"Mend {own}.")
+    assert not Path(own).exists()
+
+
+def test_plain_names_are_parts_of_file_names() -> None:
+    assert plain_name("a b/ü:c-1.x_y") == "a_b___c-1.x_y"
 
 
 def test_atomic_path_explains_what_the_disk_refused(tmp_path) -> None:

@@ -14,7 +14,7 @@ from prunus.apps.io.sinks.registry import open_sink
 from prunus.apps.io.sources.clip import Clip
 from prunus.apps.io.sources.registry import open_source
 from prunus.apps.io.timeline import joined
-from prunus.runtime.errors import PrunusError
+from prunus.runtime.errors import HostError, PrunusError
 
 av = pytest.importorskip("av")
 RATE = 16_000
@@ -165,3 +165,15 @@ def test_what_a_full_disk_leaves_of_a_video_plays(tmp_path):
     with contextlib.closing(open_source(str(out))) as source:
         assert 10 <= sum(1 for _ in source) < 80
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_video_without_frames_says_what_broke_its_end(tmp_path, monkeypatch):
+    sink = open_sink(str(tmp_path / "out.mp4"), SourceInfo("camera", 64, 60, 10.0, 0, live=True))
+
+    def broken(self):
+        raise HostError("No space is left.")
+
+    monkeypatch.setattr(ClipWriter, "close", broken)
+    with pytest.raises(HostError, match="No space"):
+        sink.close()
+    assert not list(tmp_path.iterdir())
