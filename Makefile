@@ -42,10 +42,10 @@ lint: $(STAMP)
 	$(BIN)/mypy -p prunus
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/pose.py
+	$(BIN)/python -m benchmarks.pose.speed
 
 gpu: $(STAMP)
-	$(BIN)/python benchmarks/gpu_suite.py
+	$(BIN)/python -m benchmarks.gpu.suite
 
 # The documentation as a site: open site/index.html. A link that leads nowhere ends it.
 docs: docs-deps
@@ -96,7 +96,7 @@ triton-deps: $(STAMP)
 	$(TRITON)/bin/python -m pip install -q -c constraints.txt --no-deps opencv-python-headless onnxruntime flatbuffers packaging protobuf
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[triton]'
 
-# Peers of benchmarks/separation.py: their dependencies would bring torchaudio, and are not used.
+# Peers of benchmarks/separation/speed.py: their dependencies would bring torchaudio, and are not used.
 peer-deps: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt requests transformers
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps asteroid asteroid-filterbanks

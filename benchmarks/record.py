@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 import time
@@ -23,10 +22,9 @@ from prunus.runtime.measure.latency import Clock
 from prunus.runtime.measure.runner import RunnerSpec
 from prunus.runtime.progress import ConsoleProgress
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
+ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / ".cache" / "bench"  # graphs exported on first use
-RESULTS = HERE / "results"
+RESULTS = ROOT / "benchmarks" / "results"
 _BREAK = r"\n\s*"
 _PLAIN_LIST = re.compile(rf"\[{_BREAK}([^\[\]{{}}]*?){_BREAK}\]")
 PORTRAIT = ROOT / "apps" / "media" / "portrait.jpg"  # one real picture: speed does not depend on it
@@ -123,12 +121,6 @@ def finish(work: Callable[[], object], output: Path) -> int:
     if code == 0:
         print(f"wrote {output} after {time.perf_counter() - begin:.0f} s")
     return code
-
-
-def show_folder_to_runners() -> None:
-    """Let runners, which live in processes of their own, find the targets in this folder."""
-    words = filter(None, (str(HERE), os.environ.get("PYTHONPATH")))
-    os.environ["PYTHONPATH"] = os.pathsep.join(words)
 
 
 def backends() -> list[str]:

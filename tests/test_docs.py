@@ -15,7 +15,9 @@ TOPS = "apps|benchmarks|docker|docs|export|models|runtime|tests|.ci"
 # Paths end like files or folders; the folder of a program that is unpacked from elsewhere does not
 # begin with one of ours.
 PATH = re.compile(rf"(?<![\w/.-])((?:{TOPS})/[\w./-]*\w/?)(?![\w*-])")
-MODULE = re.compile(r"\bprunus\.((?:apps|export|models|runtime)(?:\.\w+)*)")
+MODULE = re.compile(
+    r"(?:\bprunus\.|-m (?=benchmarks))((?:apps|benchmarks|export|models|runtime)(?:\.\w+)*)"
+)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#([\w-]+))?\)")
 
 
@@ -44,7 +46,7 @@ def test_paths_and_modules_of_a_page_exist(page) -> None:
             wrong.append(f"{_at(page, text, found.start())}: no {name}")
     for found in MODULE.finditer(text):
         if not _parts_of(found[1]):
-            wrong.append(f"{_at(page, text, found.start())}: no prunus.{found[1]}")
+            wrong.append(f"{_at(page, text, found.start())}: no module {found[1]}")
     assert not wrong, "\n".join(wrong)
 
 
@@ -82,6 +84,7 @@ def test_the_search_finds_what_is_missing() -> None:
     assert PATH.search("see `models/gone.py`.")[1] == "models/gone.py"
     assert PATH.search("face_recognition-1.3.0/tests/test_images") is None
     assert not _parts_of("runtime.gone") and not _parts_of("runtime.errors.Gone")
+    assert MODULE.search("python -m benchmarks.gone --cpu")[1] == "benchmarks.gone"
     assert _parts_of("runtime.errors.PrunusError") and _parts_of("runtime.errors")
 
 

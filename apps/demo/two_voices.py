@@ -47,7 +47,7 @@ def read_clean(path: str | Path, rate_hz: int = RATE_HZ) -> Audio:
                 raise SourceError(
                     f"{path} holds {len(container.streams.audio)} sounds; expected a second one "
                     "with the clean voices.",
-                    "Make the clip with: python benchmarks/make_two_voices.py",
+                    "Make the clip with: python -m benchmarks.separation.make_two_voices",
                 )
             stream = container.streams.audio[1]
             convert = av.AudioResampler(format="fltp")

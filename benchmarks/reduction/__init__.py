@@ -1,1 +1,1 @@
-"""Parts of `benchmarks/token_reduction.py`: networks, their cases and rivals, tables."""
+"""Token reduction: methods on trained networks, and a cut that a network is fine-tuned with."""

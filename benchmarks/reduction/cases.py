@@ -1,4 +1,4 @@
-"""What `token_reduction` compares: networks, their cuts and plain rivals, and what is judged.
+"""What `methods` compares: networks, their cuts and plain rivals, and what is judged.
 
 A judge gives two numbers a sample, and the accuracy is the sum of the first over the sum of the
 second: object keypoint similarity over 1, or right words over words. So samples can be resampled.

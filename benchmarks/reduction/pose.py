@@ -1,4 +1,4 @@
-"""People on a street for `token_reduction`: DINOv2-S with a linear read-out, and EViTPose-Tiny."""
+"""People on a street for `methods`: DINOv2-S with a linear read-out, and EViTPose-Tiny."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.reduction import networks
+from benchmarks.reduction.cases import Array, Case, Entry, Scores, cut, described, plain
 from prunus.export.common.samples import Samples
 from prunus.export.planning.candidates import first_blocks
 from prunus.export.planning.points import Candidate
@@ -26,8 +28,6 @@ from prunus.models.training.pose.scores import COCO_SIGMAS, MASK_SHARE
 from prunus.models.zoo import load_checkpoint
 from prunus.runtime.errors import SourceError
 from prunus.runtime.tasks.pose.accuracy import oks
-from reduction import networks
-from reduction.cases import Array, Case, Entry, Scores, cut, described, plain
 
 SURE = 0.3  # least score of a joint that the teacher labelled, as in the evaluation of EViTPose
 PEOPLE_HINT = (

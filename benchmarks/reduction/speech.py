@@ -1,4 +1,4 @@
-"""Speech for `token_reduction`: Whisper tiny.en's encoder, judged by what its decoder hears."""
+"""Speech for `methods`: Whisper tiny.en's encoder, judged by what its decoder hears."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.reduction import networks
+from benchmarks.reduction.cases import Array, Case, Scores, cut, plain
 from prunus.apps.judges.whisper import Whisper
 from prunus.apps.judges.words import normalised, word_distance
 from prunus.export.common.samples import Samples
@@ -18,8 +20,6 @@ from prunus.export.planning.candidates import first_blocks
 from prunus.runtime.audio.files import SoundReader
 from prunus.runtime.audio.resample import resample
 from prunus.runtime.errors import SourceError
-from reduction import networks
-from reduction.cases import Array, Case, Scores, cut, plain
 
 SPEECH_HINT = (
     "Unpack them with dpkg -x: asterisk-core-sounds-en (the texts) and "

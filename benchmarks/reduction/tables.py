@@ -1,4 +1,4 @@
-"""What follows from the figures of `token_reduction`: leads, the verdict, and tables of a page."""
+"""What follows from the figures of `methods`: leads, the verdict, and tables of a page."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.reduction.cases import Scores
 from prunus.export.planning.choice import difference
 from prunus.export.planning.points import PLAINNESS, Candidate, Point
 from prunus.runtime.errors import ArtifactError
-from reduction.cases import Scores
 
 PLAIN = ("constant", "rival", "blocks")
 SAME = 0.02  # of dense: latencies that differ by less are equal

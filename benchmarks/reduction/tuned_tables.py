@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reduction.tables import PLAIN, SAME, Row, lead_in_words, lead_over, point_of, share_in_words
+from benchmarks.reduction.tables import (
+    PLAIN,
+    SAME,
+    Row,
+    lead_in_words,
+    lead_over,
+    point_of,
+    share_in_words,
+)
 
 _SETS = {"street": "street crops", "synthetic": "rendered people", "portrait": "the portrait"}
 

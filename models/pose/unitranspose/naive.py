@@ -5,7 +5,7 @@ Differs from `unitranspose.py`:
 * every attention has layers of its own (query/key/value, output) instead of merged ones, splits
   them with a reshape and `unbind`, and writes its softmax out.
 
-Tests prove both equal; `benchmarks/unitranspose.py` times both. Nothing else uses this file.
+Tests prove both equal; `benchmarks/pose/unitranspose.py` times both. Nothing else uses this file.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from reduction.cases import Scores, Tokens, described
+
+from benchmarks.reduction.cases import Scores, Tokens, described
 
 
 def test_resampled_scores_are_paired_and_spread_like_a_mean():

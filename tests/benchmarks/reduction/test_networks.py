@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from reduction.networks import DinoTrunk, Joints, WhisperTrunk, read_ctranslate2
 
+from benchmarks.reduction.networks import DinoTrunk, Joints, WhisperTrunk, read_ctranslate2
 from prunus.models.pose.deployed import DeployedPose
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.tokens.prune import prune

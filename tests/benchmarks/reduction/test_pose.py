@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from reduction import pose
-from reduction.pose import LinearReadOut, person_scores
 
+from benchmarks.reduction import pose
+from benchmarks.reduction.pose import LinearReadOut, person_scores
 from prunus.models.training.pose.evaluation_sets import HeldOut
 from prunus.runtime.errors import SourceError
 

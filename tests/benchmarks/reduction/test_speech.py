@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from reduction import speech
 
+from benchmarks.reduction import speech
 from prunus.runtime.audio.files import write_wav
 from prunus.runtime.errors import SourceError
 

@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from reduction.tables import fill, leads, table, tables, verdict, winners
-from token_reduction import PAGE, RESULTS, page
 
+from benchmarks.reduction.methods import PAGE, RESULTS, page
+from benchmarks.reduction.tables import fill, leads, table, tables, verdict, winners
 from prunus.runtime.errors import ArtifactError
 
 
@@ -101,7 +101,7 @@ def test_speed_alone_is_held_to_what_the_multiply_accumulates_promise():
 
 def test_the_page_is_what_the_records_say():
     record = json.loads((RESULTS / "token_reduction.json").read_text())
-    assert page() == PAGE.read_text(), "python benchmarks/token_reduction.py --only table"
+    assert page() == PAGE.read_text(), "python -m benchmarks.reduction.methods --only table"
     again = copy.deepcopy(record)
     for case in again["networks"].values():
         leads(case["rows"])

@@ -3,8 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from reduction.tuned import CONSTANT, DENSE, PRUNED, RIVALS, VARIANT, fine_tune
-
+from benchmarks.reduction.tuned import CONSTANT, DENSE, PRUNED, RIVALS, VARIANT, fine_tune
 from prunus.models.pose.evitpose import EViTPose, evitpose_config
 from prunus.models.pose.levels import evitpose_plan
 from prunus.models.tokens.plan import read_plan
@@ -34,7 +33,7 @@ def test_arms_differ_in_what_a_step_runs_alone(monkeypatch, tmp_path):
         def run(self):
             pass
 
-    monkeypatch.setattr("reduction.tuned.PoseTrainer", Recorder)
+    monkeypatch.setattr("benchmarks.reduction.tuned.PoseTrainer", Recorder)
     arms = (DENSE, PRUNED, *RIVALS, *CONSTANT)
     folders = {fine_tune(arm, START, tmp_path, tmp_path / "runs", 7) for arm in arms}
     assert len(folders) == len(arms)

@@ -5,8 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from reduction.tuned_tables import add_leads, beaten, tuned_table, tuned_verdict
-from token_reduction_tuned import RESULTS
+
+from benchmarks.reduction.fine_tuned import RESULTS
+from benchmarks.reduction.tuned_tables import add_leads, beaten, tuned_table, tuned_verdict
 
 RIGHT = np.random.default_rng(0).uniform(0.5, 0.9, 200)
 LEADS = {"street": 0.05, "synthetic": 0.03}

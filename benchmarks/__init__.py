@@ -1,0 +1,1 @@
+"""Benchmarks and their records: `python -m benchmarks.TOPIC.NAME` in the root of a checkout."""

@@ -1,0 +1,1 @@
+"""The local-global operator in ONNX Runtime."""

@@ -1,0 +1,1 @@
+"""Codecs: speed, quality beside peers, quantisers."""

@@ -1,0 +1,1 @@
+"""Kernel and engines on a GPU: `make gpu`."""

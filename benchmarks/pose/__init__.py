@@ -1,0 +1,1 @@
+"""Pose networks: speed, and UniTransPose in its two forms."""

@@ -1,0 +1,1 @@
+"""EDAFormer: speed, peers, and blocks of its siblings."""

@@ -1,0 +1,1 @@
+"""The voice picker: speed, words, and the clip of two voices."""
