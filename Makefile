@@ -28,9 +28,9 @@ soak: $(STAMP)
 	$(BIN)/python tests/soak/soak.py --seconds $(SECONDS)
 
 # Faults planted in FILES (default: what differs from main in runtime/ and export/verify), judged by
-# the mirrored tests of each.
+# the mirrored tests of each; with SAMPLE=200 that many of all faults of both parts.
 mutate: mutate-deps
-	$(BIN)/python tests/mutate.py $(FILES)
+	$(BIN)/python tests/mutate.py $(if $(SAMPLE),--sample $(SAMPLE)) $(FILES)
 
 # Hostile input for every reader, as long as you like: make fuzz EXAMPLES=1000000.
 EXAMPLES ?= 20000
