@@ -24,17 +24,9 @@ from typing import Any
 
 import cv2
 
-from benchmarks.record import (
-    PORTRAIT,
-    ROOT,
-    Settings,
-    finish,
-    new_parser,
-    settings,
-    show,
-    write_record,
-)
 from prunus.runtime.errors import CheckFailedError
+
+from ..record import PORTRAIT, ROOT, Settings, finish, new_parser, settings, show, write_record
 
 PICTURES, QUICK = 200, 40  # of a run
 MANY = 1000  # of the run whose memory is watched

@@ -41,7 +41,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.record import RESULTS, finish, show, write_record
 from prunus.apps.common.media import PEDESTRIANS
 from prunus.apps.common.model_files import find_model, pose_models
 from prunus.apps.common.options import BackendChoice, Pace
@@ -57,6 +56,8 @@ from prunus.runtime.tasks.pose.people import PeopleFinder
 from prunus.runtime.tasks.pose.similarity import box_of_joints, keypoint_similarity
 from prunus.runtime.tasks.pose.tracking.finding import Finding
 from prunus.runtime.tasks.pose.tracking.tracker import PeopleTracker, TrackerOptions
+
+from ..record import RESULTS, finish, show, write_record
 
 CASES = ("ids", "loop", "governor", "sources")
 PEER_EVERY = 7  # frames from one search to the next in rtmlib's example for a camera

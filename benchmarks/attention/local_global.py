@@ -24,17 +24,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.cpu_time import cpu_times
-from benchmarks.record import (
-    MODELS,
-    Settings,
-    finish,
-    new_parser,
-    settings,
-    show,
-    take_turns,
-    write_record,
-)
 from prunus.apps.bench.runs import session_runner
 from prunus.export.common.pipeline import write_model
 from prunus.export.graph.simplify import simplify, with_shapes
@@ -50,6 +39,9 @@ from prunus.runtime.card.card import ModelCard, Weights
 from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import CheckFailedError
 from prunus.runtime.measure.latency import environment
+
+from ..cpu_time import cpu_times
+from ..record import MODELS, Settings, finish, new_parser, settings, show, take_turns, write_record
 
 GRAPHS = MODELS / "local-global"
 COMBINES = ("joint", "sum", "local", "global")

@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.record import RESULTS, finish, write_record
 from prunus.apps.codec.app import open_codec
 from prunus.apps.codec.evaluate import CodecEvaluation, evaluate_codec
 from prunus.apps.codec.peers import opus
@@ -45,6 +44,8 @@ from prunus.runtime.errors import SourceError, UsageError
 from prunus.runtime.measure.latency import environment
 from prunus.runtime.progress import ConsoleProgress
 from prunus.runtime.tasks.codec.codec import SpeechCodec
+
+from ..record import RESULTS, finish, write_record
 
 Audio = npt.NDArray[np.float32]
 RATE_HZ = 16000

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.record import RESULTS, finish, show, write_record
 from prunus.export.common.sessions import graph_card
 from prunus.export.graph.audit import require_clean
 from prunus.export.graph.simplify import simplify
@@ -30,6 +29,8 @@ from prunus.models.macs import count_parameters
 from prunus.runtime.errors import CheckFailedError
 from prunus.runtime.measure.latency import environment, summarise, time_window
 from prunus.runtime.session.base import open as open_session
+
+from ..record import RESULTS, finish, show, write_record
 
 HEADS = (
     "quantiser", "numbers", "codes", "bits", "whole bits", "parameters", "table KiB", "p50 us",

@@ -23,7 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.record import (
+from prunus.apps.common.model_files import DEFAULT_CODEC, codec_name
+from prunus.runtime.card.artifact import sha256_of
+from prunus.runtime.host import installed
+from prunus.runtime.measure.compare import Comparison
+from prunus.runtime.measure.latency import environment
+from prunus.runtime.measure.runner import RunnerSpec
+from prunus.runtime.progress import ConsoleProgress
+from prunus.runtime.tasks.codec.codec import find_parts
+
+from ..record import (
     MODELS,
     Settings,
     backends,
@@ -35,14 +44,6 @@ from benchmarks.record import (
     take_turns,
     write_record,
 )
-from prunus.apps.common.model_files import DEFAULT_CODEC, codec_name
-from prunus.runtime.card.artifact import sha256_of
-from prunus.runtime.host import installed
-from prunus.runtime.measure.compare import Comparison
-from prunus.runtime.measure.latency import environment
-from prunus.runtime.measure.runner import RunnerSpec
-from prunus.runtime.progress import ConsoleProgress
-from prunus.runtime.tasks.codec.codec import find_parts
 
 _RUNNERS = "benchmarks.codec.runners"
 # Length of the sound: whole frames, and for WavTokenizer the window that it was trained on.

@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.record import RESULTS, show, write_record
 from prunus.apps.common.model_files import DEFAULT_CODEC, codec_name
 from prunus.runtime.card.artifact import sha256_of
 from prunus.runtime.errors import CheckFailedError
 from prunus.runtime.measure.latency import environment, peak_memory_bytes
+
+from ..record import RESULTS, show, write_record
 
 WARM_UP = 50  # steps of 20 ms
 SIDES = ("onnxruntime", "openvino", "torch")

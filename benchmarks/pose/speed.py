@@ -19,7 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import (
+from prunus.apps.bench.runs import people_runner, session_runner, torch_runner
+from prunus.apps.common.model_files import find_model
+from prunus.runtime.card.artifact import read_card, sha256_of
+from prunus.runtime.measure.latency import environment
+from prunus.runtime.progress import ConsoleProgress
+
+from ..record import (
     MODELS,
     PORTRAIT,
     Settings,
@@ -33,11 +39,6 @@ from benchmarks.record import (
     stored,
     write_record,
 )
-from prunus.apps.bench.runs import people_runner, session_runner, torch_runner
-from prunus.apps.common.model_files import find_model
-from prunus.runtime.card.artifact import read_card, sha256_of
-from prunus.runtime.measure.latency import environment
-from prunus.runtime.progress import ConsoleProgress
 
 LEVELS = ("L0", "L1", "L2", "L3")
 

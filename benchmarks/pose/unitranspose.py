@@ -27,17 +27,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from benchmarks.cpu_time import cpu_times
-from benchmarks.record import (
-    MODELS,
-    Settings,
-    finish,
-    new_parser,
-    settings,
-    show,
-    take_turns,
-    write_record,
-)
 from prunus.apps.bench.runs import session_runner, torch_runner
 from prunus.export import unitranspose as script
 from prunus.export.common.pipeline import write_model
@@ -56,6 +45,9 @@ from prunus.runtime.errors import CheckFailedError
 from prunus.runtime.measure.latency import environment
 from prunus.runtime.progress import ConsoleProgress
 from prunus.runtime.session.base import open as open_session
+
+from ..cpu_time import cpu_times
+from ..record import MODELS, Settings, finish, new_parser, settings, show, take_turns, write_record
 
 FORMS = ("usual", "usual-simplified", "operator", "prunus")
 TOLERANCE = 1e-4  # of the heatmaps' range

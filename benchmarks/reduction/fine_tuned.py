@@ -22,16 +22,6 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.record import (
-    MODELS,
-    RESULTS,
-    ROOT,
-    Settings,
-    finish,
-    new_parser,
-    settings,
-    write_record,
-)
 from benchmarks.reduction import methods
 from benchmarks.reduction.cases import Case, Entry, Scores
 from benchmarks.reduction.pose import SURE, person_scores
@@ -59,6 +49,8 @@ from prunus.models.zoo import WEIGHTS
 from prunus.runtime.card.artifact import write_whole
 from prunus.runtime.errors import SourceError, UsageError
 from prunus.runtime.measure.latency import environment
+
+from ..record import MODELS, RESULTS, ROOT, Settings, finish, new_parser, settings, write_record
 
 START = WEIGHTS / "evitpose_dino6_coco17.safetensors.xz"
 BACKEND = "onnxruntime"

@@ -30,18 +30,6 @@ import onnx
 import torch
 from torch import nn
 
-from benchmarks.record import (
-    MODELS,
-    RESULTS,
-    ROOT,
-    Settings,
-    backends,
-    exported,
-    finish,
-    new_parser,
-    settings,
-    write_record,
-)
 from benchmarks.reduction import networks
 from benchmarks.reduction.cases import Case, Entry, Scores, deit, outputs_of
 from benchmarks.reduction.pose import dinov2, evitpose
@@ -63,6 +51,19 @@ from prunus.runtime.measure.runner import RunnerSpec, benchmarked
 from prunus.runtime.progress import ConsoleProgress
 from prunus.runtime.session.base import open as open_session
 from prunus.runtime.tasks.generic.metric import cosines
+
+from ..record import (
+    MODELS,
+    RESULTS,
+    ROOT,
+    Settings,
+    backends,
+    exported,
+    finish,
+    new_parser,
+    settings,
+    write_record,
+)
 
 PAGE = ROOT / "docs" / "token-reduction.md"
 RECORDS = RESULTS / "token_reduction.json", RESULTS / "token_reduction_tuned.json"

@@ -26,16 +26,6 @@ import onnx
 import torch
 from torch import nn
 
-from benchmarks.record import (
-    MODELS,
-    Settings,
-    finish,
-    new_parser,
-    settings,
-    show,
-    take_turns,
-    write_record,
-)
 from prunus.apps.bench.runs import session_runner
 from prunus.export.common.options import parse_size
 from prunus.export.common.pipeline import write_model
@@ -54,6 +44,8 @@ from prunus.runtime.card.tensors import TensorSpec
 from prunus.runtime.errors import CheckFailedError
 from prunus.runtime.measure.latency import environment
 from prunus.runtime.session.base import open as open_session
+
+from ..record import MODELS, Settings, finish, new_parser, settings, show, take_turns, write_record
 
 GRAPHS = MODELS / "siblings"
 CASES = (

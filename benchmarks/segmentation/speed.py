@@ -20,7 +20,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from benchmarks.record import (
+from prunus.apps.bench.runs import scene_runner, session_runner, torch_runner
+from prunus.apps.bench.targets import real_inputs
+from prunus.runtime.card.artifact import read_card, sha256_of
+from prunus.runtime.host import installed
+from prunus.runtime.measure.latency import environment
+from prunus.runtime.measure.runner import RunnerSpec, samples
+from prunus.runtime.progress import ConsoleProgress
+from prunus.runtime.session.base import BackendOptions
+from prunus.runtime.session.base import open as open_session
+
+from ..record import (
     MODELS,
     PORTRAIT,
     ROOT,
@@ -35,15 +45,6 @@ from benchmarks.record import (
     stored,
     write_record,
 )
-from prunus.apps.bench.runs import scene_runner, session_runner, torch_runner
-from prunus.apps.bench.targets import real_inputs
-from prunus.runtime.card.artifact import read_card, sha256_of
-from prunus.runtime.host import installed
-from prunus.runtime.measure.latency import environment
-from prunus.runtime.measure.runner import RunnerSpec, samples
-from prunus.runtime.progress import ConsoleProgress
-from prunus.runtime.session.base import BackendOptions
-from prunus.runtime.session.base import open as open_session
 
 BUDGETS = {"fp32": 0.9999, "bf16": 0.995, "int8": 0.985}  # share of pixels with the same class
 _PEERS = "benchmarks.segmentation.peers"

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.record import report_errors
 from prunus.apps.demo.two_voices import (
     FPS,
     RATE_HZ,
@@ -35,6 +34,8 @@ from prunus.apps.io.sources.clip import load_av
 from prunus.runtime.card.artifact import atomic_path
 from prunus.runtime.errors import ArtifactError
 from prunus.runtime.progress import ConsoleProgress
+
+from ..record import report_errors
 
 if TYPE_CHECKING:
     from prunus.models.training.rendering.talking_head import Person, TalkingHead

@@ -39,16 +39,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.record import (
-    MODELS,
-    ROOT,
-    exported,
-    finish,
-    new_parser,
-    settings,
-    show,
-    write_record,
-)
 from prunus.apps.bench.separation import PEERS, dolphin_macs, graphs, peer_macs, published
 from prunus.export.codec.samples import voice_like
 from prunus.export.dolphin import export_dolphin
@@ -62,6 +52,8 @@ from prunus.runtime.measure.runner import RunnerSpec
 from prunus.runtime.progress import ConsoleProgress
 from prunus.runtime.tasks.separation.metric import snr_db
 from prunus.runtime.tasks.separation.separator import SpeechSeparator, find_parts
+
+from ..record import MODELS, ROOT, exported, finish, new_parser, settings, show, write_record
 
 TARGETS = "prunus.apps.bench.separation"
 CASES = ("clips", "live", "app")

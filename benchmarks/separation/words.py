@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.codec.peers import GROUPS, RATE_HZ, Audio
-from benchmarks.record import RESULTS, finish, write_record
 from prunus.apps.codec.recordings import Recording
 from prunus.apps.common.options import BackendChoice
 from prunus.apps.separation.evaluate import evaluate
@@ -32,6 +31,8 @@ from prunus.models.training.separation.mixture_files import write_mixture_files
 from prunus.runtime.audio.resample import resample
 from prunus.runtime.measure.latency import environment
 from prunus.runtime.progress import ConsoleProgress
+
+from ..record import RESULTS, finish, write_record
 
 RATIOS_DB = (-5.0, 0.0, 5.0)
 _LEVEL = 10 ** (-24 / 20)  # root mean square of a mixture
