@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import gpu
+from benchmarks.gpu import engines, suite
 from prunus.runtime.card.card import ModelCard, Weights
 from prunus.runtime.card.precision import PrecisionSpec
 from prunus.runtime.card.tensors import TensorSpec
@@ -55,34 +57,17 @@ class FakeSession:
         return {"keypoints": keypoints}
 
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
 @pytest.fixture(scope="module")
-def suite():
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module("gpu_suite")
-    sys.path.remove(str(BENCHMARKS))
-    for name in [n for n in sys.modules if n.startswith("gpu_")]:
-        del sys.modules[name]
-
-
-@pytest.fixture(scope="module")
-def engines(suite):
-    return importlib.import_module("gpu_engines")
-
-
-@pytest.fixture(scope="module")
-def kernel(suite):
+def kernel():
     for package in ("torch", "triton"):
         pytest.importorskip(package)
-    return importlib.import_module("gpu_kernel")
+    return importlib.import_module("benchmarks.gpu.kernel")
 
 
 CROPS = np.random.default_rng(0).integers(0, 256, (6, 8, 6, 3), dtype=np.uint8)
 
 
-def test_skips_cleanly_and_names_what_is_missing(suite, monkeypatch, capsys, tmp_path) -> None:
+def test_skips_cleanly_and_names_what_is_missing(monkeypatch, capsys, tmp_path) -> None:
     monkeypatch.setattr(cuda, "why_unusable", lambda: "no driver here")
     monkeypatch.setattr(suite.importlib.util, "find_spec", lambda name: None)
     assert suite.main(["-o", str(tmp_path / "out.json")]) == 0
@@ -93,7 +78,7 @@ def test_skips_cleanly_and_names_what_is_missing(suite, monkeypatch, capsys, tmp
 
 
 @pytest.mark.parametrize(("shift", "fine"), [(0.05, True), (0.3, False)])
-def test_judges_in_pixels(engines, shift, fine) -> None:
+def test_judges_in_pixels(shift, fine) -> None:
     reference = engines.run_stacked(FakeSession(), CROPS)
     assert reference["keypoints"].shape == (6, JOINTS, 3)
     result = engines.Result("m", "tensorrt")
@@ -103,7 +88,7 @@ def test_judges_in_pixels(engines, shift, fine) -> None:
     assert fine or "mean_px" in result.problems[0]
 
 
-def test_times_sessions_in_turn(engines) -> None:
+def test_times_sessions_in_turn() -> None:
     ticks = itertools.count(step=2_000_000)
     sessions = {"a": FakeSession(), "b": FakeSession(1.0)}
     timings = engines.time_sessions(sessions, CROPS[:BATCH], 20, clock=lambda: next(ticks))
@@ -113,13 +98,13 @@ def test_times_sessions_in_turn(engines) -> None:
 
 
 @pytest.mark.parametrize(("inspected", "problems"), [(0.7, 0), (0.3, 1)])
-def test_the_share_of_half_layers_is_judged(engines, inspected, problems) -> None:
+def test_the_share_of_half_layers_is_judged(inspected, problems) -> None:
     result = engines.Result("m", "tensorrt", "on", 0.9, inspected)
     engines.judge_share(result)
     assert len(result.problems) == problems
 
 
-def test_table_and_json(suite, engines) -> None:
+def test_table_and_json() -> None:
     timing = engines.Timing("engine", "d", 9.0, tuple(float(n) for n in range(1, 12)))
     good = engines.Result("m", "tensorrt", "on", 0.9, 0.8, 3.0, {"mean_px": 0.01}, [timing])
     bad = engines.Result("n", "tensorrt_rtx", problems=["CUDA graph on and off differ"])
@@ -211,17 +196,17 @@ def test_a_case_that_raises_is_a_problem_and_the_others_run(kernel, monkeypatch)
 @pytest.mark.slow
 def test_the_cases_hold_in_the_interpreter(kernel) -> None:
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import torch, gpu_kernel, gpu_cases\n"
+        "import torch\n"
+        "from benchmarks.gpu import cases, kernel\n"
         "torch.set_num_threads(1)\n"
         "for dtype in (torch.float32, torch.float16, torch.bfloat16):\n"
-        "    for case in gpu_cases.CASES:\n"
-        "        result = gpu_kernel.run_case(case, dtype, device='cpu')\n"
+        "    for case in cases.CASES:\n"
+        "        result = kernel.run_case(case, dtype, device='cpu')\n"
         "        assert not result.problems, result\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(BENCHMARKS)], capture_output=True, text=True,
-        check=False, env={**os.environ, "TRITON_INTERPRET": "1"},
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parents[2], env={**os.environ, "TRITON_INTERPRET": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
@@ -236,9 +221,7 @@ def test_a_worse_kernel_than_the_fused_attention_is_a_problem(kernel) -> None:
         assert len(result.problems) == problems, (dtype, error, fused)
 
 
-def test_engines_of_attention_are_built_with_and_without_the_plugin(
-    suite, engines, monkeypatch, tmp_path
-) -> None:
+def test_engines_of_attention_are_built_with_and_without_the_plugin(monkeypatch, tmp_path) -> None:
     from prunus.export.engine import attention as engine_attention
 
     runs, library = [], object()
@@ -269,7 +252,7 @@ def test_engines_of_attention_are_built_with_and_without_the_plugin(
     assert [run[2] for run in runs] == ["off", ""]
 
 
-def test_the_kernel_part_names_what_it_lacks(suite, monkeypatch) -> None:
+def test_the_kernel_part_names_what_it_lacks(monkeypatch) -> None:
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert any("PyTorch with CUDA" in phrase for phrase in suite.kernel_missing())
@@ -281,7 +264,7 @@ def test_the_kernel_part_names_what_it_lacks(suite, monkeypatch) -> None:
 
 @pytest.mark.parametrize(("lacks", "kernel_lacks"), [(["a"], []), ([], ["b"]), (["a"], ["b"])])
 def test_each_part_runs_without_the_other(
-    suite, engines, monkeypatch, capsys, tmp_path, lacks, kernel_lacks
+    monkeypatch, capsys, tmp_path, lacks, kernel_lacks
 ) -> None:
     monkeypatch.setattr(cuda, "why_unusable", lambda: "")
     monkeypatch.setattr(suite, "missing", lambda: lacks)
@@ -292,7 +275,7 @@ def test_each_part_runs_without_the_other(
     monkeypatch.setattr(suite.engines, "export_cases", lambda *_: [Path("m.onnx")])
     monkeypatch.setattr(suite, "run_engines", lambda *_: [good])
     played = types.SimpleNamespace(run_kernel=lambda samples: [], kernel_table=lambda results: "T")
-    monkeypatch.setitem(sys.modules, "gpu_kernel", played)
+    monkeypatch.setattr(gpu, "kernel", played, raising=False)
     output = tmp_path / "out.json"
     assert suite.main(["-o", str(output)]) == 0
     told = capsys.readouterr().out
@@ -309,7 +292,7 @@ def test_each_part_runs_without_the_other(
 
 @pytest.mark.gpu
 @pytest.mark.trt
-def test_on_a_real_gpu(suite, tmp_path) -> None:
+def test_on_a_real_gpu(tmp_path) -> None:
     if lacks := suite.missing():
         pytest.skip(f"this machine lacks: {'; '.join(lacks)}")
     output = tmp_path / "gpu.json"

@@ -275,7 +275,8 @@ def test_keypoint_similarity_is_that_of_coco() -> None:
 @pytest.fixture(scope="module")
 def clip():
     """Frames, true boxes, finder and estimator of the bundled clip."""
-    marks = json.loads((Path(__file__).parents[5] / "benchmarks" / "walkers.json").read_text())
+    benchmarks = Path(__file__).parents[5] / "benchmarks"
+    marks = json.loads((benchmarks / "apps" / "walkers.json").read_text())
     video = cv2.VideoCapture(str(MEDIA / "pedestrians.mp4"))
     frames = [video.read()[1] for _ in range(100)]
     with (
