@@ -8,6 +8,9 @@ EXTRAS ?= apps,audio,clips,export,check,fleet,openvino,eval,dev,trt-rtx
 comma  := ,
 STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
+# Kept byte code: the suite starts hundreds of interpreters.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all soak fuzz lint bench gpu docs docs-deps wheel train-deps plugin-deps judge-deps batch-deps triton-deps peer-deps mutate mutate-deps picture clean venv
 
 demo: $(STAMP)

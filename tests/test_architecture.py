@@ -1,6 +1,7 @@
 """The house, read off the source itself: who may import whom, and what lies where."""
 
 import ast
+import functools
 import importlib.util
 import re
 import subprocess
@@ -24,8 +25,6 @@ def _load_drawing():
 drawing = _load_drawing()
 PARTS = drawing.PARTS
 MODULES = drawing.modules()
-IMPORTS = drawing.imports()
-TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 # part -> parts it may import anywhere, and parts it may import inside functions only
 ALLOWED = {
     "runtime": set(),
@@ -48,6 +47,17 @@ KNOWN: dict[str, object] = {
 }
 
 
+@functools.cache
+def _imports():
+    """Read the whole source when a test asks: every worker collects this file, one runs it."""
+    return drawing.imports()
+
+
+@functools.cache
+def _trees() -> dict[str, ast.Module]:
+    return {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
 def _where(name: str) -> str:
     return str(MODULES[name].relative_to(ROOT))
 
@@ -60,7 +70,7 @@ def _compare_with_known(found, kind: str) -> None:
 def test_arrows_between_parts() -> None:
     wrong = [
         f"{_where(i.source)}:{i.line} imports {i.target}"
-        for i in IMPORTS
+        for i in _imports()
         for part, other in [(i.source.split(".")[0], i.target.split(".")[0])]
         if part != other
         and other not in ALLOWED[part] | (LAZY.get(part, set()) if i.lazy else set())
@@ -113,7 +123,7 @@ def _circles(edges: set[tuple[str, str]]) -> list[list[str]]:
 
 def test_no_module_imports_itself_through_others() -> None:
     """At module level a circle breaks whichever import comes first; there is none."""
-    assert _circles({(i.source, i.target) for i in IMPORTS if not i.lazy}) == []
+    assert _circles({(i.source, i.target) for i in _imports() if not i.lazy}) == []
 
 
 def test_the_search_finds_circles() -> None:
@@ -123,7 +133,7 @@ def test_the_search_finds_circles() -> None:
 
 def test_circles_through_functions_stay_inside_a_part(record_property) -> None:
     """A circle that waits for a call works; between parts it would still be an upward arrow."""
-    circles = _circles({(i.source, i.target) for i in IMPORTS})
+    circles = _circles({(i.source, i.target) for i in _imports()})
     record_property("circles through functions", circles)
     print("\n".join("circle through functions: " + ", ".join(c) for c in circles))
     mixed = [c for c in circles if len({name.split(".")[0] for name in c}) > 1]
@@ -134,7 +144,7 @@ def test_runtime_needs_numpy_alone() -> None:
     wrong = []
     for name in (n for n in MODULES if n.split(".")[0] == "runtime"):
         allowed = LIGHT | ({"triton"} if name in KERNELS else set())
-        for statement, lazy in drawing.statements(TREES[name]):
+        for statement, lazy in drawing.statements(_trees()[name]):
             names = [a.name for a in statement.names]
             if isinstance(statement, ast.ImportFrom):
                 names = [statement.module or ""]
@@ -145,7 +155,7 @@ def test_runtime_needs_numpy_alone() -> None:
 
 
 def test_no_relative_imports_no_stars_and_no_catch_all_modules() -> None:
-    for name, tree in TREES.items():
+    for name, tree in _trees().items():
         assert MODULES[name].stem not in {"utils", "helpers", "common", "misc"}, name
         for statement, _ in drawing.statements(tree):
             if isinstance(statement, ast.ImportFrom):
@@ -157,7 +167,7 @@ def test_what_apps_write_as_json_is_json_to_everybody() -> None:
     """`json.dumps` alone writes NaN, which most readers refuse; `json_text` does not."""
     found = {
         f"{name}:{node.lineno}"
-        for name, tree in TREES.items()
+        for name, tree in _trees().items()
         if name.startswith(("apps.", "prunus.", "export.verify.", "export.planning."))
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
@@ -187,8 +197,9 @@ def _named_modules(name: str, own: str) -> set[str]:
     """
     found = set()
     # What an f-string puts in front: constants of the module that name a folder of prunus.
-    folders = [f"{t.removeprefix('prunus.')}." for t in _strings(TREES[name]) if t[:7] == "prunus."]
-    for text in _strings(TREES[name]):
+    texts = list(_strings(_trees()[name]))
+    folders = [f"{t.removeprefix('prunus.')}." for t in texts if t[:7] == "prunus."]
+    for text in texts:
         word = text.partition(":")[0].removeprefix("prunus.").lstrip(".")
         if not re.fullmatch(r"[a-z_][a-z0-9_.]*", word):
             continue
@@ -202,7 +213,7 @@ def _named_modules(name: str, own: str) -> set[str]:
 def _entry_points() -> set[str]:
     found = set(re.findall(r'= "prunus\.([a-z_.]+):\w+"', (ROOT / "pyproject.toml").read_text()))
     assert found, "pyproject.toml names no command"
-    found |= {name for name, tree in TREES.items() if "__main__" in _strings(tree)}
+    found |= {name for name, tree in _trees().items() if "__main__" in _strings(tree)}
     for path in [*ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("prunus/*.py")]:
         for statement, _ in drawing.statements(ast.parse(path.read_text())):
             found |= set(drawing._targets(statement, MODULES))
@@ -214,7 +225,7 @@ def _entry_points() -> set[str]:
 def test_every_module_is_reached_from_an_entry_point() -> None:
     """Outside `models/blocks`, what no command, script or benchmark uses is dead."""
     following = defaultdict(set)
-    for one in IMPORTS:
+    for one in _imports():
         following[one.source].add(one.target)
     for name in MODULES:
         following[name] |= _named_modules(name, name)
@@ -280,7 +291,7 @@ def test_the_search_finds_comparisons(code, count) -> None:
 
 def test_tasks_are_told_apart_by_registries_alone() -> None:
     found = {}
-    for name, tree in TREES.items():
+    for name, tree in _trees().items():
         if name.rpartition(".")[2] != "registry" and (count := _task_comparisons(tree)):
             found[_where(name)] = count
     _compare_with_known(found, "task comparisons")
