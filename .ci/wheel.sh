@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Build the sdist, a wheel from it and a wheel from the checkout: both wheels hold the same real files
-# (the folders below prunus/ are links in the checkout), and so does the wheel of prunus-models. Install
-# the one from the sdist with its light extras in a clean environment, import every module that needs
-# nothing more, and run the command from outside the checkout: with the weights from the same
-# folder, and without them.
+# Judge what .ci/release.sh made: .ci/wheel.sh FOLDER
+#
+# The wheel that was made from the sdist and one from the checkout hold the same real files (the
+# folders below prunus/ are links in the checkout). Install the first with its light extras in a clean
+# environment, import every module that needs nothing more, and run the command from outside the
+# checkout: with the weights from the same folder, and without them.
 set -euo pipefail
+dist="$(realpath "$1")"
 cd "$(dirname "$0")/.."
 root="$PWD" work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
-.venv/bin/python -m build --outdir "$work/dist" . >/dev/null # sdist, then a wheel from the sdist
-.venv/bin/python -m build --wheel --outdir "$work/direct" . >/dev/null
-.venv/bin/python -m build --wheel --outdir "$work/dist" models/prunus_models >/dev/null
-.venv/bin/python .ci/packed_files.py "$work"/dist/* "$work"/direct/*.whl
-wheel="$(ls "$work"/dist/prunus-*.whl)"
 python3 -m venv "$work/venv"
+"$work/venv/bin/pip" wheel -q --no-deps -w "$work/direct" .
+wheel="$(ls "$dist"/prunus-*.whl)"
+python3 .ci/packed_files.py "$dist"/*.whl "$dist"/*.tar.gz "$work"/direct/*.whl
 "$work/venv/bin/pip" install -q -c constraints.txt "$wheel"
 cd "$work"
 "$work/venv/bin/python" "$root/.ci/import_all.py" runtime
-"$work/venv/bin/pip" install -q -c "$root/constraints.txt" --find-links "$work/dist" 'prunus[apps,web,weights]'
+"$work/venv/bin/pip" install -q -c "$root/constraints.txt" --find-links "$dist" 'prunus[apps,web,weights]'
 "$work/venv/bin/python" "$root/.ci/import_all.py" runtime apps
 "$work/venv/bin/prunus" models
 "$work/venv/bin/python" -m prunus doctor
