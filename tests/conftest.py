@@ -63,6 +63,24 @@ MAY_SKIP = {
 }
 
 
+# What takes longest is begun first, so that no worker is left alone with it at the end.
+LONGEST = (
+    "soak/test_soak.py",
+    "export/engine/test_dolphin.py",
+    "runtime/plugins/local_global_attention/test_build.py",
+    "apps/demo/test_demo.py",
+    "apps/io/sound/test_ring.py",
+    "models/separation/test_dolphin.py",
+    "models/tokens/test_methods.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Order the files: those of `LONGEST`, then the others as they were found."""
+    ranks = {SMALL.parent / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
 def lacking(report):
     """Return what a skipped test needs, None where no row of `MAY_SKIP` says so."""
     reason = report.longrepr[2].removeprefix("Skipped: ")

@@ -1,5 +1,6 @@
 """What the suite promises of itself: parity everywhere, and no skip without a known reason."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -104,3 +105,13 @@ def test_what_takes_long_is_made_once_for_all_workers_and_runs(tmp_path):
     assert (code, len(log.read_text().splitlines())) == (0, 1), told
     code, told = _run(tmp_path, MADE, MADE.replace("whole", "of other code"))
     assert (code, len(log.read_text().splitlines())) == (0, 2), told
+
+
+def test_files_that_are_begun_first_are_there_and_come_first(tmp_path):
+    spec = importlib.util.spec_from_file_location("the_conftest", SMALL.parent / "conftest.py")
+    spec.loader.exec_module(conftest := importlib.util.module_from_spec(spec))
+    assert [name for name in conftest.LONGEST if not (SMALL.parent / name).is_file()] == []
+    (late := tmp_path / conftest.LONGEST[0]).parent.mkdir()
+    late.write_text("def test_late(): pass\n")
+    code, told = _run(tmp_path, "def test_early(): pass\n", words=["-v"])
+    assert code == 0 and 0 < told.index("::test_late") < told.index("::test_early"), told
