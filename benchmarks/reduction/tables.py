@@ -136,13 +136,13 @@ def tables(record: Mapping[str, Any]) -> str:
         judged = len(case["rows"][0].get("whole", "").split())
         about = f"{case['about']} {judged} samples are judged." if judged else case["about"]
         parts.append(f"### {case['title']}\n\n{about}\n\n{table(case)}")
+        how = ("CPU time of one thread, on a machine that others used: time it again on a quiet one"
+               if case["clock"] == "cpu" else "wall clock")  # fmt: skip
+        threads = f"{case['threads']} thread{'s' if case['threads'] > 1 else ''}"
+        parts.append(f"{case['environment']['cpu']}, {threads}, {how}.")
         if case["notes"]:
             parts.append("\n".join(f"* {note}" for note in case["notes"]))
-    told = record["environment"]
-    how = ("CPU time of one thread, on a machine that others used: time it again on a quiet one"
-           if record["clock"] == "cpu" else "wall clock")  # fmt: skip
     parts.append(
-        f"{told['cpu']}, {record['threads']} thread{'s' if record['threads'] > 1 else ''}, {how}. "
         "Shares are of dense in the same turns, median / 90th percentile. "
         "The lead is over the most accurate plain rival that is no slower (in brackets its "
         "95 % interval, paired over samples; people and the speaker repeat, so it is somewhat "

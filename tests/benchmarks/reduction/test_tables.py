@@ -24,10 +24,10 @@ def _row(name, kind, share, right, **more):
 
 def _record(*rows):
     case = {"title": "Net, trained", "about": "On samples.", "metric": "OKS", "notes": [],
-            "rows": copy.deepcopy(list(rows))}  # fmt: skip
+            "rows": copy.deepcopy(list(rows)), "environment": {"cpu": "a processor"},
+            "clock": "wall", "threads": 2}  # fmt: skip
     leads(case["rows"])
-    told = {"cpu": "a processor"}
-    return {"networks": {"net": case}, "environment": told, "clock": "wall", "threads": 2}
+    return {"networks": {"net": case}}
 
 
 RIGHT = np.random.default_rng(0).uniform(0.5, 0.9, 200)
@@ -72,6 +72,9 @@ def test_what_dense_outruns_is_said_and_never_wins():
     text = fill("<!-- measured: verdict -->\n<!-- end -->\n<!-- measured: tables -->\n<!-- end -->",
                 parts)  # fmt: skip
     assert "1.20 / 1.20 *slower*" in text and "200 samples" in text
+    assert "a processor, 2 threads, wall clock." in text and "CPU time" not in text
+    record["networks"]["net"] |= {"clock": "cpu", "threads": 1}
+    assert "a processor, 1 thread, CPU time of one thread" in tables(record)
     assert fill(text, parts) == text
     with pytest.raises(ArtifactError, match="0 parts '<!-- measured: tables -->'"):
         fill("<!-- measured: verdict -->\n<!-- end -->", parts)
