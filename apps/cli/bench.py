@@ -62,8 +62,8 @@ class BenchOptions:
         "glass_to_glass for pictures, mic_to_speaker for codecs.", default="engine",
     )  # fmt: skip
     through: str = option(
-        "mic_to_speaker: two null sinks of PulseAudio; default: ends in memory.",
-        default="", metavar="HOLE:VOICE",
+        "mic_to_speaker: two null sinks of PulseAudio, HOLE:VOICE; glass_to_glass: browser, the "
+        "page in Chromium; default: ends in memory.", default="", metavar="WAY",
     )  # fmt: skip
     rounds: int = option("Turns of each runner (A B A B is 2).", default=3, minimum=1)
     seconds: float = option("Length of one turn.", default=2.0, minimum=0.1)
@@ -100,7 +100,9 @@ def bench(options: BenchOptions, console: Console) -> None:
         _bench_live(options, console)
         return
     if options.through:
-        raise UsageError("Got --through without --boundary mic_to_speaker.", "Leave it out.")
+        raise UsageError(
+            "Got --through without --boundary mic_to_speaker or glass_to_glass.", "Leave it out."
+        )
     from prunus.apps.bench.runs import run_in_turns, runners_for
 
     runners = runners_for(

@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from prunus.apps.bench.picture_delay import draw_number, read_number
+from prunus.apps.bench import browser
+from prunus.apps.bench.picture_delay import Glass, draw_number, read_number
+from prunus.runtime.errors import HostError
 
 
 def test_numbers_are_read_back_and_damage_is_seen():
@@ -33,12 +35,48 @@ def test_frames_are_found_again_behind_the_app(prunus, colour_model, tmp_path, t
     ran = prunus("bench", model, "--boundary", "glass_to_glass", "--seconds", 1, "--rounds", 2,
                  "--backend", "onnxruntime", "--threads", 1, "-o", out)  # fmt: skip
     assert ran.code == 0, ran.err
-    assert "frame to drawn frame p50/p99" in ran.out
+    assert "frame to drawn frame p50/p90/p99" in ran.out
     (one,) = json.loads(out.read_text())
     assert one["frames"] == 50 and one["unreadable"] == 0 and one["seen"] >= 5
     # What a frame waits and goes through is at least what its stages take.
     slowest = max(ms for name, ms in one["stages_ms"].items() if name != "capture")
     assert one["p99_ms"] >= one["p50_ms"] > 0.3 * slowest > 0
+
+
+def test_a_number_counts_once_and_one_that_nobody_drew_is_unreadable():
+    glass = Glass(3)
+    try:
+        glass.shown[1] = 10.0
+        for number, now in ((1, 10.5), (1, 11.0), (2, 12.0), (None, 13.0)):
+            glass.see(number, now)
+    finally:
+        glass.close()
+    assert (glass.delays, glass.unreadable) == ([0.5], 2)
+
+
+@pytest.mark.slow
+def test_frames_are_found_again_on_the_canvas_of_a_browser(prunus, tmp_path):
+    try:
+        browser.find_chromium()
+    except HostError:
+        pytest.skip("chromium is not installed")
+    out = tmp_path / "delay.json"
+    ran = prunus("bench", "movenet_lightning", "--boundary", "glass_to_glass", "--through",
+                 "browser", "--seconds", 2, "--rounds", 1, "--backend", "onnxruntime",
+                 "--threads", 1, "-o", out)  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert "frame to canvas of a browser" in ran.out
+    (one,) = json.loads(out.read_text())
+    assert one["through"] == "browser" and one["seen"] >= 3 >= one["unreadable"]
+    # Later than what is drawn, and by clocks that agree.
+    assert one["p50_ms"] > one["networks_ms"] and one["clock_error_ms"] < 50
+
+
+def test_without_a_browser_it_says_what_to_install(prunus, monkeypatch):
+    monkeypatch.setattr(browser.shutil, "which", lambda name: None)
+    ran = prunus("bench", "movenet_lightning", "--boundary", "glass_to_glass", "--through",
+                 "browser", "--backend", "onnxruntime")  # fmt: skip
+    assert ran.code == 3 and "apt-get install chromium" in ran.err
 
 
 def test_other_tasks_and_ends_are_refused(prunus):
