@@ -73,6 +73,8 @@ LONGEST = (
     "apps/io/sound/test_ring.py",
     "models/separation/test_dolphin.py",
     "models/tokens/test_methods.py",
+    "test_docs.py",
+    "test_architecture.py",
 )
 
 
