@@ -121,7 +121,7 @@ class Browser:
         message = {"id": self._number, "method": method, "params": parameters, **self._session}
         until = time.monotonic() + _PATIENCE_S
         try:
-            self._out.write(json.dumps(message).encode() + b"\0")
+            self._out.write(json.dumps(message, allow_nan=False).encode() + b"\0")
             while True:
                 answer = self._answers.get(timeout=max(0.0, until - time.monotonic()))
                 if answer.get("id") == self._number and "result" in answer:
