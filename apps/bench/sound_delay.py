@@ -1,4 +1,4 @@
-"""How late sound comes out of a live codec: clicks go in at the microphone, and are found again.
+"""How late sound comes out of a live codec or voice picker: clicks go in, and are found again.
 
 Between two ends in memory, or on a sound server between the monitors of two null sinks: clicks are
 played to the one that the app records, and the app plays to the other. What counts is when a click
@@ -17,12 +17,16 @@ import numpy as np
 from prunus.apps.bench.clicks import HINT, clicks, delays
 from prunus.apps.bench.loopback import Loopback, Track
 from prunus.apps.bench.null_sinks import run_between
-from prunus.runtime.errors import CheckFailedError
+from prunus.apps.common.model_files import separator_parts
+from prunus.runtime.errors import CheckFailedError, UsageError
 
 if TYPE_CHECKING:
+    from prunus.apps.codec.live import CodecRun
     from prunus.apps.common.options import BackendChoice
+    from prunus.apps.separation.summary import SeparationSummary
 
 _ANY_HZ = 48_000  # places of clicks are seconds
+_FACE = "synthetic:640x480@25"  # a camera before the bundled portrait
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +69,31 @@ class SoundDelay:
 def measure_delay(
     model: str, compute: BackendChoice, seconds: float, through: str = ""
 ) -> SoundDelay:
-    """Run a codec live between two ends, and measure.
+    """Run a codec or a separator live between two ends, and measure.
+
+    A separator is shown the bundled portrait, and its gate is open: nobody speaks the clicks.
 
     Args:
-        model: Name or files of a codec.
+        model: Name or files of a codec or of a separator.
         compute: Where it runs.
         seconds: Length of the sound.
         through: Two null sinks of a sound server, ``HOLE:VOICE``; empty: ends in memory.
 
     Raises:
         CheckFailedError: too little was heard.
+        UsageError: a separator and a sound server.
         HostError: there is no sound server, or no such sinks.
     """
-    places = clicks(seconds, _ANY_HZ)[1]
+    places, separates = clicks(seconds, _ANY_HZ)[1], separator_parts(model) is not None
+    if through and separates:
+        raise UsageError(
+            f"Got --through {through} for {model}, which separates.",
+            "Between null sinks codecs are measured; leave it out.",
+        )
     if through:
         said, heard, told = run_between(model, compute, seconds, through)
     else:
-        said, heard, told = _in_memory(model, compute, seconds)
+        said, heard, told = _in_memory(model, compute, seconds, separates)
     found = delays(said, heard, places)
     good = found[np.isfinite(found)] * 1000.0
     if len(good) < max(3, len(places) // 2):
@@ -97,13 +109,22 @@ def measure_delay(
 
 
 def _in_memory(
-    model: str, compute: BackendChoice, seconds: float
+    model: str, compute: BackendChoice, seconds: float, separates: bool
 ) -> tuple[Track, Track, dict[str, Any]]:
-    from prunus.apps.codec.live import run_codec
-    from prunus.apps.codec.options import CodecOptions
-
+    run: SeparationSummary | CodecRun
     with closing(Loopback(lambda rate: clicks(seconds, rate)[0])) as loop:
-        options = CodecOptions(loop.uri, (loop.uri,), model, compute=compute)
-        run = run_codec(options, quiet=True)
+        if separates:
+            from prunus.apps.separation.app import run_separation
+            from prunus.apps.separation.options import SeparationOptions
+
+            shown = SeparationOptions(
+                f"{_FACE}+{loop.uri}", (loop.uri,), model=model, gate=False, compute=compute
+            )
+            run = run_separation(shown, quiet=True)
+        else:
+            from prunus.apps.codec.live import run_codec
+            from prunus.apps.codec.options import CodecOptions
+
+            run = run_codec(CodecOptions(loop.uri, (loop.uri,), model, compute=compute), quiet=True)
     told = {"model": run.model, "declared_ms": run.declared_ms, "devices": run.devices}
     return loop.said, loop.heard, told

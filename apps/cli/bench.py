@@ -59,7 +59,7 @@ class BenchOptions:
     )
     boundary: Literal["engine", "pipeline", "glass_to_glass", "mic_to_speaker"] = option(
         "engine: one call; pipeline: boxes to joints, video to mask; live, from end to end: "
-        "glass_to_glass for pictures, mic_to_speaker for codecs.", default="engine",
+        "glass_to_glass for pictures, mic_to_speaker for codecs and separators.", default="engine",
     )  # fmt: skip
     through: str = option(
         "mic_to_speaker: two null sinks of PulseAudio, HOLE:VOICE; glass_to_glass: browser, the "

@@ -361,7 +361,7 @@ class LiveAVFrames:
 
 def open_live(uri: str, fps: int, sample_rate_hz: int, *, reconnect: bool = True) -> LiveAVFrames:
     """Open ``CAMERA+mic:``, ``CAMERA+mic:NAME`` or a browser, see `open_av_frames`."""
-    pictures, sound = re.split(r"\+(?=(?:mic|webrtc):)", uri, maxsplit=1)
+    pictures, sound = re.split(r"\+(?=(?:mic|webrtc|clicks):)", uri, maxsplit=1)
     camera = open_source(pictures, reconnect=reconnect)
     try:
         if not camera.info.live:

@@ -65,7 +65,7 @@ SOURCES: tuple[Row, ...] = (
     Row("", "prunus.apps.webrtc.ends:open_camera", scheme="webrtc"),
     Row("clip.mp4", f"{_HERE}.av_frames:open_clip", "av", suffixes=_CLIPS, other=True),
     Row("clip.mp4+speech.wav", f"{_HERE}.av_frames:open_clip", "av", pattern=r".+\+[^:]+"),
-    Row("0+mic:NAME", f"{_HERE}.av_frames:open_live", "av", pattern=r".+\+(mic|webrtc):.*"),
+    Row("0+mic:NAME", f"{_HERE}.av_frames:open_live", "av", pattern=r".+\+(mic|webrtc|clicks):.*"),
     Row("mic:, mic:NAME", f"{_HERE}.sound:open_microphone", "sound", scheme="mic"),
     Row("sound file", f"{_HERE}.sound:open_file", "sound", other=True),
     Row("synthetic:5", f"{_HERE}.sound:open_synthetic", "sound", scheme="synthetic"),

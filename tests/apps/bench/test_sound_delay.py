@@ -71,6 +71,22 @@ def test_a_codec_in_memory_is_as_late_as_it_declares(pcm_codec):
     assert -10 < result.p50_ms - result.declared_ms < lag, result.to_text()
 
 
+@pytest.mark.slow
+def test_the_voice_picker_in_memory_is_as_late_as_it_declares():
+    result = measure_delay("dolphin_nano", BackendChoice("onnxruntime", threads=1), 8.0)
+    # Its windows look ahead by 800 ms; then 60 that wait, 20 in the loudspeaker.
+    assert result.declared_ms == pytest.approx(880.0, abs=0.1)
+    assert result.missed <= 3 and result.clicks > 10
+    # What a busy machine does not do in time waits before the network, where nothing counts it.
+    lag = result.devices["speaker_silence_ms"] + 1000
+    assert -60 < result.p50_ms - result.declared_ms < lag, result.to_text()
+
+
+def test_between_sinks_only_codecs_are_measured(prunus):
+    wrong = prunus("bench", "dolphin_nano", "--boundary", "mic_to_speaker", "--through", "a:b")
+    assert wrong.code == 2 and "which separates" in wrong.err
+
+
 def test_the_verb_measures_and_writes(prunus, pcm_codec, tmp_path):
     out = tmp_path / "delay.json"
     words = ("bench", f"{pcm_codec}-encoder.onnx", "--boundary", "mic_to_speaker", "--seconds", 2)
