@@ -45,8 +45,9 @@ PYTHON = {
     ),
     "Prune": (
         "prunus.models.tokens.prune.prune", "prunus.models.tokens.plan.PruningPlan",
-        "prunus.models.tokens.layouts.BlockLayout", "prunus.models.tokens.reducer.TokenReducer",
-        "prunus.models.tokens.reducer.Place", "prunus.models.tokens.reducer.Reduced",
+        "prunus.models.tokens.blocks.layouts.BlockLayout",
+        "prunus.models.tokens.reducer.TokenReducer", "prunus.models.tokens.reducer.Place",
+        "prunus.models.tokens.reducer.Reduced",
     ),
     "Errors": ("prunus.runtime.errors",),
 }  # fmt: skip

@@ -29,8 +29,15 @@ from prunus.export.foreign.options import ModuleOptions
 from prunus.export.foreign.samples import load_samples
 from prunus.export.graph.shapes import read_shapes
 from prunus.models.macs import count_macs
+from prunus.models.tokens.blocks.stack import (
+    PrunedBlocks,
+    find_pruned,
+    pruned_blocks,
+    reductions,
+    uncut_again,
+)
 from prunus.models.tokens.plan import PruningPlan
-from prunus.models.tokens.prune import PrunedBlocks, find_pruned, prune, pruned_blocks, reductions
+from prunus.models.tokens.prune import prune
 from prunus.models.tokens.reducer import Restore
 from prunus.models.tokens.report import token_maps
 from prunus.models.user_network import build_network
@@ -289,11 +296,8 @@ def _token_plan(
         return None
     cuts = dict(stack.reducers())
     macs = count_macs(deployed.network, *examples)
-    stack.active = False
-    try:
+    with uncut_again(stack):
         dense = count_macs(deployed.network, *examples)
-    finally:
-        stack.active = True
     batch = examples[0].shape[0]
     return TokenPlan(
         stack.plan.level,
@@ -302,7 +306,7 @@ def _token_plan(
         stack.entry.tokens,
         stack.entry.special,
         _SEPARATOR.join(stack.plan.methods),
-        options.restore,
+        stack.restoring,
         macs // batch,
         dense // batch,
         stack.entry.grid,

@@ -32,9 +32,10 @@ class NetworkOptions:
 class CutOptions(NetworkOptions):
     """A network of the user's own whose tokens are cut."""
 
-    restore: Literal["none", "scatter", "copy", "transpose", "delta", "learned"] = option(
-        "What follows the blocks sees: none: the tokens that are left; else all of them again.",
-        default="none",
+    restore: Literal["none", "scatter", "copy", "transpose", "delta", "learned"] | None = option(
+        "What follows the blocks sees: none: the tokens that are left; else all of them again; "
+        "default: delta where the network says that it needs all, else none.",
+        default=None,
     )
     grid: str | None = option(
         "Rows and columns of the patches, e.g. 14x14, where the network does not tell.",

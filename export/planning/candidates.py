@@ -32,7 +32,7 @@ from prunus.export.planning.options import PlanOptions
 from prunus.export.planning.points import Candidate, Kind
 from prunus.models.macs import count_macs
 from prunus.models.tokens import registry
-from prunus.models.tokens.layouts import block_list, find_layout, replace_blocks
+from prunus.models.tokens.blocks.layouts import block_list, find_layout, replace_blocks
 from prunus.models.tokens.plan import split_method
 from prunus.models.tokens.prune import uncut
 from prunus.models.tokens.registry import find_method

@@ -73,7 +73,7 @@ class Plan:
 
     network: str
     inputs: tuple[str, ...]
-    restore: str
+    restore: str | None
     grid: str | None
     outputs: str | None
     weights_sha256: str
@@ -144,7 +144,7 @@ class Plan:
             words += ["--input", given]
         if chosen.keep:
             words += ["--plan", chosen.plan]
-            words += ["--restore", self.restore] if self.restore != "none" else []
+            words += ["--restore", self.restore] if self.restore else []
             words += ["--grid", self.grid] if self.grid else []
         words += ["--outputs", self.outputs] if self.outputs else []
         return shlex.join(words)

@@ -25,6 +25,7 @@ from torch.nn import functional
 from prunus.models.layers.mlp import Mlp
 from prunus.models.pose.heads import Head, build_head
 from prunus.models.pose.levels import evitpose_plan
+from prunus.models.tokens.blocks.layouts import BlockLayout
 from prunus.models.tokens.constant import ConstantSelection
 from prunus.models.tokens.methods.control.average_pool import AveragePool
 from prunus.models.tokens.plan import PruningPlan
@@ -283,12 +284,37 @@ class EViTPose(nn.Module):
         """Return a network with another plan that shares this one's parameters and buffers.
 
         The training flag of the blocks and the head is shared too.
+
+        Raises:
+            UsageError: the plan does not fit, or `prune` made this network.
         """
+        if len(self.blocks) != self.config.depth:
+            raise UsageError(
+                "The blocks of this EViTPose are pruned by `prune`.",
+                "Use the network that it was made from.",
+            )
         twin = copy.copy(self)
         twin.config = replace(self.config, plan=plan)
         twin.__dict__["_modules"] = dict(self._modules)
         twin.cuts = self._build_cuts(twin.config)
         return twin
+
+    def token_layout(self) -> BlockLayout:
+        """Return what `prune` must know: the blocks, and that the head reads the whole grid.
+
+        Raises:
+            UsageError: it has cuts of its own.
+        """
+        if self.config.plan.blocks:
+            raise UsageError(
+                f"EViTPose is pruned already, by its own plan '{self.config.plan.level}'.",
+                "Give the dense network: level L0, or with_plan(DENSE).",
+            )
+        size = (1, 3, self.config.height, self.config.width)
+        return BlockLayout(
+            "blocks", heads="attn.heads", special=self.config.joints, class_token=False,
+            grid=self.config.grid, restore="delta", input=size,
+        )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised crops to joints.

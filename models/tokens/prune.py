@@ -16,9 +16,9 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from prunus.models.tokens.layouts import (
+from prunus.models.tokens.blocks.halves import attend, feed
+from prunus.models.tokens.blocks.layouts import (
     BlockLayout,
     block_list,
     example_input,
@@ -26,10 +26,10 @@ from prunus.models.tokens.layouts import (
     patch_grid,
     replace_blocks,
 )
+from prunus.models.tokens.blocks.stack import PrunedBlocks, find_pruned, uncut_again
 from prunus.models.tokens.plan import PruningPlan, read_plan
-from prunus.models.tokens.reducer import Attention, Place, Reduced, Restore, Side, TokenReducer
+from prunus.models.tokens.reducer import Place, Restore
 from prunus.models.tokens.registry import build_reducers
-from prunus.models.tokens.report import watched
 from prunus.models.tokens.selection import require_choice
 from prunus.runtime.errors import UsageError
 
@@ -44,35 +44,40 @@ def prune(
     example: Tensor | Sequence[Tensor] | None = None,
     layout: BlockLayout | None = None,
     grid: tuple[int, int] | None = None,
-    restore: Restore = "none",
+    restore: Restore | None = None,
 ) -> nn.Module:
     """Return a copy of a network in which tokens are dropped at constant places.
 
     Args:
         network: A transformer with a list of pre-norm blocks: of `transformers` (ViT, DeiT,
-            DINOv2, CLIP and SigLIP vision towers, Whisper's encoder), of timm's form, or any with
-            a `layout`. Runs in evaluation mode here; its mode is kept.
+            DINOv2, CLIP and SigLIP vision towers, Whisper's encoder), of timm's form, EViTPose
+            without cuts of its own, FreeCodec's decoder, or any with a `layout`. Runs in
+            evaluation mode here; its mode is kept.
         plan: Which method keeps how many tokens after which block, e.g. ``evit:0.5@4``; see
             `prunus.models.tokens.plan`.
-        example: Inputs of one call. May be left out for networks of `transformers`.
+        example: Inputs of one call. May be left out for networks of `transformers` and for
+            EViTPose.
         layout: Where the parts of a block are; for networks that are not in the table.
         grid: Rows and columns of the patches; (1, T) for audio. May be left out where the
             configuration tells them, or no method needs them.
         restore: What follows the blocks: ``none``: the K tokens that are left; otherwise all N
-            again, see `TokenReducer.restore`.
+            again, see `TokenReducer.restore`. None: ``delta`` for networks that need all of them
+            (EViTPose, FreeCodec's decoder), ``none`` for the others.
 
     Returns:
         A network of the same class. Methods with weights of their own start untrained.
 
     Raises:
         UsageError: a plan that does not fit, blocks that cannot be found or that are not what the
-            layout says, or a network whose number of tokens is not constant.
+            layout says, or a network that has cuts already or whose number of tokens is not
+            constant.
 
     Example:
         >>> from transformers import ViTConfig, ViTModel  # doctest: +SKIP
         >>> pruned = prune(ViTModel(ViTConfig()), "evit:128/64@4/8")  # doctest: +SKIP
     """
-    require_choice("restore", restore, get_args(Restore))
+    if restore is not None:
+        require_choice("restore", restore, get_args(Restore))
     if plan == "dense" or (isinstance(plan, PruningPlan) and not plan.blocks):
         return copy.deepcopy(network)
     return _pruned(network, plan, example, layout, grid=grid, restore=restore)
@@ -98,14 +103,20 @@ def _pruned(
     layout: BlockLayout | None,
     *,
     grid: tuple[int, int] | None = None,
-    restore: Restore = "none",
+    restore: Restore | None = None,
 ) -> nn.Module:
+    if (done := find_pruned(network)) is not None:
+        raise UsageError(
+            f"{type(network).__name__} is pruned already, by the plan '{done.plan.level}'.",
+            "Prune the network that it was made from; a plan may name several cuts.",
+        )
     twin = copy.deepcopy(network)
     layout = find_layout(twin, layout)
+    restore = restore or layout.restore
     blocks = list(block_list(twin, layout))
     inputs = _inputs(network, example)
     with _evaluating(twin), torch.no_grad():
-        expected, calls = _record(twin, blocks, inputs)
+        expected, calls, beside = _record(twin, blocks, inputs)
         special = layout.special or 0
         _, length, dim = calls[0][0].shape
         tokens = length - special
@@ -116,7 +127,7 @@ def _pruned(
             )
         plan = read_plan(plan, tokens) if isinstance(plan, str) else plan
         if grid is None:
-            grid = patch_grid(twin, tokens)
+            grid = patch_grid(twin, layout, tokens)
         elif grid[0] * grid[1] != tokens:
             raise UsageError(
                 f"A grid of {grid[0]} x {grid[1]} was given; {tokens} patches enter the blocks of "
@@ -129,202 +140,14 @@ def _pruned(
             cuts = build_reducers(plan, entry, heads)
         for cut in cuts.values():
             cut.to(calls[0][0].device, calls[0][0].dtype)
-        stack = PrunedBlocks(blocks, layout, cuts, restore=restore, plan=plan, entry=entry)
+        stack = PrunedBlocks(
+            blocks, layout, cuts, restore=restore, plan=plan, entry=entry, beside=beside
+        )
         _compare_parts(stack, calls)
         replace_blocks(twin, layout, [stack])
         _compare_whole(twin, stack, inputs, expected)
         _try(twin, inputs, restore)
     return twin
-
-
-class PrunedBlocks(nn.Module):
-    """All blocks of a network, with the cuts between them.
-
-    Args:
-        blocks: The network's own.
-        layout: Their parts.
-        cuts: Reducers by block.
-        restore: What comes out, see `prune`.
-        plan: What the cuts follow.
-        entry: The place in front of all blocks.
-    """
-
-    def __init__(
-        self,
-        blocks: Sequence[nn.Module],
-        layout: BlockLayout,
-        cuts: dict[int, TokenReducer],
-        *,
-        restore: Restore,
-        plan: PruningPlan,
-        entry: Place,
-    ) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.cuts = nn.ModuleDict({str(block): cut for block, cut in cuts.items()})
-        self.layout = layout
-        self.restoring: Restore = restore
-        self.plan = plan
-        self.entry = entry
-        self.active = True
-        self._heard = {b for cut in cuts.values() for b in cut.reads_attention} | {
-            block for block, cut in cuts.items() if cut.reads_this
-        }
-        self._levels = {b for cut in cuts.values() for b in cut.reads_levels}
-
-    def reducers(self) -> Iterator[tuple[int, TokenReducer]]:
-        """Return block and reducer of each cut."""
-        for block, cut in self.cuts.items():
-            assert isinstance(cut, TokenReducer)
-            yield int(block), cut
-
-    def forward(self, tokens: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Run the blocks on (B, special + N, C); what else the network gives goes to each.
-
-        Raises:
-            UsageError: a mask is given, which would not fit fewer tokens.
-        """
-        args, kwargs = _without_masks(args, kwargs)
-        attention: dict[int, Attention] = {}
-        levels: dict[int, Tensor] = {}
-        size: Tensor | None = None
-        done: list[tuple[TokenReducer, Reduced, Tensor]] = []
-        cuts = dict(self.reducers()) if self.active else {}
-        out: Any = tokens
-        for number, block in enumerate(self.blocks):
-            cut = cuts.get(number)
-            if (cut is None and number not in self._heard and size is None) or not self.active:
-                out = block(tokens, *args, **kwargs)
-                tokens = out[0] if isinstance(out, tuple) else out
-            else:
-                tokens, seen = attend(block, self.layout, tokens, counted(size))
-                if number in self._heard:
-                    attention[number] = seen
-                if cut is not None:
-                    before = tokens
-                    reduced: Reduced = cut(tokens, Side(attention, levels, size))
-                    tokens = reduced.x
-                    done.append((cut, reduced, before))
-                    attention, levels = {}, {}  # of tokens that are no more
-                    size = _next_size(size, reduced, cut.place.special)
-                tokens = tokens + feed(block, self.layout, tokens)
-            if number in self._levels:
-                levels[number] = tokens
-        if self.restoring != "none":
-            for cut, reduced, before in reversed(done):
-                tokens = cut.restore(tokens, reduced, before, self.restoring)
-        return (tokens, *out[1:]) if isinstance(out, tuple) else tokens
-
-
-def _without_masks(
-    args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return what the network gives its blocks, without masks.
-
-    `prune` saw that the network gives none. While it is traced, `transformers` makes one that
-    hides nothing, of the size of all tokens: it is left out.
-    """
-    given = [*args, *kwargs.values()]
-    if not any(isinstance(value, Tensor) for value in given):
-        return args, kwargs
-    if not torch.compiler.is_compiling():
-        shapes = [list(value.shape) for value in given if isinstance(value, Tensor)]
-        raise UsageError(
-            f"The blocks get tensors {shapes} beside the tokens (a mask?); pruned ones take none.",
-            "Leave the mask out, or prune on inputs that need none.",
-        )
-    return (
-        tuple(None if isinstance(value, Tensor) else value for value in args),
-        {key: None if isinstance(value, Tensor) else value for key, value in kwargs.items()},
-    )
-
-
-def _next_size(size: Tensor | None, reduced: Reduced, special: int) -> Tensor | None:
-    """Return (B, special + K): patches that each token stands for after a cut."""
-    if reduced.size is not None:
-        ones = torch.ones(reduced.size.shape[0], special, device=reduced.size.device)
-        return torch.cat((ones, reduced.size), dim=1)
-    if size is None or reduced.kept is None:
-        return None
-    kept = torch.gather(size[:, special:], 1, reduced.kept)
-    return torch.cat((size[:, :special], kept), dim=1)
-
-
-def counted(size: Tensor | None) -> Tensor | None:
-    """Return (B, 1, 1, L): log(size), since a token that stands for s patches is looked at s times.
-
-    ToMe (arXiv 2210.09461, equation 1).
-    """
-    return None if size is None else size.log()[:, None, None, :]
-
-
-def attend(
-    block: nn.Module, layout: BlockLayout, tokens: Tensor, bias: Tensor | None = None
-) -> tuple[Tensor, Attention]:
-    """Return tokens (B, L, C) with a block's attention added, and what it saw.
-
-    Args:
-        block: A pre-norm block.
-        layout: Its parts.
-        tokens: (B, L, C).
-        bias: (1 or B, 1, 1 or L, L), added to the logits.
-    """
-    part = layout.part
-    normed = part(block, layout.norm1)(tokens)
-    projected = [part(block, path)(normed) for path in layout.qkv]
-    if len(projected) == 1:
-        projected = list(projected[0].chunk(3, dim=-1))
-    batch, length, _ = tokens.shape
-    heads = int(part(block, layout.heads))
-    query, key, value = (p.reshape(batch, length, heads, -1).transpose(1, 2) for p in projected)
-    if layout.query_norm:
-        query = part(block, layout.query_norm)(query)
-    if layout.key_norm:
-        key = part(block, layout.key_norm)(key)
-    mask = None if bias is None else bias.to(query.dtype)
-    mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    out = part(block, layout.out)(mixed.transpose(1, 2).reshape(batch, length, -1))
-    if layout.scale1:
-        out = part(block, layout.scale1)(out)
-    return tokens + out, Attention(query, key, value)
-
-
-def feed(block: nn.Module, layout: BlockLayout, tokens: Tensor) -> Tensor:
-    """Return what a block's MLP adds to tokens (B, L, C)."""
-    out: Tensor = layout.part(block, layout.norm2)(tokens)
-    for path in layout.mlp:
-        out = layout.part(block, path)(out)
-    if layout.scale2:
-        out = layout.part(block, layout.scale2)(out)
-    return out
-
-
-def find_pruned(network: nn.Module) -> PrunedBlocks | None:
-    """Return the pruned blocks of a network, None where `prune` made none."""
-    return next((m for m in network.modules() if isinstance(m, PrunedBlocks)), None)
-
-
-def pruned_blocks(network: nn.Module) -> PrunedBlocks:
-    """Return the pruned blocks of a network that `prune` made; raises UsageError for another."""
-    found = find_pruned(network)
-    if found is None:
-        raise UsageError(
-            f"{type(network).__name__} has no pruned blocks; expected one from prune()."
-        )
-    return found
-
-
-@contextmanager
-def reductions(network: nn.Module) -> Iterator[dict[int, Reduced]]:
-    """Collect what the cuts do while the network runs: block -> the last `Reduced`.
-
-    Example:
-        >>> with reductions(pruned) as seen:  # doctest: +SKIP
-        ...     pruned(pixels)
-        >>> seen[4].kept  # (B, K) patches that survived block 4
-    """
-    with watched(pruned_blocks(network).reducers()) as seen:
-        yield seen
 
 
 def _inputs(network: nn.Module, example: Tensor | Sequence[Tensor] | None) -> tuple[Tensor, ...]:
@@ -354,15 +177,19 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 
 def _record(
     network: nn.Module, blocks: Sequence[nn.Module], inputs: tuple[Tensor, ...]
-) -> tuple[Any, list[tuple[Tensor, Tensor]]]:
-    """Return the outputs of a call, and the tokens that entered and left each block in turn."""
+) -> tuple[Any, list[tuple[Tensor, Tensor]], tuple[None, ...] | None]:
+    """Return the outputs of a call, the tokens that entered and left each block in turn, and a
+    None for all that the last one gave beside them; None where that is tokens alone.
+    """
     calls: list[tuple[Tensor, Tensor]] = []
+    beside: list[tuple[None, ...] | None] = [None]
     masked: list[str] = []
 
     def hear(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         entered, *rest = [*args, *kwargs.values()]
         masked.extend(type(module).__name__ for given in rest if isinstance(given, Tensor))
         calls.append((entered, out[0] if isinstance(out, tuple) else out))
+        beside[0] = (None,) * (len(out) - 1) if isinstance(out, tuple) else None
 
     handles = [block.register_forward_hook(hear, with_kwargs=True) for block in blocks]
     name = type(network).__name__
@@ -396,7 +223,7 @@ def _record(
                 f"{name} changes the tokens between the blocks {number} and {number + 1}; expected "
                 "a plain loop over its blocks.",
             )
-    return expected, calls
+    return expected, calls, beside[0]
 
 
 def _compare_parts(stack: PrunedBlocks, calls: Sequence[tuple[Tensor, Tensor]]) -> None:
@@ -428,15 +255,13 @@ def _compare_whole(
     twin: nn.Module, stack: PrunedBlocks, inputs: tuple[Tensor, ...], expected: Any
 ) -> None:
     """Refuse a network that does not just run its blocks one after the other."""
-    stack.active = False
     try:
-        got = twin(*inputs)
+        with uncut_again(stack):
+            got = twin(*inputs)
     except (RuntimeError, IndexError, TypeError, ValueError) as error:
         raise UsageError(
             f"{type(twin).__name__} does not run its blocks in a plain loop: {_first_line(error)}."
         ) from None
-    finally:
-        stack.active = True
     pairs = zip(tensors_of(got), tensors_of(expected), strict=True)
     if not all(torch.equal(a, b) for a, b in pairs):
         raise UsageError(

@@ -32,6 +32,7 @@ from prunus.models.codec.freecodec.supercodec import (
 from prunus.models.codec.layers.mel import LogMel, centred
 from prunus.models.codec.layers.vector_quantizer import nearest_code
 from prunus.models.codec.layers.vocos import ConvNextBlock
+from prunus.models.tokens.blocks.layouts import BlockLayout
 from prunus.runtime.errors import UsageError
 
 _MEL_CENTRE_DB, _MEL_SPREAD_DB = -30.0, 30.0  # brings log-mel levels of speech near 0 +- 1
@@ -163,7 +164,7 @@ class SelfAttentionLayer(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        self.fc1, self.fc2 = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+        self.fc1, self.act, self.fc2 = nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, L, C) to the same shape."""
@@ -172,7 +173,7 @@ class SelfAttentionLayer(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = functional.scaled_dot_product_attention(q, k, v)
         x = x + self.proj(mixed.transpose(1, 2).reshape(batch, length, dim))
-        out: Tensor = x + self.fc2(functional.gelu(self.fc1(self.norm2(x))))
+        out: Tensor = x + self.fc2(self.act(self.fc1(self.norm2(x))))
         return out
 
 
@@ -194,6 +195,13 @@ class FreeDecoder(nn.Module):
         )
         self.leave = nn.Linear(config.width, dim)
         self.upsampler = build_decoder(config.content)
+
+    def token_layout(self) -> BlockLayout:
+        """Return what `prune` must know: the Transformer's parts; what follows needs all frames."""
+        return BlockLayout(
+            "layers", qkv=("qkv",), out="proj", heads="heads", mlp=("fc1", "act", "fc2"),
+            special=0, class_token=False, grid=(1, 0), restore="delta",
+        )  # fmt: skip
 
     def forward(self, content: Tensor, prosody: Tensor, timbre: Tensor) -> Tensor:
         """Map content (B, L, D), prosody (B, L / stride, D), timbre (B, E) to (B, L * hop)."""

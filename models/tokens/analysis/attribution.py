@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.models.tokens.analysis.parts import BlocksInParts, Seen
-from prunus.models.tokens.layouts import BlockLayout
+from prunus.models.tokens.blocks.layouts import BlockLayout
 from prunus.models.tokens.reducer import Place
 
 

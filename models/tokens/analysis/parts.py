@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from prunus.models.tokens.layouts import BlockLayout, replace_blocks
-from prunus.models.tokens.prune import attend, feed, pruned_blocks, tensors_of, uncut
+from prunus.models.tokens.blocks.halves import attend, feed
+from prunus.models.tokens.blocks.layouts import BlockLayout, replace_blocks
+from prunus.models.tokens.blocks.stack import pruned_blocks
+from prunus.models.tokens.prune import tensors_of, uncut
 from prunus.models.tokens.reducer import Attention, Place
 from prunus.runtime.errors import UsageError
 

@@ -30,8 +30,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prunus.models.tokens.layouts import example_input
-from prunus.models.tokens.prune import PrunedBlocks, prune, pruned_blocks, reductions
+from prunus.models.tokens.blocks.layouts import example_input
+from prunus.models.tokens.blocks.stack import PrunedBlocks, pruned_blocks, reductions
+from prunus.models.tokens.prune import prune
 from prunus.models.tokens.reducer import Reduced, Restore, assignment
 from prunus.models.training.data_record import note_data
 from prunus.models.training.loop import Facts, RunConfig, Trainer, add_bf16, start, train_parser

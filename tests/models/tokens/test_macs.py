@@ -5,7 +5,7 @@ import math
 import pytest
 
 from prunus.models.macs import count_macs
-from prunus.models.tokens.layouts import example_input
+from prunus.models.tokens.blocks.layouts import example_input
 from prunus.models.tokens.macs import Encoder, plan_macs
 from prunus.models.tokens.prune import prune
 from prunus.runtime.errors import UsageError

@@ -6,17 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from prunus.models.tokens.layouts import BlockLayout
+from prunus.models.tokens.blocks.halves import attend, counted, feed
+from prunus.models.tokens.blocks.layouts import BlockLayout
+from prunus.models.tokens.blocks.stack import pruned_blocks, reductions
 from prunus.models.tokens.plan import PruningPlan
-from prunus.models.tokens.prune import (
-    attend,
-    counted,
-    feed,
-    prune,
-    pruned_blocks,
-    reductions,
-    uncut,
-)
+from prunus.models.tokens.prune import prune, uncut
 from prunus.models.tokens.reducer import assignment, put_tokens
 from prunus.runtime.errors import UsageError
 from tests.models.tokens.networks import FAMILIES, PlainVit, build, pixels

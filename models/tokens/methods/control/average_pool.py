@@ -16,14 +16,20 @@ class AveragePool(TokenReducer):
     """Means of cells, as square as K allows; what comes out is a grid again.
 
     A maximum would be no matrix of the patches, so that it could not be restored; there is none.
+
+    Args:
+        place: Where it stands.
+        counted: Attention behind it counts a mean as the patches that it stands for; EViTPose's own
+            score ``pooled`` does not.
     """
 
     commutes: Commutes = "flip"
     reads_this: ClassVar[bool] = False
     mean: Tensor
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, counted: bool = True) -> None:
         super().__init__(place)
+        self.counted = counted
         self.cell = place.cell("average_pool")
         members = membership(place.require_grid("average_pool"), self.cell)
         self.register_buffer("mean", members / (self.cell[0] * self.cell[1]), persistent=False)
@@ -41,9 +47,11 @@ class AveragePool(TokenReducer):
             return untouched(x, place)
         y = self._pool(x[:, place.special :])
         assign = self.mean.expand(x.shape[0], -1, -1)
+        whole = torch.cat((x[:, : place.special], y), dim=1)
+        if not self.counted:
+            return Reduced(whole, None, assign)
         sizes = patch_sizes(side, place, x).unsqueeze(2)
         mass = self._pool(sizes).squeeze(2) * (self.cell[0] * self.cell[1])
-        whole = torch.cat((x[:, : place.special], y), dim=1)
         return Reduced(whole, None, assign, mass)
 
     def _pool(self, patches: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 
 from prunus.models.tokens.analysis.attribution import attributions, contributions, rolled_out
 from prunus.models.tokens.analysis.parts import Seen, in_parts
-from prunus.models.tokens.prune import attend
+from prunus.models.tokens.blocks.halves import attend
 from prunus.models.tokens.reducer import Place
 from tests.models.tokens.networks import PlainVit, build, pixels
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from prunus.models.tokens.prune import prune, pruned_blocks, reductions
+from prunus.models.tokens.blocks.stack import pruned_blocks, reductions
+from prunus.models.tokens.prune import prune
 from prunus.models.training.state import read_run
 from prunus.models.training.tokens import distil
 from prunus.models.training.tokens.distil import DistilConfig, Distiller, distilled

@@ -44,7 +44,8 @@ def test_levels_since_the_cut_before():
 
 def test_in_a_network_it_reads_the_blocks_before():
     transformers = pytest.importorskip("transformers")
-    from prunus.models.tokens.prune import prune, pruned_blocks
+    from prunus.models.tokens.blocks.stack import pruned_blocks
+    from prunus.models.tokens.prune import prune
 
     config = transformers.ViTConfig(
         hidden_size=8, num_hidden_layers=4, num_attention_heads=2, intermediate_size=16,

@@ -2,7 +2,8 @@
 
 A layout names, as paths of attributes, the list of pre-norm blocks and the parts of one block. The
 table holds the layouts of the networks in `transformers` and of the common ViT code (timm, the
-original DINOv2); any other network gives its own. Nothing is believed: before a block is run in
+original DINOv2); any other network gives its own, or tells it by a method `token_layout()`, as
+EViTPose and FreeCodec's decoder do. Nothing is believed: before a block is run in
 parts, the parts are compared with the block itself on an example.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.models.tokens.reducer import Restore
 from prunus.runtime.errors import UsageError
 
 
@@ -39,6 +41,10 @@ class BlockLayout:
         key_norm: The same of keys.
         special: Leading tokens that are never dropped; None: as the network says.
         class_token: Whether the first of them is a class token.
+        grid: Rows and columns of the patches; (1, 0): a sequence of any length; None: as the
+            configuration says.
+        restore: What follows the blocks gets, where the caller does not say: see `prune`.
+        input: Shape of the one input; empty: as the configuration says.
     """
 
     blocks: str = ""
@@ -54,6 +60,9 @@ class BlockLayout:
     key_norm: str = ""
     special: int | None = None
     class_token: bool = True
+    grid: tuple[int, int] | None = None
+    restore: Restore = "none"
+    input: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.qkv) not in (1, 3):
@@ -148,8 +157,10 @@ def find_layout(network: nn.Module, layout: BlockLayout | None) -> BlockLayout:
     """Return the layout of a network with `blocks` and `special` filled in.
 
     Raises:
-        UsageError: no list of known blocks, or several.
+        UsageError: no list of known blocks, or several; or blocks that have cuts already.
     """
+    if layout is None and (told := told_layout(network)) is not None:
+        layout = told
     rows = {family.block: family for family in FAMILIES}
     path = layout.blocks if layout is not None else ""
     if not path:
@@ -175,6 +186,22 @@ def find_layout(network: nn.Module, layout: BlockLayout | None) -> BlockLayout:
     assert layout is not None, "a path without a search is a layout's own"
     special = layout.special if layout.special is not None else int(layout.class_token)
     return replace(layout, blocks=path, special=special)
+
+
+def told_layout(network: nn.Module) -> BlockLayout | None:
+    """Return the layout that a network, or the one module in it that can, tells by itself.
+
+    Raises:
+        UsageError: its blocks have cuts already.
+    """
+    telling = [(n, m) for n, m in network.named_modules() if hasattr(m, "token_layout")]
+    if len(telling) != 1:
+        return None
+    ((name, module),) = telling
+    own: BlockLayout = module.token_layout()
+    if not name:
+        return own
+    return replace(own, blocks=f"{name}.{own.blocks}", input=())  # its own input, not the whole's
 
 
 def block_list(network: nn.Module, layout: BlockLayout) -> nn.ModuleList | nn.Sequential:
@@ -207,11 +234,17 @@ def _pruneable(block: nn.Module, layout: BlockLayout | None, rows: dict[str, Fam
     return all(hasattr(block, path.partition(".")[0]) for path in (layout.norm1, layout.out))
 
 
-def patch_grid(network: nn.Module, tokens: int) -> tuple[int, int] | None:
-    """Return rows and columns of the patches as a configuration of `transformers` tells them.
+def patch_grid(
+    network: nn.Module, layout: BlockLayout, tokens: int
+) -> tuple[int, int] | None:
+    """Return rows and columns of the patches as a layout or a configuration tells them.
 
-    None where it does not say, or where they are not `tokens`.
+    None where neither says, or where they are not `tokens`.
     """
+    if layout.grid is not None:
+        rows, columns = layout.grid
+        grid = (rows, columns or tokens // rows)
+        return grid if grid[0] * grid[1] == tokens else None
     config = getattr(network, "config", None)
     if hasattr(config, "max_source_positions"):
         return (1, tokens)
@@ -224,10 +257,16 @@ def patch_grid(network: nn.Module, tokens: int) -> tuple[int, int] | None:
 
 
 def example_input(network: nn.Module) -> Tensor | None:
-    """Return one input of noise for a network of `transformers`, or None where it is not known."""
+    """Return one input of noise for a network that tells its shape, or None.
+
+    Those of `transformers` do, and those with a `token_layout`.
+    """
     config: Any = getattr(network, "config", None)
-    if hasattr(config, "max_source_positions") and hasattr(config, "num_mel_bins"):
-        shape: tuple[int, ...] = (1, config.num_mel_bins, 2 * config.max_source_positions)
+    told = told_layout(network)
+    if told is not None and told.input:
+        shape: tuple[int, ...] = told.input
+    elif hasattr(config, "max_source_positions") and hasattr(config, "num_mel_bins"):
+        shape = (1, config.num_mel_bins, 2 * config.max_source_positions)
     elif hasattr(config, "num_mel_bins") and hasattr(config, "max_length"):
         shape = (1, config.max_length, config.num_mel_bins)
     elif hasattr(config, "image_size") and hasattr(config, "num_channels"):

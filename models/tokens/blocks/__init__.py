@@ -1,0 +1,1 @@
+"""The blocks of a network: where their parts are, one in two halves, all of them with cuts."""
