@@ -67,7 +67,7 @@ def export_module(options: ModuleOptions, progress: Progress) -> Path:
         UsageError: no such function, inputs that it does not run on, or a plan that does not fit.
         PrunusError: see `export_artifact`.
     """
-    inputs = read_inputs(options.input)
+    inputs = read_inputs(options.inputs)
     network = build_network(options.network)
     name = options.name or options.network.rpartition(":")[2]
     plan = re.sub(r"[^A-Za-z0-9.]+", "-", options.plan).strip("-")

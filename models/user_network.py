@@ -1,4 +1,4 @@
-"""A network that a function of the user's makes, named in words.
+"""A network named in words: a shipped one, or what a function of the user's makes.
 
 ``package.module:function`` is looked for from the current folder, too; ``file.py:function`` names a
 file. What goes wrong in them is the user's to mend, so all of it comes back as one message.
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from prunus.models.pose.shipped import shipped_names, shipped_network
 from prunus.runtime.errors import UsageError, nearest
 
 
@@ -23,12 +24,15 @@ def build_network(reference: str, seed: int | None = None) -> nn.Module:
     """Return the network of ``package.module:function`` or ``file.py:function``, not in training.
 
     Args:
-        reference: The function, which takes no arguments, or a network itself.
+        reference: The function, which takes no arguments, or a network itself; or the name of a
+            shipped one, ``evitpose_tiny``.
         seed: Of torch's generator, when the function is called; None: left as it is.
 
     Raises:
         UsageError: no such module or function, or it does not return a network.
     """
+    if reference in shipped_names():
+        return shipped_network(reference)
     made = find_function(reference)
     if seed is not None:
         torch.manual_seed(seed)
@@ -48,7 +52,7 @@ def find_function(reference: str) -> Any:
     if not (module and colon and name.isidentifier()):
         raise UsageError(
             f"Got '{reference}'; expected package.module:function or file.py:function.",
-            "For example: networks.py:build.",
+            f"For example: networks.py:build. Networks that ship: {', '.join(shipped_names())}.",
         )
     holder = _import(module)
     if not hasattr(holder, name):

@@ -13,19 +13,29 @@ from prunus.runtime.options import argument, group, option
 
 @dataclass(frozen=True, slots=True)
 class NetworkOptions:
-    """A network of the user's own: what makes it, what goes in and what comes out."""
+    """A network: what makes it, what goes in and what comes out."""
 
     network: str = argument(
         "What makes the network: package.module:function, or file.py:function; called without "
-        "arguments, it returns a torch.nn.Module."
+        "arguments, it returns a torch.nn.Module. Or one that ships: evitpose_tiny, evitpose_dino6."
     )
     input: tuple[str, ...] = option(
         "An input, NAME:1x3x224x224 of float32, or NAME:1x16:int64 of another type; repeatable, in "
-        "the order of the network's arguments.", default=(), metavar="NAME:SIZES[:TYPE]",
+        "the order of the network's arguments; networks that ship tell theirs.", default=(),
+        metavar="NAME:SIZES[:TYPE]",
     )  # fmt: skip
     outputs: str | None = option(
         "Outputs to keep, names between commas; default: all.", default=None, metavar="NAMES"
     )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The inputs in words, those of a network that ships where none are given."""
+        from prunus.models.pose.shipped import shipped_input, shipped_names
+
+        if self.input or self.network not in shipped_names():
+            return self.input
+        return (shipped_input(self.network),)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class Field:
         """Return the options with which a plan is exported."""
         told = self.options
         return ModuleOptions(
-            told.network, input=told.input, plan=plan, restore=told.restore, grid=told.grid,
+            told.network, input=told.inputs, plan=plan, restore=told.restore, grid=told.grid,
             outputs=told.outputs,
         )  # fmt: skip
 
@@ -89,7 +89,7 @@ class Field:
 
     def examples(self) -> list[Tensor]:
         """Return noise for the network's inputs."""
-        return noise_examples(read_inputs(self.options.input))
+        return noise_examples(read_inputs(self.options.inputs))
 
     def write(self, candidate: Candidate, samples: Samples, path: Path) -> None:
         """Export a candidate.
@@ -99,7 +99,7 @@ class Field:
             PrunusError: see `export_artifact`.
         """
         deployed = self.make(candidate)
-        inputs = read_inputs(self.options.input)
+        inputs = read_inputs(self.options.inputs)
         card = describe(deployed, self.module_options(candidate.plan), "candidate", inputs)
         checked = samples.first(_CHECKED)
         threads = self.options.threads or 2

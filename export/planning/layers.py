@@ -120,10 +120,10 @@ def find_layers(options: LayersOptions, progress: Progress) -> Layers:
         UsageError: the network is not one that `prune` takes, or the score fails.
         SourceError: samples that cannot be read.
     """
-    inputs = read_inputs(options.input)
+    inputs = read_inputs(options.inputs)
     examples = noise_examples(inputs)
     network = build_network(options.network)
-    told = ModuleOptions(options.network, input=options.input, outputs=options.outputs)
+    told = ModuleOptions(options.network, input=options.inputs, outputs=options.outputs)
     deployed = deploy(network, told, examples)
     card = describe(deployed, told, "dense", inputs)
     labelled = load_labelled(card, options.calibration, options.samples)

@@ -82,7 +82,7 @@ def make_plan(options: PlanOptions, progress: Progress) -> Plan:
             plans.append(BackendPlan(backend, told, tuple(points), best))
     return Plan(
         network=options.network,
-        inputs=options.input,
+        inputs=options.inputs,
         restore=options.restore,
         grid=options.grid,
         outputs=options.outputs,
@@ -154,7 +154,7 @@ def _judge(field: Field, score: Score | None) -> Judge:
     """Return the judge of the field; refuses outputs of which it could tell nothing."""
     options = field.options
     deployed = field.make(field.candidates[0])
-    inputs = read_inputs(options.input)
+    inputs = read_inputs(options.inputs)
     card = describe(deployed, field.module_options(), "dense", inputs)
     labelled = load_labelled(card, options.calibration, options.samples)
     dense = run_torch(deployed, card, labelled.samples, deployed.outputs)
@@ -188,7 +188,7 @@ class _Stage:
         In groups, dense first in each: ratios are to the dense of the same turn.
         """
         samples = self.judge.labelled.samples
-        batch = read_inputs(self.options.input)[0].shape[0]
+        batch = read_inputs(self.options.inputs)[0].shape[0]
         batches = full_batches(samples.arrays, batch)[:_FEEDS]
         inputs = {n: np.stack([one[n] for one in batches]) for n in batches[0]}
         dense, *others = entrants

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from prunus.apps.cli.main import main
+from prunus.export.planning import layers
 from prunus.export.planning.layers import Layer, Layers, find_layers
 from prunus.runtime.errors import UsageError
 from prunus.runtime.progress import Silent
@@ -116,3 +117,10 @@ def test_what_it_cannot_do_is_refused(folder, monkeypatch, capsys, more, reason)
 def test_a_score_that_fails_is_named(folder):
     with pytest.raises(UsageError, match="broken fails"):
         _found(folder, "early", score=f"{folder / 'nets.py'}:broken")
+
+
+def test_a_network_that_ships_needs_no_input(monkeypatch):
+    monkeypatch.setattr(layers, "rank_table", lambda *_: {})  # minutes, and tested elsewhere
+    found = find_layers("evitpose_dino6", samples=1, progress=Silent())
+    assert len(found.layers) == 6 and found.dense == pytest.approx(1)
+    assert all(layer.from_here < 1 for layer in found.layers)
