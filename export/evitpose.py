@@ -5,6 +5,7 @@ Run as ``python -m prunus.export.evitpose --help`` or as ``prunus export evitpos
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -31,13 +32,15 @@ from prunus.export.pose.script import (
 )
 from prunus.export.pose.weights import PoseWeights, find_weights, weights_of
 from prunus.models.macs import count_macs
-from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig, evitpose_config
+from prunus.models.pose.evitpose import EViTPose, EViTPoseConfig, Score, evitpose_config
 from prunus.models.pose.levels import DEPTH, evitpose_plan, parse_plan, plan_for_ratio
 from prunus.models.pose.skeleton import COCO17, UNIFIED23, Skeleton
-from prunus.models.tokens.plan import PruningPlan
+from prunus.models.tokens.blocks.stack import find_pruned, uncut_again
+from prunus.models.tokens.plan import DENSE, PruningPlan
+from prunus.models.tokens.prune import prune
 from prunus.runtime.card.card import ModelCard
 from prunus.runtime.card.precision import Precision
-from prunus.runtime.card.tokens import TokenPlan
+from prunus.runtime.card.tokens import METHODS, TokenPlan
 from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.pose.card import ImagePreprocess, KeypointPostprocess
@@ -72,6 +75,8 @@ def export_evitpose(options: EvitposeOptions, progress: Progress) -> Path:
         fill=options.fill,
         score=options.score or ("strided" if options.npu else "sum"),
     )
+    if config.plan.methods:
+        _check_methods(options)
     if options.npu:
         _check_npu(options, config.head)
     if options.show_tokens and not config.plan.blocks:
@@ -93,6 +98,26 @@ def export_evitpose(options: EvitposeOptions, progress: Progress) -> Path:
         npu=options.npu,
         progress=progress,
     )
+
+
+def _check_methods(options: EvitposeOptions) -> None:
+    """Refuse what a plan with methods leaves no room for.
+
+    Raises:
+        UsageError: a choice of patches or a fill beside it, or int8, whose parts that stay float32
+            are known for EViTPose's own cuts alone.
+    """
+    given = {
+        f"--score {options.score}": options.score is not None,
+        f"--fill {options.fill}": options.fill != "carry",
+        "--precision int8": options.file.format.precision == "int8",
+    }
+    for words, there in given.items():
+        if there:
+            raise UsageError(
+                f"Got {words} with a plan that names its methods.",
+                "Leave it out, or give counts alone: --plan 135/95/71@3/6/9.",
+            )
 
 
 def _check_npu(options: EvitposeOptions, head: str) -> None:
@@ -158,15 +183,22 @@ def config_of(card: ModelCard) -> EViTPoseConfig:
             f"The card describes {card.model} {card.variant}; expected an EViTPose.",
             "Give a file made by: prunus export evitpose",
         )
-    plan = PruningPlan(tokens.level, tokens.blocks, tokens.keep)
-    return _config(
-        variant, plan, head=head, joints=tokens.special, fill=tokens.fill, score=tokens.score
-    )
+    own = tokens.score in get_args(Score)
+    methods = () if own else tuple(tokens.score.split(METHODS))
+    plan = PruningPlan(tokens.level, tokens.blocks, tokens.keep, methods)
+    fill, score = (tokens.fill, tokens.score) if own else ("carry", "sum")
+    return _config(variant, plan, head=head, joints=tokens.special, fill=fill, score=score)
 
 
 def build_network(config: EViTPoseConfig, weights: PoseWeights) -> EViTPose:
-    """Build the network with its weights, in evaluation mode."""
-    return seeded_network(lambda: EViTPose(config), weights, config)
+    """Build the network with its weights, in evaluation mode; methods of a plan are `prune`'s."""
+    if not config.plan.methods:
+        return seeded_network(lambda: EViTPose(config), weights, config)
+    whole = replace(config, plan=DENSE)
+    dense = seeded_network(lambda: EViTPose(whole), weights, whole)
+    network = cast(EViTPose, prune(dense, config.plan))
+    network.config = config
+    return network
 
 
 def choose_plan(
@@ -233,8 +265,12 @@ def _token_plan(network: EViTPose) -> TokenPlan:
     config = network.config
     image = torch.zeros(1, 3, config.height, config.width)
     macs = count_macs(network, image)
-    dense = macs
-    if config.plan.blocks:
+    dense, score, fill = macs, str(config.score), str(config.fill)
+    if (stack := find_pruned(network)) is not None:
+        with uncut_again(stack):
+            dense = count_macs(network, image)
+        score, fill = METHODS.join(config.plan.methods), stack.restoring
+    elif config.plan.blocks:
         dense = count_macs(network.with_plan(evitpose_plan("L0", config.joints)), image)
     return TokenPlan(
         config.plan.level,
@@ -242,8 +278,8 @@ def _token_plan(network: EViTPose) -> TokenPlan:
         config.plan.keep,
         config.patches,
         config.joints,
-        config.score,
-        config.fill,
+        score,
+        fill,
         macs,
         dense,
         config.grid,
@@ -263,7 +299,9 @@ def _config(
 def _default_name(config: EViTPoseConfig, batch: int, precision: str, npu: bool) -> str:
     plan = config.plan
     level = plan.level
-    if level == "custom":
+    if plan.methods:
+        level = re.sub(r"[^A-Za-z0-9.]+", "-", level).strip("-")
+    elif level == "custom":
         level = "K" + "-".join(map(str, plan.keep)) + "at" + "-".join(map(str, plan.blocks))
     parts = ["evitpose", config.variant, config.head, level]
     if config.joints != 17:

@@ -43,13 +43,12 @@ from prunus.models.tokens.report import token_maps
 from prunus.models.user_network import build_network
 from prunus.runtime.card.card import ModelCard, Weights
 from prunus.runtime.card.tensors import DTYPES, TensorSpec
-from prunus.runtime.card.tokens import TokenPlan, token_output
+from prunus.runtime.card.tokens import METHODS, TokenPlan, token_output
 from prunus.runtime.errors import ArtifactError, UsageError, nearest
 from prunus.runtime.progress import Progress
 from prunus.runtime.tasks.adopting import BEFORE, picture_part, read_words
 
 MODEL = "module"
-_SEPARATOR = "; "
 
 
 @takes(ModuleOptions)
@@ -305,7 +304,7 @@ def _token_plan(
         tuple(cut.place.keep for cut in cuts.values()),
         stack.entry.tokens,
         stack.entry.special,
-        _SEPARATOR.join(stack.plan.methods),
+        METHODS.join(stack.plan.methods),
         stack.restoring,
         macs // batch,
         dense // batch,
@@ -349,7 +348,7 @@ def reference_module(card: ModelCard, checkpoint: str | Path | None = None) -> n
             card.tokens.level,
             card.tokens.blocks,
             card.tokens.keep,
-            tuple(card.tokens.score.split(_SEPARATOR)),
+            tuple(card.tokens.score.split(METHODS)),
         )
         network = prune(
             network,

@@ -59,7 +59,8 @@ class TokenOptions:
         metavar="SHARE",
     )
     plan: str | None = option(
-        "Tokens kept at blocks: tokens@blocks, e.g. 135/95/71@3/6/9.", default=None, metavar="PLAN"
+        "Tokens kept at blocks: tokens@blocks, e.g. 135/95/71@3/6/9; EViTPose also takes methods: "
+        "tome:96@4.", default=None, metavar="PLAN",
     )
 
     @property

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.models.pose.decode import udp_dark_decode
+from prunus.models.tokens.blocks.stack import find_pruned
 from prunus.models.tokens.reducer import Reduced
 from prunus.models.tokens.report import token_maps, watched
 from prunus.runtime.errors import UsageError
@@ -76,7 +77,9 @@ class DeployedPose(nn.Module):
         self.network = network
         self.heatmaps = heatmaps
         self.decode = decode
-        cuts = getattr(network, "cuts", {}) if show_tokens else {}
+        pruned = find_pruned(network) if isinstance(network, nn.Module) else None
+        own = getattr(network, "cuts", {}) if pruned is None else dict(pruned.reducers())
+        cuts = own if show_tokens else {}
         if show_tokens and not cuts:
             raise UsageError(
                 "Got --show-tokens for a network without a cut.", "Choose one, as with --level L2."

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from prunus.models.tokens.plan import PruningPlan
+from prunus.models.tokens.plan import PruningPlan, read_plan
 from prunus.runtime.errors import UsageError
 
 PATCHES = 192  # 16 x 12 patches of a 256 x 192 crop
@@ -73,7 +73,11 @@ def _chain(ratio: float, joints: int) -> tuple[int, ...]:
 
 
 def parse_plan(text: str, joints: int = 17, depth: int = DEPTH) -> PruningPlan:
-    """Read a level (``L2``), a ratio (``0.6``), or counts at blocks (``135/95/71@3/6/9``)."""
+    """Read a level (``L2``), a ratio (``0.6``), counts at blocks (``135/95/71@3/6/9``), or a plan
+    with methods (``tome:96@4``).
+    """
+    if ":" in text:
+        return read_plan(text, PATCHES)
     if text in LEVELS:
         return evitpose_plan(text, joints, depth)
     if re.fullmatch(r"\d+(/\d+)*(@\d+(/\d+)*)?", text) and not re.fullmatch(r"[01]", text):
@@ -87,6 +91,7 @@ def parse_plan(text: str, joints: int = 17, depth: int = DEPTH) -> PruningPlan:
     except ValueError:
         raise UsageError(
             f"Cannot read the plan '{text}'.",
-            "Give a level (L2), a ratio (0.6), or counts at blocks (135/95/71@3/6/9).",
+            "Give a level (L2), a ratio (0.6), counts at blocks (135/95/71@3/6/9), or a method "
+            "with them (tome:96@4).",
         ) from None
     return plan_for_ratio(ratio, joints, depth)

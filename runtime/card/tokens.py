@@ -10,6 +10,7 @@ from prunus.runtime.errors import ArtifactError
 
 _BAR = 40  # characters of a full bar in the token picture
 _TOLD = "tokens_"
+METHODS = "; "  # between the methods of a plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class TokenPlan:
         tokens: Patch tokens that enter.
         special: Tokens that are never dropped (joint queries).
         score: How attention is turned into a rank; or which patches of every picture stay:
-            ``strided`` or ``pooled``.
+            ``strided`` or ``pooled``; or the methods of the cuts, see `METHODS`.
         fill: What a dense head sees where a token was dropped.
         macs: Multiply-accumulates of one image through this graph's network.
         macs_dense: The same without dropping.

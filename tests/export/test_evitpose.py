@@ -203,6 +203,42 @@ def test_impossible_options_are_usage_errors(options, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_plan_with_methods_is_what_prune_makes(batch, two_blocks, crops, tmp_path):
+    path = export_evitpose(
+        plan="tome:100@0,joint:60@1", checkpoint="random", batch=batch, show_tokens=True,
+        heatmaps=True, calibration=crops, output=tmp_path / "a.onnx",
+    )  # fmt: skip
+    card = read_card(path)
+    told = card.tokens
+    assert told is not None and told.score == "tome; joint" and told.fill == "delta"
+    assert (told.blocks, told.keep, told.tokens, told.special) == ((0, 1), (100, 60), 192, 17)
+    assert told.macs < told.macs_dense
+    graph = onnx.load(path).graph
+    values = [*graph.input, *graph.output, *graph.value_info]
+    assert all(d.HasField("dim_value") for v in values for d in v.type.tensor_type.shape.dim)
+    module = reference_module(card)
+    crop = crops.arrays["image"][:batch]
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(crop))
+    with open_session(path, "onnxruntime", threads=1) as session:
+        found = session.run({"image": crop})
+    # Of the heatmaps: where fresh weights' maps are flat, places follow the last bit.
+    np.testing.assert_allclose(found["heatmaps"], wanted[-1].numpy(), atol=1e-5)
+    for number, block in enumerate(told.blocks, 1):
+        assert np.array_equal(found[f"tokens_{block}"], wanted[number].numpy())
+    assert found["tokens_0"].min() == 0 and len(np.unique(found["tokens_0"][0])) == 100
+
+
+@pytest.mark.parametrize(
+    "more", [{"score": "max"}, {"fill": "zero"}, {"precision": "int8"}, {"keep": 0.5}]
+)
+def test_a_plan_with_methods_leaves_no_other_choice(more, two_blocks, tmp_path):
+    with pytest.raises(UsageError, match=r"a plan that names its methods|expected one of them"):
+        export_evitpose(plan="tome:96@1", **more, output=tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_of_level_keep_and_plan_decides():
     assert choose_plan(None, None, None, 17).keep == ()
     assert choose_plan("L1", None, None, 17).keep == (135, 95, 71)

@@ -94,3 +94,8 @@ def test_check_names_what_does_not_fit():
         PruningPlan("p", (12,), (100,)).check(192, 12)
     with pytest.raises(UsageError, match="Unknown level"):
         evitpose_plan("L9")
+
+
+def test_a_plan_with_methods():
+    plan = parse_plan("tome:0.5@4,joint:48@8")
+    assert (plan.blocks, plan.keep, plan.methods) == ((4, 8), (96, 48), ("tome", "joint"))
