@@ -31,9 +31,9 @@ soak: $(STAMP)
 	$(BIN)/python tests/soak/soak.py --seconds $(SECONDS)
 
 # Faults planted in FILES (default: what differs from main in runtime/ and export/verify), judged by
-# the mirrored tests of each; with SAMPLE=200 that many of all faults of both parts.
+# the mirrored tests of each; with SAMPLE=200 that many of all faults of both parts, drawn by SEED=1.
 mutate: mutate-deps
-	$(BIN)/python tests/mutate.py $(if $(SAMPLE),--sample $(SAMPLE)) $(FILES)
+	$(BIN)/python tests/mutate.py $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(FILES)
 
 # Hostile input for every reader, as long as you like: make fuzz EXAMPLES=1000000.
 EXAMPLES ?= 20000
