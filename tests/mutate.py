@@ -44,7 +44,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -255,7 +255,8 @@ def main(words: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words)
     everything = _modules(_listed("ls-files", "-z", *PARTS)) if options.sample else changed()
     names = options.files or everything
-    bare = [name for name in names if not tests_of(name)]
+    tests = {name: tests_of(name) for name in names}
+    bare = [name for name in names if not tests[name]]
     for name in bare:
         print(f"{name}: no tests of its own, and none that import it or in its folder")
     if not (names := [name for name in names if name not in bare]):
@@ -267,7 +268,7 @@ def main(words: Sequence[str] | None = None) -> int:
         found = listed_faults(names, tree, options.keep)
         print(f"{len(found)} faults in {len(names)} files", flush=True)
         order = drawn(found, options.seed)
-        counts, failed = judge(order, options.sample, Judge(tree, options.keep))
+        counts, failed = judge(order, options.sample, tests, Judge(tree, options.keep))
     for name, count in sorted(counts.items()):
         print(f"{name}: {_noticed(count)} of {count.total()} faults noticed")
     total = sum(counts.values(), Counter[str]())
@@ -287,7 +288,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def judge(
-    found: Iterator[Fault], count: int, judging: Judge
+    found: Iterator[Fault], count: int, tests: Mapping[str, Sequence[str]], judging: Judge
 ) -> tuple[dict[str, Counter[str]], int]:
     """Plant faults, as many as asked for or all (0); files whose tests are quick come first.
 
@@ -308,13 +309,13 @@ def judge(
     alone: dict[str, float] = {}
     for name in sorted(chosen):
         try:
-            alone[name] = judging.alone(name, tests_of(name))
+            alone[name] = judging.alone(name, tests[name])
         except SystemExit as why:
             print(f"{name}: not judged, {why}", flush=True)
     counts: dict[str, Counter[str]] = {name: Counter() for name in alone}
     for name in sorted(alone, key=alone.__getitem__):
         for fault, code in sorted(chosen[name]):
-            row = judging.fault(fault, code, tests_of(name), alone[name])
+            row = judging.fault(fault, code, tests[name], alone[name])
             counts[name][row["verdict"]] += 1
             if row["verdict"] == "missed":
                 print(f"{name}:{fault.line} {fault.operator}\n{row['difference']}\n", flush=True)

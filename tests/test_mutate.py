@@ -105,9 +105,9 @@ def planted(tmp_path):
 def test_faults_in_a_line_that_is_tested_and_in_one_that_is_not(
     mutate, monkeypatch, capsys, planted
 ) -> None:
-    monkeypatch.setattr(mutate, "tests_of", lambda name: ["test_planted.py"])
+    tests = {"planted.py": ["test_planted.py"]}
     found = mutate.listed_faults(["planted.py"], planted, planted)
-    counts, failed = mutate.judge(iter(found), 0, mutate.Judge(planted, planted))
+    counts, failed = mutate.judge(iter(found), 0, tests, mutate.Judge(planted, planted))
     said = capsys.readouterr().out
     assert not failed and min(counts["planted.py"][v] for v in ("noticed", "missed")) > 0
     # x + y and its 1 are tested; the star would not compile otherwise.
@@ -115,5 +115,5 @@ def test_faults_in_a_line_that_is_tested_and_in_one_that_is_not(
     # What is known is not run again, not even where tests would fail now.
     before = (planted / "verdicts.jsonl").read_text()
     monkeypatch.setattr(mutate.Judge, "_run", None)
-    assert mutate.judge(iter(found), 0, mutate.Judge(planted, planted)) == (counts, 0)
+    assert mutate.judge(iter(found), 0, tests, mutate.Judge(planted, planted)) == (counts, 0)
     assert (planted / "verdicts.jsonl").read_text() == before

@@ -9,6 +9,7 @@ well.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -89,8 +90,8 @@ def worst_cosine(expected: Array, got: Array) -> float:
 
 def cosines(expected: Array, got: Array) -> Array:
     """Return (N,) float64: cosines between samples (N, ...); equal ones have 1, zeros included."""
-    a = expected.reshape(len(expected), -1).astype(np.float64)
-    b = got.reshape(len(got), -1).astype(np.float64)
+    rows = len(expected), math.prod(expected.shape[1:])  # -1 has no answer where there are none
+    a, b = (values.reshape(rows).astype(np.float64) for values in (expected, got))
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = np.where(norms > 0, (a * b).sum(1) / np.maximum(norms, 1e-300), 0.0)
     same: Array = np.where((a == b).all(1), 1.0, np.minimum(cosine, 1.0))

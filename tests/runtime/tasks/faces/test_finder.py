@@ -165,6 +165,21 @@ def test_a_short_gap_needs_no_memory_and_a_jump_is_caught_at_once() -> None:
     assert tracker.found
 
 
+@pytest.mark.parametrize(("size", "kept"), [(1, 1), (0.61, 1), (0.59, 0), (1.59, 1), (1.61, 0)])
+def test_a_face_does_not_shrink_or_grow_by_much_in_one_frame(size, kept) -> None:
+    tracker = FaceTracker(FaceOptions(every=100))
+    frame, finder, mesh = _planted({"a": (300, 150)})
+    assert len(tracker.update(frame, finder, mesh, 0.0)) == 1
+
+    def sized(_, squares):
+        return [
+            ((points - [300, 150, 0]) * size + [300, 150, 0], score)
+            for points, score in mesh(_, squares)
+        ]
+
+    assert len(tracker.update(frame, lambda _: [], sized, 0.1)) == kept
+
+
 def test_a_likeness_that_does_not_last_takes_no_number() -> None:
     tracker = FaceTracker(FaceOptions(every=1, confirm_frames=3))
     assert _step(tracker, 0.0, a=(100, 150)) == []
