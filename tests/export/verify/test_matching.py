@@ -1,5 +1,7 @@
 """Twins are found by module, operator and wiring, not by the number in a name."""
 
+import dataclasses
+
 import onnx
 from onnx import TensorProto, helper
 
@@ -54,6 +56,8 @@ def test_conversions_are_no_values() -> None:
     pairs = matching_values(plain(), renumbered())
     assert {p.operator for p in pairs} == {"Relu", "Neg", "Transpose", "Add"}
     assert all(p.same_shape for p in pairs)
+    other = dataclasses.replace(pairs[0], suspect_shape=(*pairs[0].suspect_shape, 2))
+    assert not other.same_shape
 
 
 def test_a_changed_wire_falls_back_to_the_name() -> None:

@@ -282,3 +282,12 @@ def test_a_film_without_sound_and_noise_are_one_clear_error(tmp_path):
         with pytest.raises(SourceError, match=words) as caught:
             SoundReader(tmp_path / name)
         assert "WAV, FLAC or Ogg" in caught.value.hint
+
+
+def test_blocks_are_of_the_size_that_was_asked_for(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(70_000), 16000)
+    with SoundReader(path) as reader:
+        assert [len(block) for block in reader.blocks()] == [32768, 32768, 4464]
+    with SoundReader(path) as reader:
+        assert [len(block) for block in reader.blocks(50_000)] == [50_000, 20_000]

@@ -49,6 +49,14 @@ def _assert_in_place(groups, codes, frames):
     assert at == frames
 
 
+def test_a_packet_waits_for_its_samples():
+    sender = Packetizer(_format(), frames=8)
+    assert sender.latency == 8 * 320
+    codes = _codes(96)
+    part = {s.name: codes[s.name][:, : 4 // s.stride] for s in STREAMS}
+    assert [len(sender.push(part)) for _ in range(4)] == [0, 1, 0, 1]
+
+
 @pytest.mark.parametrize("redundancy", [0, 1, 2])
 @pytest.mark.parametrize("size", [1, 8, 12])
 def test_a_good_network_changes_nothing(size, redundancy):

@@ -1,5 +1,6 @@
 """Statistics, warm-up, and comparisons between child processes."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -155,6 +156,9 @@ def test_ratio_order_memory_and_json(targets, tmp_path) -> None:
     assert len(rounds) == 2 and sum(map(len, rounds)) == fast.latency.n
     text = result.to_text()
     assert "slow" in text and f"{fast.ratio:.2f}" in text
+    told = {"cpu": "a CPU", "threads": 3, "load_average": [0.25, 1.5, 2.5]}
+    busy = dataclasses.replace(result, environment={**result.environment, **told})
+    assert "a CPU, 3 threads, load 0.25\n" in busy.to_text()
 
 
 def test_artifact_runner_in_a_child(artifact, tiny_inputs) -> None:

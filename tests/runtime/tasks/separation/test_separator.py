@@ -284,6 +284,8 @@ def test_windows_that_do_not_fit_are_refused() -> None:
     ):
         with pytest.raises(UsageError, match=words):
             separator.stream(**options)
+    with pytest.raises(UsageError, match=r"0\.28 s needs 13 frames .* 3 to each side; .* 12"):
+        separator.stream(hop_s=0.28, lookahead_s=0.04)
     plan = StreamPlan.of(MouthPreprocess(35), MixturePreprocess(32000, 50))
     assert (plan.hop, plan.lookahead, plan.fade) == (12, 8, 640)
 

@@ -13,6 +13,7 @@ from prunus.runtime.tasks.pose.estimator import Pose, PoseEstimator
 from prunus.runtime.tasks.pose.identities import score_identities, true_boxes
 from prunus.runtime.tasks.pose.people import PeopleFinder
 from prunus.runtime.tasks.pose.similarity import box_of_joints, keypoint_similarity
+from prunus.runtime.tasks.pose.smoothing import Smoothing, smooth
 from prunus.runtime.tasks.pose.tracking.finding import Finding
 from prunus.runtime.tasks.pose.tracking.single import SinglePerson
 from prunus.runtime.tasks.pose.tracking.tracker import PeopleTracker, TrackerOptions
@@ -333,3 +334,17 @@ def test_joints_may_be_read_between_the_halves_of_a_frame() -> None:
             (p.track_id, p.box, p.age_s) for p in expected
         ]
         assert len(boxes) == (1 if step == 4 else 2)
+
+
+def test_joints_are_smoothed_by_the_diagonal_of_the_person() -> None:
+    world, settings, state = World(), Smoothing(), None
+    tracker = PeopleTracker(each(1, smoothing=settings, confirm=1))
+    for k, x in enumerate((200.0, 203.0, 204.0)):
+        world.people = [_person(x)]
+        (shown,) = tracker.update(FRAME, world.find, world.estimate, k / 25)
+        x0, y0, x1, y1 = box_of_joints(world.people[0])
+        expected, state = smooth(
+            world.people[0].keypoints, np.hypot(x1 - x0, y1 - y0), k / 25, state, settings
+        )
+        np.testing.assert_allclose(shown.keypoints, expected, rtol=1e-6)
+    assert abs(shown.keypoints[0, 0] - world.people[0].keypoints[0, 0]) > 0.2
