@@ -16,6 +16,7 @@ from prunus.runtime.errors import UsageError
 
 Floats = npt.NDArray[np.float32]
 _SUDDEN = 0.5  # a probability that moves by this much within one frame is believed at once
+_MOST = 255  # frames that are counted
 
 
 class MaskSmoothing:
@@ -23,17 +24,17 @@ class MaskSmoothing:
 
     Args:
         strength: 0 (off) to below 1: share of the past in a probability that does not move.
-        patience: Frames in a row that a new class must be seen; 1 is off.
+        patience: Frames in a row that a new class must be seen, 1 (off) to 255.
 
     Raises:
         UsageError: a value out of range.
     """
 
     def __init__(self, strength: float = 0.6, patience: int = 2) -> None:
-        if not 0 <= strength < 1 or patience < 1:
+        if not 0 <= strength < 1 or not 1 <= patience <= _MOST:
             raise UsageError(
                 f"Got the smoothing {strength} and {patience} frames; expected 0 <= strength < 1 "
-                "and at least 1 frame."
+                f"and 1 to {_MOST} frames."
             )
         self.strength, self.patience = strength, patience
         self._past: Floats | None = None
@@ -63,7 +64,7 @@ class MaskSmoothing:
             self._shown, self._candidate = now.copy(), now.copy()
             self._seen = np.zeros(now.shape, np.uint8)
             return now
-        seen = np.where(now == candidate, np.minimum(seen, 254) + 1, 1).astype(np.uint8)
+        seen = np.where(now == candidate, np.minimum(seen, _MOST - 1) + 1, 1).astype(np.uint8)
         settled = seen >= self.patience
         self._shown = np.where(settled, now, shown)
         self._candidate, self._seen = now.copy(), seen
