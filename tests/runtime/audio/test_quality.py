@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from prunus.runtime.audio.quality import (
     MOST_DB,
     CodeCounter,
+    _from_slaney,
+    _to_slaney,
     aligned,
     entropy_bits,
     mel_bands,
@@ -100,3 +102,10 @@ def test_entropy_and_use_of_codebooks():
     assert (second.used, second.entropy_bits) == (1, 0.0)
     assert (third.stream, third.used, third.entropy_bits, third.codes) == ("b", 2, 1.0, 4)
     assert counter.entropy_per_second(50.0) == pytest.approx(2.0 * 50 + 0.0 + 1.0 * 50 / 4)
+
+
+def test_slaneys_scale_is_straight_up_to_a_kilohertz_and_then_grows_by_ratios():
+    hertz = np.array([0.0, 200, 1000, 1000 * 6.4 ** (1 / 27), 6400])
+    mel = np.array([0.0, 3, 15, 16, 42])
+    np.testing.assert_allclose(_to_slaney(hertz), mel)
+    np.testing.assert_allclose(_from_slaney(mel), hertz)

@@ -11,7 +11,7 @@ from prunus.models import zoo
 from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.tasks.faces.boxes import FaceBox, FaceFinder
 from prunus.runtime.tasks.faces.finder import FaceOptions, FaceTracker
-from prunus.runtime.tasks.faces.mesh import FaceMesh, Square, square_of_box, square_of_points
+from prunus.runtime.tasks.faces.mesh import FaceMesh
 
 PICTURE = cv2.imread(str(Path(prunus.apps.__path__[0]) / "media" / "portrait.jpg"))
 
@@ -48,17 +48,6 @@ def test_landmarks_follow_the_picture(nets, degrees, scale, x, y) -> None:
     distance = np.linalg.norm(face.points[:, :2] - expected, axis=1) / (60 * scale)  # eye to eye
     assert distance.mean() < 0.06
     assert face.mouth_inside == 1.0
-
-
-def test_a_square_brings_the_eyes_level() -> None:
-    eyes = np.array([[100, 100], [140, 140], [0, 0], [0, 0], [0, 0], [0, 0]], np.float32)
-    square = square_of_box(FaceBox((80, 80, 180, 160), eyes, 1.0), 1.5)
-    assert (square.side, square.turn) == (pytest.approx(150), pytest.approx(np.pi / 4))
-    to_frame = square.to_frame(192)
-    back = np.linalg.inv(to_frame[:, :2]) @ (eyes[:2] - to_frame[:, 2]).T
-    assert back[1, 0] == pytest.approx(back[1, 1])
-    middle = to_frame[:, :2] @ [95.5, 95.5] + to_frame[:, 2]
-    np.testing.assert_allclose(middle, [130, 120])
 
 
 def test_one_face_keeps_its_number_through_motion_absence_and_return(nets) -> None:
@@ -198,14 +187,3 @@ def test_bad_settings_and_other_models_are_refused() -> None:
         FaceOptions(every=0)
     with pytest.raises(ArtifactError, match="face mesh"):
         FaceMesh.open(zoo.model_path("blazeface_full"), "onnxruntime", 1)
-
-
-def test_square_of_points_agrees_with_its_own_crop() -> None:
-    rng = np.random.default_rng(0)
-    points = rng.uniform(0, 100, (468, 3)).astype(np.float32)
-    for k, place in zip((33, 133, 362, 263), [(20, 40), (40, 40), (60, 40), (80, 40)], strict=True):
-        points[k, :2] = place
-    square = square_of_points(points, 1.0)
-    assert square.turn == pytest.approx(0)
-    assert isinstance(square, Square)
-    assert square.side == pytest.approx(np.ptp(points[:, :2], 0).max())

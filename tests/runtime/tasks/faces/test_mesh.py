@@ -8,7 +8,8 @@ import pytest
 
 import prunus.apps
 from prunus.models import zoo
-from prunus.runtime.tasks.faces.mesh import FaceMesh, Square
+from prunus.runtime.tasks.faces.boxes import FaceBox
+from prunus.runtime.tasks.faces.mesh import FaceMesh, Square, square_of_box, square_of_points
 
 PICTURE = cv2.imread(str(Path(prunus.apps.__path__[0]) / "media" / "portrait.jpg"))
 # The crop has 192 pixels: of this side, a pixel of the crop is two of the frame.
@@ -58,3 +59,40 @@ def test_the_corners_of_a_square_are_those_of_its_crop() -> None:
         a, b = edges @ matrix[:, :2].T + matrix[:, 2]
         np.testing.assert_allclose((a + b) / 2, [50, 70], atol=1e-9)
         assert np.hypot(*(b - a)) == pytest.approx(40 * np.sqrt(2))
+
+
+def test_a_square_brings_the_eyes_level() -> None:
+    eyes = np.array([[100, 100], [140, 140], [0, 0], [0, 0], [0, 0], [0, 0]], np.float32)
+    square = square_of_box(FaceBox((80, 80, 180, 160), eyes, 1.0), 1.5)
+    assert (square.side, square.turn) == (pytest.approx(150), pytest.approx(np.pi / 4))
+    to_frame = square.to_frame(192)
+    back = np.linalg.inv(to_frame[:, :2]) @ (eyes[:2] - to_frame[:, 2]).T
+    assert back[1, 0] == pytest.approx(back[1, 1])
+    middle = to_frame[:, :2] @ [95.5, 95.5] + to_frame[:, 2]
+    np.testing.assert_allclose(middle, [130, 120])
+
+
+def test_square_of_points_agrees_with_its_own_crop() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 100, (468, 3)).astype(np.float32)
+    for k, place in zip((33, 133, 362, 263), [(20, 40), (40, 40), (60, 40), (80, 40)], strict=True):
+        points[k, :2] = place
+    square = square_of_points(points, 1.0)
+    assert square.turn == pytest.approx(0)
+    assert isinstance(square, Square)
+    assert square.side == pytest.approx(np.ptp(points[:, :2], 0).max())
+
+
+@pytest.mark.parametrize("degrees", [0, 30, -50])
+def test_a_square_around_turned_landmarks_is_turned_with_them(degrees) -> None:
+    """Worked out the other way: turn a known upright face about a point, with its square."""
+    angle = np.radians(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    upright = np.random.default_rng(1).uniform([10, 20], [90, 140], (468, 2))
+    upright[0], upright[1] = (10, 20), (90, 140)  # 80 wide, 120 high, about 50, 80
+    for k, x in zip((33, 133, 362, 263), (30, 45, 55, 70), strict=True):
+        upright[k] = x, 60
+    square = square_of_points((upright @ turn.T + [7, 9]).astype(np.float32), 1.5)
+    np.testing.assert_allclose([square.x, square.y], turn @ [50, 80] + [7, 9], atol=1e-3)
+    assert square.side == pytest.approx(180, abs=1e-3)
+    assert square.turn == pytest.approx(angle, abs=1e-5)
