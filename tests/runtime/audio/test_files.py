@@ -10,7 +10,7 @@ import pytest
 
 from prunus.runtime.audio import files as audio_file
 from prunus.runtime.audio.files import SoundReader, WavWriter
-from prunus.runtime.audio.header import promised_bytes
+from prunus.runtime.audio.header import ogg_lacks_end, promised_bytes
 from prunus.runtime.errors import SourceError, UsageError
 
 soundfile = pytest.importorskip("soundfile")
@@ -291,3 +291,19 @@ def test_blocks_are_of_the_size_that_was_asked_for(tmp_path):
         assert [len(block) for block in reader.blocks()] == [32768, 32768, 4464]
     with SoundReader(path) as reader:
         assert [len(block) for block in reader.blocks(50_000)] == [50_000, 20_000]
+
+
+def test_an_ogg_whose_last_page_is_cut_anywhere(tmp_path, sound):
+    whole = _file(tmp_path, "ogg", sound)
+    assert not ogg_lacks_end(whole)
+    data = whole.read_bytes()
+    last = data.rindex(b"OggS")
+    for kept in (1, 4, 26, 27, 28, 60, len(data) - last - 1):
+        whole.write_bytes(data[: last + kept])
+        assert ogg_lacks_end(whole), kept
+    whole.write_bytes(data[:last])
+    assert ogg_lacks_end(whole)  # its last page is not marked as the last
+    whole.write_bytes(data + b"more")
+    assert not ogg_lacks_end(whole)
+    whole.write_bytes(b"no page at all")
+    assert ogg_lacks_end(whole)

@@ -118,6 +118,8 @@ def test_rare_work_is_no_reason_to_leave_a_rung():
         governor.add(Sample(2, 20.0, 22.0 + search, search))
     assert governor.changes == 0
     assert governor.held == 270  # but a frame that was late was late
+    assert governor.line() == "budget 33 ms held 90%: L0 1/1"
+    assert Governor(rungs(1), [1.0], 33.0).line() == "budget 33 ms held 100%: L0 1/1"
     assert governor.use == {"L0 1/1": 300}
 
 

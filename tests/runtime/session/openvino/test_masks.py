@@ -133,3 +133,30 @@ def test_only_single_rows_are_kept_apart() -> None:
 
     assert len(changed(1, 1, 1)) == len(changed()) == 1
     assert changed(1, 1, 17) == changed(1, 3, 1) == changed(4, 1, 1) == ()
+
+
+@pytest.mark.parametrize(
+    ("shape", "mask", "kept"),
+    [
+        ((2, 3, 4, 5), (1, 1, 1, 5), ["sum"]),
+        ((4, 5), (5,), ["sum"]),
+        ((1, 2, 3, 4, 5), (5,), []),  # more axes than are merged
+        ((4, 5), (4, 5), []),  # another row for each query
+        ((4, 5), (4, 1), []),
+        ((4, 1), (1, 1), []),  # one key: there is nothing to hide
+        ((5,), (5,), []),
+        ((-1, 5), (1, 5), []),  # a size that is not known before it runs
+        ((), (), []),
+    ],
+)
+def test_which_sums_are_kept_apart(shape, mask, kept) -> None:
+    from openvino import opset13 as ops
+
+    scores, row = (ops.parameter(s, np.float32) for s in (shape, mask))
+    total = ops.add(scores, row, name="sum")
+    made = ops.softmax(total, max(len(shape) - 1, 0)) if shape else ops.softmax(
+        ops.reshape(total, np.array([1]), False), 0
+    )  # fmt: skip
+    model = ov.Model([made], [scores, row], "m")
+    assert list(keep_masks_apart(model)) == kept
+    assert model.outputs[0].get_partial_shape() == ov.PartialShape(list(shape) or [1])

@@ -39,6 +39,14 @@ def test_equal_to_the_decode_inside_graphs(size) -> None:
     )
 
 
+@pytest.mark.parametrize("height", [45.0, 60.0, 200.0, 0.002, 0.0005])
+def test_maps_of_any_height_are_cut_off_where_those_inside_graphs_are(height) -> None:
+    maps = gaussians(np.random.default_rng(2).uniform(8, 40, (2, 5, 2))) * np.float32(height)
+    np.testing.assert_allclose(
+        joints_of_heatmaps(maps, HEIGHT, WIDTH)[..., :2], inside(maps)[..., :2], atol=2e-3
+    )
+
+
 def test_the_centre_of_a_clear_maximum_is_found_below_a_pixel() -> None:
     found = joints_of_heatmaps(gaussians([[[30.3, 20.6]]]), HEIGHT, WIDTH)
     expected = [20.6 * 191 / 47, 30.3 * 255 / 63]

@@ -8,7 +8,13 @@ import pytest
 from prunus.apps.common.media import MEDIA
 from prunus.models import zoo
 from prunus.runtime.errors import ArtifactError, TensorError
-from prunus.runtime.tasks.pose.people import PeopleFinder, decode_multipose
+from prunus.runtime.tasks.pose.movenet import PIXEL_SHIFT
+from prunus.runtime.tasks.pose.people import (
+    People,
+    PeopleFinder,
+    _to_image,
+    decode_multipose,
+)
 from prunus.runtime.tasks.pose.similarity import box_iou
 
 
@@ -137,3 +143,24 @@ def test_wrong_input_is_refused(finder: PeopleFinder) -> None:
         finder(np.zeros((9, 9), np.uint8))
     with pytest.raises(ArtifactError, match="people finder"):
         PeopleFinder.open(zoo.model_path("movenet_lightning"), "onnxruntime", threads=1)
+
+
+def test_people_of_the_input_in_pixels_of_the_picture() -> None:
+    """Heads count from `PIXEL_SHIFT` in a pixel, joints from its centre, boxes from its edge."""
+    joints = np.array([[[30, 40, 0.5], [60, 20, 0.9]]], np.float32)
+    people = People(joints, np.array([[-6.0, 10, 30, 400]], np.float32), *np.float32([[0.7], [1]]))
+    scale = np.array([0.5, 0.25])  # pixels of the input per pixel of the picture, x and y
+    (pose,) = _to_image(people, scale, (480, 640, 3))
+    edge = 0.5 - PIXEL_SHIFT
+    np.testing.assert_allclose(
+        pose.keypoints,
+        [[(30 + edge) * 2 - 0.5, (40 + edge) * 4 - 0.5, 0.5],
+         [(60 + edge) * 2 - 0.5, (20 + edge) * 4 - 0.5, 0.9]],
+        rtol=1e-6,
+    )  # fmt: skip
+    assert pose.box == pytest.approx((0, (10 + edge) * 4, (30 + edge) * 2, 480))
+    assert pose.score == pytest.approx(0.7)
+    assert joints[0, 0].tolist() == [30, 40, 0.5]  # the caller's stay as they were
+    wide = People(joints, np.array([[10.0, -9, 900, 20]], np.float32), *np.float32([[0.7], [1]]))
+    (pose,) = _to_image(wide, scale, (480, 640, 3))
+    assert pose.box == pytest.approx(((10 + edge) * 2, 0, 640, (20 + edge) * 4))
