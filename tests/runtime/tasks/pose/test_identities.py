@@ -53,3 +53,18 @@ def test_marks_become_boxes_on_straight_lines():
     assert boxes[0]["a"] == (2.5, 5.0, 17.5, 35.0)
     assert boxes[2]["a"] == (14 - 10, 0.0, 14 + 10, 40.0)
     assert "a" in boxes[7] and boxes[8] == {}
+
+
+@pytest.mark.parametrize(("apart", "hit"), [(0, 1), (5.9, 1), (6.1, 0), (8.9, 0)])
+@pytest.mark.parametrize("way", [(1, 0), (0, 1), (-0.6, 0.8)])
+def test_centres_may_be_three_tenths_of_the_height_apart(apart, hit, way):
+    x, y = (apart * part for part in way)
+    found = [{0: (6 + x, y, 14 + x, 20 + y)}]
+    assert score_identities([{"a": at(10)}], found).recall == hit
+    assert score_identities([{"a": at(10)}], found, reach=0.5).recall == 1
+
+
+def test_the_nearer_of_two_is_the_pair():
+    truth, found = [{"a": at(10), "b": at(14)}], [{0: at(13.5), 1: at(9.5)}]
+    then = [{0: at(14), 1: at(10)}]
+    assert score_identities(truth * 2, found + then).switches == 0
