@@ -86,6 +86,11 @@ def changed() -> list[str]:
     return _modules(_listed("diff", "-z", *words))
 
 
+def mirrored(name: str) -> Path:
+    """Return where the tests of a file belong."""
+    return Path("tests") / Path(name).parent / f"test_{Path(name).name}"
+
+
 def tests_of(name: str) -> list[str]:
     """Return the mirrored tests of a file, else those that import it, else those of its folder.
 
@@ -95,9 +100,8 @@ def tests_of(name: str) -> list[str]:
     path = Path(name)
     if not (ROOT / path).is_file():
         return []
-    mirrored = Path("tests") / path.parent / f"test_{path.name}"
-    if (ROOT / mirrored).is_file():
-        return [str(mirrored)]
+    if (ROOT / mirrored(name)).is_file():
+        return [str(mirrored(name))]
     package = re.escape(f"prunus.{'.'.join(path.parent.parts)}")
     spelled = re.compile(
         rf"^\s*from {package}(\.{path.stem} import|[\w.]* import [^\n]*\b{path.stem}\b)", re.M
@@ -266,7 +270,9 @@ def main(words: Sequence[str] | None = None) -> int:
         tree = Path(folder) / "tree"
         _copy(tree)
         found = listed_faults(names, tree, options.keep)
-        print(f"{len(found)} faults in {len(names)} files", flush=True)
+        lone = sum(not (ROOT / mirrored(fault.file)).is_file() for fault in found)
+        print(f"{len(found)} faults in {len(names)} files", end=", ")
+        print(f"{lone} of them where no mirrored tests are", flush=True)
         order = drawn(found, options.seed)
         counts, failed = judge(order, options.sample, tests, Judge(tree, options.keep))
     for name, count in sorted(counts.items()):
