@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.errors import TensorError
-from prunus.runtime.pictures.opencv import load_cv2
+from prunus.runtime.pictures.opencv import in_colours, load_cv2
 from prunus.runtime.tasks.pose.card import ImagePreprocess
 
 Frame = npt.NDArray[np.uint8]
@@ -187,7 +187,7 @@ class CropGeometry:
             scale = window[2:] / [self.width - 1, self.height - 1]
             to_frame = np.array([[scale[0], 0, window[0]], [0, scale[1], window[1]]])
             crop = warp(frame, to_frame, (self.height, self.width), self.pad_value)
-            target[:] = crop[:, :, ::-1] if self.rgb else crop
+            target[:] = in_colours(crop, self.rgb)
 
 
 def warp(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.pictures.crop import Frame, resample
+from prunus.runtime.pictures.opencv import in_colours
 
 
 def letterbox_size(frame: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
@@ -36,5 +37,5 @@ def letterbox_into(
     rows, columns = letterbox_size((frame.shape[0], frame.shape[1]), (out.shape[0], out.shape[1]))
     small = resample(frame, (rows, columns))
     out[:] = pad_value
-    out[:rows, :columns] = small[:, :, ::-1] if rgb else small
+    out[:rows, :columns] = in_colours(small, rgb)
     return np.array([columns / frame.shape[1], rows / frame.shape[0]])

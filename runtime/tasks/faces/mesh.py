@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.runtime.pictures.crop import check_frame, warp
+from prunus.runtime.pictures.opencv import in_colours
 from prunus.runtime.tasks.faces.boxes import FaceBox
 from prunus.runtime.tasks.faces.card import FaceMeshPostprocess
 from prunus.runtime.tasks.picture import PictureNetwork
@@ -119,7 +120,7 @@ class FaceMesh(PictureNetwork[FaceMeshPostprocess]):
         matrix = square.to_frame(size)
         crop = warp(frame, matrix, (size, size))
         with self._buffers.borrowed() as buffer:
-            buffer[0] = crop[:, :, ::-1] if self.preprocess.colour == "rgb" else crop
+            buffer[0] = in_colours(crop, self.preprocess.colour == "rgb")
             found = self._run(buffer)
         raw = found["points"].reshape(-1, 3).astype(np.float64)
         # The network counts from the middle of the first pixel: over mirrored crops x + x' is

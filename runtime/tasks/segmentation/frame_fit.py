@@ -15,7 +15,7 @@ import numpy.typing as npt
 from prunus.runtime.errors import ArtifactError, UsageError
 from prunus.runtime.pictures.crop import Frame, resample
 from prunus.runtime.pictures.letterbox import letterbox_size
-from prunus.runtime.pictures.opencv import load_cv2
+from prunus.runtime.pictures.opencv import in_colours, load_cv2
 from prunus.runtime.tasks.segmentation.card import ScenePreprocess
 
 Size = tuple[int, int]  # height, width
@@ -107,4 +107,4 @@ class FrameFit:
             )
         if (height, width) != self.size:
             out[:] = self.preprocess.pad_value
-        out[:height, :width] = scaled[:, :, ::-1] if self.preprocess.colour == "rgb" else scaled
+        out[:height, :width] = in_colours(scaled, self.preprocess.colour == "rgb")

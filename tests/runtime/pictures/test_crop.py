@@ -12,6 +12,7 @@ from prunus.runtime.pictures.crop import (
     resample,
     warp,
 )
+from prunus.runtime.pictures.opencv import in_colours
 
 GEOMETRY = CropGeometry(256, 192)
 
@@ -55,6 +56,19 @@ def test_colour_order_and_batch_order() -> None:
     assert crops[0, 128, 96].tolist() == [0, 0, 200]
     assert crops[1, 128, 96].tolist() == [100, 0, 0]
     assert not crops[2:].any()
+
+
+def test_crops_in_rgb_are_those_in_bgr_turned_byte_for_byte() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype(np.uint8)
+    boxes = np.array([[16.0, 16, 40, 48], [-30, 20, 60, 200], [0.3, 0.7, 119.2, 88.1]])
+    crops = np.zeros((2, 3, 256, 192, 3), np.uint8)
+    for rgb, out in zip((True, False), crops, strict=True):
+        geometry = CropGeometry(256, 192, rgb=rgb)
+        geometry.crop_into(frame, geometry.windows(boxes), out)
+    assert np.array_equal(crops[0], crops[1][..., ::-1]) and not np.array_equal(*crops)
+    apart = crops[1, :, ::2, ::3]  # a view with gaps
+    assert np.array_equal(in_colours(apart[2], True), apart[2][..., ::-1])
+    assert np.array_equal(in_colours(apart[2], False), apart[2])
 
 
 @pytest.mark.parametrize("box", [[1e6, 1e6, 1e6 + 50, 1e6 + 90], [-900, -900, -800, -700]])
