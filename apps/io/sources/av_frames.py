@@ -47,6 +47,8 @@ from prunus.runtime.pictures.files import PICTURES
 
 _UNEVEN = 1.6  # ratio of long to short frame intervals from which a rate is called variable
 _LENGTHS = 0.2  # seconds by which picture and sound may differ in length without a note
+# Read at once from a microphone: the resampler holds sound back, and a step would wait for more.
+_READ_SECONDS = 0.01
 _PICTURES = 32  # of a camera that wait for their sound
 _SOUNDS = (".wav", ".flac", ".ogg", ".aif", ".aiff")
 
@@ -371,7 +373,8 @@ def open_live(uri: str, fps: int, sample_rate_hz: int, *, reconnect: bool = True
             )
         form = SoundFormat(sample_rate_hz, 1 / fps, live=True)
         microphone: SoundSource = resolve(sound, "sound").load()(sound, form)
-        recorder = Recorder(microphone, sample_rate_hz, microphone.sample_rate_hz // fps)
+        block = round(_READ_SECONDS * microphone.sample_rate_hz)
+        recorder = Recorder(microphone, sample_rate_hz, block)
         return LiveAVFrames(camera, recorder, fps, sample_rate_hz)
     except BaseException:
         camera.close()

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from prunus.apps.io.frames import AudioBlock, Frame, SourceInfo
 from prunus.apps.io.sinks.clip import ClipWriter
 from prunus.apps.io.sound.live import Recorder
+from prunus.apps.io.sources import av_frames
 from prunus.apps.io.sources.av_frames import ClipAVFrames, LiveAVFrames, open_av_frames
 from prunus.apps.io.sources.clip import ClipInfo
 from prunus.runtime.errors import SourceError, UsageError
@@ -198,6 +200,37 @@ def test_live_moments_follow_the_microphone_and_show_the_newest_picture() -> Non
     np.testing.assert_allclose([m.sound[0] for m in found], np.arange(10) / 10, atol=1e-6)
     assert found[-1].image[0, 0, 0] == 4 and not found[-1].fresh
     assert not moments.info.live  # late moments wait; none is dropped for a newer one
+
+
+class _Room:
+    """A microphone at 48 kHz in which 70 ms have been said, and then nothing more."""
+
+    live, sample_rate_hz = True, 48_000
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        for _ in range(3360 // size):
+            yield np.ones(size, np.float32)
+        self.ended.wait(10)
+
+    def close(self) -> None:
+        self.ended.set()
+
+
+def test_a_step_does_not_wait_for_the_sound_of_the_next(monkeypatch) -> None:
+    """The resampler holds sound back: read in whole steps, each came a whole step late."""
+    room = _Room()
+    row = types.SimpleNamespace(load=lambda: lambda sound, form: room)
+    monkeypatch.setattr(av_frames, "open_source", lambda uri, reconnect: _Camera(5))
+    monkeypatch.setattr(av_frames, "resolve", lambda uri, kind: row)
+    with contextlib.closing(av_frames.open_live("0+mic:", 25, RATE)) as moments:
+        ending = threading.Timer(5.0, moments.close)
+        ending.start()
+        found = next(iter(moments))
+        ending.cancel()
+        assert len(found.sound) == 640 and not room.ended.is_set()  # nothing more was needed
 
 
 class _Stage:
