@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -137,6 +138,42 @@ def test_start_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = done.stdout.splitlines()[-1].split()[1:]
     assert set(loaded) == {"prunus.apps.cli.main", "prunus.apps.cli.verbs"}
+
+
+LEAVING = """
+import atexit, sys, threading, time
+import numpy, onnxruntime
+from prunus.apps.cli import main
+
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+(wanted,) = session.get_inputs()
+frame = numpy.zeros(wanted.shape, {"tensor(uint8)": "uint8"}.get(wanted.type, "float32"))
+
+def busy():
+    while True:
+        session.run(None, {wanted.name: frame})
+
+def stopped():
+    for _ in range(4):
+        threading.Thread(target=busy, daemon=True).start()
+    time.sleep(0.3)
+    threading.Thread(target=lambda: (time.sleep(0.2), print("waited for"))).start()
+    atexit.register(lambda: sys.stdout.write("called at the exit"))
+    return 130
+
+main.main = stopped
+main.command()
+"""
+
+
+def test_a_thread_that_still_computes_does_not_abort_the_process():
+    """Seen after Ctrl-C with a finder beside: all was written, and SIGABRT was the exit code."""
+    model = Path(__file__).parents[3] / "models" / "weights" / "selfie.onnx"
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVING, str(model)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+    assert done.stdout.split("\n") == ["waited for", "called at the exit"]
 
 
 def test_version(prunus):
