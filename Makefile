@@ -17,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)/python -m prunus.apps.demo.demo
 
 # One worker a core, at most eight; a file's tests stay together, since they share what they export.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 test: $(STAMP)
 	$(PYTEST) -m "not slow and not gpu" -rs

@@ -10,6 +10,7 @@ order in which imports go down the page where they can; a number is a count of i
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -52,6 +53,12 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
     return found
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """Return the parsed source of a module; not to be changed."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def statements(tree: ast.AST) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
     """Yield the import statements of a module, and whether each waits for a call."""
 
@@ -71,7 +78,7 @@ def imports(root: Path = ROOT) -> list[Import]:
     known = modules(root)
     found = []
     for name, path in known.items():
-        for statement, lazy in statements(ast.parse(path.read_text(encoding="utf-8"))):
+        for statement, lazy in statements(tree_of(path)):
             for target in _targets(statement, known):
                 if target != name:
                     found.append(Import(name, target, lazy, statement.lineno))

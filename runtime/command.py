@@ -8,6 +8,7 @@ Ctrl-C or SIGTERM (whatever was finished by then is kept).
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import inspect
 import os
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from prunus.runtime.errors import HostError, MissingDependencyError, PrunusError, UsageError
 from prunus.runtime.options import Parameter, build, parameters
@@ -205,6 +206,28 @@ def run_script(
         return app
 
     return run_typer(make, sys.argv[1:] if words is None else words, name)
+
+
+def end_process(run: Callable[[], int]) -> NoReturn:
+    """Run a program and end the process with its exit code.
+
+    A thread that nobody waits for may still be in a library when the interpreter goes: a finder
+    that runs beside, after Ctrl-C. Python ends such a thread in the middle of C++, which aborts the
+    process (SIGABRT instead of the exit code, though all was written). Where there is one, the
+    process ends without the interpreter's last steps, behind everything that is called at its exit.
+    """
+    code = 1
+
+    def leave() -> None:
+        if any(t.daemon for t in threading.enumerate() if t is not threading.main_thread()):
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(Exception):  # closed, or its reader has gone
+                    stream.flush()
+            os._exit(code)
+
+    atexit.register(leave)  # the first to be registered is the last to be called
+    code = run()
+    sys.exit(code)
 
 
 def new_app(name: str, help: str) -> typer.Typer:

@@ -64,7 +64,8 @@ MAY_SKIP = {
 }
 
 
-# What takes longest is begun first, so that no worker is left alone with it at the end.
+# What takes longest is begun first, so that no worker is left alone with it at the end. By itself,
+# pytest-xdist begins with the files that hold the most tests.
 LONGEST = (
     "soak/test_soak.py",
     "export/engine/test_dolphin.py",
@@ -76,6 +77,11 @@ LONGEST = (
     "test_docs.py",
     "test_architecture.py",
 )
+
+
+def pytest_configure(config):
+    """Let pytest-xdist keep the order of the files."""
+    config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(items):

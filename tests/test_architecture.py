@@ -55,7 +55,7 @@ def _imports():
 
 @functools.cache
 def _trees() -> dict[str, ast.Module]:
-    return {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+    return {name: drawing.tree_of(path) for name, path in MODULES.items()}
 
 
 def _where(name: str) -> str:
@@ -81,7 +81,7 @@ def test_arrows_between_parts() -> None:
 def test_nothing_is_imported_by_its_bare_folder_name() -> None:
     wrong = []
     for path in [*MODULES.values(), *ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("tests/**/*.py")]:
-        for statement, _ in drawing.statements(ast.parse(path.read_text())):
+        for statement, _ in drawing.statements(drawing.tree_of(path)):
             names = [a.name for a in statement.names]
             if isinstance(statement, ast.ImportFrom):
                 names = [statement.module or ""]
@@ -215,10 +215,10 @@ def _entry_points() -> set[str]:
     assert found, "pyproject.toml names no command"
     found |= {name for name, tree in _trees().items() if "__main__" in _strings(tree)}
     for path in [*ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("prunus/*.py")]:
-        for statement, _ in drawing.statements(ast.parse(path.read_text())):
+        for statement, _ in drawing.statements(drawing.tree_of(path)):
             found |= set(drawing._targets(statement, MODULES))
         found |= {t.partition(":")[0].removeprefix("prunus.")
-                  for t in _strings(ast.parse(path.read_text()))} & set(MODULES)  # fmt: skip
+                  for t in _strings(drawing.tree_of(path))} & set(MODULES)  # fmt: skip
     return found
 
 

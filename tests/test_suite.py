@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -113,5 +114,8 @@ def test_files_that_are_begun_first_are_there_and_come_first(tmp_path):
     assert [name for name in conftest.LONGEST if not (SMALL.parent / name).is_file()] == []
     (late := tmp_path / conftest.LONGEST[0]).parent.mkdir()
     late.write_text("def test_late(): pass\n")
-    code, told = _run(tmp_path, "def test_early(): pass\n", words=["-v"])
-    assert code == 0 and 0 < told.index("::test_late") < told.index("::test_early"), told
+    many = "".join(f"def test_early_{k}(): pass\n" for k in range(9))
+    for words in (["-v"], ["-v", "-n", "1", "--dist", "loadfile"]):
+        code, told = _run(tmp_path, many, words=words)
+        ran = re.findall(r"test_(late|early_0) .*PASSED|PASSED.*::test_(late|early_0)\b", told)
+        assert (code, [a or b for a, b in ran]) == (0, ["late", "early_0"]), told

@@ -6,15 +6,11 @@ lacks something, 130 stopped with Ctrl-C or SIGTERM (whatever was finished by th
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import os
 import sys
-import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from prunus.runtime.command import run_typer
+from prunus.runtime.command import end_process, run_typer
 
 _APPS, _CLI = "prunus.apps.cli.apps", "prunus.apps.cli"
 _DEVICES = "prunus.apps.fleet"
@@ -34,25 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command() -> NoReturn:
-    """Run the command line of this process, and end it with the exit code.
-
-    A thread that nobody waits for may still be in a library when the interpreter goes: a finder
-    that runs beside, after Ctrl-C. Python ends such a thread in the middle of C++, which aborts the
-    process (SIGABRT instead of the exit code, though all was written). Where there is one, the
-    process ends without the interpreter's last steps, behind everything that is called at its exit.
-    """
-    code = 1
-
-    def leave() -> None:
-        if any(t.daemon for t in threading.enumerate() if t is not threading.main_thread()):
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(Exception):  # closed, or its reader has gone
-                    stream.flush()
-            os._exit(code)
-
-    atexit.register(leave)  # the first to be registered is the last to be called
-    code = main()
-    sys.exit(code)
+    """Run the command line of this process, and end it with the exit code."""
+    end_process(main)
 
 
 def build_app() -> Any:
@@ -181,4 +160,4 @@ Examples:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

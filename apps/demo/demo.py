@@ -25,6 +25,7 @@ from prunus.apps.pose.app import RunSummary, run_pose
 from prunus.apps.pose.options import PoseOptions
 from prunus.apps.segmentation.app import run_segmentation
 from prunus.apps.segmentation.options import SegmentationOptions
+from prunus.runtime.command import end_process
 from prunus.runtime.errors import PrunusError, SourceError
 from prunus.runtime.pictures.opencv import load_cv2
 from prunus.runtime.progress import ConsoleProgress
@@ -259,4 +260,4 @@ def _table(models: dict[str, Path], timings: dict[str, Timing], runs: dict[str, 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main)

@@ -1,4 +1,4 @@
-"""A codec that any machine computes in time."""
+"""A codec that any machine computes in time, and Chromium."""
 
 from __future__ import annotations
 
@@ -6,6 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from prunus.apps.bench.browser import find_chromium
+from prunus.runtime.errors import HostError
+
+
+@pytest.fixture
+def chromium() -> str:
+    """Return the path of Chromium; skip where there is none."""
+    try:
+        return find_chromium()
+    except HostError:
+        pytest.skip("chromium is not installed")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """A tab without a window: its script reports, its clock is ours, and nothing of it is left."""
 
-import shutil
 import subprocess
 import threading
 import time
@@ -13,8 +12,7 @@ from prunus.runtime.errors import HostError
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-def test_a_script_reports_on_a_clock_that_is_ours(tmp_path):
+def test_a_script_reports_on_a_clock_that_is_ours(chromium, tmp_path):
     page, told, came = tmp_path / "page.html", [], threading.Event()
     page.write_text("<title>page</title>")
 

@@ -7,7 +7,6 @@ import pytest
 
 from prunus.apps.bench import browser
 from prunus.apps.bench.picture_delay import Glass, draw_number, read_number
-from prunus.runtime.errors import HostError
 
 
 def test_numbers_are_read_back_and_damage_is_seen():
@@ -55,11 +54,7 @@ def test_a_number_counts_once_and_one_that_nobody_drew_is_unreadable():
 
 
 @pytest.mark.slow
-def test_frames_are_found_again_on_the_canvas_of_a_browser(prunus, tmp_path):
-    try:
-        browser.find_chromium()
-    except HostError:
-        pytest.skip("chromium is not installed")
+def test_frames_are_found_again_on_the_canvas_of_a_browser(prunus, chromium, tmp_path):
     out = tmp_path / "delay.json"
     ran = prunus("bench", "movenet_lightning", "--boundary", "glass_to_glass", "--through",
                  "browser", "--seconds", 2, "--rounds", 1, "--backend", "onnxruntime",
